@@ -1,0 +1,1 @@
+"""Thin shells around the kernels: what happens when records arrive."""

@@ -1,0 +1,212 @@
+"""The mark stage: ticks in, last good prices of every instrument out, at the end of each 100 ms window."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+from aiokafka.structs import TopicPartition
+
+from agents.ports import Clock, Counters, Publisher
+from agents.reference_tail import ReferenceTail
+from models import marks as mk
+from models.columns import grown
+from models.quote_columns import UNKNOWN, decode_quotes
+from schemas.codec import decoder_of, encode
+from schemas.reasons import QuarantineReason
+from schemas.records import Mark, Quarantined
+from tables.kafka import KafkaClient
+from tables.records import RecordBatch
+from tables.restore import read_changelogs
+
+WINDOW_NS = 100_000_000
+COMMIT_EVERY_WINDOWS = 10
+#: unknown instruments are reported once per this many windows, not once per tick
+UNKNOWN_REPORT_WINDOWS = 100
+_mark = decoder_of(Mark)
+STALE_MS_BY_CLASS = {"fx": 10_000, "perpetual": 10_000, "equity": 30_000, "future": 30_000, "fx_option": 60_000,
+                     "option": 60_000, "bond": 300_000, "cash": 86_400_000}
+
+
+class MarkStage:
+    """Owns some partitions of `ticks` and the marks of their instruments."""
+
+    def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
+                 clock: Clock, counters: Counters, lateness_ns: int,
+                 commit: Callable[[dict[TopicPartition, int]], Awaitable[Any]]) -> None:
+        self._client, self._topics, self._reference = client, topics, reference
+        self._publisher, self._clock, self._counters = publisher, clock, counters
+        self._lateness_ns = lateness_ns
+        self._commit = commit
+        self._marks = mk.empty_marks(256)
+        self._home = np.full(256, -1, np.int32)
+        self._ts_source = np.zeros(256, np.int64)
+        self._stale_ns = np.full(256, 10_000_000_000, np.int64)
+        self._stale_version = -1
+        self._owned: set[int] = set()
+        self._offsets: dict[TopicPartition, int] = {}
+        self._restored: dict[int, int] = {}
+        self._window_end = 0
+        self._windows = 0
+        self._reported: dict[bytes, int] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def take(self, partitions: set[int]) -> None:
+        """Own these partitions: last good prices come back from the `marks` topic."""
+        topic = self._topics["marks"]
+        restored = await read_changelogs(self._client, {TopicPartition(topic, p): 0 for p in partitions})
+        for tp, found in restored.items():
+            for value in found.rows.values():
+                if value is not None:
+                    self._restore(_mark.decode(value), tp.partition)
+            self._restored[tp.partition] = found.position
+            self._counters.add("restored_rows", found.records)
+        self._owned |= partitions
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._close_windows())
+
+    def _restore(self, mark: Mark, partition: int) -> None:
+        reference = self._reference.reference
+        k = reference.instruments.index.get(mark.instrument)
+        if k is None:
+            _, k = reference.intern_key("", mark.instrument)
+        self._room(k + 1)
+        row = self._marks[k]
+        for name in ("bid", "ask", "mid", "last"):
+            value = getattr(mark, name)
+            row[name] = np.nan if value is None else value
+        row["ts_event"], row["received_ns"], row["window_end"] = mark.ts_event, mark.ts_event, mark.window_end
+        row["quality"] = mk.QUALITIES.index(mark.quality)
+        self._home[k] = partition
+
+    def _room(self, n: int) -> None:
+        if n > len(self._marks):
+            size = max(n, 2 * len(self._marks))
+            self._marks = np.concatenate([self._marks, mk.empty_marks(size - len(self._marks))])
+            self._home = grown(self._home, size, -1)
+            self._ts_source = grown(self._ts_source, size)
+            self._stale_version = -1
+
+    async def release(self, partitions: set[int]) -> None:
+        """Publish what is open, commit, let go."""
+        self._close()
+        await self._commit_offsets()
+        self._owned -= partitions
+        self._marks["changed"][np.isin(self._home, list(partitions))] = 0
+        for tp in [tp for tp in self._offsets if tp.partition in partitions]:
+            del self._offsets[tp]
+
+    def stored_offset(self, topic: str, partition: int) -> int | None:
+        """Reading goes on at the committed offset: quotes are absolute, a repeated one changes nothing."""
+        return self._offsets.get(TopicPartition(topic, partition))
+
+    def restored_position(self, topic: str, partition: int) -> int | None:
+        """Return the position in `marks` the state includes; later rows are our own."""
+        return 2**62 if topic == self._topics["marks"] and partition in self._restored else None
+
+    async def process(self, batch: RecordBatch, ack: Callable[[], None]) -> None:
+        """Fold one slice of `ticks`."""
+        if len(batch):
+            reference = self._reference.reference
+            arrays = reference.arrays()
+            decoded = decode_quotes(batch.values, arrays.instruments, arrays.instrument_known)
+            if decoded.unknown:
+                await self._reference.catch_up()
+                arrays = reference.arrays()
+                decoded = decode_quotes(batch.values, arrays.instruments, arrays.instrument_known)
+            self._room(len(reference.instruments))
+            rows = decoded.rows
+            now = self._clock()
+            used = mk.apply_quotes(self._marks, rows, arrays.price_any_sign, now, self._lateness_ns)
+            touched = rows["instrument_index"][rows["status"] == 1]
+            self._home[touched] = batch.partition
+            self._ts_source[touched] = batch.timestamps_ms[-1]
+            self._counters.add("ticks", float(len(rows)))
+            self._counters.add("ticks_used", float(used))
+            if decoded.unknown or decoded.poison:
+                self._refuse(batch, decoded)
+        self._offsets[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
+        ack()
+
+    def _refuse(self, batch: RecordBatch, decoded: Any) -> None:
+        for m, reason, detail, raw in decoded.poison:
+            self._quarantine(batch, min(m, len(batch) - 1), reason, detail, raw)
+        if decoded.unknown:
+            self._counters.add("ticks_unknown", float((decoded.rows["status"] == UNKNOWN).sum()))
+            if self._reported.get(b"", -UNKNOWN_REPORT_WINDOWS) + UNKNOWN_REPORT_WINDOWS <= self._windows:
+                self._reported[b""] = self._windows
+                first = next((v for v in batch.values if v), b"")
+                self._quarantine(batch, 0, QuarantineReason.UNKNOWN_INSTRUMENT,
+                                 "instrument: expected a known instrument (first record of the slice shown)", first)
+
+    def _quarantine(self, batch: RecordBatch, m: int, reason: QuarantineReason, detail: str, raw: bytes) -> None:
+        self._counters.add("poison", reason=str(reason))
+        offset = int(batch.offsets[m])
+        record = Quarantined(topic=batch.topic, partition=batch.partition, offset=offset, reason=str(reason),
+                             detail=detail, raw_base64=base64.b64encode(raw[:4096]).decode(),
+                             ts=int(batch.timestamps_ms[m]) * 1_000_000)
+        self._publisher.send(self._topics["quarantine"], f"{batch.topic}-{batch.partition}-{offset}".encode(),
+                             encode(record))
+
+    async def _close_windows(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due = max(due + WINDOW_NS / 1e9, loop.time())
+            await asyncio.sleep(due - loop.time())
+            self._close()
+            self._windows += 1
+            if self._windows % COMMIT_EVERY_WINDOWS == 0:
+                await self._commit_offsets()
+
+    def _close(self) -> None:
+        now = self._clock()
+        self._window_end = max(self._window_end + WINDOW_NS, now // WINDOW_NS * WINDOW_NS)
+        self._refresh_stale()
+        out = np.zeros(len(self._marks), np.int64)
+        n = mk.close_window(self._marks, self._window_end, now, self._stale_ns, out)
+        names, topic = self._reference.reference.instruments.names, self._topics["marks"]
+        stale = 0
+        for k, row in zip(out[:n].tolist(), self._marks[out[:n]], strict=True):
+            home = int(self._home[k])
+            if home in self._owned:
+                record = self.record(names[k], row, int(self._ts_source[k]))
+                stale += record.quality == "stale"
+                self._publisher.send(topic, names[k].encode(), encode(record), home)
+        self._counters.set("marks_stale", float((self._marks["quality"] == mk.STALE).sum()))
+
+    def _refresh_stale(self) -> None:
+        reference = self._reference.reference
+        if self._stale_version != reference.version or len(self._stale_ns) != len(self._marks):
+            self._stale_version = reference.version
+            self._stale_ns = np.full(len(self._marks), 10_000_000_000, np.int64)
+            for name, record in reference.instrument_records.items():
+                k = reference.instruments.index[name]
+                if k < len(self._stale_ns):
+                    self._stale_ns[k] = STALE_MS_BY_CLASS[record.asset_class] * 1_000_000
+
+    @staticmethod
+    def record(name: str, row: Any, ts_source: int) -> Mark:
+        """Return a mark as a record."""
+        def number(value: float) -> float | None:
+            return float(value) if value == value else None
+        return Mark(instrument=name, window_end=int(row["window_end"]), ts_event=int(row["ts_event"]),
+                    bid=number(row["bid"]), ask=number(row["ask"]), mid=number(row["mid"]), last=number(row["last"]),
+                    quality=mk.QUALITIES[int(row["quality"])],  # type: ignore[arg-type]
+                    sources=int(row["sources"]), rejected=int(row["rejected"]), ts_source=ts_source)
+
+    async def _commit_offsets(self) -> None:
+        if self._offsets:
+            await self._publisher.flush()  # type: ignore[attr-defined]
+            await self._commit(dict(self._offsets))
+
+    async def stop(self) -> None:
+        """Publish what is open and commit."""
+        if self._task is not None:
+            self._task.cancel()
+        await self.release(set(self._owned))
+
+

@@ -1,0 +1,34 @@
+"""What agents need from outside, as protocols; `app` gives the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+
+class Publisher(Protocol):
+    """Sends records; the awaitable is done when the broker has them."""
+
+    def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None,
+             headers: list[tuple[str, bytes]] | None = None) -> Awaitable[Any]:
+        """Send one record."""
+
+
+class Clock(Protocol):
+    """The wall clock, read only at the edge."""
+
+    def __call__(self) -> int:
+        """Return UTC nanoseconds."""
+
+
+class Counters(Protocol):
+    """Metrics by name."""
+
+    def add(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Add to a counter."""
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge."""
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Add a value to a distribution."""

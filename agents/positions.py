@@ -1,0 +1,356 @@
+"""The position stage: trades and outside statements in, position rows out, each event counted once."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from aiokafka.structs import TopicPartition
+
+from agents.ports import Clock, Counters, Publisher
+from agents.reference_tail import ReferenceTail
+from models import trade_columns as tc
+from models.reference import quantity_decimals, settlement_currency
+from models.trade_decode import DecodedTrades, decode_trades
+from schemas.codec import decoder_of, encode, split_array
+from schemas.reasons import QuarantineReason
+from schemas.records import External, Position, Quarantined
+from schemas.units import decimal_parts, parse_ts_ns
+from tables.kafka import KafkaClient, owner_partition
+from tables.partition import MARKER_KEY, Marker
+from tables.position_partition import PositionPartition
+from tables.records import RecordBatch
+from tables.restore import read_changelogs
+from tables.store import DiskPartition
+from tables.writer import PartitionWriter
+
+log = logging.getLogger(__name__)
+ORIGIN_HEADER = "deskrisk-origin"
+#: publish at once while reading is up to date; under a backlog a row goes out at most this often
+OUT_BACKLOG_S = 2.0
+BACKLOG_S = 1.0
+_REASONS = {
+    tc.UNKNOWN_ACCOUNT: QuarantineReason.UNKNOWN_ACCOUNT,
+    tc.UNKNOWN_INSTRUMENT: QuarantineReason.UNKNOWN_INSTRUMENT,
+    tc.NOT_REPRESENTABLE: QuarantineReason.QUANTITY_NOT_REPRESENTABLE,
+    tc.OVERFLOW: QuarantineReason.QUANTITY_OVERFLOW,
+    tc.BAD_PRICE: QuarantineReason.PRICE_NOT_POSITIVE,
+    tc.BAD_QUANTITY: QuarantineReason.QUANTITY_NOT_POSITIVE,
+    tc.ID_REUSED: QuarantineReason.TRADE_ID_REUSED,
+    tc.REF_UNKNOWN: QuarantineReason.REF_TRADE_UNKNOWN,
+}
+_external = decoder_of(External)
+
+
+class PositionStage:
+    """Owns some partitions of `trades` and `positions.external`, and their positions."""
+
+    def __init__(self, client: KafkaClient, group: str, topics: dict[str, str], partitions: int, data_dir: Path,
+                 reference: ReferenceTail, publisher: Publisher, clock: Clock, counters: Counters, fills_max: int,
+                 lateness_ns: int) -> None:
+        self._client, self._group, self._topics = client, group, topics
+        self._partition_count = partitions
+        self._data_dir = data_dir
+        self._reference = reference
+        self._publisher, self._clock, self._counters = publisher, clock, counters
+        self._fills_max, self._lateness_ns = fills_max, lateness_ns
+        self.parts: dict[int, PositionPartition] = {}
+        self.writers: dict[int, PartitionWriter] = {}
+        self._out_task: asyncio.Task[None] | None = None
+        self._out_wake = asyncio.Event()
+        self._lag_s = 0.0
+        reference.on_account_moved = self._account_moved
+
+    # ---- partitions come and go -----------------------------------------------------------------------------------
+    async def take(self, partitions: set[int]) -> None:
+        """Own these partitions: fence, restore, publish what is there, start."""
+        changelog = self._topics["positions-changelog"]
+        writers = {p: self._writer(p, changelog) for p in sorted(partitions)}
+        await asyncio.gather(*(w.fence() for w in writers.values()))
+        starts = {TopicPartition(changelog, p): w.disk.offset() or 0 for p, w in writers.items()}
+        restored = await read_changelogs(self._client, starts)
+        for tp, found in restored.items():
+            writer = writers[tp.partition]
+            rows: dict[bytes, bytes | None] = {}
+            if found.position < starts[tp]:  # the changelog is not the one this store was written from
+                writer.disk.clear()
+                found = (await read_changelogs(self._client, {tp: 0}))[tp]
+            elif starts[tp]:
+                rows.update(writer.disk.rows())
+            rows.update(found.rows)
+            live = {k: v for k, v in rows.items() if v is not None}
+            if MARKER_KEY in live:
+                writer.marker = Marker.unpack(live.pop(MARKER_KEY))
+            self.parts[tp.partition].restore(live)
+            writer.changelog_position = found.position
+            self._counters.add("restored_rows", found.records)
+            if found.records:
+                writer.disk.write(found.rows, found.position)
+        for p, writer in writers.items():
+            self.writers[p] = writer
+            writer.start()
+        if self._out_task is None:
+            self._out_task = asyncio.get_running_loop().create_task(self._publish_loop())
+        for p in partitions:  # a crash may have cut off what was folded but not yet published
+            self._publish(self.parts[p], np.arange(len(self.parts[p].positions)))
+
+    def _writer(self, p: int, changelog: str) -> PartitionWriter:
+        self.parts[p] = part = PositionPartition(p, self._reference.reference, self._fills_max, self._lateness_ns)
+        disk = DiskPartition(self._data_dir / f"positions-{p}", changelog)
+        return PartitionWriter(self._client, self._group, f"{self._group}-positions-{p}", part, changelog, disk)
+
+    async def release(self, partitions: set[int]) -> None:
+        """Flush and let go."""
+        for p in partitions:
+            writer = self.writers.pop(p, None)
+            if writer is not None:
+                await writer.stop()
+            self.parts.pop(p, None)
+
+    def stored_offset(self, topic: str, partition: int) -> int | None:
+        """Return where reading a source partition goes on."""
+        writer = self.writers.get(partition)
+        if writer is None or topic not in (self._topics["trades"], self._topics["positions.external"]):
+            return None
+        return writer.marker.offsets.get(topic, 0)
+
+    def restored_position(self, topic: str, partition: int) -> int | None:
+        """Return the changelog position the state includes."""
+        writer = self.writers.get(partition)
+        return writer.changelog_position if writer and topic == self._topics["positions-changelog"] else None
+
+    def oldest_unflushed(self) -> float | None:
+        """Return since when (monotonic) something folded waits for its commit."""
+        return min((w.oldest_unflushed for w in self.writers.values() if w.oldest_unflushed is not None), default=None)
+
+    def lookup(self, key: str) -> Position | None:
+        """Return the row of ``account|instrument`` on this worker."""
+        account, _, instrument = key.rpartition("|")
+        part = self.parts.get(owner_partition(account, self._partition_count))
+        if part is None:
+            return None
+        for slot in part.slots():
+            if part.reference.key_name(*_key_of(part, slot)) == f"{account}|{instrument}".encode():
+                return part.records(np.array([slot]))[0]
+        return None
+
+    # ---- records --------------------------------------------------------------------------------------------------
+    async def process(self, batch: RecordBatch, ack: Callable[[], None]) -> None:
+        """Fold one slice of `trades` or `positions.external`."""
+        part, writer = self.parts.get(batch.partition), self.writers.get(batch.partition)
+        if part is None or writer is None:
+            return  # revoked meanwhile; the new owner reads it again
+        start = writer.marker.offsets.get(batch.topic, 0)
+        if len(batch) and batch.offsets[0] < start:  # redelivered: already in the state
+            keep = int(np.searchsorted(batch.offsets, start))
+            batch.values, batch.offsets = batch.values[keep:], batch.offsets[keep:]
+            batch.timestamps_ms = batch.timestamps_ms[keep:]
+            batch.headers = {i - keep: h for i, h in batch.headers.items() if i >= keep}
+        sends: list[Awaitable[Any]] = []
+        if len(batch):
+            self._lag_s = self._clock() / 1e9 - float(batch.timestamps_ms[-1]) / 1e3
+            if batch.topic == self._topics["trades"]:
+                await self._fold_trades(batch, part, sends)
+            else:
+                await self._open_positions(batch, part, sends)
+            self._out_wake.set()
+        writer.advance(batch.topic, batch.next_offset, ack, sends)
+
+    async def _fold_trades(self, batch: RecordBatch, part: PositionPartition, sends: list[Awaitable[Any]]) -> None:
+        if batch.headers:
+            self._drop_repeated_forwards(batch, part)
+        decoded = decode_trades(batch.values)
+        rows = decoded.rows
+        rows["offset"] = batch.offsets[decoded.messages]
+        rows["ts_source"] = batch.timestamps_ms[decoded.messages]
+        reference = self._reference.reference
+        if tc.resolve_trades(decoded.buffer, rows, reference.arrays()):
+            await self._reference.catch_up()  # a name may have been published just before the trade that uses it
+            tc.resolve_trades(decoded.buffer, rows, reference.arrays())
+        self._fees_to_rows(decoded)
+        part.positions.apply(rows, reference.arrays())
+        counts = np.bincount(rows["status"], minlength=32)
+        self._counters.add("trades", float(counts[tc.APPLIED] + counts[tc.LATE]))
+        for name, status in (("duplicates", tc.DUPLICATE), ("late", tc.LATE), ("rerouted", tc.FOREIGN)):
+            if counts[status]:
+                self._counters.add(name, float(counts[status]))
+        if decoded.fees:
+            self._other_fees(decoded, part)
+        odd = np.flatnonzero((rows["status"] == tc.FOREIGN) | (rows["status"] >= tc.UNKNOWN_ACCOUNT))
+        for i in odd.tolist():
+            if rows["status"][i] == tc.FOREIGN:
+                sends.append(self._forward(batch, decoded, i))
+            else:
+                reason = _REASONS[int(rows["status"][i])]
+                decoded.refuse(i, reason, self._detail(decoded, i, reason))
+        for bad in decoded.poison:
+            sends.append(self._quarantine(batch, bad.message, bad.index, bad.reason, bad.detail, bad.raw))
+
+    def _detail(self, decoded: DecodedTrades, i: int, reason: QuarantineReason) -> str:
+        row = decoded.rows[i]
+        if reason is QuarantineReason.UNKNOWN_ACCOUNT:
+            return f"account: expected a known account, was {decoded.text(i, 'account')!r}"
+        if reason is QuarantineReason.UNKNOWN_INSTRUMENT:
+            return f"instrument: expected a known instrument, was {decoded.text(i, 'instrument')!r}"
+        quantity = f"{int(row['quantity'])}e-{int(row['quantity_scale'])}"
+        if reason in (QuarantineReason.QUANTITY_NOT_POSITIVE, QuarantineReason.QUANTITY_NOT_REPRESENTABLE,
+                      QuarantineReason.QUANTITY_OVERFLOW):
+            return f"quantity: expected a positive multiple of the instrument's increment, was {quantity}"
+        if reason is QuarantineReason.PRICE_NOT_POSITIVE:
+            return f"price: expected a price above 0, was {int(row['price'])}e-{int(row['price_scale'])}"
+        if reason is QuarantineReason.TRADE_ID_REUSED:
+            return f"trade_id: {decoded.text(i, 'id')!r} came before with different content"
+        return f"ref_trade_id: expected a trade in the id window, for {decoded.text(i, 'id')!r}"
+
+    def _fees_to_rows(self, decoded: DecodedTrades) -> None:
+        """Fees in settlement currency are part of the fold."""
+        records = self._reference.reference.instrument_records
+        for i, fees in decoded.fees.items():
+            instrument = records.get(decoded.text(i, "instrument"))
+            if instrument is not None:
+                currency = settlement_currency(instrument)
+                decoded.rows["fee"][i] = float(sum(f.amount for f in fees if f.currency == currency))
+
+    def _other_fees(self, decoded: DecodedTrades, part: PositionPartition) -> None:
+        """Fees in other currencies are kept per currency, beside the row."""
+        records = self._reference.reference.instrument_records
+        for i, fees in decoded.fees.items():
+            if decoded.rows["status"][i] not in (tc.APPLIED, tc.LATE):
+                continue
+            row = decoded.rows[i]
+            currency = settlement_currency(records[decoded.text(i, "instrument")])
+            slot = part.find_slot(int(row["account_index"]), int(row["instrument_index"]))
+            others = [f for f in fees if f.currency != currency]
+            if others:
+                part.add_fees(slot, f"{int(row['id_hash']):016x}", {f.currency: float(f.amount) for f in others})
+        for i in np.flatnonzero(decoded.rows["action"] != tc.NEW).tolist():
+            part.drop_fees(f"{int(decoded.rows['ref_hash'][i]):016x}")
+
+    def _forward(self, batch: RecordBatch, decoded: DecodedTrades, i: int) -> Awaitable[Any]:
+        """Hand a record to the partition that owns its account, marked with where it came from."""
+        account = decoded.text(i, "account")
+        owner = owner_partition(account, self._partition_count)
+        m = int(decoded.messages[i])
+        origin = f"{batch.partition}/{int(batch.offsets[m])}/{int(decoded.indices[i])}".encode()
+        return self._publisher.send(self._topics["trades"], account.encode(), decoded.raws[i], partition=owner,
+                                    headers=[(ORIGIN_HEADER, origin)])
+
+    def _drop_repeated_forwards(self, batch: RecordBatch, part: PositionPartition) -> None:
+        """Skip forwarded records that were forwarded before (their first owner crashed before its commit)."""
+        seen = self.writers[part.partition].marker.extra.setdefault("forwarded", {})
+        assert isinstance(seen, dict)
+        for i, headers in batch.headers.items():
+            for name, value in headers:
+                if name == ORIGIN_HEADER:
+                    origin, offset, index = value.decode().split("/")
+                    at = [int(offset), int(index)]
+                    if at <= seen.get(origin, [-1, -1]):
+                        batch.values[i] = b"[]"
+                        self._counters.add("forward_repeats")
+                    else:
+                        seen[origin] = at
+
+    def _quarantine(self, batch: RecordBatch, message: int, index: int, reason: QuarantineReason, detail: str,
+                    raw: bytes) -> Awaitable[Any]:
+        self._counters.add("poison", reason=str(reason))
+        offset = int(batch.offsets[message])
+        record = Quarantined(topic=batch.topic, partition=batch.partition, offset=offset, reason=str(reason),
+                             detail=detail, raw_base64=base64.b64encode(raw[:65_536]).decode(),
+                             ts=int(batch.timestamps_ms[message]) * 1_000_000, index=index)
+        key = f"{batch.topic}-{batch.partition}-{offset}".encode()
+        return self._publisher.send(self._topics["quarantine"], key, encode(record))
+
+    async def _open_positions(self, batch: RecordBatch, part: PositionPartition, sends: list[Awaitable[Any]]) -> None:
+        """Take outside statements in; only start-of-day ones change positions (snapshots are for reconciliation)."""
+        for m, value in enumerate(batch.values):
+            if value is None:
+                continue
+            try:
+                raws = split_array(value) if value[:1] == b"[" else [value]
+                for raw in raws:
+                    await self._open_one(_external.decode(raw), part, batch, m)
+            except (msgspec.DecodeError, ValueError) as error:
+                sends.append(self._quarantine(batch, m, 0, QuarantineReason.BAD_FIELD, str(error), value))
+
+    async def _open_one(self, statement: External, part: PositionPartition, batch: RecordBatch, m: int) -> None:
+        reference = self._reference.reference
+        if statement.account not in reference.account_records \
+                or statement.instrument not in reference.instrument_records:
+            await self._reference.catch_up()
+        if statement.account not in reference.account_records:
+            raise ValueError(f"account: expected a known account, was {statement.account!r}")
+        if statement.instrument not in reference.instrument_records:
+            raise ValueError(f"instrument: expected a known instrument, was {statement.instrument!r}")
+        owner = owner_partition(statement.account, self._partition_count)
+        if owner != part.partition:
+            await self._publisher.send(self._topics["positions.external"], statement.account.encode(),
+                                       encode(statement), partition=owner)
+            self._counters.add("rerouted")
+            return
+        if statement.kind == "snapshot":
+            return
+        decimals = quantity_decimals(reference.instrument_records[statement.instrument])
+        mantissa, scale = decimal_parts(statement.quantity, "quantity")
+        if scale > decimals:
+            raise ValueError(f"quantity: expected at most {decimals} decimals, was {statement.quantity}")
+        price = None if statement.average_price is None else float(statement.average_price)
+        key = reference.intern_key(statement.account, statement.instrument)
+        part.open(key, statement.source, mantissa * 10 ** (decimals - scale), price,
+                  parse_ts_ns(statement.ts_event), int(batch.timestamps_ms[m]))
+
+    # ---- output ---------------------------------------------------------------------------------------------------
+    async def _publish_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        last = 0.0
+        while True:
+            await self._out_wake.wait()
+            self._out_wake.clear()
+            if self._lag_s > BACKLOG_S:  # the screen waits rather than the trades
+                await asyncio.sleep(max(0.0, last + OUT_BACKLOG_S - loop.time()))
+            last = loop.time()
+            for part in list(self.parts.values()):
+                slots = part.positions.take_out()
+                for start in range(0, len(slots), 2000):
+                    self._publish(part, slots[start : start + 2000])
+                    await asyncio.sleep(0)
+
+    def _publish(self, part: PositionPartition, slots: np.ndarray) -> None:
+        topic = self._topics["positions"]
+        for record in part.records(slots):
+            key = f"{record.account}|{record.instrument}".encode()
+            self._publisher.send(topic, key, encode(record), owner_partition(record.fund, self._partition_count))
+
+    def _account_moved(self, account: str, old_fund: str | None, new_fund: str) -> None:
+        """Publish an account's rows under its new place; take them away from its old fund's partition."""
+        part = self.parts.get(owner_partition(account, self._partition_count))
+        index = self._reference.reference.accounts.index.get(account)
+        if part is None or index is None:
+            return
+        slots = np.flatnonzero(part.positions.arrays.rows["account_index"][: len(part.positions)] == index)
+        if old_fund is not None and old_fund != new_fund:
+            old = owner_partition(old_fund, self._partition_count)
+            if old != owner_partition(new_fund, self._partition_count):
+                for record in part.records(slots):
+                    key = f"{account}|{record.instrument}".encode()
+                    self._publisher.send(self._topics["positions"], key, None, old)
+        self._publish(part, slots)
+
+    async def stop(self) -> None:
+        """Flush everything and disconnect."""
+        if self._out_task is not None:
+            self._out_task.cancel()
+        for p, part in self.parts.items():
+            self._publish(part, part.positions.take_out())
+            del p
+        await self.release(set(self.writers))
+
+
+def _key_of(part: PositionPartition, slot: int) -> tuple[int, int]:
+    row = part.positions.arrays.rows[slot]
+    return int(row["account_index"]), int(row["instrument_index"])

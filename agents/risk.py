@@ -1,0 +1,201 @@
+"""The risk stage: position rows and marks in, every node's aggregates out, on one snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+from aiokafka.structs import TopicPartition
+
+from agents.ports import Clock, Counters, Publisher
+from agents.reference_tail import ReferenceTail
+from models import rollup as ru
+from models.valued_book import ValuedBook
+from schemas.codec import decoder_of, encode
+from schemas.records import Account, Alert, AsOf, Exposure, Instrument, Mark, Pnl, Position, Quality, Risk
+from tables.kafka import KafkaClient
+from tables.records import RecordBatch
+from tables.tail import Tail
+
+log = logging.getLogger(__name__)
+#: what a trade touched goes out at most this often per node; what ticks moved goes out at 10 Hz
+TRADE_PERIOD_S = 0.025
+TICK_PERIODS = 4
+RECOUNT_S = 30.0
+EXCLUDED_NAMED = 10
+_position = decoder_of(Position)
+_mark = decoder_of(Mark)
+
+
+class RiskStage:
+    """Owns some partitions of `positions` (sharded by fund) and values them on the latest marks."""
+
+    def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
+                 clock: Clock, counters: Counters, base_currency: str, levels: tuple[str, ...],
+                 partitions: int) -> None:
+        self._client, self._topics, self._reference = client, topics, reference
+        self._publisher, self._clock, self._counters = publisher, clock, counters
+        self._partitions = partitions
+        self.book = ValuedBook(base_currency, levels)
+        self._marks = Tail(client, [topics["marks"]], self._on_marks, isolation_level="read_uncommitted")
+        self._next: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}
+        self._owned: set[int] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ts_source = 0
+        self._tick_nodes: set[int] = set()
+        self._firm_shards: dict[str, Risk] = {}
+        reference.on_change = self._on_reference
+        for record in (*reference.reference.instrument_records.values(),
+                       *reference.reference.account_records.values()):
+            self._on_reference(record)
+
+    def _on_reference(self, record: Account | Instrument) -> None:
+        if isinstance(record, Instrument):
+            self.book.add_instrument(record)
+        else:
+            self.book.add_account(record)
+
+    def _on_marks(self, batch: RecordBatch) -> None:
+        for value in batch.values:
+            if value is not None:
+                self.book.add_mark(_mark.decode(value))
+
+    async def take(self, partitions: set[int]) -> None:
+        """Own these partitions: their rows are read from the beginning of the compacted topic."""
+        topic = self._topics["positions"]
+        tps = [TopicPartition(topic, p) for p in partitions]
+        probe = self._client.consumer()
+        await probe.start()
+        try:
+            probe.assign(tps)
+            self._ends.update(await probe.end_offsets(tps) if tps else {})
+        finally:
+            await probe.stop()
+        self._next.update(dict.fromkeys(tps, 0))
+        self._owned |= partitions
+        if not self._tasks:
+            await self._marks.start()
+            await self._marks.read_to_end()
+            loop = asyncio.get_running_loop()
+            self._tasks = [loop.create_task(self._marks.run()), loop.create_task(self._publish_loop())]
+
+    async def release(self, partitions: set[int]) -> None:
+        """Let go: another worker values these shards now."""
+        topic = self._topics["positions"]
+        for p in partitions:
+            self.book.remove_shard(p)
+            self._next.pop(TopicPartition(topic, p), None)
+            self._ends.pop(TopicPartition(topic, p), None)
+        self._owned -= partitions
+
+    def stored_offset(self, topic: str, partition: int) -> int | None:
+        """Return where reading goes on: the beginning for a shard just taken."""
+        return self._next.get(TopicPartition(topic, partition))
+
+    def restored_position(self, topic: str, partition: int) -> int | None:
+        """The stage has no changelog of its own: its state is the `positions` topic."""
+        return None
+
+    @property
+    def ready(self) -> bool:
+        """Whether every owned shard has been read to where it ended when it was taken."""
+        return all(self._next.get(tp, 0) >= end for tp, end in self._ends.items())
+
+    async def process(self, batch: RecordBatch, ack: Callable[[], None]) -> None:
+        """Take one slice of `positions` in."""
+        tp = TopicPartition(batch.topic, batch.partition)
+        if tp in self._next:
+            for i, value in enumerate(batch.values):
+                if value is None:
+                    continue  # withdrawn: the shard that owns the account now publishes it
+                try:
+                    self.book.add_position(_position.decode(value), batch.partition)
+                except msgspec.DecodeError as error:
+                    self._counters.add("positions_refused")
+                    log.error("positions %s@%s refused: %s", batch.partition, int(batch.offsets[i]), error)
+            self._next[tp] = batch.next_offset
+            if len(batch):
+                self._ts_source = max(self._ts_source, int(batch.timestamps_ms[-1]))
+        ack()
+
+    async def _publish_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        turn = 0
+        due = loop.time()
+        recount_due = loop.time() + RECOUNT_S
+        while True:
+            due = max(due + TRADE_PERIOD_S, loop.time())
+            await asyncio.sleep(due - loop.time())
+            turn += 1
+            self.book.value_pending()
+            self._publish(self.book.rollup.take_touched())
+            if turn % TICK_PERIODS == 0:
+                self._counters.add("rows_revalued", self.book.revalue())
+                self._publish(self.book.rollup.take_touched())
+            if loop.time() >= recount_due:
+                recount_due = loop.time() + RECOUNT_S
+                self.check_drift()
+
+    def check_drift(self) -> float:
+        """Recount every node from its rows; more than 1e-9 of drift is an alarm."""
+        drift = self.book.rollup.recount()
+        self._counters.set("recount_drift", drift)
+        if drift > ru.DRIFT_RELATIVE_MAX:
+            now = self._clock()
+            log.error("recount: drift %.3g is above %.1g", drift, ru.DRIFT_RELATIVE_MAX)
+            alert = Alert(alert_id=f"drift-{self.book.snapshot_id}", kind="drift", node="firm", metric="drift",
+                          value=drift, limit=ru.DRIFT_RELATIVE_MAX, utilisation=None, cause_ts=now, raised_ts=now,
+                          snapshot_id=self.book.snapshot_id)
+            self._publisher.send(self._topics["alerts"], b"firm", encode(alert))
+        return drift
+
+    def _publish(self, nodes: np.ndarray) -> None:
+        if not len(nodes) or not self.ready:
+            return
+        whole = len(self._owned) == self._partitions
+        as_of = [AsOf(p, o) for p, o in sorted(self.book.as_of.items())]
+        now = self._clock()
+        shard = "" if whole else ",".join(map(str, sorted(self._owned)))
+        for node in nodes.tolist():
+            name = self.book.rollup.node_names[node]
+            partial = shard if name.partition(":")[0] not in ("book", "desk", "strategy", "fund", "account") else ""
+            record = self.record(node, as_of, now, partial)
+            key = name if not partial else f"{name}@{partial}"
+            self._publisher.send(self._topics["risk"], key.encode(), encode(record))
+
+    def record(self, node: int, as_of: list[AsOf], now: int, shard: str = "") -> Risk:
+        """Return a node as a record; a figure that cannot be computed is None."""
+        book = self.book
+        name = book.rollup.node_names[node]
+        f = book.figures(node).tolist()
+        finite: Any = [None if x != x else x for x in f]
+        excluded: list[str] = []
+        if f[ru.UNPRICED]:
+            rows = book.rollup.unpriced_rows(node, EXCLUDED_NAMED).tolist()
+            excluded = [f"{book.positions[r].account}|{book.positions[r].instrument}" for r in rows]
+        known = not round(f[ru.DAY_UNKNOWN])
+        total = f[ru.REALISED] + f[ru.UNREALISED] - f[ru.FEES]
+        return Risk(
+            node=name, snapshot_id=book.snapshot_id, ts=now, as_of=as_of,
+            quality=Quality(round(f[ru.UNPRICED]), round(f[ru.STALE]), excluded),
+            base_currency=book.currency_of(node),
+            pnl=Pnl(realised=finite[ru.REALISED], unrealised=finite[ru.UNREALISED],
+                    day=finite[ru.DAY] if known else None, price=finite[ru.PRICE] if known else None,
+                    fx=finite[ru.FX] if known else None, fees=finite[ru.FEES],
+                    total=total if total == total else None),  # type: ignore[arg-type]
+            exposure=Exposure(gross=finite[ru.GROSS], net=finite[ru.NET], long=finite[ru.LONG],
+                              short=finite[ru.SHORT], positions=round(f[ru.POSITIONS])),
+            quantity=finite[ru.QUANTITY] if name.startswith("pair:") else None, shard=shard,
+            ts_source=self._ts_source)
+
+    async def stop(self) -> None:
+        """Stop publishing."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._marks.stop()

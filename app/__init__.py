@@ -1,0 +1,1 @@
+"""The composition root: settings, processes, commands, gateway, sinks."""

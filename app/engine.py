@@ -1,0 +1,180 @@
+"""One worker process of one role: a Faust app on the batch transport, its stage, and what surrounds them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import faust
+from aiokafka.structs import TopicPartition
+from faust.types import TP
+
+from agents.marks import MarkStage
+from agents.positions import PositionStage
+from agents.reference_tail import ReferenceTail
+from agents.risk import RiskStage
+from app.metrics import PrometheusCounters
+from app.publisher import BatchingPublisher
+from app.settings import Role, Settings
+from models.reference import Reference
+from schemas.topics import TOPICS, topic_name
+from tables import store, transport
+from tables.column_table import ColumnTable, declare
+from tables.kafka import create_topics, owner_partition
+from tables.manager import EngineTableManager
+from tables.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
+SOURCES: dict[Role, tuple[str, ...]] = {
+    "positions": ("trades", "positions.external"), "marks": ("ticks",), "risk": ("positions",)}
+#: (table, changelog topic) of the roles that have one
+TABLES: dict[Role, tuple[str, str, str]] = {
+    "positions": ("positions", "positions-changelog", "Positions by account and instrument."),
+    "marks": ("marks", "marks", "Last good prices by instrument; the changelog is the `marks` topic itself.")}
+
+
+class EngineApp(faust.App):  # type: ignore[misc]
+    """A Faust app that brings its stage up before the consumer joins the group."""
+
+    engine: Engine
+
+    async def on_start(self) -> None:
+        """Start what the stage needs, then Faust."""
+        await self.engine.start()
+        await super().on_start()
+
+    async def on_shutdown(self) -> None:
+        """Flush and disconnect after Faust has stopped its consumer."""
+        await super().on_shutdown()
+        await self.engine.stop()
+
+
+class Engine:
+    """Builds the app of a role and owns its parts."""
+
+    def __init__(self, settings: Settings, role: Role) -> None:
+        self.settings, self.role = settings, role
+        self.client = settings.client()
+        self.topics = settings.topics()
+        self.counters = PrometheusCounters()
+        self.watchdog = Watchdog(role)
+        self.app = self._app()
+        self.stage: Any = None
+        self.ready = asyncio.Event()
+        self._beat: asyncio.Task[None] | None = None
+
+    def _app(self) -> EngineApp:
+        transport.register()
+        store.register()
+        s = self.settings
+        # one folder per role and instance: Faust creates the last level only
+        home = s.data_dir / "faust" / (s.instance or "default") / self.role
+        home.parent.mkdir(parents=True, exist_ok=True)
+        app = EngineApp(
+            s.group(self.role), broker=f"{transport.ALIAS}://{s.brokers}", store=f"{store.ALIAS}://",
+            datadir=str(home), web_enabled=False, autodiscover=False, topic_partitions=s.partitions,
+            topic_allow_declare=False, topic_disable_leader=True, processing_guarantee="at_least_once",
+            TableManager=EngineTableManager, broker_session_timeout=s.session_timeout_s,
+            broker_heartbeat_interval=min(2.0, s.session_timeout_s / 3), broker_request_timeout=30.0,
+            broker_rebalance_timeout=20.0, broker_max_poll_interval=300.0, broker_commit_interval=60.0,
+            consumer_group_instance_id=s.instance, consumer_max_fetch_size=2 << 20,
+            consumer_auto_offset_reset="earliest", stream_recovery_delay=0.0, stream_wait_empty=True,
+            broker_credentials=self._credentials(), table_standby_replicas=0,
+            recovery_consistency_check=False)  # the mark stage publishes before Faust looks at the changelog
+        app.engine = self
+        sources = [self.topics[name] for name in SOURCES[self.role]]
+        schema = transport.BatchSchema(key_type=bytes, value_type=bytes)
+        topic = app.topic(*sources, schema=schema, partitions=s.partitions)
+        topic.maxsize = 4 * s.partitions  # the argument of app.topic() is dropped by Faust; this bounds memory
+        self.table: ColumnTable | None = None
+        if self.role in TABLES:
+            name, changelog, text = TABLES[self.role]
+            self.table = declare(app, name, self.topics[changelog], s.partitions, text)
+        app.agent(topic, name=self.role, concurrency=1)(self._agent)
+        return app
+
+    def _credentials(self) -> Any:
+        s = self.settings
+        if s.security_protocol == "PLAINTEXT":
+            return None
+        context = self.client.ssl_context()
+        if s.security_protocol == "SSL":
+            return faust.SSLCredentials(context=context)
+        return faust.SASLCredentials(username=s.sasl_username, password=self.client.sasl_password,
+                                     mechanism=s.sasl_mechanism, ssl_context=context)
+
+    async def _agent(self, stream: Any) -> None:
+        async for event in stream.noack().events():
+            await self.stage.process(event.value, event.ack)
+
+    async def start(self) -> None:
+        """Connect, read the reference data, build the stage."""
+        s = self.settings
+        await create_topics(self.client, s.prefix, s.partitions, s.horizon_ms, s.replication)
+        counts = {topic_name(s.prefix, t): s.partitions if t.partitions == "data" else 1 for t in TOPICS}
+        self.publisher = BatchingPublisher(self.client, counts)
+        await self.publisher.start()
+        reference = Reference(lambda account: owner_partition(account, s.partitions))
+        self.reference = ReferenceTail(self.client, self.topics["reference.instruments"],
+                                       self.topics["reference.accounts"], reference, self.counters)
+        await self.reference.start()
+        self.stage = self._stage()
+        tables: EngineTableManager = self.app.tables
+        tables.stage = self.stage
+        tables.source_topic = self.topics[SOURCES[self.role][0]]
+        tables.on_ready = self._on_ready
+        if self.table is not None and isinstance(self.stage, PositionStage):
+            self.table.lookup = self.stage.lookup
+        self.watchdog.bound("in rebalance or restore", 120.0, lambda: tables.rebalancing_since)
+        if isinstance(self.stage, PositionStage):
+            self.watchdog.bound("folded but not committed", 60.0, self.stage.oldest_unflushed)
+        self.watchdog.start()
+        self._beat = asyncio.get_running_loop().create_task(self._beats())
+        if s.metrics_port is not None:
+            self.counters.serve(s.metrics_port)
+
+    def _stage(self) -> PositionStage | MarkStage | RiskStage:
+        s = self.settings
+        if self.role == "positions":
+            return PositionStage(self.client, s.group(self.role), self.topics, s.partitions, s.data_dir,
+                                 self.reference, self.publisher, time.time_ns, self.counters,
+                                 s.trade_ids_per_partition, s.lateness_ms * 1_000_000)
+        if self.role == "marks":
+            return MarkStage(self.client, self.topics, self.reference, self.publisher, time.time_ns, self.counters,
+                             s.quote_lateness_ms * 1_000_000, self._commit)
+        return RiskStage(self.client, self.topics, self.reference, self.publisher, time.time_ns, self.counters,
+                         s.base_currency, s.levels, s.partitions)
+
+    async def _commit(self, offsets: dict[TopicPartition, int]) -> bool:
+        """Commit positions of a stage without transactions, for the partitions still held."""
+        held = self.app.consumer.assignment()
+        return await self.app.consumer._thread.commit({TP(*tp): o for tp, o in offsets.items() if TP(*tp) in held})
+
+    async def _on_ready(self, partitions: set[int]) -> None:
+        log.info("owns partitions %s", sorted(partitions))
+        self.ready.set()
+        print(f"READY {self.role} {','.join(map(str, sorted(partitions)))}", flush=True)
+
+    async def _beats(self) -> None:
+        while True:
+            self.watchdog.beat()
+            await asyncio.sleep(0.5)
+
+    async def stop(self) -> None:
+        """Flush and disconnect."""
+        if self._beat is not None:
+            self._beat.cancel()
+        if self.stage is not None:
+            await self.stage.stop()
+            await self.reference.stop()
+            await self.publisher.stop()
+        self.watchdog.stop()
+
+
+def run_worker(settings: Settings, role: Role) -> None:
+    """Run one role in this process until it is told to stop."""
+    engine = Engine(settings, role)
+    worker = faust.Worker(engine.app, loglevel="ERROR", redirect_stdouts=False, quiet=True, override_logging=False)
+    worker.execute_from_commandline()

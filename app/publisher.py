@@ -1,0 +1,96 @@
+"""The real publisher: records are gathered per partition and sent as whole batches, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import Any
+
+from tables.kafka import KafkaClient, owner_partition
+
+log = logging.getLogger(__name__)
+LINGER_S = 0.002
+EXIT_PUBLISHER = 73
+
+
+class BatchingPublisher:
+    """Sends without waiting; a batch that cannot be delivered ends the process (a fresh one publishes anew)."""
+
+    def __init__(self, client: KafkaClient, partition_counts: dict[str, int]) -> None:
+        self._producer = client.producer(max_batch_size=900_000, linger_ms=0, enable_idempotence=True)
+        self._partition_counts = partition_counts
+        self._open: dict[tuple[str, int], tuple[Any, asyncio.Future[Any]]] = {}
+        self._full: list[tuple[tuple[str, int], Any, asyncio.Future[Any]]] = []
+        self._sending: set[asyncio.Future[Any]] = set()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect."""
+        await self._producer.start()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None,
+             headers: list[tuple[str, bytes]] | None = None) -> asyncio.Future[Any]:
+        """Send one record; the future is done when the broker has it."""
+        if partition is None:
+            partition = owner_partition((key or b"").decode(), self._partition_counts[topic])
+        target = (topic, partition)
+        entry = self._open.get(target)
+        if entry is not None and entry[0].append(key=key, value=value, timestamp=None,
+                                                 headers=headers or []) is not None:
+            return entry[1]
+        if entry is not None:
+            self._full.append((target, *entry))
+        batch = self._producer.create_batch()
+        batch.append(key=key, value=value, timestamp=None, headers=headers or [])
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._open[target] = (batch, future)
+        self._wake.set()
+        return future
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                await asyncio.sleep(LINGER_S)
+                await self._send_all()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - readers would miss rows silently
+            log.critical("publishing failed, leaving: %r", error)
+            os._exit(EXIT_PUBLISHER)
+
+    async def _send_all(self) -> None:
+        full, self._full = self._full, []
+        opened, self._open = self._open, {}
+        for (topic, partition), batch, future in [*full, *((k, *v) for k, v in opened.items())]:
+            sent = await self._producer.send_batch(batch, topic, partition=partition)
+            self._sending.add(sent)
+            sent.add_done_callback(lambda done, future=future: self._done(done, future))
+
+    def _done(self, sent: asyncio.Future[Any], future: asyncio.Future[Any]) -> None:
+        self._sending.discard(sent)
+        if sent.cancelled():
+            future.cancel()
+        elif sent.exception() is not None:
+            log.critical("publishing failed, leaving: %r", sent.exception())
+            os._exit(EXIT_PUBLISHER)
+        elif not future.done():
+            future.set_result(sent.result())
+
+    async def flush(self) -> None:
+        """Wait until everything sent so far is with the broker."""
+        await self._send_all()
+        if self._sending:
+            await asyncio.wait(set(self._sending))
+
+    async def stop(self) -> None:
+        """Send what is left and disconnect."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self.flush()
+        await self._producer.stop()

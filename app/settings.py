@@ -1,0 +1,84 @@
+"""All settings, from ``DESKRISK_*`` environment variables and command-line options; bounds are checked here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.reference import LEVELS
+from schemas.topics import TOPICS, topic_name
+from tables.kafka import KafkaClient
+
+Role = Literal["positions", "marks", "risk"]
+ROLES: tuple[Role, ...] = ("positions", "marks", "risk")
+
+
+class Settings(BaseSettings):
+    """Everything a process may be told. Secrets come from the environment only and are never printed."""
+
+    model_config = SettingsConfigDict(env_prefix="DESKRISK_", extra="ignore", frozen=True)
+
+    brokers: str | None = Field(None, description="Kafka bootstrap servers; empty: the embedded broker (demo, up)")
+    prefix: str = Field("", description="in front of every topic and group name")
+    partitions: Annotated[int, Field(ge=1, le=256)] = Field(8, description="partitions of the data topics")
+    replication: Annotated[int, Field(ge=1, le=9)] = Field(1, description="replicas of each topic")
+    rewind_horizon_hours: Annotated[float, Field(gt=0)] = Field(24.0, description="how far a rewind may go back")
+    data_dir: Path = Field(Path("data"), description="local stores, one folder a partition")
+    base_currency: str = Field("USD", description="currency of the firm node and the cross-cutting groupings")
+    levels: tuple[str, ...] = Field(LEVELS, description="hierarchy above the position, bottom up, the firm last")
+    trade_ids_per_partition: Annotated[int, Field(ge=4096, le=1 << 24)] = Field(
+        262_144, description="trade ids kept for deduplication, corrections and re-ordering, per partition")
+    lateness_ms: Annotated[int, Field(ge=0, le=3_600_000)] = Field(
+        2_000, description="how late a trade may be and still be folded in its place")
+    quote_lateness_ms: Annotated[int, Field(ge=0)] = Field(2_000, description="how late a quote may be uncounted")
+    session_timeout_s: Annotated[float, Field(ge=2, le=60)] = Field(6.0, description="after which a dead worker is out")
+    instance: str | None = Field(None, description="static group membership; unique per worker process")
+    metrics_port: int | None = Field(None, description="Prometheus port of a worker, loopback; none: off")
+    gateway_host: str = Field("127.0.0.1", description="address the gateway listens on (loopback only for now)")
+    gateway_port: Annotated[int, Field(ge=0, le=65_535)] = Field(8321, description="0: any free port")
+    clickhouse_url: SecretStr | None = Field(
+        None, description="clickhouse://user:password@host:9000/db; empty: embedded chDB (demo, up)")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_json: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        if self.levels[-1] != "firm" or len(set(self.levels)) != len(self.levels) or "fund" not in self.levels:
+            raise ValueError("levels: expected distinct names, bottom up, with 'fund' and ending in 'firm', "
+                             f"was {self.levels}")
+        if self.gateway_host not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError(f"gateway_host: expected a loopback address, was {self.gateway_host!r}")
+        return self
+
+    def client(self) -> KafkaClient:
+        """Return how to talk to Kafka."""
+        if not self.brokers:
+            raise ValueError("brokers: expected host:port (--brokers or DESKRISK_BROKERS), was empty")
+        return KafkaClient(
+            brokers=self.brokers, security_protocol=self.security_protocol, sasl_mechanism=self.sasl_mechanism,
+            sasl_username=self.sasl_username,
+            sasl_password=self.sasl_password.get_secret_value() if self.sasl_password else None,
+            ca_file=self.ca_file, cert_file=self.cert_file, key_file=self.key_file)
+
+    def topics(self) -> dict[str, str]:
+        """Return the broker's name of every topic."""
+        return {t.name: topic_name(self.prefix, t) for t in TOPICS}
+
+    @property
+    def horizon_ms(self) -> int:
+        """How far a rewind may go back, ms."""
+        return int(self.rewind_horizon_hours * 3_600_000)
+
+    def group(self, role: str) -> str:
+        """Return the consumer group of a role."""
+        return f"{self.prefix}deskrisk-{role}"

@@ -1,0 +1,370 @@
+"""One partition's positions: growth of the columns, packing of rows for the changelog, the state hash."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+
+from models import position_fold as pf
+from models.columns import grown
+from models.fills import LOT_DTYPE, NO_LOT, POSITION_DTYPE, LotPool
+from models.interning import ABSENT
+from models.jit import inline_kernel, kernel
+from models.position_fold import (
+    EPOCH,
+    FILL_DTYPE,
+    FIRST_FILL_SEQ,
+    META_SIZE,
+    N_DIRTY,
+    N_FILLS,
+    N_FLAGGED,
+    N_FLUSHED,
+    N_OUT,
+    N_ROWS,
+    OUT_EPOCH,
+    PositionArrays,
+)
+from models.trade_columns import ReferenceArrays
+
+#: version of a packed row; another major version is refused, never guessed
+ROW_VERSION = 1
+HEADER_DTYPE = np.dtype([("version", "u1"), ("based", "u1"), ("spare", "u2"), ("lots", "u4"), ("base_lots", "u4"),
+                         ("slot", "u4")])
+PACKED_LOT_DTYPE = np.dtype([("quantity", "i8"), ("price", "f8")])
+ROW_BYTES = POSITION_DTYPE.itemsize
+HEADER_BYTES = HEADER_DTYPE.itemsize
+LOT_BYTES = PACKED_LOT_DTYPE.itemsize
+
+
+@kernel
+def packed_sizes(st: PositionArrays, slots: np.ndarray, sizes: np.ndarray) -> int:
+    """Fill the packed size of each row, bytes; return their sum."""
+    total = 0
+    for k in range(slots.shape[0]):
+        s = slots[k]
+        size = HEADER_BYTES + ROW_BYTES + LOT_BYTES * st.rows[s].lot_count
+        if st.rows[s].based != 0:
+            size += ROW_BYTES + LOT_BYTES * st.base[s].lot_count
+        sizes[k] = size
+        total += size
+    return total
+
+
+@inline_kernel
+def _put_lots(pool: LotPool, rows: np.ndarray, s: int, target: np.ndarray, at: int) -> int:
+    index = rows[s].lot_head
+    while index != NO_LOT:
+        target[at].quantity = pool.lots[index].quantity
+        target[at].price = pool.lots[index].price
+        at += 1
+        index = pool.lots[index].next
+    return at
+
+
+@kernel
+def collect_lots(st: PositionArrays, slots: np.ndarray, target: np.ndarray) -> None:
+    """Lay the lots of rows (and of their bases) out one after the other."""
+    at = 0
+    for k in range(slots.shape[0]):
+        at = _put_lots(st.pool, st.rows, slots[k], target, at)
+        if st.rows[slots[k]].based != 0:
+            at = _put_lots(st.pool, st.base, slots[k], target, at)
+
+
+@kernel
+def assemble(slots: np.ndarray, sizes: np.ndarray, headers: np.ndarray, rows: np.ndarray, bases: np.ndarray,
+             based: np.ndarray, lots: np.ndarray, out: np.ndarray) -> None:
+    """Interleave headers, rows, bases and lots (all uint8) into packed values."""
+    at = 0
+    lot_at = 0
+    for k in range(slots.shape[0]):
+        end = at + sizes[k]
+        for b in range(HEADER_BYTES):
+            out[at + b] = headers[k * HEADER_BYTES + b]
+        at += HEADER_BYTES
+        for b in range(ROW_BYTES):
+            out[at + b] = rows[k * ROW_BYTES + b]
+        at += ROW_BYTES
+        if based[k]:
+            for b in range(ROW_BYTES):
+                out[at + b] = bases[k * ROW_BYTES + b]
+            at += ROW_BYTES
+        for b in range(end - at):
+            out[at + b] = lots[lot_at + b]
+        lot_at += end - at
+        at = end
+
+
+@kernel
+def link_lots(pool: LotPool, rows: np.ndarray, s: int, lots: np.ndarray) -> None:
+    """Give ``rows[s]`` these lots, in order."""
+    rows[s].lot_head = NO_LOT
+    rows[s].lot_tail = NO_LOT
+    rows[s].lot_count = 0
+    for k in range(lots.shape[0]):
+        index = pf.new_lot(pool, lots[k].quantity, lots[k].price)
+        if rows[s].lot_head == NO_LOT:
+            rows[s].lot_head = index
+        else:
+            pool.lots[rows[s].lot_tail].next = index
+        rows[s].lot_tail = index
+        rows[s].lot_count += 1
+
+
+@kernel
+def unpack_rows(st: PositionArrays, blob: np.ndarray, starts: np.ndarray, rows: np.ndarray, bases: np.ndarray,
+                headers: np.ndarray, lots: np.ndarray) -> None:
+    """Put unpacked rows at their slots and link their lots (``lots`` lies in the order of the rows)."""
+    at = 0
+    for k in range(headers.shape[0]):
+        s = headers[k].slot
+        st.rows[s] = rows[k]
+        st.base[s] = bases[k]
+        own = headers[k].lots
+        link_lots(st.pool, st.rows, s, lots[at : at + own])
+        at += own
+        link_lots(st.pool, st.base, s, lots[at : at + headers[k].base_lots])
+        at += headers[k].base_lots
+
+
+@kernel
+def find_slot(st: PositionArrays, account: int, instrument: int) -> int:
+    """Return the row of a key, or ABSENT."""
+    return pf.find_row(st, account, instrument)
+
+
+class PartitionPositions:
+    """All positions of one source partition.
+
+    Parameters
+    ----------
+    partition : int
+        Source partition; an account belongs to exactly one.
+    fills_max : int
+        How many trade ids (and fills that can still be corrected or re-ordered) the window holds.
+    lateness_ns : int
+        How far behind a position's newest trade another may be and still be folded in its place.
+    """
+
+    def __init__(self, partition: int, fills_max: int = 262_144, lateness_ns: int = 2_000_000_000) -> None:
+        self.partition = partition
+        self.fills_max = fills_max
+        self.lateness_ns = lateness_ns
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        meta = np.zeros(META_SIZE, np.int64)
+        meta[EPOCH] = meta[OUT_EPOCH] = 1
+        pool = LotPool(np.zeros(2 * pf.LOTS_ROOM_MIN, LOT_DTYPE), np.array([NO_LOT, 0, 0], np.int64))
+        self.arrays = PositionArrays(
+            rows=np.zeros(256, POSITION_DTYPE), base=np.zeros(256, POSITION_DTYPE), pool=pool,
+            fills=np.zeros(1024, FILL_DTYPE), fill_index=np.full(4096, ABSENT, np.int32),
+            row_index=np.full(1024, ABSENT, np.int32), dirty=np.zeros(256, np.int32),
+            dirty_epoch=np.zeros(256, np.int64), out=np.zeros(256, np.int32), out_epoch=np.zeros(256, np.int64),
+            flagged=np.zeros(1024, np.int64), scratch=np.zeros(1024, np.int32), meta=meta)
+
+    def __len__(self) -> int:
+        return int(self.arrays.meta[N_ROWS])
+
+    @property
+    def fill_count(self) -> int:
+        """How many trade ids the window holds."""
+        return int(self.arrays.meta[N_FILLS])
+
+    def reserve(self, records: int) -> None:
+        """Make room for a batch of this many records."""
+        a = self.arrays
+        need_rows = int(a.meta[N_ROWS]) + records
+        if need_rows > len(a.rows):
+            size = max(need_rows, 2 * len(a.rows))
+            a = a._replace(rows=grown(a.rows, size), base=grown(a.base, size), dirty=grown(a.dirty, size),
+                           dirty_epoch=grown(a.dirty_epoch, size), out=grown(a.out, size),
+                           out_epoch=grown(a.out_epoch, size))
+        if 2 * need_rows > len(a.row_index):
+            a = a._replace(row_index=np.full(1 << (2 * need_rows).bit_length(), ABSENT, np.int32))
+            pf.reindex_rows(a)
+        need_fills = min(int(a.meta[N_FILLS]) + 2 * records + 2, self.fills_max)
+        if need_fills > len(a.fills):
+            size = min(max(need_fills, 2 * len(a.fills)), self.fills_max)
+            a = a._replace(fills=grown(a.fills, size), scratch=grown(a.scratch, size))
+        if 2 * need_fills > len(a.fill_index):
+            a = a._replace(fill_index=np.full(1 << (2 * need_fills).bit_length(), ABSENT, np.int32))
+            pf.reindex_fills(a)
+        need_flags = int(a.meta[N_FLAGGED]) + 2 * (int(a.meta[N_FILLS]) + 2 * records)
+        if need_flags > len(a.flagged):
+            a = a._replace(flagged=grown(a.flagged, 2 * need_flags))
+        self.arrays = a
+
+    def _grow_lots(self, room: int) -> None:
+        pool = self.arrays.pool
+        if len(pool.lots) - int(pool.meta[2]) < room:
+            grown = LotPool(grown(pool.lots, 2 * len(pool.lots) + room), pool.meta)
+            self.arrays = self.arrays._replace(pool=grown)
+
+    def apply(self, rows: np.ndarray, ref: ReferenceArrays) -> None:
+        """Fold a batch of resolved trades (TRADE_DTYPE); each record's ``status`` says what became of it."""
+        self.reserve(len(rows))
+        at = 0
+        while True:
+            at = pf.apply_trades(self.arrays, rows, at, ref, self.partition, self.lateness_ns, self.fills_max)
+            if at == len(rows):
+                return
+            self._grow_lots(pf.LOTS_ROOM_MIN)
+            if self.fill_count + 2 > self.fills_max:
+                half = self.fill_count // 2
+                self._grow_lots(half + pf.LOTS_ROOM_MIN)
+                pf.evict_oldest(self.arrays, half)
+            self.reserve(len(rows) - at)
+
+    def open_position(self, account: int, instrument: int, quantity: int, price: float, ts: int,
+                      ref: ReferenceArrays, ts_source: int = 0) -> int:
+        """Start a position from an outside statement (counted units); returns its row."""
+        self.reserve(1)
+        self._grow_lots(pf.LOTS_ROOM_MIN)
+        return int(pf.apply_opening(self.arrays, account, instrument, quantity, price, ts, ref, ts_source))
+
+    def take_dirty(self) -> np.ndarray:
+        """Return the rows changed since the last call, and start a new set."""
+        a = self.arrays
+        slots = a.dirty[: a.meta[N_DIRTY]].copy()
+        a.meta[N_DIRTY] = 0
+        a.meta[EPOCH] += 1
+        return slots
+
+    def take_out(self) -> np.ndarray:
+        """Return the rows to publish since the last call, and start a new set."""
+        a = self.arrays
+        slots = a.out[: a.meta[N_OUT]].copy()
+        a.meta[N_OUT] = 0
+        a.meta[OUT_EPOCH] += 1
+        return slots
+
+    def take_fills(self) -> tuple[int, bytes, bytes]:
+        """Return (sequence number of the first, new fills, changed flags) since the last call, packed."""
+        a = self.arrays
+        first, end = int(a.meta[N_FLUSHED]), int(a.meta[N_FILLS])
+        seq = int(a.meta[FIRST_FILL_SEQ])
+        changed = np.unique(a.flagged[: a.meta[N_FLAGGED]])
+        flags = np.zeros(len(changed), [("seq", "i8"), ("flags", "i8")])
+        flags["seq"] = changed
+        flags["flags"] = a.fills["flags"][changed - seq]
+        a.meta[N_FLUSHED] = end
+        a.meta[N_FLAGGED] = 0
+        return seq + first, a.fills[first:end].tobytes(), flags.tobytes()
+
+    @property
+    def first_fill_seq(self) -> int:
+        """Sequence number of the oldest fill in the window; packed blocks before it are obsolete."""
+        return int(self.arrays.meta[FIRST_FILL_SEQ])
+
+    def pack(self, slots: np.ndarray) -> tuple[bytes, np.ndarray]:
+        """Return (packed values one after the other, int64[n + 1] where each starts)."""
+        a = self.arrays
+        sizes = np.zeros(len(slots), np.int64)
+        total = packed_sizes(a, slots, sizes)
+        headers = np.zeros(len(slots), HEADER_DTYPE)
+        based = a.rows["based"][slots]
+        headers["version"], headers["based"], headers["slot"] = ROW_VERSION, based, slots
+        headers["lots"] = a.rows["lot_count"][slots]
+        headers["base_lots"] = np.where(based != 0, a.base["lot_count"][slots], 0)
+        lots = np.zeros(int(headers["lots"].sum() + headers["base_lots"].sum()), PACKED_LOT_DTYPE)
+        collect_lots(a, slots, lots)
+        out = np.zeros(total, np.uint8)
+        assemble(slots, sizes, headers.view(np.uint8), np.ascontiguousarray(a.rows[slots]).view(np.uint8),
+                 np.ascontiguousarray(a.base[slots]).view(np.uint8), based, lots.view(np.uint8), out)
+        return out.tobytes(), np.concatenate([[0], np.cumsum(sizes)])
+
+    def load(self, values: list[bytes], keys: list[tuple[int, int]]) -> list[bytes]:
+        """Take packed rows in; ``keys`` are their (account, instrument) indices. Returns what followed each row.
+
+        Raises
+        ------
+        ValueError
+            If a row has another version: it is never read by guess.
+        """
+        n = len(values)
+        self.reserve(n)
+        headers = np.frombuffer(b"".join([v[:HEADER_BYTES] for v in values]), HEADER_DTYPE)
+        if n and (headers["version"] != ROW_VERSION).any():
+            found = sorted(set(headers["version"].tolist()))
+            raise ValueError(f"packed row: expected version {ROW_VERSION}, was {found}")
+        rows = np.frombuffer(b"".join([v[HEADER_BYTES : HEADER_BYTES + ROW_BYTES] for v in values]),
+                             POSITION_DTYPE).copy()
+        bases = np.zeros(n, POSITION_DTYPE)
+        tails: list[bytes] = []
+        lots: list[bytes] = []
+        for k, value in enumerate(values):
+            at = HEADER_BYTES + ROW_BYTES
+            if headers["based"][k]:
+                bases[k] = np.frombuffer(value, POSITION_DTYPE, 1, at)[0]
+                at += ROW_BYTES
+            else:
+                bases[k] = rows[k]
+                pf.clear_row(bases, k)
+            end = at + LOT_BYTES * int(headers["lots"][k] + headers["base_lots"][k])
+            lots.append(value[at:end])
+            tails.append(value[end:])
+        for name, column in zip(("account_index", "instrument_index"), zip(*keys, strict=True), strict=False):
+            rows[name] = bases[name] = column
+        slots_needed = int(headers["slot"].max()) + 1 if n else 0
+        self.reserve(max(slots_needed - len(self), 0))
+        joined = np.frombuffer(b"".join(lots), PACKED_LOT_DTYPE)
+        self._grow_lots(len(joined) + pf.LOTS_ROOM_MIN)
+        unpack_rows(self.arrays, np.zeros(0, np.uint8), np.zeros(0, np.int64), rows, bases, headers, joined)
+        self.arrays.meta[N_ROWS] = max(len(self), slots_needed)
+        pf.reindex_rows(self.arrays)
+        return tails
+
+    def load_fills(self, first_seq: int, blocks: list[tuple[int, bytes, bytes]]) -> None:
+        """Take the window of fills in: blocks of `take_fills` in sequence order; those before ``first_seq`` go."""
+        parts = []
+        for seq, fills, _ in blocks:
+            part = np.frombuffer(fills, FILL_DTYPE)
+            parts.append(part[max(first_seq - seq, 0) :])
+        window = np.concatenate(parts) if parts else np.zeros(0, FILL_DTYPE)
+        self.reserve(len(window))
+        a = self.arrays
+        a.fills[: len(window)] = window
+        a.meta[N_FILLS] = a.meta[N_FLUSHED] = len(window)
+        a.meta[FIRST_FILL_SEQ] = first_seq
+        for _, _, flags in blocks:
+            changed = np.frombuffer(flags, [("seq", "i8"), ("flags", "i8")])
+            changed = changed[changed["seq"] >= first_seq]
+            a.fills["flags"][changed["seq"] - first_seq] = changed["flags"]
+        pf.reindex_fills(a)
+        pf.relink_rows(a, -1)
+
+    def lots_of(self, slot: int) -> list[tuple[int, float]]:
+        """Return the open lots of a row, oldest first."""
+        out, index = [], int(self.arrays.rows["lot_head"][slot])
+        while index != NO_LOT:
+            lot = self.arrays.pool.lots[index]
+            out.append((int(lot["quantity"]), float(lot["price"])))
+            index = int(lot["next"])
+        return out
+
+    def state_hash(self, name_of: Callable[[int, int], bytes]) -> str:
+        """Return a hash of every position, lot and window fill; equal logs give equal hashes.
+
+        ``name_of`` maps (account index, instrument index) to a key that does not depend on interning order.
+        """
+        a = self.arrays
+        slots = np.arange(len(self), dtype=np.int32)
+        rows = a.rows[slots].copy()
+        for name in ("lot_head", "lot_tail", "last_fill", "chain_length", "account_index", "instrument_index",
+                     "ts_source", "spare"):
+            rows[name] = 0
+        keys = [name_of(int(r["account_index"]), int(r["instrument_index"])) for r in a.rows[slots]]
+        digest = hashlib.sha256()
+        for s in sorted(range(len(keys)), key=keys.__getitem__):
+            digest.update(keys[s])
+            for field in rows.dtype.names or ():
+                digest.update(rows[field][s].tobytes())
+            digest.update(repr(self.lots_of(s)).encode())
+        fills = a.fills[: a.meta[N_FILLS]]
+        for field in ("id_hash", "id_hash2", "quantity", "price", "fee", "ts_event", "effective_ts", "flags"):
+            digest.update(np.ascontiguousarray(fills[field]).tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,286 @@
+"""Ticks as columns: the JSON scanner and the resolution of names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from models.interning import ABSENT, NameArrays, find_name, hash_bytes
+from models.jit import inline_kernel, kernel
+from models.json_scan import (
+    CLOSE,
+    COLON,
+    COMMA,
+    OPEN,
+    QUOTE,
+    REFUSED,
+    is_null,
+    read_number_value,
+    read_timestamp,
+    skip_scalar,
+    skip_space,
+    string_end,
+)
+from schemas.codec import TICK_BLOCK_MAGIC, split_array, tick_decoder, unpack_ticks
+from schemas.reasons import QuarantineReason
+from schemas.units import decimal_parts, parse_ts_ns
+
+UNREAD, READ, POISON, UNKNOWN = 0, 1, 2, 3
+QUOTE_DTYPE = np.dtype([
+    ("status", "i4"), ("instrument_index", "i4"), ("name_start", "i8"), ("name_length", "i8"), ("bid", "f8"),
+    ("ask", "f8"), ("last", "f8"), ("ts_event", "i8"), ("source", "u8"),
+], align=True)
+_POW10_F = 10.0 ** np.arange(19)
+K_NONE, K_INSTRUMENT, K_BID, K_ASK, K_LAST, K_TS, K_SOURCE, K_SIZE = range(8)
+
+
+@inline_kernel
+def _kind(buf: np.ndarray, s: int, n: int) -> int:
+    """Tell the key by its length and letters: bid ask last source ts_event instrument bid_size ask_size."""
+    if n == 3 and buf[s] == 98 and buf[s + 1] == 105 and buf[s + 2] == 100:
+        return K_BID
+    if n == 3 and buf[s] == 97 and buf[s + 1] == 115 and buf[s + 2] == 107:
+        return K_ASK
+    if n == 4 and buf[s] == 108 and buf[s + 1] == 97 and buf[s + 2] == 115 and buf[s + 3] == 116:
+        return K_LAST
+    if n == 6 and buf[s] == 115 and buf[s + 1] == 111 and buf[s + 2] == 117 and buf[s + 3] == 114 \
+            and buf[s + 4] == 99 and buf[s + 5] == 101:
+        return K_SOURCE
+    if n == 8 and buf[s] == 116 and buf[s + 1] == 115 and buf[s + 2] == 95 and buf[s + 3] == 101 \
+            and buf[s + 4] == 118 and buf[s + 5] == 101 and buf[s + 6] == 110 and buf[s + 7] == 116:
+        return K_TS
+    if n == 8 and buf[s + 3] == 95 and buf[s + 4] == 115 and buf[s + 5] == 105:
+        return K_SIZE  # bid_size, ask_size
+    if n == 10 and buf[s] == 105 and buf[s + 1] == 110 and buf[s + 2] == 115 and buf[s + 3] == 116 \
+            and buf[s + 4] == 114 and buf[s + 5] == 117 and buf[s + 6] == 109 and buf[s + 7] == 101 \
+            and buf[s + 8] == 110 and buf[s + 9] == 116:
+        return K_INSTRUMENT
+    return K_NONE
+
+
+@inline_kernel
+def _scan_quote(buf: np.ndarray, at: int, end: int, out: np.ndarray, i: int) -> bool:
+    out[i].bid = np.nan
+    out[i].ask = np.nan
+    out[i].last = np.nan
+    out[i].source = 0
+    out[i].name_length = 0
+    out[i].ts_event = 0
+    at = skip_space(buf, at, end)
+    if at >= end or buf[at] != OPEN:
+        return False
+    at += 1
+    while True:
+        at = skip_space(buf, at, end)
+        if at >= end or buf[at] != QUOTE:
+            return False
+        key_start = at + 1
+        key_end = string_end(buf, key_start, end)
+        if key_end == REFUSED:
+            return False
+        kind = _kind(buf, key_start, key_end - key_start)
+        at = skip_space(buf, key_end + 1, end)
+        if at >= end or buf[at] != COLON:
+            return False
+        at = skip_space(buf, at + 1, end)
+        if kind == K_TS:
+            at, ts = read_timestamp(buf, at, end)
+            out[i].ts_event = ts
+        elif kind == K_INSTRUMENT:
+            if at >= end or buf[at] != QUOTE:
+                return False
+            close = string_end(buf, at + 1, end)
+            if close == REFUSED or close == at + 1 or close - at > 128:
+                return False
+            out[i].name_start, out[i].name_length = at + 1, close - at - 1
+            at = close + 1
+        elif kind == K_NONE:
+            at = skip_scalar(buf, at, end)
+        elif is_null(buf, at, end):
+            at += 4
+            if kind == K_BID:
+                out[i].bid = np.nan
+            elif kind == K_ASK:
+                out[i].ask = np.nan
+            elif kind == K_LAST:
+                out[i].last = np.nan
+        elif kind == K_SOURCE:
+            if at >= end or buf[at] != QUOTE:
+                return False
+            close = string_end(buf, at + 1, end)
+            if close == REFUSED:
+                return False
+            out[i].source = hash_bytes(buf, at + 1, close - at - 1)
+            at = close + 1
+        else:
+            at, mantissa, scale = read_number_value(buf, at, end)
+            value = mantissa / _POW10_F[scale]
+            if kind == K_BID:
+                out[i].bid = value
+            elif kind == K_ASK:
+                out[i].ask = value
+            elif kind == K_LAST:
+                out[i].last = value
+        if at == REFUSED:
+            return False
+        at = skip_space(buf, at, end)
+        if at >= end:
+            return False
+        if buf[at] == COMMA:
+            at += 1
+            continue
+        if buf[at] == CLOSE:
+            break
+        return False
+    return skip_space(buf, at + 1, end) == end and out[i].ts_event > 0 and out[i].name_length > 0
+
+
+@kernel
+def scan_quotes(buf: np.ndarray, starts: np.ndarray, ends: np.ndarray, out: np.ndarray) -> int:
+    """Read ``buf[starts[i]:ends[i]]`` into ``out[i]`` (QUOTE_DTYPE); return how many are left UNREAD."""
+    unread = 0
+    for i in range(starts.shape[0]):
+        if _scan_quote(buf, starts[i], ends[i], out, i):
+            out[i].status = READ
+        else:
+            out[i].status = UNREAD
+            unread += 1
+    return unread
+
+
+@kernel
+def resolve_quotes(buf: np.ndarray, rows: np.ndarray, names: NameArrays, known: np.ndarray) -> int:
+    """Fill the instrument indices of READ rows; unknown names become UNKNOWN. Returns how many."""
+    unknown = 0
+    for i in range(rows.shape[0]):
+        if rows[i].status != READ and rows[i].status != UNKNOWN:
+            continue
+        start, length = rows[i].name_start, rows[i].name_length
+        index = find_name(names, buf, start, length, hash_bytes(buf, start, length))
+        if index == ABSENT or known[index] == 0:
+            rows[i].status = UNKNOWN
+            unknown += 1
+        else:
+            rows[i].status = READ
+            rows[i].instrument_index = index
+    return unknown
+
+
+@kernel
+def resolve_packed(raw: np.ndarray, row_bytes: int, name_bytes: int, names: NameArrays, known: np.ndarray,
+                   index: np.ndarray) -> int:
+    """Find the instruments of packed ticks (``raw`` = rows as uint8); ABSENT where unknown. Returns how many."""
+    unknown = 0
+    for i in range(index.shape[0]):
+        start = i * row_bytes
+        length = 0
+        while length < name_bytes and raw[start + length] != 0:
+            length += 1
+        found = find_name(names, raw, start, length, hash_bytes(raw, start, length))
+        if found != ABSENT and known[found] == 0:
+            found = ABSENT
+        index[i] = found
+        unknown += found == ABSENT
+    return unknown
+
+
+@dataclass
+class DecodedQuotes:
+    """A batch of ticks as columns, in log order, and what was refused: (message, reason, detail, raw)."""
+
+    rows: np.ndarray
+    unknown: int = 0
+    poison: list[tuple[int, QuarantineReason, str, bytes]] = field(default_factory=list)
+
+
+def decode_quotes(values: list[bytes | None], names: NameArrays, known: np.ndarray) -> DecodedQuotes:
+    """Return the columns of tick messages: JSON records, JSON arrays, packed blocks, in any mix."""
+    out = DecodedQuotes(np.zeros(0, QUOTE_DTYPE))
+    parts: list[np.ndarray] = []
+    run: list[bytes] = []
+    packed: list[bytes] = []
+    for m, value in enumerate(values):
+        if value is None:
+            out.poison.append((m, QuarantineReason.NULL_VALUE, "expected a tick, was null", b""))
+        elif value[:1] == b"{":
+            if packed:
+                parts.append(_packed_rows(packed, names, known, out))
+                packed = []
+            run.append(value)
+        elif value[:4] == TICK_BLOCK_MAGIC:
+            if run:
+                parts.append(_json_rows(run, names, known, out))
+                run = []
+            packed.append(value)
+        else:
+            try:
+                run += split_array(value)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                out.poison.append((m, QuarantineReason.NOT_JSON, str(error), value[:4096]))
+    if run:
+        parts.append(_json_rows(run, names, known, out))
+    if packed:
+        parts.append(_packed_rows(packed, names, known, out))
+    if parts:
+        out.rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return out
+
+
+def _packed_rows(blocks: list[bytes], names: NameArrays, known: np.ndarray, out: DecodedQuotes) -> np.ndarray:
+    good = []
+    for block in blocks:
+        try:
+            good.append(unpack_ticks(block))
+        except ValueError as error:
+            out.poison.append((0, QuarantineReason.BAD_BINARY, str(error), block[:4096]))
+    if not good:
+        return np.zeros(0, QUOTE_DTYPE)
+    ticks = good[0] if len(good) == 1 else np.concatenate(good)
+    rows = np.zeros(len(ticks), QUOTE_DTYPE)
+    index = np.zeros(len(ticks), np.int32)
+    raw = np.ascontiguousarray(ticks).view(np.uint8)
+    out.unknown += resolve_packed(raw, ticks.dtype.itemsize, 24, names, known, index)
+    rows["instrument_index"] = index
+    rows["status"] = np.where(index == ABSENT, UNKNOWN, READ)
+    for name in ("bid", "ask", "last", "ts_event"):
+        rows[name] = ticks[name]
+    return rows
+
+
+def _json_rows(raws: list[bytes], names: NameArrays, known: np.ndarray, out: DecodedQuotes) -> np.ndarray:
+    lengths = np.fromiter(map(len, raws), np.int64, len(raws))
+    joined = b"".join(raws)
+    buffer = np.frombuffer(joined, np.uint8)
+    ends = np.cumsum(lengths)
+    rows = np.zeros(len(raws), QUOTE_DTYPE)
+    if scan_quotes(buffer, ends - lengths, ends, rows):
+        buffer = _read_slowly(raws, rows, buffer, out)
+    out.unknown += resolve_quotes(buffer, rows, names, known)
+    return rows
+
+
+def _read_slowly(raws: list[bytes], rows: np.ndarray, buffer: np.ndarray, out: DecodedQuotes) -> np.ndarray:
+    extra = bytearray()
+    base = len(buffer)
+    for i in np.flatnonzero(rows["status"] == UNREAD).tolist():
+        try:
+            tick = tick_decoder.decode(raws[i])
+            for name in ("bid", "ask", "last"):
+                value = getattr(tick, name)
+                if value is not None:
+                    decimal_parts(value, name)
+                rows[name][i] = np.nan if value is None else float(value)
+            rows["ts_event"][i] = parse_ts_ns(tick.ts_event)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+            bad = isinstance(error, msgspec.ValidationError) or not isinstance(error, msgspec.DecodeError)
+            reason = QuarantineReason.BAD_FIELD if bad else QuarantineReason.NOT_JSON
+            out.poison.append((i, reason, str(error), raws[i]))
+            rows["status"][i] = POISON
+            continue
+        raw = tick.instrument.encode()
+        rows["name_start"][i], rows["name_length"][i] = base + len(extra), len(raw)
+        extra += raw
+        rows["status"][i] = READ
+    return np.concatenate([buffer, np.frombuffer(bytes(extra), np.uint8)]) if extra else buffer

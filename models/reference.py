@@ -1,0 +1,124 @@
+"""Reference data as kernels need it: instruments, accounts and the hierarchy, by index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+
+import numpy as np
+
+from models.interning import InternTable
+from models.trade_columns import ReferenceArrays
+from schemas.records import Account, Instrument
+from schemas.units import decimal_parts
+
+#: the hierarchy, from the position up; a setting may name other levels, an account carries one field for each
+LEVELS = ("book", "desk", "strategy", "fund", "firm")
+FIRM = "firm"
+#: decimals quantities are counted in where the instrument names no increment
+DEFAULT_DECIMALS = 8
+#: asset classes that trade at or below zero (spreads, calendar futures, power, option combinations)
+PRICE_ANY_SIGN = frozenset({"future", "option"})
+
+
+def settlement_currency(instrument: Instrument) -> str:
+    """Return the currency P&L of an instrument is stated in."""
+    return instrument.settlement or instrument.currency
+
+
+def quantity_decimals(instrument: Instrument) -> int:
+    """Return the decimals the instrument's quantities are counted in.
+
+    Raises
+    ------
+    ValueError
+        If the increment has more decimals than int64 counts can carry.
+    """
+    if instrument.quantity_increment is None:
+        return DEFAULT_DECIMALS
+    scale = decimal_parts(instrument.quantity_increment, "quantity_increment")[1]
+    if scale > 12:
+        raise ValueError(f"quantity_increment: expected at most 12 decimals, was {instrument.quantity_increment}")
+    return scale
+
+
+def unit_value(instrument: Instrument) -> float:
+    """Return the settlement currency of one counted unit per 1.0 of price (the quanto rate included)."""
+    quanto = instrument.quanto_rate if instrument.quanto_rate is not None else Decimal(1)
+    return float(instrument.multiplier * quanto / Decimal(10) ** quantity_decimals(instrument))
+
+
+class Reference:
+    """All instruments and accounts seen so far; later records of the same name replace earlier ones.
+
+    Parameters
+    ----------
+    partition_of : which source partition owns an account
+    """
+
+    def __init__(self, partition_of: Callable[[str], int]) -> None:
+        self._partition_of = partition_of
+        self.accounts = InternTable()
+        self.instruments = InternTable()
+        self.account_records: dict[str, Account] = {}
+        self.instrument_records: dict[str, Instrument] = {}
+        self.version = 0
+        self._arrays: ReferenceArrays | None = None
+
+    def add_instrument(self, record: Instrument) -> None:
+        """Take an instrument in.
+
+        Raises
+        ------
+        ValueError
+            If its increment or multiplier cannot be counted with.
+        """
+        if record.multiplier <= 0 or not record.multiplier.is_finite():
+            raise ValueError(f"multiplier: expected a number above 0, was {record.multiplier}")
+        quantity_decimals(record)
+        if self.instrument_records.get(record.instrument) == record:
+            return
+        self.instruments.intern(record.instrument)
+        self.instrument_records[record.instrument] = record
+        self._changed()
+
+    def add_account(self, record: Account) -> None:
+        """Take an account in."""
+        if self.account_records.get(record.account) == record:
+            return
+        self.accounts.intern(record.account)
+        self.account_records[record.account] = record
+        self._changed()
+
+    def intern_key(self, account: str, instrument: str) -> tuple[int, int]:
+        """Return the indices of a position's key, known or not (a stored position outlives its reference data)."""
+        before = len(self.accounts) + len(self.instruments)
+        key = self.accounts.intern(account), self.instruments.intern(instrument)
+        if len(self.accounts) + len(self.instruments) != before:
+            self._changed()
+        return key
+
+    def key_name(self, account: int, instrument: int) -> bytes:
+        """Return ``account|instrument`` of two indices."""
+        return f"{self.accounts.names[account]}|{self.instruments.names[instrument]}".encode()
+
+    def _changed(self) -> None:
+        self.version += 1
+        self._arrays = None
+
+    def arrays(self) -> ReferenceArrays:
+        """Return the columns; valid until the next change."""
+        if self._arrays is None:
+            accounts, instruments = self.accounts.names, self.instruments.names
+            found = [self.instrument_records.get(name) for name in instruments]
+            self._arrays = ReferenceArrays(
+                accounts=self.accounts.arrays(), instruments=self.instruments.arrays(),
+                account_known=np.array([name in self.account_records for name in accounts], np.uint8),
+                account_partition=np.array([self._partition_of(name) for name in accounts], np.int32),
+                instrument_known=np.array([r is not None for r in found], np.uint8),
+                quantity_decimals=np.array([quantity_decimals(r) if r else 0 for r in found], np.int8),
+                unit_value=np.array([unit_value(r) if r else np.nan for r in found], np.float64),
+                inverse=np.array([bool(r and r.inverse) for r in found], np.uint8),
+                price_any_sign=np.array([bool(r and r.asset_class in PRICE_ANY_SIGN) for r in found], np.uint8),
+            )
+        return self._arrays

@@ -1,0 +1,359 @@
+"""Valuation of positions on one snapshot and its roll-up: position to book, desk, strategy, fund, firm, and groupings.
+
+Every row's contribution to its nodes is kept; a change adds the difference to the row's ancestors alone. All figures
+are in the firm's base currency, converted once when a node is published. A row without a usable price or exchange
+rate contributes nothing but its count: it is named, never valued at zero silently.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.jit import kernel
+
+VALUED_DTYPE = np.dtype([
+    ("quantity", "f8"), ("average_price", "f8"), ("realised_pnl", "f8"), ("multiplier", "f8"),
+    ("opening_quantity", "f8"), ("opening_price", "f8"), ("opening_realised_pnl", "f8"), ("last_ts_event", "i8"),
+    ("instrument", "i4"), ("currency", "i4"), ("inverse", "i1"), ("outright", "i1"), ("live", "i1"), ("spare", "i1"),
+    ("shard", "i4"),
+], align=True)
+#: contributions of a row and sums of a node, in the firm's base currency
+METRICS = ("realised", "unrealised", "day", "price", "fx", "fees", "gross", "net", "long", "short", "positions",
+           "unpriced", "stale", "day_unknown", "quantity")
+(REALISED, UNREALISED, DAY, PRICE, FX, FEES, GROSS, NET, LONG, SHORT, POSITIONS, UNPRICED, STALE, DAY_UNKNOWN,
+ QUANTITY) = range(len(METRICS))
+M = len(METRICS)
+#: a recount that differs by more than this, relative to the gross of what was added, is an alarm
+DRIFT_RELATIVE_MAX = 1e-9
+FEE_SLOTS = 3
+
+
+@kernel
+def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarray, contribution: np.ndarray,
+               ancestors: np.ndarray, nodes: np.ndarray, touched: np.ndarray, which: np.ndarray, mid: np.ndarray,
+               stale: np.ndarray, prior_close: np.ndarray, rate: np.ndarray, prior_rate: np.ndarray,
+               own: np.ndarray) -> None:
+    """Value ``rows[which]`` again and add the differences to their ancestors.
+
+    Parameters
+    ----------
+    mid, stale, prior_close : by instrument; NaN where there is none
+    rate, prior_rate : firm base currency per unit of a currency, now and at the prior close; NaN where unknown
+    own : float64[rows, 3]: mid, market value and unrealised P&L in settlement currency, for the ladder
+    """
+    new = np.zeros(M)
+    for w in range(which.shape[0]):
+        r = which[w]
+        new[:] = 0.0
+        q, uv, avg = rows[r].quantity, rows[r].multiplier, rows[r].average_price
+        x = rate[rows[r].currency]
+        price = mid[rows[r].instrument]
+        value = np.nan
+        unrealised = np.nan
+        if rows[r].live != 0:
+            new[QUANTITY] = q
+            flat = q == 0.0
+            if not flat:
+                new[POSITIONS] = 1.0
+            if flat:
+                value, unrealised = 0.0, 0.0
+            elif price == price:
+                if rows[r].inverse != 0:
+                    value = q * uv / price
+                    unrealised = q * uv * (1.0 / avg - 1.0 / price)
+                else:
+                    value = q * uv * price
+                    unrealised = q * uv * (price - avg)
+            fees = 0.0
+            for k in range(fee_currency.shape[1]):
+                if fee_currency[r, k] >= 0:
+                    fees += fee_amount[r, k] * rate[fee_currency[r, k]]
+            priced = value == value and unrealised == unrealised and x == x and fees == fees
+            if x == x and rows[r].realised_pnl == rows[r].realised_pnl:
+                new[REALISED] = rows[r].realised_pnl * x
+            if fees == fees:
+                new[FEES] = fees
+            if not priced:
+                new[UNPRICED] = 1.0
+                new[DAY_UNKNOWN] = 1.0
+            else:
+                if not flat and stale[rows[r].instrument] != 0:
+                    new[STALE] = 1.0
+                new[UNREALISED] = unrealised * x
+                new[NET] = value * x
+                new[GROSS] = abs(value * x)
+                if value > 0.0:
+                    new[LONG] = value * x
+                else:
+                    new[SHORT] = -value * x
+                _day(rows, r, new, unrealised, x, fees, prior_close, prior_rate)
+        own[r, 0], own[r, 1], own[r, 2] = price, value, unrealised
+        for m in range(M):
+            d = new[m] - contribution[r, m]
+            if d != 0.0:
+                contribution[r, m] = new[m]
+                for k in range(ancestors.shape[1]):
+                    node = ancestors[r, k]
+                    if node >= 0:
+                        nodes[node, m] += d
+        for k in range(ancestors.shape[1]):
+            if ancestors[r, k] >= 0:
+                touched[ancestors[r, k]] = 1
+
+
+@kernel
+def _day(rows: np.ndarray, r: int, new: np.ndarray, unrealised: float, x: float, fees: float,
+         prior_close: np.ndarray, prior_rate: np.ndarray) -> None:
+    """Fill the day's P&L and its price and FX parts: total now less total at the prior close."""
+    opening = rows[r].opening_quantity
+    total = (rows[r].realised_pnl + unrealised) * x - fees
+    if opening == 0.0:
+        new[DAY] = total - rows[r].opening_realised_pnl * x
+        new[PRICE] = new[DAY]
+        return
+    close = prior_close[rows[r].instrument]
+    if close != close or rows[r].opening_price != rows[r].opening_price:
+        new[DAY_UNKNOWN] = 1.0
+        return
+    uv = rows[r].multiplier
+    if rows[r].inverse != 0:
+        carried = opening * uv * (1.0 / rows[r].opening_price - 1.0 / close)
+        held = opening * uv / close
+    else:
+        carried = opening * uv * (close - rows[r].opening_price)
+        held = opening * uv * close
+    new[PRICE] = total - (rows[r].opening_realised_pnl + carried) * x
+    new[DAY] = new[PRICE]
+    # what was held outright overnight also moves with the exchange rate; a margined product does not
+    if rows[r].outright != 0:
+        x_close = prior_rate[rows[r].currency]
+        if x_close != x_close:
+            new[DAY_UNKNOWN] = 1.0
+            return
+        new[FX] = held * (x - x_close)
+        new[DAY] += new[FX]
+
+
+@kernel
+def rows_to_value(rows: np.ndarray, count: int, instrument_changed: np.ndarray, currency_changed: np.ndarray,
+                  fee_currency: np.ndarray, out: np.ndarray) -> int:
+    """Collect the live rows that a new snapshot touches; return how many."""
+    n = 0
+    for r in range(count):
+        if rows[r].live == 0:
+            continue
+        hit = instrument_changed[rows[r].instrument] != 0 or currency_changed[rows[r].currency] != 0
+        for k in range(fee_currency.shape[1]):
+            if fee_currency[r, k] >= 0 and currency_changed[fee_currency[r, k]] != 0:
+                hit = True
+        if hit:
+            out[n] = r
+            n += 1
+    return n
+
+
+@kernel
+def recount(contribution: np.ndarray, ancestors: np.ndarray, count: int, nodes: np.ndarray) -> float:
+    """Sum every node again from its rows, in row order, and put the sums in place.
+
+    Returns
+    -------
+    float
+        The largest difference to the running sums, relative to the absolute sum of what was added.
+    """
+    exact = np.zeros_like(nodes)
+    size = np.zeros_like(nodes)
+    for r in range(count):
+        for k in range(ancestors.shape[1]):
+            node = ancestors[r, k]
+            if node >= 0:
+                for m in range(M):
+                    exact[node, m] += contribution[r, m]
+                    size[node, m] += abs(contribution[r, m])
+    worst = 0.0
+    for i in range(nodes.shape[0]):
+        for m in range(M):
+            gap = abs(exact[i, m] - nodes[i, m]) / max(size[i, m], 1.0)
+            worst = max(worst, gap)
+            nodes[i, m] = exact[i, m]
+    return worst
+
+
+class RollUp:
+    """The position matrix of one process and the sums of its nodes."""
+
+    def __init__(self, group_count: int) -> None:
+        self.group_count = group_count
+        self.count = 0
+        self.node_names: list[str] = []
+        self.node_index: dict[str, int] = {}
+        self._size(1024)
+        self.nodes = np.zeros((256, M))
+        self.touched = np.zeros(256, np.uint8)
+
+    def _size(self, n: int) -> None:
+        old = self.count
+        grown = [np.zeros(n, VALUED_DTYPE), np.full((n, FEE_SLOTS), -1, np.int32), np.zeros((n, FEE_SLOTS)),
+                 np.zeros((n, M)), np.full((n, self.group_count), -1, np.int32), np.zeros((n, 3))]
+        if old:
+            for new, name in zip(grown, ("rows", "fee_currency", "fee_amount", "contribution", "ancestors", "own"),
+                                 strict=True):
+                new[:old] = getattr(self, name)[:old]
+        (self.rows, self.fee_currency, self.fee_amount, self.contribution, self.ancestors, self.own) = grown
+
+    def new_row(self) -> int:
+        """Open a row; the caller fills its columns and ancestors, then values it."""
+        if self.count == len(self.rows):
+            self._size(2 * self.count)
+        self.count += 1
+        return self.count - 1
+
+    def node(self, name: str) -> int:
+        """Return the index of a node, opening it if it is new."""
+        index = self.node_index.get(name)
+        if index is None:
+            index = self.node_index[name] = len(self.node_names)
+            self.node_names.append(name)
+            if index == len(self.nodes):
+                self.nodes = np.concatenate([self.nodes, np.zeros_like(self.nodes)])
+                self.touched = np.concatenate([self.touched, np.zeros_like(self.touched)])
+        return index
+
+    def place(self, row: int, ancestors: list[int]) -> None:
+        """Put a row under its nodes; what it contributed elsewhere is taken back first."""
+        for k in range(self.group_count):
+            node = self.ancestors[row, k]
+            if node >= 0:
+                self.nodes[node] -= self.contribution[row]
+                self.touched[node] = 1
+        self.contribution[row] = 0.0
+        self.ancestors[row] = ancestors
+
+    def value(self, which: np.ndarray, market: Market) -> None:
+        """Value rows on a snapshot and roll the differences up."""
+        value_rows(self.rows, self.fee_currency, self.fee_amount, self.contribution, self.ancestors, self.nodes,
+                   self.touched, which, market.mid, market.stale, market.prior_close, market.rate, market.prior_rate,
+                   self.own)
+
+    def value_changed(self, market: Market) -> int:
+        """Value every row that the market's last changes touch; return how many."""
+        which = np.zeros(self.count, np.int64)
+        n = rows_to_value(self.rows, self.count, market.instrument_changed, market.currency_changed,
+                          self.fee_currency, which)
+        if n:
+            self.value(which[:n], market)
+        market.instrument_changed[:] = 0
+        market.currency_changed[:] = 0
+        return n
+
+    def recount(self) -> float:
+        """Replace the running sums by exact ones; return the drift found."""
+        return float(recount(self.contribution, self.ancestors, self.count, self.nodes[: len(self.node_names)]))
+
+    def take_touched(self) -> np.ndarray:
+        """Return the nodes touched since the last call."""
+        found = np.flatnonzero(self.touched[: len(self.node_names)])
+        self.touched[:] = 0
+        return found
+
+    def unpriced_rows(self, node: int, limit: int) -> np.ndarray:
+        """Return up to ``limit`` rows under a node that have no value."""
+        under = (self.ancestors[: self.count] == node).any(axis=1)
+        return np.flatnonzero(under & (self.contribution[: self.count, UNPRICED] > 0))[:limit]
+
+
+class Market:
+    """One snapshot's prices and exchange rates, by index."""
+
+    def __init__(self, base_currency: str) -> None:
+        self.base_currency = base_currency
+        self.instruments: dict[str, int] = {}
+        self.currencies: dict[str, int] = {}
+        self.mid = np.full(1024, np.nan)
+        self.prior_close = np.full(1024, np.nan)
+        self.stale = np.zeros(1024, np.uint8)
+        self.instrument_changed = np.zeros(1024, np.uint8)
+        self.rate = np.full(64, np.nan)
+        self.prior_rate = np.full(64, np.nan)
+        self.currency_changed = np.zeros(64, np.uint8)
+        self._pairs: dict[str, tuple[str, str]] = {}
+        base = self.currency(base_currency)
+        self.rate[base] = self.prior_rate[base] = 1.0
+
+    def instrument(self, name: str) -> int:
+        """Return an instrument's index."""
+        index = self.instruments.get(name)
+        if index is None:
+            index = self.instruments[name] = len(self.instruments)
+            if index == len(self.mid):
+                self.mid = np.concatenate([self.mid, np.full(index, np.nan)])
+                self.prior_close = np.concatenate([self.prior_close, np.full(index, np.nan)])
+                self.stale = np.concatenate([self.stale, np.zeros(index, np.uint8)])
+                self.instrument_changed = np.concatenate([self.instrument_changed, np.zeros(index, np.uint8)])
+        return index
+
+    def currency(self, name: str) -> int:
+        """Return a currency's index."""
+        index = self.currencies.get(name)
+        if index is None:
+            index = self.currencies[name] = len(self.currencies)
+            if index == len(self.rate):
+                self.rate = np.concatenate([self.rate, np.full(index, np.nan)])
+                self.prior_rate = np.concatenate([self.prior_rate, np.full(index, np.nan)])
+                self.currency_changed = np.concatenate([self.currency_changed, np.zeros(index, np.uint8)])
+        return index
+
+    def set_pair(self, instrument: str, base: str, quote: str, prior_close: float | None) -> None:
+        """Say that an instrument's price is units of ``quote`` per unit of ``base``."""
+        self._pairs[instrument] = (base, quote)
+        self.currency(base)
+        self.currency(quote)
+        self.set_prior_close(instrument, prior_close)
+
+    def set_prior_close(self, instrument: str, prior_close: float | None) -> None:
+        """Fix an instrument's prior close; a pair's also moves the prior exchange rates."""
+        k = self.instrument(instrument)
+        self.prior_close[k] = np.nan if prior_close is None else prior_close
+        self.instrument_changed[k] = 1
+        if instrument in self._pairs:
+            self._cross(self.prior_rate, self.prior_close)
+
+    def set_mark(self, instrument: str, mid: float | None, stale: bool) -> None:
+        """Take a mark in."""
+        k = self.instrument(instrument)
+        value = np.nan if mid is None else mid
+        same = self.mid[k] == value or (value != value and self.mid[k] != self.mid[k])
+        if same and bool(self.stale[k]) == stale:
+            return
+        self.mid[k] = value
+        self.stale[k] = stale
+        self.instrument_changed[k] = 1
+        if instrument in self._pairs:
+            self._cross(self.rate, self.mid)
+
+    def _cross(self, rate: np.ndarray, price: np.ndarray) -> None:
+        """Derive base-currency rates from the pairs: direct ones first, then over one more pair."""
+        base = self.base_currency
+        fresh = np.full(len(rate), np.nan)
+        fresh[self.currencies[base]] = 1.0
+        for _ in range(2):
+            for name, (left, right) in self._pairs.items():
+                p = price[self.instruments[name]]
+                a, b = self.currencies[left], self.currencies[right]
+                if p != p or p <= 0:
+                    continue
+                if fresh[b] == fresh[b] and fresh[a] != fresh[a]:
+                    fresh[a] = p * fresh[b]
+                elif fresh[a] == fresh[a] and fresh[b] != fresh[b]:
+                    fresh[b] = fresh[a] / p
+        moved = ~((fresh == rate) | (np.isnan(fresh) & np.isnan(rate)))
+        rate[:] = fresh
+        self.currency_changed[moved] = 1
+
+
+def pair_currencies(instrument: str, currency: str) -> tuple[str, str] | None:
+    """Return (base, quote) of an FX instrument named ``EURUSD``, ``EUR/USD`` or ``EUR.USD``, or None."""
+    letters = "".join(c for c in instrument if c.isalpha())
+    if len(letters) == 6 and letters[3:] == currency:
+        return letters[:3], letters[3:]
+    return None

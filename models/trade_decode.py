@@ -1,0 +1,148 @@
+"""Messages of the `trades` topic to columns: the scanner for what it knows, msgspec for the rest, poison by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from models.trade_columns import (
+    BUST,
+    CORRECT,
+    NEW,
+    POISON,
+    READ,
+    TRADE_DTYPE,
+    UNREAD,
+    hash_id_pair,
+    scan_trades,
+)
+from schemas.codec import split_array, trade_decoder
+from schemas.reasons import QuarantineReason
+from schemas.records import Fee, Trade
+from schemas.units import decimal_parts, parse_ts_ns
+
+VALUE_BYTES_MAX = 8 << 20
+_ACTIONS = {"new": NEW, "correct": CORRECT, "bust": BUST}
+
+
+@dataclass
+class Poison:
+    """A record that cannot be applied."""
+
+    message: int
+    index: int
+    reason: QuarantineReason
+    detail: str
+    raw: bytes
+
+
+@dataclass
+class DecodedTrades:
+    """A batch as columns.
+
+    ``rows`` (TRADE_DTYPE) is in log order; ``buffer`` is what its text offsets point into; ``fees`` holds the fees of
+    the rows that have any; ``raw_of`` gives a row's bytes back.
+    """
+
+    rows: np.ndarray
+    buffer: np.ndarray
+    raws: list[bytes]
+    messages: np.ndarray
+    indices: np.ndarray
+    poison: list[Poison] = field(default_factory=list)
+    fees: dict[int, list[Fee]] = field(default_factory=dict)
+
+    def text(self, row: int, name: str) -> str:
+        """Return the ``id``, ``account`` or ``instrument`` of a row."""
+        start = int(self.rows[f"{name}_start"][row])
+        return bytes(self.buffer[start : start + int(self.rows[f"{name}_length"][row])]).decode()
+
+    def refuse(self, row: int, reason: QuarantineReason, detail: str) -> None:
+        """Make a row poison."""
+        self.rows["status"][row] = POISON
+        self.poison.append(Poison(int(self.messages[row]), int(self.indices[row]), reason, detail, self.raws[row]))
+
+
+def decode_trades(values: list[bytes | None]) -> DecodedTrades:
+    """Return the columns of a batch of messages (single records or JSON arrays)."""
+    poison: list[Poison] = []
+    raws, messages, indices = _expand(values, poison)
+    lengths = np.fromiter(map(len, raws), np.int64, len(raws))
+    joined = b"".join(raws)
+    buffer = np.frombuffer(joined, np.uint8)
+    ends = np.cumsum(lengths)
+    rows = np.zeros(len(raws), TRADE_DTYPE)
+    out = DecodedTrades(rows, buffer, raws, messages, indices, poison)
+    if scan_trades(buffer, ends - lengths, ends, rows):
+        _read_slowly(out, len(joined))
+    rows["message"] = messages
+    return out
+
+
+def _expand(values: list[bytes | None], poison: list[Poison]) -> tuple[list[bytes], np.ndarray, np.ndarray]:
+    """Split arrays, take out what has no value or is too long; plain batches pass untouched."""
+    n = len(values)
+    plain = [v for v in values if v is not None and len(v) <= VALUE_BYTES_MAX and v[:1] == b"{"]
+    if len(plain) == n:
+        return plain, np.arange(n, dtype=np.int32), np.zeros(n, np.int32)
+    raws: list[bytes] = []
+    messages: list[int] = []
+    indices: list[int] = []
+    for m, value in enumerate(values):
+        if value is None:
+            poison.append(Poison(m, 0, QuarantineReason.NULL_VALUE, "expected a JSON record, was null", b""))
+        elif len(value) > VALUE_BYTES_MAX:
+            detail = f"expected at most {VALUE_BYTES_MAX} bytes, was {len(value)}"
+            poison.append(Poison(m, 0, QuarantineReason.TOO_LARGE, detail, value[:1024]))
+        else:
+            try:
+                parts = split_array(value) if value.lstrip()[:1] == b"[" else [value]
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                poison.append(Poison(m, 0, QuarantineReason.NOT_JSON, str(error), value))
+                continue
+            raws += parts
+            messages += [m] * len(parts)
+            indices += range(len(parts))
+    return raws, np.array(messages, np.int32), np.array(indices, np.int32)
+
+
+def _read_slowly(out: DecodedTrades, base: int) -> None:
+    """Give what the scanner refused to msgspec; its texts are appended to the buffer."""
+    extra = bytearray()
+    for i in np.flatnonzero(out.rows["status"] == UNREAD).tolist():
+        try:
+            trade = trade_decoder.decode(out.raws[i])
+            _fill_row(out, i, trade, base, extra)
+        except msgspec.ValidationError as error:
+            out.refuse(i, QuarantineReason.BAD_FIELD, str(error))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            out.refuse(i, QuarantineReason.NOT_JSON, str(error))
+        except ValueError as error:
+            out.refuse(i, QuarantineReason.BAD_FIELD, str(error))
+    if extra:
+        out.buffer = np.concatenate([out.buffer, np.frombuffer(bytes(extra), np.uint8)])
+
+
+def _fill_row(out: DecodedTrades, i: int, trade: Trade, base: int, extra: bytearray) -> None:
+    row = out.rows[i]
+    row["quantity"], row["quantity_scale"] = decimal_parts(trade.quantity, "quantity")
+    row["price"], row["price_scale"] = decimal_parts(trade.price, "price")
+    row["ts_event"] = parse_ts_ns(trade.ts_event)
+    row["side"] = 1 if trade.side.lower() == "buy" else -1
+    row["action"] = _ACTIONS[trade.action or "new"]
+    row["fee"] = row["ref_hash"] = row["ref_hash2"] = 0
+    for fee in trade.fees or ():
+        decimal_parts(fee.amount, "fees.amount")
+    for name, text in (("id", trade.trade_id), ("account", trade.account), ("instrument", trade.instrument)):
+        raw = text.encode()
+        row[f"{name}_start"], row[f"{name}_length"] = base + len(extra), len(raw)
+        extra += raw
+    if row["action"] != NEW:
+        ref = (trade.ref_trade_id or trade.trade_id).encode()
+        pair = np.frombuffer(ref + trade.account.encode(), np.uint8)
+        row["ref_hash"], row["ref_hash2"] = hash_id_pair(pair, len(ref))
+    if trade.fees:
+        out.fees[i] = trade.fees
+    row["status"] = READ

@@ -1,0 +1,177 @@
+"""Position rows (records of the `positions` topic) as a valued matrix: shared by the risk stage and the gateway."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.reference import FIRM, Reference
+from models.rollup import FEE_SLOTS, M, Market, RollUp, pair_currencies
+from schemas.records import Account, Instrument, Mark, Position
+
+#: groupings beside the tree, after the levels
+GROUPINGS = ("account", "dealer", "pm", "currency", "pair", "asset_class")
+#: asset classes that are held outright: their value, not only their P&L, moves with the exchange rate
+OUTRIGHT = frozenset({"equity", "bond", "cash"})
+
+
+class ValuedBook:
+    """Every position this process knows, valued on its latest snapshot and rolled up.
+
+    Parameters
+    ----------
+    base_currency : the firm's; node figures of a fund are published in the fund's own
+    levels : the hierarchy above the position, in order; the last one is the firm
+    """
+
+    def __init__(self, base_currency: str, levels: tuple[str, ...]) -> None:
+        self.levels = levels
+        self.market = Market(base_currency)
+        self.rollup = RollUp(len(levels) + len(GROUPINGS))
+        self.keys: dict[str, int] = {}
+        self.positions: list[Position] = []
+        self.reference = Reference(lambda account: 0)
+        self.as_of: dict[int, int] = {}
+        self.snapshot_id = 0
+        self.node_currency: dict[int, str] = {}
+        self._pending: set[int] = set()
+
+    # ---- what comes in --------------------------------------------------------------------------------------------
+    def add_instrument(self, instrument: Instrument) -> None:
+        """Take an instrument in; positions in it are valued anew."""
+        self.reference.add_instrument(instrument)
+        close = None if instrument.prior_close is None else float(instrument.prior_close)
+        pair = pair_currencies(instrument.instrument, instrument.currency) if instrument.asset_class == "fx" else None
+        if pair:
+            self.market.set_pair(instrument.instrument, *pair, close)
+        else:
+            self.market.set_prior_close(instrument.instrument, close)
+        for name, row in self.keys.items():
+            if name.rpartition("|")[2] == instrument.instrument:
+                self._fill(row, self.positions[row])
+
+    def add_account(self, account: Account) -> None:
+        """Take an account in."""
+        self.reference.add_account(account)
+        for name, row in self.keys.items():
+            if name.rpartition("|")[0] == account.account:
+                self._fill(row, self.positions[row])
+
+    def add_mark(self, mark: Mark) -> None:
+        """Take a mark in; rows are valued at the next `revalue`."""
+        self.market.set_mark(mark.instrument, mark.mid if mark.mid is not None else mark.last,
+                             mark.quality in ("stale", "none"))
+        self.snapshot_id = max(self.snapshot_id, mark.window_end)
+
+    def add_position(self, position: Position, shard: int = 0) -> int:
+        """Take a position row in if it is newer than the one held; return its row, or -1 where it is not."""
+        key = f"{position.account}|{position.instrument}"
+        row = self.keys.get(key)
+        if row is None:
+            row = self.keys[key] = self.rollup.new_row()
+            self.positions.append(position)
+        else:
+            held = self.positions[row]
+            newer = (position.as_of.offset, position.revision) >= (held.as_of.offset, held.revision)
+            if not newer and self.rollup.rows["live"][row]:
+                return -1
+            self.positions[row] = position
+        self.rollup.rows["shard"][row] = shard
+        self.as_of[position.as_of.partition] = max(self.as_of.get(position.as_of.partition, -1),
+                                                   position.as_of.offset)
+        self._fill(row, position)
+        return row
+
+    def remove(self, key: str) -> None:
+        """Take a position away (its row was withdrawn, or its shard went elsewhere)."""
+        row = self.keys.get(key)
+        if row is not None and self.rollup.rows["live"][row]:
+            self.rollup.rows["live"][row] = 0
+            self._pending.add(row)
+
+    def remove_shard(self, shard: int) -> None:
+        """Take all positions of a shard away."""
+        rows = np.flatnonzero((self.rollup.rows["shard"][: self.rollup.count] == shard)
+                              & (self.rollup.rows["live"][: self.rollup.count] != 0))
+        self.rollup.rows["live"][rows] = 0
+        self._pending.update(rows.tolist())
+
+    def _fill(self, row: int, position: Position) -> None:
+        instrument = self.reference.instrument_records.get(position.instrument)
+        account = self.reference.account_records.get(position.account)
+        rows, market = self.rollup.rows, self.market
+        r = rows[row]
+        r["quantity"] = float(position.quantity)
+        r["average_price"] = _number(position.average_price)
+        r["realised_pnl"] = position.realised_pnl
+        r["opening_quantity"] = float(position.opening_quantity)
+        r["opening_price"] = _number(position.opening_price)
+        r["opening_realised_pnl"] = position.opening_realised_pnl
+        r["last_ts_event"] = position.last_ts_event
+        r["instrument"] = market.instrument(position.instrument)
+        r["currency"] = market.currency(position.currency or "?")
+        quanto = float(instrument.quanto_rate) if instrument and instrument.quanto_rate is not None else 1.0
+        r["multiplier"] = float(instrument.multiplier) * quanto if instrument else np.nan
+        r["inverse"] = bool(instrument and instrument.inverse)
+        r["outright"] = bool(instrument and instrument.asset_class in OUTRIGHT)
+        r["live"] = 1
+        self.rollup.fee_currency[row] = -1
+        for k, (currency, amount) in enumerate(sorted(position.fees.items(), key=_by_size)[:FEE_SLOTS]):
+            self.rollup.fee_currency[row, k] = market.currency(currency)
+            self.rollup.fee_amount[row, k] = amount
+        self.rollup.place(row, self._nodes_of(position, instrument, account))
+        self._pending.add(row)
+
+    def _nodes_of(self, position: Position, instrument: Instrument | None, account: Account | None) -> list[int]:
+        node = self.rollup.node
+        base = account.base_currency if account else self.market.base_currency
+        out = []
+        for level in self.levels:
+            name = FIRM if level == FIRM else getattr(account, level, None) or getattr(position, level, None)
+            index = node(name if level == FIRM else f"{level}:{name}") if name else -1
+            if index >= 0 and level != FIRM:
+                self.node_currency[index] = base
+            out.append(index)
+        pair = None
+        if instrument is not None and instrument.asset_class == "fx":
+            pair = instrument.instrument
+        values = (position.account, account.dealer if account else None, account.pm if account else None,
+                  position.currency, pair, instrument.asset_class if instrument else None)
+        for group, value in zip(GROUPINGS, values, strict=True):
+            out.append(node(f"{group}:{value}") if value else -1)
+        return out
+
+    # ---- what goes out --------------------------------------------------------------------------------------------
+    def value_pending(self) -> int:
+        """Value the rows whose position changed; return how many."""
+        pending, self._pending = self._pending, set()
+        if pending:
+            self.rollup.value(np.fromiter(pending, np.int64, len(pending)), self.market)
+        return len(pending)
+
+    def revalue(self) -> int:
+        """Value every row that the marks since the last call touch; return how many."""
+        return self.rollup.value_changed(self.market) + self.value_pending()
+
+    def currency_of(self, node: int) -> str:
+        """Return the currency a node's figures are published in."""
+        return self.node_currency.get(node, self.market.base_currency)
+
+    def figures(self, node: int) -> np.ndarray:
+        """Return a node's sums in its own currency (counts and quantity as they are); NaN without a rate."""
+        sums = self.rollup.nodes[node].copy()
+        currency = self.currency_of(node)
+        if currency != self.market.base_currency:
+            sums[: _MONEY] /= self.market.rate[self.market.currency(currency)]
+        return sums
+
+
+_MONEY = 10  # the first metrics are money, the rest counts and quantity
+assert M == 15
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _by_size(item: tuple[str, float]) -> float:
+    return -abs(item[1])

@@ -1,0 +1,103 @@
+"""Encoders and decoders, built once; JSON arrays split into records; the packed binary tick form."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from schemas.records import RECORDS, Tick, Trade
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_encoder = msgspec.json.Encoder(decimal_format="string")
+encode = _encoder.encode
+trade_decoder: msgspec.json.Decoder[Trade] = msgspec.json.Decoder(Trade, strict=False)
+tick_decoder: msgspec.json.Decoder[Tick] = msgspec.json.Decoder(Tick, strict=False)
+_raw_list: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
+_decoders: dict[type[msgspec.Struct], msgspec.json.Decoder[Any]] = {}
+
+
+def decoder_of(cls: type[T]) -> msgspec.json.Decoder[T]:
+    """Return the one JSON decoder of a record type."""
+    if cls not in _decoders:
+        _decoders[cls] = msgspec.json.Decoder(cls, strict=False)
+    return _decoders[cls]
+
+
+def split_array(value: bytes) -> list[bytes]:
+    """Return the records of a message that is a JSON array, each as its own bytes.
+
+    Raises
+    ------
+    msgspec.DecodeError
+        If the message is not a JSON array.
+    """
+    return [bytes(raw) for raw in _raw_list.decode(value)]
+
+
+# ---- packed ticks, version 1 -------------------------------------------------------------------------------------
+#: magic, version, record count
+TICK_BLOCK_MAGIC = b"DRT1"
+TICK_BLOCK_HEADER = struct.Struct("<4sI")
+#: one record: NUL-padded name, UTC ns, prices as float64 (NaN: side absent)
+TICK_DTYPE = np.dtype(
+    [("instrument", "S24"), ("ts_event", "<i8"), ("bid", "<f8"), ("ask", "<f8"), ("last", "<f8")]
+)
+
+
+def pack_ticks(rows: np.ndarray) -> bytes:
+    """Return one binary message of ``TICK_DTYPE`` rows: header then rows."""
+    return TICK_BLOCK_HEADER.pack(TICK_BLOCK_MAGIC, len(rows)) + rows.tobytes()
+
+
+def unpack_ticks(message: bytes) -> np.ndarray:
+    """Return the rows of one binary message, without a copy.
+
+    Raises
+    ------
+    ValueError
+        If the header or the length is wrong.
+    """
+    if len(message) < TICK_BLOCK_HEADER.size:
+        raise ValueError(f"binary ticks: expected at least {TICK_BLOCK_HEADER.size} bytes, was {len(message)}")
+    magic, count = TICK_BLOCK_HEADER.unpack_from(message)
+    if magic != TICK_BLOCK_MAGIC:
+        raise ValueError(f"binary ticks: expected magic {TICK_BLOCK_MAGIC!r}, was {magic!r}")
+    expected = TICK_BLOCK_HEADER.size + count * TICK_DTYPE.itemsize
+    if len(message) != expected:
+        raise ValueError(f"binary ticks: expected {expected} bytes for {count} rows, was {len(message)}")
+    return np.frombuffer(message, TICK_DTYPE, offset=TICK_BLOCK_HEADER.size)
+
+
+def json_schemas() -> dict[str, Any]:
+    """Return the JSON Schema of every record, by name; decimals are strings or numbers on the wire."""
+    out: dict[str, Any] = {}
+    for name, cls in RECORDS.items():
+        schema, defs = _schema(cls)
+        schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+        schema["title"] = name
+        if defs:
+            schema["$defs"] = defs
+        out[name] = schema
+    return out
+
+
+def _schema(cls: type[msgspec.Struct]) -> tuple[dict[str, Any], dict[str, Any]]:
+    (ref,), defs = msgspec.json.schema_components([cls], ref_template="#/$defs/{name}")
+    defs = {key: _loosen(value) for key, value in defs.items()}
+    own = defs.pop(ref["$ref"].rsplit("/", 1)[1]) if "$ref" in ref else ref
+    return dict(own), defs
+
+
+def _loosen(node: Any) -> Any:
+    """A decimal may come as a JSON number too: msgspec's schema only says string."""
+    if isinstance(node, list):
+        return [_loosen(x) for x in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("format") == "decimal":
+        return {k: v for k, v in node.items() if k not in ("type", "format")} | {"type": ["string", "number"]}
+    return {key: _loosen(value) for key, value in node.items()}

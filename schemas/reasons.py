@@ -1,0 +1,40 @@
+"""Why a record was not applied: a closed set, wire format, never reused."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class QuarantineReason(StrEnum):
+    """The reason written on a `quarantine` record; the value is wire format."""
+
+    NULL_VALUE = "null_value"
+    NOT_JSON = "not_json"
+    BAD_FIELD = "bad_field"
+    TOO_LARGE = "too_large"
+    UNKNOWN_ACCOUNT = "unknown_account"
+    UNKNOWN_INSTRUMENT = "unknown_instrument"
+    QUANTITY_NOT_POSITIVE = "quantity_not_positive"
+    QUANTITY_NOT_REPRESENTABLE = "quantity_not_representable"
+    QUANTITY_OVERFLOW = "quantity_overflow"
+    PRICE_NOT_POSITIVE = "price_not_positive"
+    TRADE_ID_REUSED = "trade_id_reused"
+    REF_TRADE_UNKNOWN = "ref_trade_unknown"
+    BAD_BINARY = "bad_binary"
+
+
+QUARANTINE_MEANING: dict[QuarantineReason, str] = {
+    QuarantineReason.NULL_VALUE: "the record has no value",
+    QuarantineReason.NOT_JSON: "the value is not the JSON of one record or of an array of records",
+    QuarantineReason.BAD_FIELD: "a field is missing, of the wrong type, or not a finite decimal or time",
+    QuarantineReason.TOO_LARGE: "the value is longer than the largest record that is read",
+    QuarantineReason.UNKNOWN_ACCOUNT: "no `reference.accounts` record names the account",
+    QuarantineReason.UNKNOWN_INSTRUMENT: "no `reference.instruments` record names the instrument",
+    QuarantineReason.QUANTITY_NOT_POSITIVE: "the side carries the sign, a quantity is above zero",
+    QuarantineReason.QUANTITY_NOT_REPRESENTABLE: "the quantity has more decimals than the instrument's increment",
+    QuarantineReason.QUANTITY_OVERFLOW: "the quantity does not fit 63 bits at the instrument's increment",
+    QuarantineReason.PRICE_NOT_POSITIVE: "only futures, options and spreads may trade at or below zero",
+    QuarantineReason.TRADE_ID_REUSED: "the same account and trade id came before with different content",
+    QuarantineReason.REF_TRADE_UNKNOWN: "a correction or bust names a trade that is not in the id window",
+    QuarantineReason.BAD_BINARY: "a binary tick block has a wrong magic, version or length",
+}

@@ -1,0 +1,339 @@
+"""The records of contract v1, one frozen struct each. Unknown fields are ignored; new fields get defaults.
+
+Decimals come as JSON strings or numbers and are read exactly (`msgspec` keeps a number's digits in `Decimal`).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+#: money, price or quantity: exact from a JSON string or a JSON number
+Number = Decimal
+Timestamp = str | int
+
+
+class Fee(msgspec.Struct, frozen=True, gc=False):
+    """One fee of a fill; ``amount`` > 0 is a cost, < 0 a rebate, in ``currency``."""
+
+    amount: Number
+    currency: Text
+
+
+class Trade(msgspec.Struct, frozen=True, kw_only=True):
+    """One execution as booked. Never changed: a correction is a new trade that names the old one."""
+
+    trade_id: Text
+    account: Text
+    instrument: Text
+    side: Literal["buy", "sell", "BUY", "SELL"]
+    quantity: Number
+    price: Number
+    ts_event: Timestamp
+    action: Literal["new", "correct", "bust"] | None = "new"
+    ref_trade_id: str | None = None
+    order_id: str | None = None
+    trader: str | None = None
+    counterparty: str | None = None
+    venue: str | None = None
+    fees: list[Fee] | None = None
+
+
+class Tick(msgspec.Struct, frozen=True, kw_only=True):
+    """One quote. A side that is missing leaves that side as it was."""
+
+    instrument: Text
+    ts_event: Timestamp
+    bid: Number | None = None
+    ask: Number | None = None
+    last: Number | None = None
+    bid_size: Number | None = None
+    ask_size: Number | None = None
+    source: str | None = None
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to trade, to replace or to cancel, checked before it leaves."""
+
+    order_id: Text
+    account: Text
+    trader: Text
+    instrument: Text
+    side: Literal["buy", "sell"]
+    type: Literal["limit", "market"]
+    quantity: Number
+    ts_event: Timestamp
+    price: Number | None = None
+    action: Literal["new", "replace", "cancel"] = "new"
+    ref_order_id: str | None = None
+    venue: str | None = None
+    counterparty: str | None = None
+    locate_id: str | None = None
+    short_exempt: bool = False
+    algo_id: str | None = None
+
+
+class External(msgspec.Struct, frozen=True, kw_only=True):
+    """A position as an outside source states it: the opening of the day, or a snapshot to reconcile with."""
+
+    source: Text
+    account: Text
+    instrument: Text
+    quantity: Number
+    ts_event: Timestamp
+    kind: Literal["start_of_day", "snapshot"]
+    average_price: Number | None = None
+
+
+class Instrument(msgspec.Struct, frozen=True, kw_only=True):
+    """What is traded. ``price_increment`` and ``quantity_increment`` fix the decimals quantities are counted in."""
+
+    instrument: Text
+    asset_class: Literal["equity", "bond", "fx", "future", "option", "fx_option", "perpetual", "cash"]
+    currency: Text
+    price_increment: Number | None = None
+    quantity_increment: Number | None = None
+    multiplier: Number = Decimal(1)
+    underlying: str | None = None
+    right: Literal["call", "put"] | None = None
+    strike: Number | None = None
+    expiry: str | None = None
+    style: Literal["european", "american"] | None = None
+    settlement: str | None = None
+    inverse: bool = False
+    quanto_rate: Number | None = None
+    coupon: Number | None = None
+    frequency: int | None = None
+    day_count: str | None = None
+    maturity: str | None = None
+    issuer: str | None = None
+    sector: str | None = None
+    country: str | None = None
+    adv: Number | None = None
+    margin_initial: Number | None = None
+    margin_maintenance: Number | None = None
+    restricted: bool = False
+    shortable: bool = True
+    prior_close: Number | None = None
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """Where positions belong. Further hierarchy levels are extra fields named by the ``levels`` setting."""
+
+    account: Text
+    book: Text
+    desk: Text
+    strategy: Text
+    fund: Text
+    base_currency: Text = "USD"
+    dealer: str | None = None
+    pm: str | None = None
+    nav: Number | None = None
+
+
+class AsOf(msgspec.Struct, frozen=True, gc=False):
+    """The last record of the `trades` topic a row includes."""
+
+    partition: int
+    offset: int
+
+
+class Fifo(msgspec.Struct, frozen=True, gc=False):
+    """The same fills matched first in, first out."""
+
+    realised_pnl: float
+    average_price: float | None
+    lots: int
+    exact: bool = True
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """Absolute state of one account and instrument; the highest (``as_of``, ``revision``) wins."""
+
+    account: str
+    instrument: str
+    quantity: str
+    average_price: float | None
+    realised_pnl: float
+    fees: dict[str, float]
+    currency: str
+    trades: int
+    last_ts_event: int
+    fifo: Fifo
+    break_even_price: float | None
+    as_of: AsOf
+    revision: int = 0
+    working_buy: str = "0"
+    working_sell: str = "0"
+    opening_quantity: str = "0"
+    opening_price: float | None = None
+    opening_realised_pnl: float = 0.0
+    late_trades: int = 0
+    book: str = ""
+    desk: str = ""
+    strategy: str = ""
+    fund: str = ""
+    ts_source: int = 0
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """Last good prices of one instrument at the end of a 100 ms window.
+
+    ``quality``: good, stale, crossed, wild or none; what is not good keeps the last good prices and their age.
+    """
+
+    instrument: str
+    window_end: int
+    ts_event: int
+    bid: float | None
+    ask: float | None
+    mid: float | None
+    last: float | None
+    quality: Literal["good", "stale", "crossed", "wild", "none"]
+    sources: int = 1
+    rejected: int = 0
+    ts_source: int = 0
+
+
+class Pnl(msgspec.Struct, frozen=True, gc=False):
+    """P&L of a node in its base currency; ``None`` where it cannot be computed."""
+
+    realised: float | None
+    unrealised: float | None
+    day: float | None
+    price: float | None
+    fx: float | None
+    fees: float | None
+    total: float | None
+    carry: float = 0.0
+
+
+class Exposure(msgspec.Struct, frozen=True, gc=False):
+    """Market values of a node in its base currency; ``positions`` counts what is not flat."""
+
+    gross: float | None
+    net: float | None
+    long: float | None
+    short: float | None
+    positions: int
+
+
+class Quality(msgspec.Struct, frozen=True, gc=False):
+    """What a number leaves out: ``excluded`` names up to ten unpriced positions."""
+
+    unpriced: int = 0
+    stale: int = 0
+    excluded: list[str] = msgspec.field(default_factory=list)
+
+
+class Risk(msgspec.Struct, frozen=True, kw_only=True):
+    """One node on one snapshot. ``snapshot_id`` is the end of the mark window included, in ns."""
+
+    node: str
+    snapshot_id: int
+    ts: int
+    as_of: list[AsOf]
+    quality: Quality
+    base_currency: str
+    pnl: Pnl
+    exposure: Exposure
+    quantity: float | None = None
+    shard: str = ""
+    ts_source: int = 0
+    greeks: dict[str, float] | None = None
+    models: dict[str, Any] | None = None
+    top: dict[str, Any] | None = None
+    prior_day: dict[str, float] | None = None
+
+
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit on one metric of one node, versioned with who and why."""
+
+    limit_id: Text
+    node: Text
+    metric: Text
+    limit: Number
+    version: int
+    by: Text
+    reason: str
+    warn: float = 0.8
+    mode: Literal["hard", "soft"] = "hard"
+    window_ms: int | None = None
+    instrument: str | None = None
+
+
+class Control(msgspec.Struct, frozen=True, kw_only=True):
+    """The trading state of a scope; the strictest scope wins, only a named person lifts it."""
+
+    scope: Text
+    state: Literal["active", "reducing", "halted", "killed"]
+    reason: Text
+    by: Text
+    ts: Timestamp
+    rev: int
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an order was refused: what was measured against which limit."""
+
+    code: str
+    measured: str
+    limit: str
+    limit_id: str | None = None
+    node: str | None = None
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict on one order."""
+
+    order_id: str
+    account: str
+    instrument: str
+    outcome: Literal["accept", "reject"]
+    reasons: list[Reason]
+    effect: dict[str, float]
+    snapshot_id: int
+    limits_version: int
+    ts_event: int
+    ts_decision: int
+    service_ns: int
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """A fact that wants a person. ``alert_id`` is the identity a re-detection repeats."""
+
+    alert_id: str
+    kind: Literal["approach", "breach", "clear", "stale", "reconciliation", "halt", "override", "drift"]
+    node: str
+    metric: str
+    value: float | None
+    limit: float | None
+    utilisation: float | None
+    cause_ts: int
+    raised_ts: int
+    snapshot_id: int
+    limit_id: str | None = None
+    limits_version: int = 0
+
+
+class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that was not applied, with the reason and the bytes as they came."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    raw_base64: str
+    ts: int
+    index: int = 0
+
+
+RECORDS: dict[str, type[msgspec.Struct]] = {
+    cls.__name__: cls
+    for cls in (Trade, Tick, Order, External, Instrument, Account, Position, Mark, Risk, Limit, Control, Decision,
+                Alert, Quarantined)
+}

@@ -1,0 +1,65 @@
+"""Topic names, keys and how each is kept: data, no client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic of contract v1; ``config`` holds broker settings as text."""
+
+    name: str
+    key: str
+    direction: str
+    help: str
+    compact: bool = False
+    partitions: str = "data"
+    config: Mapping[str, str] = field(default_factory=dict)
+
+    def broker_config(self, horizon_ms: int) -> dict[str, str]:
+        """Return the settings to create the topic with; ``horizon_ms`` is how far a rewind may go back."""
+        if not self.compact:
+            return {"cleanup.policy": "delete", "retention.ms": str(7 * DAY_MS), **self.config}
+        return {
+            "cleanup.policy": "compact",
+            "min.compaction.lag.ms": str(horizon_ms if self.direction in ("internal", "both") else 0),
+            "segment.ms": "600000",
+            **self.config,
+        }
+
+
+TRADES = Topic("trades", "account", "in", "Executions as booked.")
+ORDERS = Topic("orders", "account", "in", "Orders to be checked.")
+TICKS = Topic("ticks", "instrument", "in", "Quotes: JSON, JSON arrays or the packed binary form.",
+              config={"retention.ms": str(DAY_MS)})
+EXTERNAL = Topic("positions.external", "account", "in", "Positions as outside sources state them.", compact=True)
+INSTRUMENTS = Topic("reference.instruments", "instrument", "in", "What is traded.", compact=True, partitions="one")
+ACCOUNTS = Topic("reference.accounts", "account", "in", "Where positions belong.", compact=True, partitions="one")
+LIMITS = Topic("limits", "limit_id", "both", "Limits, versioned.", compact=True, partitions="one")
+CONTROLS = Topic("controls", "scope", "both", "Halts and kills, versioned.", compact=True, partitions="one")
+SURFACES = Topic("market.surfaces", "underlying", "in", "Vol surfaces, curves, dividends, funding.", compact=True,
+                 partitions="one")
+MARKS = Topic("marks", "instrument", "out", "The mark table's changelog: last good prices, 100 ms windows.",
+              compact=True)
+POSITIONS = Topic("positions", "account|instrument", "out", "Absolute position rows; partition by fund.", compact=True)
+DECISIONS = Topic("decisions", "account", "out", "Verdicts on orders.")
+RISK = Topic("risk", "node", "out", "Aggregates and P&L of every node on one snapshot.", compact=True)
+EXPOSURE = Topic("exposure", "node", "internal", "Headroom of every node, 10 Hz.", compact=True)
+ALERTS = Topic("alerts", "node", "out", "Facts that want a person.")
+QUARANTINE = Topic("quarantine", "origin topic-partition-offset", "out", "Records that were not applied, and why.")
+POSITIONS_CHANGELOG = Topic("positions-changelog", "table key", "internal",
+                            "The position table's changelog (Faust table `positions`).", compact=True)
+
+TOPICS: tuple[Topic, ...] = (
+    TRADES, ORDERS, TICKS, EXTERNAL, INSTRUMENTS, ACCOUNTS, LIMITS, CONTROLS, SURFACES, MARKS, POSITIONS, DECISIONS,
+    RISK, EXPOSURE, ALERTS, QUARANTINE, POSITIONS_CHANGELOG,
+)
+
+
+def topic_name(prefix: str, topic: Topic) -> str:
+    """Return the name on the broker: the prefix in front, as configured."""
+    return prefix + topic.name

@@ -1,0 +1,239 @@
+"""One partition of the position table: the columns, and their changelog rows.
+
+Changelog keys: ``P`` + account US instrument (a packed position), ``F`` + sequence number (a block of the window of
+recent fills), ``M`` (the marker, written by the writer).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from models.fills import POSITION_DTYPE
+from models.position_fold import FILL_DTYPE
+from models.position_state import PartitionPositions, find_slot
+from models.reference import Reference, settlement_currency
+from schemas.records import AsOf, Fifo, Position
+from tables.partition import MARKER_KEY, Rows
+
+UNIT = "\x1f"
+FILLS_PER_ROW = 8000
+FILL_FEES_KEPT = 256
+_BLOCK = struct.Struct("<qII")
+
+
+@dataclass
+class SideData:
+    """What a position has beside its columns: fees in other currencies, openings by source."""
+
+    fees: dict[str, float] = field(default_factory=dict)
+    fees_by_id: dict[str, dict[str, float]] = field(default_factory=dict)
+    openings: dict[str, tuple[int, float | None, int]] = field(default_factory=dict)
+
+    def pack(self) -> bytes:
+        """Return the tail of a packed row."""
+        return json.dumps([self.fees, self.fees_by_id, self.openings]).encode()
+
+    @classmethod
+    def unpack(cls, tail: bytes) -> SideData:
+        """Read the tail of a packed row."""
+        fees, by_id, openings = json.loads(tail)
+        return cls(fees, by_id, {k: (q, p, t) for k, (q, p, t) in openings.items()})
+
+
+class PositionPartition:
+    """Positions of one source partition, cut into changelog rows and restored from them."""
+
+    def __init__(self, partition: int, reference: Reference, fills_max: int, lateness_ns: int) -> None:
+        self.partition = partition
+        self.reference = reference
+        self.positions = PartitionPositions(partition, fills_max, lateness_ns)
+        self.side: dict[int, SideData] = {}
+        self._keys: list[bytes] = []
+        self._blocks: list[tuple[bytes, int]] = []  # key, sequence number after the block's last fill
+
+    def changed(self) -> int:
+        """Return how many position rows the next cut will have."""
+        return int(self.positions.arrays.meta[3])
+
+    def key(self, slot: int) -> bytes:
+        """Return the changelog key of a row."""
+        keys = self._keys
+        while len(keys) < len(self.positions):
+            row = self.positions.arrays.rows[len(keys)]
+            account = self.reference.accounts.names[row["account_index"]]
+            instrument = self.reference.instruments.names[row["instrument_index"]]
+            keys.append(f"P{account}{UNIT}{instrument}".encode())
+        return keys[slot]
+
+    def cut(self) -> Rows:
+        """Return the changelog rows of what changed since the last cut."""
+        slots = self.positions.take_dirty()
+        self.key(len(self.positions) - 1) if len(self.positions) else None
+        blob, bounds = self.positions.pack(slots)
+        cuts, keys, side = bounds.tolist(), self._keys, self.side
+        rows: Rows = [(keys[s], blob[cuts[k] : cuts[k + 1]]) for k, s in enumerate(slots.tolist())]
+        if side:
+            rows = [(key, value + side[s].pack() if s in side else value)  # type: ignore[operator]
+                    for (key, value), s in zip(rows, slots.tolist(), strict=True)]
+        return rows + self._cut_fills()
+
+    def _cut_fills(self) -> Rows:
+        seq, fills, flags = self.positions.take_fills()
+        rows: Rows = []
+        size = FILL_DTYPE.itemsize
+        count = len(fills) // size
+        for start in range(0, max(count, 1), FILLS_PER_ROW):
+            part = fills[start * size : (start + FILLS_PER_ROW) * size]
+            changed = flags if start == 0 else b""
+            if not part and not changed:
+                break
+            n = len(part) // size
+            key = b"F%016x" % (seq + start) if n else b"G%016x" % (seq + start)
+            rows.append((key, _BLOCK.pack(seq + start, n, len(changed) // 16) + part + changed))
+            self._blocks.append((key, seq + start + n))
+        first = self.positions.first_fill_seq
+        while self._blocks and self._blocks[0][1] <= first and self._blocks[0][0] not in {k for k, _ in rows}:
+            rows.append((self._blocks.pop(0)[0], None))
+        rows.append((b"W", b"%d" % first))
+        return rows
+
+    def restore(self, rows: dict[bytes, bytes]) -> None:
+        """Take the newest row of every key in."""
+        self.positions.reset()
+        self.side.clear()
+        self._keys.clear()
+        self._blocks.clear()
+        keys, values = [], []
+        blocks: list[tuple[int, bytes, bytes]] = []
+        intern = self.reference.intern_key
+        for key, value in rows.items():
+            kind = key[:1]
+            if kind == b"P":
+                account, _, instrument = key[1:].decode().partition(UNIT)
+                keys.append(intern(account, instrument))
+                values.append(value)
+            elif kind in (b"F", b"G"):
+                seq, n, _ = _BLOCK.unpack_from(value)
+                end = _BLOCK.size + n * FILL_DTYPE.itemsize
+                blocks.append((seq, value[_BLOCK.size : end], value[end:]))
+                self._blocks.append((key, seq + n))
+            elif key not in (MARKER_KEY, b"W"):
+                raise ValueError(f"changelog of partition {self.partition}: unknown row {key!r}")
+        tails = self.positions.load(values, keys)
+        for value, tail in zip(values, tails, strict=True):
+            if tail:
+                self.side[struct.unpack_from("<I", value, 12)[0]] = SideData.unpack(tail)
+        self._blocks.sort(key=lambda block: (block[1], block[0]))
+        blocks.sort(key=lambda block: (block[0], len(block[1])))
+        self.positions.load_fills(int(rows.get(b"W", b"0")), blocks)
+
+    def side_of(self, slot: int) -> SideData:
+        """Return a row's side data, opening it if there is none."""
+        return self.side.setdefault(slot, SideData())
+
+    def find_slot(self, account: int, instrument: int) -> int:
+        """Return the row of a key, or -1."""
+        return int(find_slot(self.positions.arrays, account, instrument))
+
+    def add_fees(self, slot: int, fill_id: str, amounts: dict[str, float]) -> None:
+        """Keep fees of a fill in currencies other than the settlement's."""
+        side = self.side_of(slot)
+        side.fees_by_id[fill_id] = amounts
+        while len(side.fees_by_id) > FILL_FEES_KEPT:
+            side.fees_by_id.pop(next(iter(side.fees_by_id)))
+        for currency, amount in amounts.items():
+            side.fees[currency] = side.fees.get(currency, 0.0) + amount
+
+    def drop_fees(self, fill_id: str) -> None:
+        """Take the fees of a busted or corrected fill back."""
+        for side in self.side.values():
+            for currency, amount in side.fees_by_id.pop(fill_id, {}).items():
+                side.fees[currency] -= amount
+
+    def open(self, key: tuple[int, int], source: str, units: int, price: float | None, ts: int,
+             ts_source: int) -> None:
+        """Let a position start from what a source states; several sources add up, the newest per source counts."""
+        slot = self.find_slot(*key)
+        openings = dict(self.side[slot].openings) if slot in self.side else {}
+        if source in openings and openings[source][2] >= ts:
+            return
+        openings[source] = (units, price, ts)
+        total = sum(q for q, _, _ in openings.values())
+        prices = [(q, p) for q, p, _ in openings.values() if q]
+        average = float("nan")
+        if total and all(p is not None for _, p in prices):
+            average = sum(q * p for q, p in prices if p is not None) / total
+        slot = self.positions.open_position(*key, total, average, max(t for _, _, t in openings.values()),
+                                            self.reference.arrays(), ts_source)
+        self.side_of(slot).openings = openings
+
+    def slots(self) -> Iterator[int]:
+        """Iterate over all rows."""
+        return iter(range(len(self.positions)))
+
+    def records(self, slots: np.ndarray) -> list[Position]:
+        """Return rows as records for the `positions` topic."""
+        rows = self.positions.arrays.rows[slots]
+        columns = [rows[name].tolist() for name in POSITION_DTYPE.names or ()]
+        return [self._record(dict(zip(POSITION_DTYPE.names or (), values, strict=True)), slot)
+                for slot, *values in zip(slots.tolist(), *columns, strict=True)]
+
+    def _record(self, row: dict[str, float], slot: int) -> Position:
+        reference = self.reference
+        account = reference.accounts.names[int(row["account_index"])]
+        name = reference.instruments.names[int(row["instrument_index"])]
+        instrument = reference.instrument_records.get(name)
+        owner = reference.account_records.get(account)
+        quantity, decimals, cost = int(row["quantity"]), int(row["quantity_decimals"]), row["cost"]
+        break_even = None
+        if quantity and cost:
+            break_even = quantity / cost if row["inverse"] else cost / quantity
+        side = self.side.get(slot)
+        currency = settlement_currency(instrument) if instrument else ""
+        fees = dict(side.fees) if side else {}
+        if row["fees"]:
+            fees[currency] = row["fees"]
+        return Position(
+            account=account, instrument=name, quantity=decimal_text(quantity, decimals),
+            average_price=finite(row["average_price"]) if quantity else None, realised_pnl=row["realised_pnl"],
+            fees=fees, currency=currency, trades=int(row["trades"]), last_ts_event=int(row["last_ts_event"]),
+            fifo=Fifo(row["fifo_realised_pnl"], self._fifo_average(slot) if quantity else None,
+                      int(row["lot_count"]), not row["fifo_merged"]),
+            break_even_price=break_even, as_of=AsOf(self.partition, int(row["offset"])),
+            revision=int(row["revision"]), opening_quantity=decimal_text(int(row["opening_quantity"]), decimals),
+            opening_price=finite(row["opening_price"]), opening_realised_pnl=row["opening_realised_pnl"],
+            late_trades=int(row["late_trades"]), book=owner.book if owner else "", desk=owner.desk if owner else "",
+            strategy=owner.strategy if owner else "", fund=owner.fund if owner else "",
+            ts_source=int(row["ts_source"]))
+
+    def _fifo_average(self, slot: int) -> float | None:
+        lots = self.positions.lots_of(slot)
+        total = sum(abs(q) for q, _ in lots)
+        if not total:
+            return None
+        if self.positions.arrays.rows["inverse"][slot]:
+            return total / sum(abs(q) / p for q, p in lots)
+        return sum(abs(q) * p for q, p in lots) / total
+
+    def state_hash(self) -> str:
+        """Return a hash of the whole partition; equal logs give equal hashes."""
+        return self.positions.state_hash(self.reference.key_name)
+
+
+def decimal_text(units: int, decimals: int) -> str:
+    """Return counted units as a plain decimal: ``decimal_text(-1250, 2) == '-12.5'``."""
+    if decimals == 0:
+        return str(units)
+    sign, digits = ("-" if units < 0 else ""), str(abs(units)).rjust(decimals + 1, "0")
+    fraction = digits[-decimals:].rstrip("0")
+    return f"{sign}{digits[:-decimals]}{'.' + fraction if fraction else ''}"
+
+
+def finite(value: float) -> float | None:
+    """Return the value, or None for NaN."""
+    return value if value == value else None

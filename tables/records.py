@@ -1,0 +1,128 @@
+"""Whole fetched slices instead of single messages: what the batch transport hands to an agent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.errors import CorruptRecordException
+from aiokafka.structs import TopicPartition
+
+READ_COMMITTED = 1
+
+
+@dataclass(slots=True)
+class RecordBatch:
+    """Consecutive records of one partition.
+
+    ``first_ts_ms`` and ``last_ts_ms`` are the producers' clocks; ``next_offset`` is where reading goes on (past
+    transaction markers and compacted records, which have no record here).
+    """
+
+    topic: str
+    partition: int
+    offsets: np.ndarray
+    values: list[bytes | None]
+    keys: list[bytes | None]
+    headers: dict[int, Any]
+    timestamps_ms: np.ndarray
+    next_offset: int
+    fetched_monotonic: float = field(default_factory=time.monotonic)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def drain(result: FetchResult, tp: TopicPartition, with_keys: bool) -> RecordBatch | None:
+    """Take all records of one fetched slice; None where the slice is stale (sought away, reassigned)."""
+    if not result.check_assignment(tp) or not result.has_more():
+        return None
+    source = result._partition_records
+    values: list[bytes | None] = []
+    keys: list[bytes | None] = []
+    headers: dict[int, Any] = {}
+    offsets: list[np.ndarray] = []
+    stamps: list[np.ndarray] = []
+    position = source.next_fetch_offset
+    while source._records.has_next():
+        batch = source._records.next_batch()
+        if source._check_crcs and not batch.validate_crc():
+            raise CorruptRecordException(f"Invalid CRC - {tp}")
+        if _is_skipped(source, batch):
+            position = batch.next_offset
+            continue
+        records = list(batch)
+        base = batch.base_offset
+        if records and (len(records) != batch.next_offset - base or base < position):
+            records = [r for r in records if r.offset >= position]
+            offsets.append(np.fromiter((r.offset for r in records), np.int64, len(records)))
+        else:
+            offsets.append(np.arange(base, base + len(records)))
+        start = len(values)
+        values += [r.value for r in records]
+        if with_keys:
+            keys += [r.key for r in records]
+        if records and records[-1].headers or any(r.headers for r in records):
+            headers.update({start + i: r.headers for i, r in enumerate(records) if r.headers})
+        if records:
+            stamps.append(np.full(len(records), max(records[0].timestamp or 0, records[-1].timestamp or 0)))
+        position = batch.next_offset
+    source.next_fetch_offset = position
+    result._update_position()
+    result._partition_records = None
+    return RecordBatch(tp.topic, tp.partition, _joined(offsets), values, keys, headers, _joined(stamps), position)
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _is_skipped(source: Any, batch: Any) -> bool:
+    """Say whether a batch is a transaction marker, or belongs to an aborted transaction."""
+    if source._isolation_level == READ_COMMITTED and batch.producer_id is not None:
+        source._consume_aborted_up_to(batch.base_offset)
+        if batch.is_control_batch and source._contains_abort_marker(batch):
+            source._aborted_producers.discard(batch.producer_id)
+        if batch.is_transactional and batch.producer_id in source._aborted_producers:
+            return True
+    return bool(batch.is_control_batch)
+
+
+async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float,
+                       with_keys: bool) -> dict[TopicPartition, RecordBatch]:
+    """Return what the fetcher of an aiokafka consumer has, one `RecordBatch` a partition; wait up to ``timeout``."""
+    deadline = time.monotonic() + timeout
+    while True:
+        if fetcher._subscriptions.reassignment_in_progress:
+            await fetcher._subscriptions.wait_for_assignment()
+        out: dict[TopicPartition, RecordBatch] = {}
+        for tp in list(fetcher._records):
+            if partitions is not None and tp not in partitions:
+                if not fetcher._subscriptions.is_assigned(tp):
+                    del fetcher._records[tp]
+                continue
+            result = fetcher._records[tp]
+            if type(result) is FetchResult:
+                batch = drain(result, tp, with_keys)
+                del fetcher._records[tp]
+                fetcher._notify(fetcher._wait_consume_future)
+                if batch is not None:
+                    out[tp] = batch
+            elif not out:
+                del fetcher._records[tp]
+                fetcher._notify(fetcher._wait_consume_future)
+                result.check_raise()
+        left = deadline - time.monotonic()
+        if out or left <= 0:
+            return out
+        waiter = fetcher._create_fetch_waiter()
+        done, pending = await asyncio.wait([waiter], timeout=left)
+        if not done or fetcher._closed:
+            for future in pending:
+                future.cancel()
+            return {}
+        waiter.result()

@@ -1,0 +1,111 @@
+"""Follow whole topics without a group: compacted topics, read from the beginning, then as they grow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from tables.kafka import KafkaClient
+from tables.records import RecordBatch, fetch_slices
+
+
+class Tail:
+    """Reads every partition of some topics and hands each slice to a callback, in order within a partition.
+
+    Parameters
+    ----------
+    client : KafkaClient
+    topics : names on the broker
+    on_batch : called with each slice; must not block
+    from_end : start at the end instead of the beginning
+    """
+
+    def __init__(self, client: KafkaClient, topics: Iterable[str], on_batch: Callable[[RecordBatch], None],
+                 from_end: bool = False, isolation_level: str = "read_committed") -> None:
+        self._client = client
+        self._topics = list(topics)
+        self._on_batch = on_batch
+        self._from_end = from_end
+        self._isolation_level = isolation_level
+        self._consumer: AIOKafkaConsumer | None = None
+        self._advanced = asyncio.Event()
+        self.positions: dict[TopicPartition, int] = {}
+
+    async def start(self) -> None:
+        """Connect and take every partition."""
+        consumer = self._client.consumer(isolation_level=self._isolation_level, fetch_max_wait_ms=100)
+        await consumer.start()
+        self._consumer = consumer
+        tps = []
+        for topic in self._topics:
+            partitions = await self._partitions(topic)
+            tps += [TopicPartition(topic, p) for p in partitions]
+        consumer.assign(tps)
+        if self._from_end:
+            await consumer.seek_to_end(*tps)
+        else:
+            await consumer.seek_to_beginning(*tps)
+        self.positions = {tp: await consumer.position(tp) for tp in tps}
+
+    async def _partitions(self, topic: str) -> list[int]:
+        assert self._consumer is not None
+        for _ in range(100):
+            await self._consumer._client.set_topics(self._topics)
+            found = self._consumer.partitions_for_topic(topic)
+            if found:
+                return sorted(found)
+            await asyncio.sleep(0.1)
+        raise TimeoutError(f"topic {topic} does not exist: run `deskrisk topics create`")
+
+    async def poll(self, timeout: float = 1.0) -> int:
+        """Read once; return how many records came."""
+        assert self._consumer is not None
+        count = 0
+        for tp, batch in (await fetch_slices(self._consumer._fetcher, None, timeout, with_keys=True)).items():
+            if len(batch):
+                self._on_batch(batch)
+                count += len(batch)
+            self.positions[tp] = batch.next_offset
+        self._advanced.set()
+        self._advanced.clear()
+        return count
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            await self.poll()
+
+    async def ends(self) -> dict[TopicPartition, int]:
+        """Return where each partition ends now, for a reader of what is committed."""
+        assert self._consumer is not None
+        return dict(await self._consumer.end_offsets(list(self.positions)))
+
+    def reached(self, ends: dict[TopicPartition, int]) -> bool:
+        """Return whether everything before these ends has been read."""
+        return all(self.positions.get(tp, 0) >= end for tp, end in ends.items())
+
+    async def read_to_end(self, timeout: float = 60.0) -> None:
+        """Read until every partition's present end; only while `run` is not running."""
+        ends = await self.ends()
+        deadline = asyncio.get_running_loop().time() + timeout
+        while not self.reached(ends):
+            await self.poll(0.2)
+            if asyncio.get_running_loop().time() > deadline:
+                raise TimeoutError(f"topics {self._topics}: not at their end after {timeout} s")
+
+    async def wait_until(self, ends: dict[TopicPartition, int], timeout: float = 10.0) -> bool:
+        """Wait until a running tail has read to these ends; False where it did not in time."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while not self.reached(ends):
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(0.005)
+        return True
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        if self._consumer is not None:
+            await self._consumer.stop()

@@ -1,0 +1,125 @@
+"""The batch transport: Faust's aiokafka driver, handing over one message per partition and poll.
+
+Faust pays about 200 microseconds a message; here a message is a whole fetched slice (`RecordBatch`). Assignment,
+rebalance, recovery and agents stay Faust's. Offsets of these slices are committed by the table's writer, inside its
+transaction, never by Faust; after a rebalance reading goes on at the offset stored with the state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faust
+import faust.transport.drivers
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+from mode.utils.futures import notify
+
+from tables.records import RecordBatch, fetch_slices
+
+#: name in the broker URL: ``batch://host:port``
+ALIAS = "batch"
+FETCH_WAIT_MS = 50
+
+
+class BatchConsumerThread(driver.AIOKafkaConsumerThread):
+    """The thread that fetches; it returns slices and reads only what is committed."""
+
+    async def on_start(self) -> None:
+        """Start the consumer with sizes that suit slices."""
+        self._consumer = consumer = self._create_consumer(loop=self.thread_loop)
+        consumer._isolation_level = "read_committed"
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._fetch_max_bytes = 16 << 20
+        self.time_started = driver.monotonic()
+        await consumer.start()
+
+    async def _fetch_records(self, consumer: Any, active_partitions: set[TP], timeout: float | None = None,
+                             max_records: int | None = None) -> dict[Any, Any]:
+        if not self.consumer.flow_active:
+            return {}
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise driver.ConsumerStoppedError()
+        with fetcher._subscriptions.fetch_context():
+            return await fetch_slices(fetcher, active_partitions, timeout or 0.0, with_keys=False)
+
+
+class BatchConsumer(driver.Consumer):
+    """Delivers slices; leaves commits to the writers and positions to the tables."""
+
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def _to_message(self, tp: TP, record: RecordBatch) -> ConsumerMessage:
+        stamp = float(record.timestamps_ms[-1]) / 1000.0 if len(record) else 0.0
+        return ConsumerMessage(record.topic, record.partition, record.next_offset - 1, stamp, 0, None, None, record,
+                               None, 0, 0, tp, generation_id=self.app.consumer_generation_id)
+
+    async def getmany(self, timeout: float) -> Any:
+        """Yield one message per partition that has something new."""
+        records, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if records is None or self.should_stop:
+            return
+        if not self.flow_active:
+            await self.perform_seek()
+            return
+        for tp, batch in records.items():
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                break
+            if active is None or tp in active or tp in self._buffered_partitions:
+                yield TP(*tp), self._to_message(TP(*tp), batch)
+
+    def ack(self, message: Any) -> bool:
+        """Forget a message whose effect is durable; its offset went with the writer's transaction."""
+        message.acked = True
+        self._unacked_messages.discard(message)
+        notify(self._waiting_for_ack)
+        return True
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Slices have gaps by design (markers, compaction): nothing to track."""
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Commit nothing: offsets are committed by the writers."""
+        return False
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust's per-message liveness check does not apply; `tables.watchdog` watches progress."""
+
+    async def perform_seek(self) -> None:
+        """Go on where the state ends, not where the group last committed."""
+        await super().perform_seek()
+        for tp in self.assignment():
+            stored = self.app.tables.stored_offset(tp)
+            if stored is not None:
+                await self.seek(tp, stored)
+                self._read_offset[tp] = None
+
+
+class Transport(driver.Transport):
+    """Registered as ``batch://``."""
+
+    Consumer = BatchConsumer
+
+
+class BatchSchema(faust.Schema):
+    """Lets slices through undecoded."""
+
+    def loads(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
+        """Return the slice as it is."""
+        return None, message.value
+
+    def loads_key(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> None:
+        """Slices have no key of their own."""
+
+    def loads_value(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
+        """Return the slice as it is."""
+        return message.value
+
+
+def register() -> None:
+    """Make ``batch://`` known to Faust."""
+    faust.transport.drivers.TRANSPORTS.aliases[ALIAS] = f"{__name__}:Transport"

@@ -1,0 +1,201 @@
+"""Make a partition's changes durable, once: Kafka first, disk second, then the ack.
+
+A flush cuts the changed rows and the source offsets they include out of the columns (no await in between), writes
+both in one Kafka transaction, and acknowledges the source records after the commit. Any failure leaves the process:
+the transaction is aborted by the next owner's fence, and a supervisor starts a fresh process that restores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka.structs import TopicPartition
+
+from tables.kafka import KafkaClient
+from tables.partition import MARKER_KEY, Marker, Rows, TablePartition
+from tables.store import DiskPartition
+
+log = logging.getLogger(__name__)
+BATCH_BYTES = 900_000
+#: aiokafka wraps a producer's sequence number wrongly at 2**31: a producer is replaced long before
+SEQUENCE_MAX = 1_000_000_000
+FLUSH_S_MIN, FLUSH_S_MAX = 0.08, 0.6
+DISK_S = 2.0
+FAULT_ENV = "DESKRISK_FAULT"
+EXIT_WRITER = 70
+
+
+@dataclass
+class FlushStats:
+    """What the writer did, for metrics."""
+
+    commits: int = 0
+    rows: int = 0
+    last_commit_s: float = 0.0
+    durations: list[float] = field(default_factory=list)
+
+
+class PartitionWriter:
+    """The transactional writer of one source partition.
+
+    Parameters
+    ----------
+    client, group, transactional_id : whose offsets are committed, and the zombie fence
+    state : the partition whose changes are written
+    changelog : topic the rows go to
+    disk : local store
+    sequence_max : records after which the producer is replaced
+    """
+
+    def __init__(self, client: KafkaClient, group: str, transactional_id: str, state: TablePartition, changelog: str,
+                 disk: DiskPartition, sequence_max: int = SEQUENCE_MAX) -> None:
+        self._client, self._group, self._transactional_id = client, group, transactional_id
+        self.state = state
+        self._changelog = changelog
+        self.disk = disk
+        self._sequence_max = sequence_max
+        self._producer: Any = None
+        self._produced = 0
+        self.marker = Marker()
+        self.changelog_position = 0
+        self._acks: list[Callable[[], None]] = []
+        self._sends: list[Awaitable[Any]] = []
+        self._staged: dict[bytes, bytes | None] = {}
+        self._disk_due = 0.0
+        self._lock = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._advanced = False
+        self.stats = FlushStats()
+        self.oldest_unflushed: float | None = None
+
+    async def fence(self) -> None:
+        """Take the partition: from now on an older owner can write nothing more."""
+        self._producer = self._client.producer(transactional_id=self._transactional_id, max_batch_size=BATCH_BYTES,
+                                               linger_ms=0, transaction_timeout_ms=30_000)
+        await self._producer.start()
+        await self._producer._txn_manager.wait_for_pid()
+        self._produced = 0
+
+    def start(self) -> None:
+        """Begin to flush in the background."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def advance(self, topic: str, next_offset: int, ack: Callable[[], None] | None = None,
+                sends: list[Awaitable[Any]] | None = None) -> None:
+        """Say that the state now includes ``topic`` up to ``next_offset``; ``ack`` once that is durable."""
+        self.marker.offsets[topic] = next_offset
+        self._advanced = True
+        if ack is not None:
+            self._acks.append(ack)
+        if sends:
+            self._sends += sends
+        if self.oldest_unflushed is None:
+            self.oldest_unflushed = time.monotonic()
+        self._wake.set()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                # wider when the last flush was dear: coalesces more rows under load
+                last = self.stats.last_commit_s
+                await asyncio.sleep(min(max(FLUSH_S_MIN, 4 * last), FLUSH_S_MAX))
+                await self.flush()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a half-written state must never be acknowledged
+            log.critical("partition %s: flush failed, leaving: %r", self.state.partition, error)
+            os._exit(EXIT_WRITER)
+
+    async def flush(self) -> None:
+        """Write what changed and commit it; returns once it is durable."""
+        async with self._lock:
+            if not self._advanced:
+                return
+            started = time.monotonic()
+            sends, self._sends = self._sends, []
+            acks, self._acks = self._acks, []
+            rows = self.state.cut()
+            offsets = dict(self.marker.offsets)
+            self.marker.batch_id += 1
+            rows.append((MARKER_KEY, self.marker.pack()))
+            self._advanced = False
+            self.oldest_unflushed = None
+            for send in sends:  # quarantined and forwarded records are on the log before their source is committed
+                await send
+            _fault("before_begin")
+            await self._transaction(rows, offsets)
+            _fault("after_commit")
+            self._staged.update(rows)
+            await self._to_disk(force=False)
+            for ack in acks:
+                ack()
+            self.stats.commits += 1
+            self.stats.rows += len(rows)
+            self.stats.last_commit_s = time.monotonic() - started
+            self.stats.durations.append(self.stats.last_commit_s)
+            del self.stats.durations[:-1000]
+
+    async def _transaction(self, rows: Rows, offsets: dict[str, int]) -> None:
+        if self._produced + len(rows) > self._sequence_max:
+            await self._producer.stop()
+            await self.fence()
+        producer = self._producer
+        await producer.begin_transaction()
+        futures = []
+        batch = producer.create_batch()
+        for key, value in rows:
+            if batch.append(key=key, value=value, timestamp=None) is None:
+                futures.append(await producer.send_batch(batch, self._changelog, partition=self.state.partition))
+                batch = producer.create_batch()
+                batch.append(key=key, value=value, timestamp=None)
+        futures.append(await producer.send_batch(batch, self._changelog, partition=self.state.partition))
+        _fault("mid_batch")
+        for future in futures:
+            await future
+        await producer.send_offsets_to_transaction(
+            {TopicPartition(topic, self.state.partition): offset for topic, offset in offsets.items()}, self._group)
+        _fault("before_commit")
+        await producer.commit_transaction()
+        self._produced += len(rows)
+        self.changelog_position = futures[-1].result().offset + 1
+
+    async def _to_disk(self, force: bool) -> None:
+        now = time.monotonic()
+        if not self._staged or (now < self._disk_due and not force):
+            return
+        self._disk_due = now + DISK_S
+        staged, self._staged = self._staged, {}
+        await asyncio.get_running_loop().run_in_executor(None, self.disk.write, staged, self.changelog_position)
+
+    async def stop(self, flush: bool = True) -> None:
+        """Flush, write the disk, disconnect."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if flush and self._producer is not None:
+            await self.flush()
+            await self._to_disk(force=True)
+        if self._producer is not None:
+            await self._producer.stop()
+        self.disk.close()
+
+
+def _fault(point: str) -> None:
+    """Die here if a test asks for it: ``DESKRISK_FAULT=point:N`` kills the process at the N-th passage."""
+    wanted = os.environ.get(FAULT_ENV)
+    if wanted and wanted.partition(":")[0] == point:
+        count = _passages[point] = _passages.get(point, 0) + 1
+        if count >= int(wanted.partition(":")[2] or 1):
+            os.kill(os.getpid(), 9)
+
+
+_passages: dict[str, int] = {}
