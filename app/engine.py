@@ -45,6 +45,12 @@ class EngineApp(faust.App):  # type: ignore[misc]
         await self.engine.start()
         await super().on_start()
 
+    async def on_stop(self) -> None:
+        """Let the stage commit what only the consumer can commit, then stop the consumer."""
+        if isinstance(self.engine.stage, MarkStage):
+            await self.engine.stage.stop()
+        await super().on_stop()
+
     async def on_shutdown(self) -> None:
         """Flush and disconnect after Faust has stopped its consumer."""
         await super().on_shutdown()
@@ -167,7 +173,8 @@ class Engine:
         if self._beat is not None:
             self._beat.cancel()
         if self.stage is not None:
-            await self.stage.stop()
+            if not isinstance(self.stage, MarkStage):
+                await self.stage.stop()
             await self.reference.stop()
             await self.publisher.stop()
         self.watchdog.stop()

@@ -101,13 +101,13 @@ def apply_quotes(marks: np.ndarray, rows: np.ndarray, price_any_sign: np.ndarray
             marks[k].last = last
         marks[k].ts_event = ts
         marks[k].received_ns = received_ns
-        if rows[i].source != marks[k].source:
+        if marks[k].sources == 0:
+            marks[k].sources = 1
+            marks[k].source = rows[i].source
+        elif rows[i].source != marks[k].source:
             marks[k].other_source = marks[k].source
             marks[k].source = rows[i].source
-            if marks[k].other_source != 0:
-                marks[k].sources = 2
-            else:
-                marks[k].sources = 1
+            marks[k].sources = 2
         marks[k].quality = GOOD
         marks[k].changed = 1
         used += 1

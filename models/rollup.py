@@ -235,8 +235,8 @@ class RollUp:
                    self.touched, which, market.mid, market.stale, market.prior_close, market.rate, market.prior_rate,
                    self.own)
 
-    def value_changed(self, market: Market) -> int:
-        """Value every row that the market's last changes touch; return how many."""
+    def value_changed(self, market: Market) -> np.ndarray:
+        """Value every row that the market's last changes touch; return which."""
         which = np.zeros(self.count, np.int64)
         n = rows_to_value(self.rows, self.count, market.instrument_changed, market.currency_changed,
                           self.fee_currency, which)
@@ -244,7 +244,7 @@ class RollUp:
             self.value(which[:n], market)
         market.instrument_changed[:] = 0
         market.currency_changed[:] = 0
-        return n
+        return which[:n]
 
     def recount(self) -> float:
         """Replace the running sums by exact ones; return the drift found."""

@@ -150,7 +150,7 @@ class ValuedBook:
 
     def revalue(self) -> int:
         """Value every row that the marks since the last call touch; return how many."""
-        return self.rollup.value_changed(self.market) + self.value_pending()
+        return len(self.rollup.value_changed(self.market)) + self.value_pending()
 
     def currency_of(self, node: int) -> str:
         """Return the currency a node's figures are published in."""

@@ -66,7 +66,7 @@ def drain(result: FetchResult, tp: TopicPartition, with_keys: bool) -> RecordBat
         values += [r.value for r in records]
         if with_keys:
             keys += [r.key for r in records]
-        if records and records[-1].headers or any(r.headers for r in records):
+        if (records and records[-1].headers) or any(r.headers for r in records):
             headers.update({start + i: r.headers for i, r in enumerate(records) if r.headers})
         if records:
             stamps.append(np.full(len(records), max(records[0].timestamp or 0, records[-1].timestamp or 0)))

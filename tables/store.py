@@ -47,7 +47,7 @@ class DiskPartition:
             if found not in (None, self._identity):
                 db.close()
                 raise ValueError(f"store format: expected {self._identity!r}, was {found!r}")
-        except Exception as error:  # noqa: BLE001 - rocksdict raises bare Exception for corruption
+        except Exception as error:
             if "lock" in str(error).lower():
                 raise
             self.rebuilt = str(error)

@@ -34,8 +34,8 @@ class Tail:
         self._advanced = asyncio.Event()
         self.positions: dict[TopicPartition, int] = {}
 
-    async def start(self) -> None:
-        """Connect and take every partition."""
+    async def start(self, start_at: dict[TopicPartition, int] | None = None) -> None:
+        """Connect and take every partition; ``start_at`` overrides where some of them start."""
         consumer = self._client.consumer(isolation_level=self._isolation_level, fetch_max_wait_ms=100)
         await consumer.start()
         self._consumer = consumer
@@ -48,6 +48,8 @@ class Tail:
             await consumer.seek_to_end(*tps)
         else:
             await consumer.seek_to_beginning(*tps)
+        for tp, offset in (start_at or {}).items():
+            consumer.seek(tp, offset)
         self.positions = {tp: await consumer.position(tp) for tp in tps}
 
     async def _partitions(self, topic: str) -> list[int]:

@@ -1,0 +1,382 @@
+"""The `deskrisk` command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+from app import guard
+
+guard.check()
+
+import typer  # noqa: E402
+from pydantic import ValidationError  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from app.settings import ROLES, Settings  # noqa: E402
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Live positions, P&L and risk, folded from Kafka. Settings: DESKRISK_* variables and options.")
+topics_cli = typer.Typer(no_args_is_help=True, help="Topics on the broker.")
+reference_cli = typer.Typer(no_args_is_help=True, help="Reference data: instruments, accounts, the hierarchy.")
+cli.add_typer(topics_cli, name="topics")
+cli.add_typer(reference_cli, name="reference")
+err = Console(stderr=True, highlight=False)
+
+Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers (DESKRISK_BROKERS).")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+#: wrong usage or settings; something is wrong with data or services; the invariant checks found a difference
+EXIT_USAGE, EXIT_FAILED, EXIT_DIFFERENT = 2, 1, 3
+
+
+def settings_of(**given: Any) -> Settings:
+    """Return the settings with what the command line gave; exits with a line per wrong field."""
+    try:
+        return Settings(**{k: v for k, v in given.items() if v is not None})
+    except ValidationError as error:
+        for problem in error.errors():
+            where = ".".join(map(str, problem["loc"])) or "settings"
+            err.print(f"[red]setting {where}[/]: {problem['msg']}")
+        raise typer.Exit(EXIT_USAGE) from error
+
+
+def _start(settings: Settings, process: str, supervised: bool) -> None:
+    from app.logs import configure
+    from app.supervisor import stop_with_parent
+
+    configure(settings.log_level, settings.log_json, process)
+    if supervised:
+        stop_with_parent()
+
+
+def _need_brokers(settings: Settings) -> None:
+    if not settings.brokers:
+        err.print("[red]brokers[/]: expected host:port, was empty; give --brokers or set DESKRISK_BROKERS")
+        raise typer.Exit(EXIT_USAGE)
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return asyncio.run(work)
+    except (OSError, TimeoutError, RuntimeError, ValueError) as error:
+        err.print(f"[red]{type(error).__name__}[/]: {error}")
+        raise typer.Exit(EXIT_FAILED) from error
+
+
+def _say(text: str) -> None:
+    err.print(text)
+
+
+# ---- processes ----------------------------------------------------------------------------------------------------
+@cli.command()
+def demo(seconds: Annotated[float | None, typer.Option("--for", help="End by itself after this many seconds.")] = None,
+         as_json: AsJson = False,
+         browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+         brokers: Brokers = None, seed: int = 20261120,
+         tick_rate: Annotated[float, typer.Option(help="Quotes a second over all instruments.")] = 3000.0,
+         trade_rate: Annotated[float, typer.Option(help="Trades a second.")] = 60.0,
+         opening: Annotated[int, typer.Option(help="Trades that build the positions at the start.")] = 4800,
+         feed: Annotated[bool, typer.Option("--feed/--no-feed", help="Run the simulated market.")] = True,
+         gateway_port: int | None = None) -> None:
+    """Everything on this machine with a simulated market: embedded broker and store, all roles, the page."""
+    from app.local import run_demo
+
+    settings = settings_of(brokers=brokers, gateway_port=gateway_port if gateway_port is not None else 0)
+    _start(settings, "demo", False)
+    raise typer.Exit(_run(run_demo(settings, seconds, as_json, browser, seed, tick_rate, trade_rate, opening, feed,
+                                   _say)))
+
+
+@cli.command()
+def up(embedded: Annotated[bool, typer.Option("--embedded", help="Embedded broker and store.")] = False,
+       ready_file: Annotated[Path | None, typer.Option(help="Written (JSON addresses) once every role is ready.")] = None,
+       brokers: Brokers = None, data_dir: Path | None = None, gateway_port: int | None = None) -> None:
+    """All roles on this machine, without a simulated market."""
+    from app.local import run_up
+
+    settings = settings_of(brokers=None if embedded else brokers, data_dir=data_dir, gateway_port=gateway_port)
+    if embedded:
+        settings = settings.model_copy(update={"brokers": None})
+    elif not settings.brokers:
+        err.print("no brokers given: using the embedded one")
+    _start(settings, "up", False)
+    raise typer.Exit(_run(run_up(settings, embedded or not settings.brokers, ready_file, _say)))
+
+
+@cli.command()
+def worker(roles: Annotated[str, typer.Option(help="Comma-separated: positions, marks, risk.")] = ",".join(ROLES),
+           brokers: Brokers = None, data_dir: Path | None = None, instance: str | None = None,
+           supervised: Supervised = False) -> None:
+    """One process a role, restarted when it fails; more of them on more machines share the partitions."""
+    wanted = [r.strip() for r in roles.split(",") if r.strip()]
+    unknown = [r for r in wanted if r not in ROLES]
+    if unknown or not wanted:
+        err.print(f"[red]roles[/]: expected some of {', '.join(ROLES)}, was {roles!r}")
+        raise typer.Exit(EXIT_USAGE)
+    settings = settings_of(brokers=brokers, data_dir=data_dir, instance=instance)
+    _need_brokers(settings)
+    _start(settings, wanted[0] if supervised else "worker", supervised)
+    if supervised and len(wanted) == 1:
+        from app.engine import run_worker
+
+        run_worker(settings, wanted[0])  # type: ignore[arg-type]
+        return
+    _run(_keep([(f"worker-{r}", ["worker", "--roles", r]) for r in wanted], settings))
+
+
+async def _keep(commands: list[tuple[str, list[str]]], settings: Settings) -> None:
+    from app.supervisor import Supervisor, on_signals
+
+    stop = asyncio.Event()
+    on_signals(stop)
+    supervisor = Supervisor(_say)
+    environment = {"DESKRISK_BROKERS": str(settings.brokers), "DESKRISK_DATA_DIR": str(settings.data_dir)}
+    for name, arguments in commands:
+        given = {"DESKRISK_INSTANCE": f"{settings.instance}-{arguments[-1]}"} if settings.instance else {}
+        supervisor.add(name, *arguments, **environment | given)
+    ready = asyncio.create_task(supervisor.wait_ready(1e9))
+    ready.add_done_callback(lambda task: None if task.cancelled() else print("READY worker", flush=True))
+    await stop.wait()
+    ready.cancel()
+    await supervisor.stop()
+
+
+@cli.command()
+def gateway(brokers: Brokers = None, port: Annotated[int | None, typer.Option(help="0: any free port.")] = None,
+            supervised: Supervised = False) -> None:
+    """The page, the snapshot and the stream."""
+    from app.gateway.server import run_gateway
+
+    settings = settings_of(brokers=brokers, gateway_port=port)
+    _need_brokers(settings)
+    _start(settings, "gateway", supervised)
+    run_gateway(settings)
+
+
+@cli.command()
+def sink(brokers: Brokers = None, data_dir: Path | None = None, supervised: Supervised = False) -> None:
+    """Topics into ClickHouse (DESKRISK_CLICKHOUSE_URL; embedded chDB where it is not set)."""
+    from app.sink.runner import run_sink
+    from app.supervisor import on_signals
+
+    settings = settings_of(brokers=brokers, data_dir=data_dir)
+    _need_brokers(settings)
+    _start(settings, "sink", supervised)
+
+    async def until_signal() -> None:
+        stop = asyncio.Event()
+        on_signals(stop)
+        task = asyncio.create_task(run_sink(settings))
+        await asyncio.wait({task, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    _run(until_signal())
+
+
+@cli.command(hidden=True)
+def feed(seed: int = 20261120, tick_rate: float = 3000.0, trade_rate: float = 60.0, opening: int = 4800,
+         brokers: Brokers = None, supervised: Supervised = False) -> None:
+    """The demo's simulated upstream, by itself."""
+    from app.feed import run_feed
+
+    settings = settings_of(brokers=brokers)
+    _need_brokers(settings)
+    _start(settings, "feed", supervised)
+    _run(run_feed(settings, seed, tick_rate, trade_rate, opening))
+
+
+@cli.command(hidden=True)
+def warm() -> None:
+    """Compile what is compiled once: kernels and the embedded broker (part of the install)."""
+    from app.brokers import build_embedded
+    from app.warm import warm_kernels
+
+    build_embedded(_say)
+    _say("compiling the kernels (once) ...")
+    warm_kernels()
+
+
+# ---- topics and data ----------------------------------------------------------------------------------------------
+@topics_cli.command("create")
+def topics_create(brokers: Brokers = None) -> None:
+    """Create the topics that do not exist."""
+    from tables.kafka import create_topics
+
+    settings = settings_of(brokers=brokers)
+    _need_brokers(settings)
+    made = _run(create_topics(settings.client(), settings.prefix, settings.partitions, settings.horizon_ms,
+                              settings.replication))
+    _say(f"created {len(made)}: {', '.join(made) or 'nothing was missing'}")
+
+
+@topics_cli.command("check")
+def topics_check(brokers: Brokers = None) -> None:
+    """Say what is wrong with the topics; exit code 1 if anything is."""
+    from tables.kafka import check_topics
+
+    settings = settings_of(brokers=brokers)
+    _need_brokers(settings)
+    wrong = _run(check_topics(settings.client(), settings.prefix, settings.partitions))
+    for line in wrong:
+        _say(f"[red]{line}[/]")
+    raise typer.Exit(EXIT_FAILED if wrong else 0)
+
+
+@topics_cli.command("schema")
+def topics_schema() -> None:
+    """Print the JSON Schema of every record."""
+    from schemas.codec import json_schemas
+
+    print(json.dumps(json_schemas(), indent=1))
+
+
+@reference_cli.command("load")
+def reference_load(folder: Path, brokers: Brokers = None) -> None:
+    """Check a folder of CSV, YAML or Parquet files and publish it; changes apply live."""
+    from app.reference_files import ReferenceDataError, publish_reference, read_folder
+
+    settings = settings_of(brokers=brokers)
+    _need_brokers(settings)
+    try:
+        instruments, accounts = read_folder(folder)
+    except ReferenceDataError as error:
+        err.print(str(error), markup=False)
+        raise typer.Exit(EXIT_FAILED) from error
+    sent = _run(publish_reference(settings.client(), settings.topics(), instruments, accounts))
+    _say(f"published {sent} records: {len(instruments)} instruments, {len(accounts)} accounts")
+
+
+@cli.command()
+def replay(files: list[Path], speed: Annotated[float, typer.Option(help="Times real time; 0: as fast as it goes.")] = 1.0,
+           as_is: Annotated[bool, typer.Option(help="Keep the files' times (default: moved to now).")] = False,
+           limit: Annotated[int | None, typer.Option(help="Records at most.")] = None,
+           reference: Annotated[bool, typer.Option(help="Publish an instrument for each symbol first.")] = True,
+           brokers: Brokers = None) -> None:
+    """CSV or Parquet ticks and trades into the topics, in time order over all files."""
+    from app.replay import run_replay
+
+    settings = settings_of(brokers=brokers)
+    _need_brokers(settings)
+    _say(json.dumps(_run(run_replay(settings, files, speed, as_is, limit, reference, err))))
+
+
+@cli.command()
+def load(trades_per_s: float = 1000.0, ticks_per_s: float = 5000.0, seconds: float = 10.0, accounts: int = 100,
+         instruments: int = 50, gateway_url: Annotated[str | None, typer.Option(help="Measure on this stream.")] = None,
+         as_json: AsJson = False, seed: int = 1, brokers: Brokers = None) -> None:
+    """An open-loop load with a latency report: each record is stamped with the time it was due."""
+    from app.load import run_load
+
+    settings = settings_of(brokers=brokers)
+    _need_brokers(settings)
+    report = _run(run_load(settings, trades_per_s, ticks_per_s, seconds, accounts, instruments, gateway_url, seed))
+    _show(report, as_json)
+
+
+def _show(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report), flush=True)
+        return
+    table = Table(show_header=False)
+    for key, value in report.items():
+        table.add_row(key, f"{value:,}" if isinstance(value, int) else str(value))
+    Console().print(table)
+
+
+# ---- looking ------------------------------------------------------------------------------------------------------
+@cli.command()
+def positions(account: str | None = None, instrument: str | None = None, scope: str = "firm",
+              gateway_url: Annotated[str, typer.Option(envvar="DESKRISK_GATEWAY_URL")] = "http://127.0.0.1:8321",
+              as_json: AsJson = False) -> None:
+    """Positions as the gateway has them."""
+    from app.show import get_json
+
+    query = {k: v for k, v in {"account": account, "instrument": instrument, "scope": scope}.items() if v}
+    rows = _run(get_json(f"{gateway_url}/api/positions", query))
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table(*("account", "instrument", "quantity", "average", "realised", "ccy", "trades", "book"))
+    for row in sorted(rows, key=lambda r: (r["account"], r["instrument"])):
+        table.add_row(row["account"], row["instrument"], row["quantity"], str(row["average_price"]),
+                      f"{row['realised_pnl']:,.2f}", row["currency"], str(row["trades"]), row["book"])
+    Console().print(table)
+
+
+@cli.command()
+def risk(node: Annotated[str, typer.Argument(help="firm, fund:ALPHA, desk:FX1, ...")] = "firm",
+         gateway_url: Annotated[str, typer.Option(envvar="DESKRISK_GATEWAY_URL")] = "http://127.0.0.1:8321",
+         as_json: AsJson = False) -> None:
+    """A node's aggregates as the gateway has them."""
+    from app.show import flat, get_json
+
+    found = _run(get_json(f"{gateway_url}/api/risk/{node}", {}))
+    print(json.dumps(found)) if as_json else _show(flat(found), False)
+
+
+@cli.command()
+def verify(brokers: Brokers = None, as_json: AsJson = False) -> None:
+    """Prove the tables from the topics: I1 (= the trades, folded anew), I2 (sums), I4 (changelog = published)."""
+    from app.verify import run_verify
+
+    settings = settings_of(brokers=brokers)
+    _need_brokers(settings)
+    report = _run(run_verify(settings))
+    for line in report.pop("differences"):
+        _say(f"[red]{line}[/]")
+    _show(report, as_json)
+    raise typer.Exit(0 if report["ok"] else EXIT_DIFFERENT)
+
+
+@cli.command()
+def doctor(brokers: Brokers = None, as_json: AsJson = False) -> None:
+    """Say what this machine has and what is missing."""
+    from app.doctor import examine
+
+    settings = settings_of(brokers=brokers)
+    found = _run(examine(settings))
+    if as_json:
+        print(json.dumps(found))
+    else:
+        table = Table("what", "state", "found")
+        colours = {"ok": "green", "missing": "yellow", "wrong": "red"}
+        for item in found:
+            table.add_row(item["what"], f"[{colours[item['state']]}]{item['state']}[/]", item["found"])
+        Console().print(table)
+    raise typer.Exit(EXIT_FAILED if any(i["state"] == "wrong" for i in found) else 0)
+
+
+@cli.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="engine, ticks, latency, restore.")]) -> None:
+    """Run a benchmark: --size smoke|real, --json."""
+    import runpy
+    import sys
+
+    root = Path(__file__).resolve().parent.parent
+    module = root / "benchmarks" / f"{name}.py"
+    if not module.exists():
+        known = sorted(p.stem for p in module.parent.glob("*.py") if not p.stem.startswith("_"))
+        err.print(f"[red]bench[/]: expected one of {', '.join(known) or 'those of a checkout'}, was {name!r}")
+        raise typer.Exit(EXIT_USAGE)
+    sys.argv = [str(module), *context.args]
+    sys.path.insert(0, str(root))
+    os.environ.setdefault("PYTHONPATH", str(root))
+    runpy.run_path(str(module), run_name="__main__")
+
+
+def main() -> None:
+    """Entry point."""
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".cache" / "numba"))
+    cli()
+
+
+if __name__ == "__main__":
+    main()

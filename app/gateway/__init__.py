@@ -1,0 +1,1 @@
+"""The gateway: fan-out of live aggregates to dashboards. Holds no truth; run it many times."""

@@ -1,0 +1,384 @@
+"""The gateway process: tails the compacted topics, serves the page, the snapshot and the stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+from prometheus_client import generate_latest
+from sse_starlette import EventSourceResponse
+from sse_starlette.sse import SendTimeoutError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from app.gateway.state import LADDER_COLUMNS, NODE_COLUMNS, GatewayState, encode_json
+from app.metrics import PrometheusCounters
+from app.settings import Settings
+from schemas.codec import decoder_of, encode
+from schemas.records import Account, Alert, Instrument, Mark, Position, Risk
+from tables.records import RecordBatch
+from tables.tail import Tail
+
+log = logging.getLogger(__name__)
+BUILD = version("deskrisk")
+STATIC = Path(__file__).parent / "static"
+TURN_S = 0.05
+STALE_MS = {"stream": 1500, "prices": 2000, "trades": 60000}
+#: a client that takes no bytes for this long is dropped and comes back by itself
+SEND_TIMEOUT_S = 3
+SEND_BUFFER_BYTES = 65_536
+RATE_MIN, RATE_MAX = 2, 20
+_SCOPE = re.compile(r"^(firm|[a-z_]+:[^\s]{1,128})$")
+_position, _mark, _risk = decoder_of(Position), decoder_of(Mark), decoder_of(Risk)
+_alert, _instrument, _account = decoder_of(Alert), decoder_of(Instrument), decoder_of(Account)
+
+
+class SecurityHeaders:
+    """Adds the same headers to every answer; plain ASGI, so that the stream is not buffered."""
+
+    HEADERS = ((b"content-security-policy", b"default-src 'self'; style-src 'self'; frame-ancestors 'none'"),
+               (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass on with headers."""
+        async def with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *self.HEADERS]
+            await send(message)
+        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+class CountedStream(EventSourceResponse):
+    """A stream whose client may be too slow: it is dropped, counted, and not logged as an error."""
+
+    def __init__(self, content: Any, counters: PrometheusCounters, **options: Any) -> None:
+        super().__init__(content, **options)
+        self._counters = counters
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Stream until the client goes."""
+        try:
+            await super().__call__(scope, receive, send)
+        except* SendTimeoutError:
+            self._counters.add("sse_clients_dropped")
+
+
+class Gateway:
+    """The state, its tails, and the routes over it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.state = GatewayState(settings.base_currency, settings.levels)
+        self.counters = PrometheusCounters()
+        topics = settings.topics()
+        self._names = {v: k for k, v in topics.items()}
+        client = settings.client()
+        wanted = ("reference.instruments", "reference.accounts", "marks", "positions", "risk")
+        self._tail = Tail(client, [topics[t] for t in wanted], self._on_batch, isolation_level="read_uncommitted")
+        self._alerts = Tail(client, [topics["alerts"]], self._on_batch, from_end=True)
+        self._turned = asyncio.Condition()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._frames: dict[tuple[str, int], bytes] = {}
+        self.ready = False
+        self.clients = 0
+        self.stopping = asyncio.Event()
+
+    # ---- tails ----------------------------------------------------------------------------------------------------
+    def _on_batch(self, batch: RecordBatch) -> None:
+        topic = self._names[batch.topic]
+        for key, value in zip(batch.keys, batch.values, strict=True):
+            try:
+                self._on_record(topic, (key or b"").decode(), value, batch.partition)
+            except (msgspec.DecodeError, ValueError) as error:
+                self.counters.add("gateway_refused", topic=topic)
+                log.error("%s: record %r refused: %s", topic, key, error)
+
+    def _on_record(self, topic: str, key: str, value: bytes | None, partition: int) -> None:
+        state = self.state
+        if value is None:
+            return  # a withdrawn row is published again by its new shard
+        if topic == "positions":
+            state.add_position(_position.decode(value), partition)
+        elif topic == "marks":
+            mark = _mark.decode(value)
+            state.book.add_mark(mark)
+            state.last_mark_ns = max(state.last_mark_ns, mark.window_end)
+        elif topic == "risk":
+            state.add_risk(key, _risk.decode(value))
+        elif topic == "alerts":
+            alert = _alert.decode(value)
+            state.add_fact("alert", msgspec.to_builtins(alert) | {"aid": alert.alert_id, "state": "raised",
+                                                                  "ack": None})
+        elif topic == "reference.instruments":
+            state.book.add_instrument(_instrument.decode(value))
+        else:
+            state.book.add_account(_account.decode(value))
+
+    async def start(self) -> None:
+        """Read what there is, then follow."""
+        await self._tail.start()
+        await self._tail.read_to_end()
+        await self._alerts.start()
+        self.state.turn()
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._tail.run()), loop.create_task(self._alerts.run()),
+                       loop.create_task(self._turns())]
+        self.ready = True
+
+    async def _turns(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due = max(due + TURN_S, loop.time())
+            await asyncio.sleep(due - loop.time())
+            started = time.perf_counter()
+            self.state.turn()
+            self._frames.clear()
+            self.counters.observe("gateway_turn_seconds", time.perf_counter() - started)
+            async with self._turned:
+                self._turned.notify_all()
+
+    async def stop(self) -> None:
+        """Say goodbye and disconnect."""
+        self.stopping.set()
+        async with self._turned:
+            self._turned.notify_all()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tail.stop()
+        await self._alerts.stop()
+
+    # ---- the stream -----------------------------------------------------------------------------------------------
+    def _event(self, event: str, data: Any, with_id: bool = True) -> bytes:
+        head = f"id: {self.state.epoch}-{self.state.seq}\n" if with_id else ""
+        return f"{head}event: {event}\ndata: ".encode() + encode_json(data) + b"\n\n"
+
+    def snapshot(self, scope: str) -> list[dict[str, Any]]:
+        """Return the bodies of a scope's snapshot, one a table."""
+        state, now = self.state, int(time.time() * 1000)
+        rows, total = state.ladder(scope, -1)
+        base = {"v": 1, "seq": state.seq, "t": now, "reset": True, "epoch": state.epoch}
+        return [base | {"table": "position", "cols": LADDER_COLUMNS, "rows": rows, "total": total},
+                base | {"table": "node", "cols": NODE_COLUMNS, "rows": state.node_rows(-1, scope),
+                        "children": state.children(scope)}]
+
+    def _delta(self, scope: str, since: int) -> bytes:
+        """Return the frame from ``since`` to now; clients at the same point share its bytes."""
+        frame = self._frames.get((scope, since))
+        if frame is None:
+            state, now = self.state, int(time.time() * 1000)
+            base = {"v": 1, "seq": state.seq, "t": now}
+            rows, _ = state.ladder(scope, since)
+            nodes = state.node_rows(since, scope)
+            frame = b""
+            if rows:
+                frame += self._event("delta", base | {"table": "position", "cols": LADDER_COLUMNS, "rows": rows,
+                                                      "del": []})
+            if nodes:
+                frame += self._event("delta", base | {"table": "node", "cols": NODE_COLUMNS, "rows": nodes,
+                                                      "del": []})
+            self._frames[(scope, since)] = frame
+        return frame
+
+    def _feeds(self) -> dict[str, Any]:
+        now = int(time.time() * 1000)
+        ages = {"prices": now - self.state.last_mark_ns // 1_000_000 if self.state.last_mark_ns else None,
+                "trades": now - self.state.last_trade_ms if self.state.last_trade_ms else None}
+        feeds = [{"name": n, "age_ms": a,
+                  "state": "none" if a is None else "live" if a <= STALE_MS[n] else "stale"} for n, a in ages.items()]
+        return {"t": now, "feeds": feeds, "recon": None}
+
+    async def events(self, scope: str, rate: int, last_id: str | None) -> AsyncIterator[bytes]:
+        """Yield the frames of one client until it goes, is too slow, or the server stops."""
+        state = self.state
+        self.clients += 1
+        self.counters.set("sse_clients", self.clients)
+        try:
+            yield self._event("hello", {
+                "v": 1, "epoch": state.epoch, "seq": state.seq, "server_time": datetime.now(UTC).isoformat(),
+                "user": "local", "roles": [], "scope": scope, "build": BUILD, "stale_ms": STALE_MS,
+                "levels": state.levels, "base_currency": self.settings.base_currency}, False)
+            since = resume_point(last_id, state.epoch, state.seq)
+            if since is None:
+                bodies, since = self.snapshot(scope), state.seq
+                for body in bodies:
+                    yield self._event("snapshot", body)
+            yield b"retry: 1000\n\n"
+            yield self._event("feed", self._feeds(), False)
+            facts, next_hb, next_rows = since, time.monotonic() + 1.0, 0.0
+            while not self.stopping.is_set():
+                async with self._turned:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._turned.wait(), 1.0)
+                fresh = [f for f in reversed(state.facts) if f.seq > facts] if state.seq > facts else []
+                for fact in reversed(fresh):
+                    yield self._event(fact.event, fact.data)
+                facts = state.seq
+                now = time.monotonic()
+                if state.seq > since and now >= next_rows:
+                    next_rows = now + 1.0 / rate - TURN_S / 2
+                    frame, since = self._delta(scope, since), state.seq
+                    if frame:
+                        yield frame
+                if now >= next_hb:
+                    next_hb = now + 1.0
+                    yield self._event("hb", {"t": int(time.time() * 1000), "seq": state.seq}, False)
+                    yield self._event("feed", self._feeds(), False)
+            yield self._event("bye", {"reason": "shutdown", "retry_ms": 2000}, False)
+        finally:
+            self.clients -= 1
+            self.counters.set("sse_clients", self.clients)
+
+    async def stream(self, request: Request) -> Response:
+        """`GET /api/stream?scope=&rate=`."""
+        scope = _scope(request)
+        try:
+            rate = min(max(int(request.query_params.get("rate", "10")), RATE_MIN), RATE_MAX)
+        except ValueError as error:
+            raise HTTPException(400, f"rate: expected a number, was {request.query_params['rate']!r}") from error
+        events = self.events(scope, rate, request.headers.get("last-event-id"))
+        return CountedStream(events, self.counters, ping=3600, send_timeout=SEND_TIMEOUT_S,
+                                   headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+    # ---- plain answers --------------------------------------------------------------------------------------------
+    async def get_snapshot(self, request: Request) -> Response:
+        """`GET /api/snapshot?scope=`."""
+        scope = _scope(request)
+        return _json({"v": 1, "epoch": self.state.epoch, "seq": self.state.seq, "scope": scope,
+                      "tables": self.snapshot(scope)})
+
+    async def get_positions(self, request: Request) -> Response:
+        """`GET /api/positions?scope=&account=&instrument=`."""
+        account, instrument = request.query_params.get("account"), request.query_params.get("instrument")
+        scope = _scope(request)
+        live = self.state.book.rollup.rows["live"]
+        chosen = [p for row, p in enumerate(self.state.book.positions)
+                  if live[row] and (account is None or p.account == account)
+                  and (instrument is None or p.instrument == instrument) and self._under(p, scope)]
+        return _json(chosen)
+
+    @staticmethod
+    def _under(position: Position, scope: str) -> bool:
+        level, _, name = scope.partition(":")
+        return scope == "firm" or getattr(position, level, None) == name
+
+    async def get_risk(self, request: Request) -> Response:
+        """`GET /api/risk/{node}`."""
+        risk = self.state.risk(request.path_params["node"])
+        if risk is None:
+            raise HTTPException(404, f"node {request.path_params['node']!r} is not known")
+        return _json(risk)
+
+    async def live(self, request: Request) -> Response:
+        """`GET /health/live`."""
+        return _json({"status": "live"})
+
+    async def is_ready(self, request: Request) -> Response:
+        """`GET /health/ready`."""
+        return JSONResponse({"status": "ready" if self.ready else "loading"}, 200 if self.ready else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        """`GET /metrics`."""
+        return Response(generate_latest(self.counters.registry), media_type="text/plain; version=0.0.4")
+
+    async def page(self, request: Request) -> Response:
+        """`GET /`."""
+        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+    def app(self) -> Starlette:
+        """Return the ASGI app."""
+        @contextlib.asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            await self.start()
+            yield
+            await self.stop()
+        routes = [
+            Route("/", self.page), Route("/api/stream", self.stream), Route("/api/snapshot", self.get_snapshot),
+            Route("/api/positions", self.get_positions), Route("/api/risk/{node:path}", self.get_risk),
+            Route("/health/live", self.live), Route("/health/ready", self.is_ready),
+            Route("/metrics", self.metrics),
+            Mount("/vendor", StaticFiles(packages=[("youplot", "vendor")])),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ]
+        return Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(SecurityHeaders)],
+                         exception_handlers={HTTPException: _error})
+
+
+def resume_point(last_id: str | None, epoch: str, seq: int) -> int | None:
+    """Return the sequence number to go on from, or None where a snapshot is needed."""
+    if last_id is None:
+        return None
+    had, _, number = last_id.rpartition("-")
+    return int(number) if had == epoch and number.isdigit() and int(number) <= seq else None
+
+
+def _scope(request: Request) -> str:
+    scope = request.query_params.get("scope", "firm")
+    if not _SCOPE.match(scope):
+        raise HTTPException(400, f"scope: expected firm or level:name, was {scope!r}")
+    return scope
+
+
+def _json(body: Any) -> Response:
+    return Response(encode(body), media_type="application/json")
+
+
+async def _error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code)
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it does; ends streams before it waits for connections to close."""
+
+    gateway: Gateway
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening, then report."""
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            print(f"READY gateway http://{host}:{port}", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let the streams say goodbye first."""
+        self.gateway.stopping.set()
+        async with self.gateway._turned:
+            self.gateway._turned.notify_all()
+        await super().shutdown(sockets)
+
+
+def run_gateway(settings: Settings) -> None:
+    """Serve until told to stop."""
+    family = socket.AF_INET6 if ":" in settings.gateway_host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # a small buffer, so that a client that stopped reading is seen in seconds, not when megabytes are full
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    sock.bind((settings.gateway_host, settings.gateway_port))
+    gateway = Gateway(settings)
+    config = uvicorn.Config(gateway.app(), log_config=None, access_log=False, timeout_graceful_shutdown=3,
+                            server_header=False)
+    server = _Server(config)
+    server.gateway = gateway
+    server.run(sockets=[sock])

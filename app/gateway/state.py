@@ -1,0 +1,250 @@
+"""What the gateway knows, by sequence number: ladder rows and nodes, facts, feeds.
+
+State is conflated: every row keeps the sequence number of its last change, and a client's frame is what changed since
+the number it has. Facts are never dropped: they are kept in a ring and sent to each client in order.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from models import rollup as ru
+from models.columns import grown
+from models.reference import FIRM
+from models.valued_book import ValuedBook
+from schemas.records import Position, Risk
+
+LADDER_ROWS_MAX = 5_000
+FACTS_KEPT = 10_000
+LADDER_COLUMNS = ("id", "inst", "book", "desk", "qty", "avg", "mid", "mv", "upnl", "rpnl", "fees", "ccy", "q", "px_t",
+                  "trade_t")
+NODE_COLUMNS = ("id", "level", "ccy", "realised", "unrealised", "day", "fees", "total", "gross", "net", "long", "short",
+                "positions", "unpriced", "stale", "q", "qty", "snapshot_id", "t")
+GOOD, STALE, PARTIAL, BAD = 0, 1, 2, 3
+encode_json = msgspec.json.encode
+
+
+@dataclass
+class Fact:
+    """An event that is never conflated."""
+
+    seq: int
+    event: str
+    data: dict[str, Any]
+
+
+@dataclass
+class Groups:
+    """Ladder lines: the accounts of one book in one instrument, added up."""
+
+    index: dict[tuple[str, str], int] = field(default_factory=dict)
+    instrument: list[str] = field(default_factory=list)
+    book: list[str] = field(default_factory=list)
+    desk: list[str] = field(default_factory=list)
+    currency: list[str] = field(default_factory=list)
+    nodes: list[frozenset[str]] = field(default_factory=list)
+
+
+class GatewayState:
+    """Everything a client can ask for."""
+
+    def __init__(self, base_currency: str, levels: tuple[str, ...]) -> None:
+        self.epoch = uuid.uuid4().hex[:8]
+        self.seq = 1
+        self.levels = levels
+        self.book = ValuedBook(base_currency, levels)
+        self.groups = Groups()
+        self._group_of_row = np.full(1024, -1, np.int64)
+        self._last: np.ndarray | None = None
+        self.group_seq = np.zeros(0, np.int64)
+        self.group_values = np.zeros((0, 8))
+        self.trade_t = np.zeros(1024, np.int64)
+        self.mark_t = np.zeros(1024, np.int64)
+        self.nodes: dict[str, tuple[int, list[Any]]] = {}
+        self._node_risks: dict[str, Risk] = {}
+        self._parts: dict[str, dict[str, Risk]] = {}
+        self._changed_nodes: set[str] = set()
+        self.facts: deque[Fact] = deque(maxlen=FACTS_KEPT)
+        self._scopes: dict[str, tuple[int, np.ndarray]] = {}
+        self.last_trade_ms = 0
+        self.last_mark_ns = 0
+
+    # ---- what comes in --------------------------------------------------------------------------------------------
+    def add_position(self, position: Position, shard: int) -> None:
+        """Take a position row in."""
+        row = self.book.add_position(position, shard)
+        if row < 0:
+            return
+        if row >= len(self._group_of_row):
+            self._group_of_row = grown(self._group_of_row, 2 * row, -1)
+            self.trade_t = grown(self.trade_t, 2 * row)
+        self._group_of_row[row] = self._group(position)
+        self.trade_t[row] = position.ts_source
+        self.last_trade_ms = max(self.last_trade_ms, position.ts_source)
+
+    def _group(self, position: Position) -> int:
+        groups, key = self.groups, (position.book, position.instrument)
+        index = groups.index.get(key)
+        if index is None:
+            index = groups.index[key] = len(groups.instrument)
+            groups.instrument.append(position.instrument)
+            groups.book.append(position.book)
+            groups.desk.append(position.desk)
+            groups.currency.append(position.currency)
+            names = {FIRM}
+            for level in self.levels[:-1]:
+                value = getattr(position, level, None)
+                if value:
+                    names.add(f"{level}:{value}")
+            groups.nodes.append(frozenset(names))
+        return index
+
+    def add_risk(self, key: str, risk: Risk) -> None:
+        """Take a node in; parts of a node that spans several workers are added up here."""
+        held = self._parts.setdefault(risk.node, {}) if risk.shard else None
+        if held is not None:
+            held[key] = risk
+            risk = merge(list(held.values()))
+        elif risk.node in self._parts:
+            del self._parts[risk.node]  # one worker owns everything again
+        old = self._node_risks.get(risk.node)
+        if old is not None and old.ts > risk.ts and not risk.shard:
+            return
+        self._node_risks[risk.node] = risk
+        self._changed_nodes.add(risk.node)
+
+    def add_fact(self, event: str, data: dict[str, Any]) -> None:
+        """Keep a fact for every client."""
+        self.seq += 1
+        self.facts.append(Fact(self.seq, event, data | {"seq": self.seq}))
+
+    # ---- one turn -------------------------------------------------------------------------------------------------
+    def turn(self) -> int:
+        """Value what changed, give changed rows the next sequence number; return how many there are."""
+        self.book.revalue()
+        seq = self.seq + 1
+        changed = self._turn_ladder(seq)
+        for name in self._changed_nodes:
+            self.nodes[name] = (seq, node_row(self._node_risks[name]))
+        changed += len(self._changed_nodes)
+        self._changed_nodes.clear()
+        if changed:
+            self.seq = seq
+        return changed
+
+    def _turn_ladder(self, seq: int) -> int:
+        rollup, count, n = self.book.rollup, self.book.rollup.count, len(self.groups.instrument)
+        if not n:
+            return 0
+        group = self._group_of_row[:count]
+        live = (rollup.rows["live"][:count] != 0) & (group >= 0)
+        g, rows = group[live], rollup.rows[:count][live]
+        own, contribution = rollup.own[:count][live], rollup.contribution[:count][live]
+        bad = np.isnan(own[:, 1]) | np.isnan(own[:, 2])
+        columns = [
+            np.bincount(g, rows["quantity"], n), np.bincount(g, np.where(bad, 0, own[:, 1]), n),
+            np.bincount(g, np.where(bad, 0, own[:, 2]), n), np.bincount(g, np.nan_to_num(rows["realised_pnl"]), n),
+            np.bincount(g, bad, n), np.bincount(g, contribution[:, ru.STALE], n),
+            np.bincount(g, contribution[:, ru.FEES], n)]
+        latest = np.zeros(n)
+        np.maximum.at(latest, g, self.trade_t[:count][live])
+        values = np.stack([*columns, latest], axis=1)
+        if len(self.group_seq) < n:
+            self.group_seq = grown(self.group_seq, n)
+            self.group_values = np.concatenate([self.group_values, np.full((n - len(self.group_values), 8), np.nan)])
+        moved = (values != self.group_values).any(axis=1)
+        self.group_seq[moved] = seq
+        self.group_values = values
+        return int(moved.sum())
+
+    # ---- what goes out --------------------------------------------------------------------------------------------
+    def _in_scope(self, scope: str) -> np.ndarray:
+        n = len(self.groups.instrument)
+        cached = self._scopes.get(scope)
+        if cached is None or cached[0] != n:
+            mask = np.fromiter((scope in nodes for nodes in self.groups.nodes), bool, n)
+            cached = self._scopes[scope] = (n, np.flatnonzero(mask))
+        return cached[1]
+
+    def ladder(self, scope: str, since: int) -> tuple[list[list[Any]], int]:
+        """Return (rows of a scope changed since a sequence number, how many rows the scope has)."""
+        groups = self._in_scope(scope)
+        groups = groups[groups < len(self.group_seq)]
+        total = len(groups)
+        if total > LADDER_ROWS_MAX:
+            size = np.abs(self.group_values[groups, 1])
+            groups = groups[np.argsort(-size)[:LADDER_ROWS_MAX]]
+        groups = groups[self.group_seq[groups] > since]
+        return [self._ladder_row(k) for k in groups.tolist()], total
+
+    def _ladder_row(self, k: int) -> list[Any]:
+        qty, mv, upnl, rpnl, bad, stale, fees, trade_t = self.group_values[k].tolist()
+        name = self.groups.instrument[k]
+        index = self.book.market.instruments[name]
+        mid = float(self.book.market.mid[index])
+        known = bad == 0
+        instrument = self.book.reference.instrument_records.get(name)
+        average = None
+        if known and qty and mid == mid and instrument is not None:
+            multiplier = float(instrument.multiplier * (instrument.quanto_rate or 1))
+            if instrument.inverse:
+                inverse = upnl / (qty * multiplier) + 1 / mid
+                average = 1 / inverse if inverse else None
+            else:
+                average = mid - upnl / (qty * multiplier)
+        quality = (BAD if not known else STALE if stale else GOOD)
+        return [f"{self.groups.desk[k]}|{self.groups.book[k]}|{name}", name, self.groups.book[k], self.groups.desk[k],
+                qty, average, mid if mid == mid else None, mv if known else None, upnl if known else None, rpnl, fees,
+                self.groups.currency[k], quality, int(self.book.snapshot_id // 1_000_000), int(trade_t)]
+
+    def node_rows(self, since: int, scope: str | None = None) -> list[list[Any]]:
+        """Return the nodes changed since a sequence number (accounts only where one is the scope)."""
+        return [row for name, (seq, row) in self.nodes.items()
+                if seq > since and (not name.startswith("account:") or name == scope)]
+
+    def risk(self, node: str) -> Risk | None:
+        """Return a node's latest record."""
+        return self._node_risks.get(node)
+
+    def children(self, node: str) -> list[str]:
+        """Return the nodes one level below a node."""
+        chain = list(self.levels)
+        level = FIRM if node == FIRM else node.partition(":")[0]
+        if level not in chain or chain.index(level) == 0:
+            return []
+        below = chain[chain.index(level) - 1]
+        return sorted({n for nodes in self.groups.nodes if node in nodes for n in nodes if n.startswith(f"{below}:")})
+
+
+def merge(parts: list[Risk]) -> Risk:
+    """Add the parts of a node that spans several workers; a figure one of them lacks is unknown."""
+    first = max(parts, key=lambda r: r.ts)
+
+    def total(get: Any) -> Any:
+        values = [get(p) for p in parts]
+        return None if any(v is None for v in values) else sum(values)
+
+    pnl = msgspec.structs.replace(first.pnl, **{
+        f: total(lambda r, f=f: getattr(r.pnl, f)) for f in first.pnl.__struct_fields__})
+    exposure = msgspec.structs.replace(first.exposure, **{
+        f: total(lambda r, f=f: getattr(r.exposure, f)) for f in first.exposure.__struct_fields__})
+    quality = msgspec.structs.replace(first.quality, unpriced=sum(p.quality.unpriced for p in parts),
+                                      stale=sum(p.quality.stale for p in parts),
+                                      excluded=[x for p in parts for x in p.quality.excluded][:10])
+    return msgspec.structs.replace(first, pnl=pnl, exposure=exposure, quality=quality,
+                                   snapshot_id=min(p.snapshot_id for p in parts))
+
+
+def node_row(risk: Risk) -> list[Any]:
+    """Return a node as a row of the stream."""
+    quality = PARTIAL if risk.quality.unpriced else STALE if risk.quality.stale else GOOD
+    return [risk.node, risk.node.partition(":")[0], risk.base_currency, risk.pnl.realised, risk.pnl.unrealised,
+            risk.pnl.day, risk.pnl.fees, risk.pnl.total, risk.exposure.gross, risk.exposure.net, risk.exposure.long,
+            risk.exposure.short, risk.exposure.positions, risk.quality.unpriced, risk.quality.stale, quality,
+            risk.quantity, risk.snapshot_id, risk.ts // 1_000_000]

@@ -1,0 +1,168 @@
+"""`deskrisk up` and `deskrisk demo`: all roles on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+import time
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from app.brokers import EmbeddedBroker
+from app.measure import StreamMeter, follow
+from app.settings import ROLES, Settings
+from app.supervisor import Supervisor, on_signals
+from tables.kafka import create_topics
+
+READY_TIMEOUT_S = 90.0
+
+
+class Installation:
+    """Broker, workers, gateway and sink as processes of this machine."""
+
+    def __init__(self, settings: Settings, embedded: bool, say: Any) -> None:
+        self._embedded = embedded
+        self._say = say
+        self._broker: EmbeddedBroker | None = None
+        self.settings = settings
+        self.supervisor = Supervisor(say)
+        self.addresses: dict[str, Any] = {}
+
+    async def start(self) -> None:
+        """Start everything and wait until every role is ready."""
+        loop = asyncio.get_running_loop()
+        if self._embedded:
+            self._broker = EmbeddedBroker(self._say)
+            brokers = await loop.run_in_executor(None, self._broker.start)
+            self.settings = self.settings.model_copy(update={"brokers": brokers})
+            self._say(f"embedded broker on {brokers}")
+        s = self.settings
+        await create_topics(s.client(), s.prefix, s.partitions, s.horizon_ms, s.replication)
+        environment = {"DESKRISK_BROKERS": str(s.brokers), "DESKRISK_DATA_DIR": str(s.data_dir),
+                       "DESKRISK_PREFIX": s.prefix, "DESKRISK_PARTITIONS": str(s.partitions),
+                       "DESKRISK_GATEWAY_PORT": str(s.gateway_port)}
+        for role in ROLES:
+            self.supervisor.add(role, "worker", "--roles", role,
+                                **environment | {"DESKRISK_INSTANCE": s.instance or f"local-{role}"})
+        gateway = self.supervisor.add("gateway", "gateway", **environment)
+        self.supervisor.add("sink", "sink", **environment)
+        self._say("starting positions, marks, risk, gateway and sink ...")
+        await self.supervisor.wait_ready(READY_TIMEOUT_S)
+        url = gateway.ready_text.removeprefix("gateway ")
+        self.environment = environment
+        self.addresses = {"brokers": s.brokers, "gateway": url, "clickhouse":
+                          "external" if s.clickhouse_url else f"chdb:{s.data_dir / 'clickhouse'}",
+                          "prefix": s.prefix, "data_dir": str(s.data_dir)}
+
+    async def stop(self) -> None:
+        """Stop everything, the broker last."""
+        await self.supervisor.stop()
+        if self._broker is not None:
+            self._broker.stop()
+
+
+async def run_up(settings: Settings, embedded: bool, ready_file: Path | None, say: Any) -> int:
+    """Run all roles until a signal; return the exit code."""
+    stop = asyncio.Event()
+    on_signals(stop)
+    installation = Installation(settings, embedded, say)
+    try:
+        start = asyncio.create_task(installation.start())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({start, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            start.cancel()
+            await asyncio.gather(start, return_exceptions=True)
+            return 0
+        await start
+        if ready_file is not None:
+            scratch = ready_file.with_suffix(".part")
+            scratch.write_text(json.dumps(installation.addresses) + "\n")
+            scratch.replace(ready_file)  # whoever waits for the file never sees half of it
+        say(f"ready: {installation.addresses['gateway']}")
+        await stopped
+        return 0
+    finally:
+        say("stopping ...")
+        await installation.stop()
+
+
+async def _figures(url: str) -> dict[str, Any]:
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{url}/api/snapshot", params={"scope": "firm"}) as reply:
+            tables = (await reply.json())["tables"]
+        async with session.get(f"{url}/api/positions") as reply:
+            positions = await reply.json()
+    rows = {t["table"]: t for t in tables}
+    firm = next((dict(zip(rows["node"]["cols"], r, strict=True)) for r in rows["node"]["rows"] if r[0] == "firm"), {})
+    return {"positions": sum(1 for p in positions if float(p["quantity"])), "ladder_rows": rows["position"]["total"],
+            "unpriced": firm.get("unpriced"), "firm_gross": firm.get("gross")}
+
+
+async def run_demo(settings: Settings, seconds: float | None, as_json: bool, browser: bool, seed: int,
+                   tick_rate: float, trade_rate: float, opening: int, feed: bool, say: Any) -> int:
+    """Run everything with a simulated market; return the exit code."""
+    stop = asyncio.Event()
+    on_signals(stop)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="deskrisk-demo-") as scratch:
+        demo = settings.model_copy(update={"data_dir": Path(scratch)})
+        installation = Installation(demo, not settings.brokers, say)
+        meter = StreamMeter()
+        follower: asyncio.Task[None] | None = None
+        summary: dict[str, Any] = {}
+        try:
+            start = asyncio.create_task(installation.start())
+            stopped = asyncio.create_task(stop.wait())
+            await asyncio.wait({start, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not start.done():
+                start.cancel()
+                await asyncio.gather(start, return_exceptions=True)
+                return 0
+            await start
+            url = installation.addresses["gateway"]
+            say(f"up after {time.monotonic() - started:.1f} s")
+            feeder = None
+            if feed:
+                feeder = installation.supervisor.add(
+                    "feed", "feed", "--seed", str(seed), "--tick-rate", str(tick_rate), "--trade-rate",
+                    str(trade_rate), "--opening", str(opening), **installation.environment)
+                await asyncio.wait_for(feeder.ready.wait(), READY_TIMEOUT_S)
+            say(f"numbers move after {time.monotonic() - started:.1f} s")
+            say(f"\n  the page: {url}\n  brokers:  {installation.addresses['brokers']}\n  Ctrl-C ends it\n")
+            if browser:
+                with contextlib.suppress(webbrowser.Error):
+                    webbrowser.open(url)
+            await asyncio.sleep(2.0)  # what was there before is no measurement
+            meter._from_ms = time.time() * 1000
+            follower = asyncio.create_task(follow(url, meter))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), seconds)
+            follower.cancel()
+            summary = await _figures(url) | {"up_s": round(time.monotonic() - started, 1)}
+            summary["errors"] = sum(c.restarts for c in installation.supervisor.children)
+            if feeder is not None and feeder.process is not None:
+                feeder.process.terminate()
+                installation.supervisor.stopping.set()
+                await feeder.process.wait()
+                await asyncio.sleep(0.05)
+                summary |= json.loads(feeder.last_line or "{}")
+        finally:
+            if follower is not None:
+                follower.cancel()
+            await installation.stop()
+    q = meter.quantiles()
+    summary |= {"trade_to_stream_ms_p50": q["p50"], "trade_to_stream_ms_p99": q["p99"],
+                "trade_to_stream_ms_p999": q["p999"], "stream_rows": meter.rows,
+                "as_of_steps_back": meter.as_of_steps_back, "broker": "external" if settings.brokers else "kfake"}
+    if as_json:
+        print(json.dumps(summary), flush=True)
+    else:
+        for key, value in summary.items():
+            say(f"  {key}: {value}")
+    return 1 if summary.get("errors") else 0

@@ -1,0 +1,73 @@
+"""A client of the stream, as a browser is one: what arrived, and how long after the trade."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+
+@dataclass
+class StreamMeter:
+    """Counts what a stream delivers; latencies are from the trade's producer time stamp to the row's arrival."""
+
+    rows: int = 0
+    frames: int = 0
+    latencies_ms: list[float] = field(default_factory=list)
+    as_of_steps_back: int = 0
+    _trade_t: dict[str, int] = field(default_factory=dict)
+    _from_ms: float = field(default_factory=lambda: time.time() * 1000)
+
+    def take(self, event: str, data: dict[str, Any]) -> None:
+        """Take one event in."""
+        if event not in ("snapshot", "delta") or data["table"] != "position":
+            return
+        now = time.time() * 1000
+        self.frames += 1
+        cols = data["cols"]
+        key, stamp = cols.index("id"), cols.index("trade_t")
+        for row in data["rows"]:
+            self.rows += 1
+            old = self._trade_t.get(row[key], 0)
+            if row[stamp] > old:
+                self._trade_t[row[key]] = row[stamp]
+                if event == "delta" and row[stamp] >= self._from_ms:
+                    self.latencies_ms.append(now - row[stamp])
+            elif row[stamp] < old:
+                self.as_of_steps_back += 1
+
+    def quantiles(self) -> dict[str, float | None]:
+        """Return p50, p99 and p99.9 of the latencies, ms; None where nothing was measured."""
+        if not self.latencies_ms:
+            return {"p50": None, "p99": None, "p999": None}
+        p50, p99, p999 = np.percentile(self.latencies_ms, [50, 99, 99.9])
+        return {"p50": round(float(p50), 1), "p99": round(float(p99), 1), "p999": round(float(p999), 1)}
+
+
+async def follow(url: str, meter: StreamMeter, scope: str = "firm", rate: int = 20) -> None:
+    """Read a gateway's stream into a meter until cancelled; reconnects as EventSource does."""
+    headers: dict[str, str] = {}
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=10)
+    while True:
+        try:
+            async with aiohttp.ClientSession(timeout=timeout, read_bufsize=1 << 22) as session, \
+                    session.get(f"{url}/api/stream", params={"scope": scope, "rate": str(rate)},
+                                headers=headers) as reply:
+                event, data = "", b""
+                async for line in reply.content:
+                    if line.startswith(b"event: "):
+                        event = line[7:].strip().decode()
+                    elif line.startswith(b"data: "):
+                        data = line[6:]
+                    elif line.startswith(b"id: "):
+                        headers["Last-Event-ID"] = line[4:].strip().decode()
+                    elif line == b"\n" and data:
+                        meter.take(event, json.loads(data))
+                        event, data = "", b""
+        except (aiohttp.ClientError, TimeoutError):
+            await asyncio.sleep(1.0)

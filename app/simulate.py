@@ -1,0 +1,185 @@
+"""A simulated market and trading floor, seeded: the demo's upstream systems.
+
+Instruments of every asset class, five funds with strategies, desks, books and dealers, quotes in bursts and trades at
+them. The same seed gives the same universe and the same sequence of events; the clock is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+
+from schemas.records import Account, Instrument
+
+FX = {"EURUSD": 1.0842, "GBPUSD": 1.2710, "AUDUSD": 0.6521, "NZDUSD": 0.5987, "USDCAD": 1.3652, "USDCHF": 0.8841,
+      "USDJPY": 151.32, "EURGBP": 0.8530, "EURJPY": 164.06, "EURCHF": 0.9585, "GBPJPY": 192.33, "AUDJPY": 98.67,
+      "EURSEK": 11.42, "EURNOK": 11.71, "USDSEK": 10.53, "USDNOK": 10.80, "USDMXN": 17.12, "USDZAR": 18.71,
+      "USDSGD": 1.3441, "USDHKD": 7.8201, "EURPLN": 4.331, "EURHUF": 391.2, "USDTRY": 32.11, "EURAUD": 1.6626}
+SECTORS = ("tech", "financials", "health", "energy", "industrials", "consumer", "utilities", "materials")
+COUNTRIES = (("US", "USD"), ("US", "USD"), ("US", "USD"), ("DE", "EUR"), ("FR", "EUR"), ("GB", "GBP"), ("JP", "JPY"))
+FUTURES = {"ES": (5210.0, 50, 0.25, "USD"), "NQ": (18210.0, 20, 0.25, "USD"), "FDAX": (18400.0, 25, 1.0, "EUR"),
+           "FESX": (5030.0, 10, 1.0, "EUR"), "CL": (79.4, 1000, 0.01, "USD"), "GC": (2180.0, 100, 0.1, "USD"),
+           "ZN": (110.5, 1000, 0.015625, "USD"), "FGBL": (132.6, 1000, 0.01, "EUR"), "6E": (1.0861, 125000, 5e-05, "USD"),
+           "NK": (39800.0, 1000, 10.0, "JPY")}
+PERPETUALS = {"BTC-PERP": (67210.0, False, 1.0), "ETH-PERP": (3520.0, False, 1.0), "SOL-PERP": (182.0, False, 1.0),
+              "ADA-PERP": (0.652, False, 1.0), "XRP-PERP": (0.611, False, 1.0), "BTCUSD-INV": (67215.0, True, 100.0),
+              "ETHUSD-INV": (3521.0, True, 10.0)}
+FUNDS = ("ALPHA", "BETA", "GAMMA", "DELTA", "OMEGA")
+STRATEGIES = ("MACRO", "RV")
+DESKS_PER_STRATEGY, BOOKS_PER_DESK, ACCOUNTS_PER_BOOK = 2, 2, 2
+INSTRUMENTS_PER_ACCOUNT = 60
+#: annual volatility by asset class, for the random walk
+VOLATILITY = {"fx": 0.08, "equity": 0.28, "future": 0.18, "option": 0.9, "bond": 0.05, "perpetual": 0.7}
+YEAR_S = 31_536_000.0
+
+
+@dataclass(frozen=True)
+class Listing:
+    """An instrument and where it trades at the start."""
+
+    instrument: Instrument
+    price: float
+    spread: float
+    tick: float
+    lot: float
+
+
+def _decimal(value: float) -> Decimal:
+    return Decimal(f"{value:.10f}").normalize()
+
+
+def _listing(name: str, asset_class: str, currency: str, price: float, tick: float, lot: float,
+             **more: object) -> Listing:
+    instrument = Instrument(
+        instrument=name, asset_class=asset_class, currency=currency,  # type: ignore[arg-type]
+        price_increment=_decimal(tick), quantity_increment=Decimal(1),
+        prior_close=_decimal(round(price / tick) * tick), **more)  # type: ignore[arg-type]
+    return Listing(instrument, price, max(tick, 2 * tick), tick, lot)
+
+
+def universe(seed: int) -> list[Listing]:
+    """Return the instruments of a seed: FX, equities, futures, options, bonds, perpetuals."""
+    rng = np.random.default_rng(seed)
+    out = [_listing(n, "fx", n[3:], p, 0.001 if p > 50 else 0.00001, 250_000.0) for n, p in FX.items()]
+    equities = []
+    for i in range(110):
+        country, currency = COUNTRIES[int(rng.integers(len(COUNTRIES)))]
+        price = float(np.round(np.exp(rng.normal(4.2, 0.8)) * (100 if currency == "JPY" else 1), 2))
+        equities.append(_listing(f"EQ{i:03d}.{country}", "equity", currency, price, 0.01, 500.0, country=country,
+                                 sector=SECTORS[int(rng.integers(len(SECTORS)))], issuer=f"Issuer {i:03d}"))
+    out += equities
+    out += [_listing(n, "future", ccy, p, tick, 5.0, multiplier=_decimal(mult), expiry="2027-03-19")
+            for n, (p, mult, tick, ccy) in FUTURES.items()]
+    for i in range(40):
+        under = equities[i % 10]
+        strike = round(under.price * float(rng.uniform(0.9, 1.1)), 0) or 1.0
+        right = "call" if i % 2 else "put"
+        out.append(_listing(f"{under.instrument.instrument}-{right[0].upper()}{strike:.0f}-{i:02d}", "option",
+                            under.instrument.currency, max(under.price * 0.04, 0.1), 0.01, 20.0,
+                            multiplier=Decimal(100), underlying=under.instrument.instrument, right=right,
+                            strike=_decimal(strike), expiry="2027-03-19", style="american"))
+    for i in range(20):
+        out.append(_listing(f"BOND{i:02d}", "bond", "USD" if i % 2 else "EUR", float(rng.uniform(92, 108)), 0.01,
+                            100_000.0, multiplier=Decimal("0.01"), coupon=_decimal(float(rng.uniform(1, 6))),
+                            maturity=f"{2028 + i % 20}-06-15", frequency=2, issuer=f"Treasury {i % 4}"))
+    for name, (price, inverse, contract) in PERPETUALS.items():
+        out.append(_listing(name, "perpetual", "USD", price, price * 1e-5, 50.0, inverse=inverse,
+                            multiplier=_decimal(contract), settlement="BTC" if "BTCUSD" in name else
+                            "ETH" if "ETHUSD" in name else None))
+    for coin, price in (("BTCUSD", 67205.0), ("ETHUSD", 3519.5)):
+        out.append(_listing(coin, "fx", "USD", price, 0.01, 1.0))
+    return out
+
+
+def accounts() -> list[Account]:
+    """Return every account of the trading floor."""
+    out = []
+    for f, fund in enumerate(FUNDS):
+        base = ("USD", "EUR", "USD", "GBP", "USD")[f]
+        for strategy in STRATEGIES:
+            for d in range(DESKS_PER_STRATEGY):
+                desk = f"{fund}-{strategy}-D{d + 1}"
+                for b in range(BOOKS_PER_DESK):
+                    for a in range(ACCOUNTS_PER_BOOK):
+                        out.append(Account(
+                            account=f"{desk}-B{b + 1}-{a + 1:03d}", book=f"{desk}-B{b + 1}", desk=desk,
+                            strategy=f"{fund}-{strategy}", fund=fund, base_currency=base,
+                            dealer=f"dealer-{(f * 4 + d * 2 + b) % 12 + 1}", pm=f"pm-{f + 1}{strategy[0]}",
+                            nav=Decimal(100_000_000)))
+    return out
+
+
+class Market:
+    """Prices as a random walk, quoted in bursts; trades at the quotes."""
+
+    def __init__(self, seed: int) -> None:
+        self.listings = universe(seed)
+        self.accounts = accounts()
+        self._rng = np.random.default_rng(seed + 1)
+        self.price = np.array([x.price for x in self.listings])
+        self._tick = np.array([x.tick for x in self.listings])
+        self._spread = np.array([x.spread for x in self.listings])
+        self._volatility = np.array([VOLATILITY[x.instrument.asset_class] for x in self.listings])
+        self._heat = np.ones(len(self.listings))
+        self._menu = [self._rng.choice(len(self.listings), INSTRUMENTS_PER_ACCOUNT, replace=False)
+                      for _ in self.accounts]
+        self._trade_count = 0
+
+    def quotes(self, dt_s: float, rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Move prices by ``dt_s`` seconds; return (instrument, bid, ask) of about ``rate * dt_s`` quotes, in order.
+
+        Heat moves from instrument to instrument: a hot one gets several hundred quotes a second.
+        """
+        n = len(self.listings)
+        self._heat *= 0.98
+        if self._rng.random() < 4 * dt_s:
+            self._heat[self._rng.integers(n)] += 60.0
+        weight = self._heat + 0.4
+        which = self._rng.choice(n, max(1, int(self._rng.poisson(rate * dt_s))), p=weight / weight.sum())
+        which[: min(n, 2)] = self._rng.integers(0, n, min(n, 2, len(which)))
+        step = self._rng.normal(0, 1, len(which)) * self._volatility[which] * np.sqrt(dt_s / YEAR_S) * 3
+        np.multiply.at(self.price, which, np.exp(step))
+        mid = self.price[which] * (1 + step / 2)
+        tick, half = self._tick[which], self._spread[which] / 2
+        bid = np.maximum(np.floor((mid - half) / tick), 1) * tick
+        return which, bid, bid + np.maximum(np.round(2 * half / tick), 1) * tick
+
+    def all_quotes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return one quote of every instrument, at the present prices."""
+        which = np.arange(len(self.listings))
+        bid = np.maximum(np.floor(self.price / self._tick), 1) * self._tick
+        return which, bid, bid + self._tick * 2
+
+    def trade(self, ts_ns: int, account: int | None = None, instrument: int | None = None) -> dict[str, object]:
+        """Return one trade at the market; sizes are lots, sides lean so that positions grow and shrink."""
+        rng = self._rng
+        a = int(rng.integers(len(self.accounts))) if account is None else account
+        k = int(self._menu[a][int(rng.integers(INSTRUMENTS_PER_ACCOUNT))]) if instrument is None else instrument
+        listing = self.listings[k]
+        buy = bool(rng.random() < 0.5 + 0.15 * np.sin(a + k))
+        price = round(self.price[k] / listing.tick + (1 if buy else -1)) * listing.tick
+        self._trade_count += 1
+        quantity = max(1.0, float(rng.integers(1, 9)) * listing.lot)
+        out: dict[str, object] = {
+            "trade_id": f"S-{self._trade_count:09d}", "account": self.accounts[a].account,
+            "instrument": listing.instrument.instrument, "side": "buy" if buy else "sell",
+            "quantity": f"{quantity:.0f}", "price": f"{price:.{_decimals(listing.tick)}f}", "ts_event": ts_ns,
+            "trader": f"trader-{a % 23 + 1}", "counterparty": f"BANK{k % 7 + 1}", "venue": f"V{k % 5 + 1}"}
+        if rng.random() < 0.2:
+            out["fees"] = [{"amount": f"{quantity * 0.0001:.4f}", "currency": listing.instrument.currency}]
+        return out
+
+    def opening_trades(self, ts_ns: int, count: int) -> Iterator[dict[str, object]]:
+        """Yield trades that build the floor's positions, spread over accounts and instruments."""
+        for i in range(count):
+            a = i % len(self.accounts)
+            menu = self._menu[a]
+            yield self.trade(ts_ns + i * 1000, a, int(menu[(i // len(self.accounts)) % len(menu)]))
+
+
+def _decimals(tick: float) -> int:
+    text = f"{tick:.10f}".rstrip("0")
+    return len(text.partition(".")[2])

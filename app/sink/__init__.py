@@ -1,0 +1,1 @@
+"""Sinks: topics into ClickHouse, each record once, never in the engine's way."""

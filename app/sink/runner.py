@@ -1,0 +1,117 @@
+"""The sink process: follows topics, writes each slice as one block, goes on after what ClickHouse already has.
+
+A block is inserted whole or not at all, and a partition's blocks are inserted in order; so the largest offset in the
+table says where to go on, also when a reply was lost. `ReplacingMergeTree` makes a doubled block harmless as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import msgspec
+from aiokafka.structs import TopicPartition
+
+from app.metrics import PrometheusCounters
+from app.settings import Settings
+from app.sink.clickhouse import ClickHouse, StoreUnavailable, connect
+from app.sink.tables import DDL, Row, SinkTable, sink_tables
+from tables.records import RecordBatch
+from tables.tail import Tail
+
+log = logging.getLogger(__name__)
+PERIOD_S = 1.0
+BATCH_ROWS_MAX = 50_000
+RETRY_S_MIN, RETRY_S_MAX = 0.5, 15.0
+
+
+class Sink:
+    """One table's follower."""
+
+    def __init__(self, settings: Settings, table: SinkTable, store: ClickHouse, counters: PrometheusCounters) -> None:
+        self.table, self._store, self._counters = table, store, counters
+        self._topic = settings.topics()[table.topic]
+        self._tail = Tail(settings.client(), [self._topic], self._on_batch)
+        self._pending: dict[int, list[Row]] = {}
+        self._count = 0
+
+    def _on_batch(self, batch: RecordBatch) -> None:
+        rows = self._pending.setdefault(batch.partition, [])
+        for offset, value in zip(batch.offsets.tolist(), batch.values, strict=True):
+            if value is None:
+                continue
+            try:
+                found = self.table.rows_of(batch.partition, offset, value)
+            except (msgspec.DecodeError, ValueError) as error:
+                self._counters.add("sink_refused", table=self.table.name)
+                log.error("%s %s@%s: not written: %s", self._topic, batch.partition, offset, error)
+                continue
+            rows += found
+            self._count += len(found)
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        loop = asyncio.get_running_loop()
+        done = await self._retry(lambda: self._store.query(
+            f"SELECT partition, max(offset) FROM {self.table.name} GROUP BY partition"))
+        await self._tail.start({TopicPartition(self._topic, int(p)): int(o) + 1 for p, o in done})
+        due = loop.time()
+        while True:
+            due = max(due + PERIOD_S, loop.time())
+            while loop.time() < due and self._count < BATCH_ROWS_MAX:
+                await self._tail.poll(max(0.0, due - loop.time()))
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what has been read; returns once ClickHouse has it, however long that takes."""
+        pending, self._pending, self._count = self._pending, {}, 0
+        for rows in pending.values():
+            if self.table.thin_key is not None:
+                rows = sorted({self.table.thin_key(row): row for row in rows}.values(), key=lambda row: row[1])
+            if rows:
+                started = time.monotonic()
+                await self._retry(lambda rows=rows: self._store.insert(self.table.name, self.table.columns, rows))
+                self._counters.add("sink_rows", len(rows), table=self.table.name)
+                self._counters.observe("sink_insert_seconds", time.monotonic() - started, table=self.table.name)
+
+    async def _retry(self, call: Any) -> Any:
+        wait = RETRY_S_MIN
+        while True:
+            try:
+                return await asyncio.get_running_loop().run_in_executor(None, call)
+            except StoreUnavailable as error:
+                self._counters.add("sink_retries", table=self.table.name)
+                log.warning("%s: ClickHouse is not there, trying again in %.1f s: %s", self.table.name, wait, error)
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, RETRY_S_MAX)
+
+    async def stop(self) -> None:
+        """Disconnect from Kafka."""
+        await self._tail.stop()
+
+
+async def run_sink(settings: Settings) -> None:
+    """Fill every table until cancelled."""
+    url = settings.clickhouse_url.get_secret_value() if settings.clickhouse_url else None
+    counters = PrometheusCounters()
+    first = connect(url, settings.data_dir / "clickhouse")
+    tables = sink_tables(settings.partitions)
+    # a server connection serves one call at a time: one each; the embedded store is one object that locks itself
+    stores = [connect(url, settings.data_dir) for _ in tables] if url else [first] * len(tables)
+    sinks = [Sink(settings, table, store, counters) for table, store in zip(tables, stores, strict=True)]
+    for statement in DDL:
+        await sinks[0]._retry(lambda statement=statement: first.execute(statement))
+    if settings.metrics_port is not None:
+        counters.serve(settings.metrics_port)
+    print(f"READY sink {first.name}", flush=True)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for sink in sinks:
+                group.create_task(sink.run())
+    finally:
+        for sink in sinks:
+            await sink.stop()
+        for store in {id(s): s for s in (first, *stores)}.values():
+            store.close()

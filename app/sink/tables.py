@@ -1,0 +1,128 @@
+"""The analysts' tables, and how records become their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from schemas.codec import decoder_of, split_array, trade_decoder
+from schemas.records import Position, Risk
+from schemas.units import parse_ts_ns
+from tables.kafka import owner_partition
+
+DATABASE = "deskrisk"
+_position, _risk = decoder_of(Position), decoder_of(Risk)
+Row = tuple[Any, ...]
+
+DDL = (
+    f"CREATE DATABASE IF NOT EXISTS {DATABASE}",
+    f"""CREATE TABLE IF NOT EXISTS {DATABASE}.trades (
+  partition UInt16, offset UInt64, idx UInt32, trade_id String, account LowCardinality(String),
+  instrument LowCardinality(String), side LowCardinality(String), quantity Decimal(38, 12), price Decimal(38, 12),
+  ts_event_ns Int64, ts_event DateTime64(6, 'UTC'), action LowCardinality(String), ref_trade_id String,
+  order_id String, trader LowCardinality(String), counterparty LowCardinality(String), venue LowCardinality(String)
+) ENGINE = ReplacingMergeTree ORDER BY (account, instrument, ts_event, partition, offset, idx)
+PARTITION BY toDate(ts_event)""",
+    f"""CREATE TABLE IF NOT EXISTS {DATABASE}.positions (
+  partition UInt16, offset UInt64, account LowCardinality(String), instrument LowCardinality(String),
+  quantity Decimal(38, 12), average_price Nullable(Float64), realised_pnl Float64, fifo_realised_pnl Float64,
+  break_even_price Nullable(Float64), currency LowCardinality(String), fees Map(String, Float64), trades UInt64,
+  as_of_partition UInt16, as_of_offset Int64, revision UInt64, book LowCardinality(String),
+  desk LowCardinality(String), strategy LowCardinality(String), fund LowCardinality(String), last_ts_event_ns Int64
+) ENGINE = ReplacingMergeTree ORDER BY (account, instrument, partition, offset)""",
+    f"""CREATE TABLE IF NOT EXISTS {DATABASE}.risk (
+  partition UInt16, offset UInt64, node LowCardinality(String), ts DateTime64(3, 'UTC'), snapshot_id Int64,
+  base_currency LowCardinality(String), realised Nullable(Float64), unrealised Nullable(Float64),
+  day Nullable(Float64), price Nullable(Float64), fx Nullable(Float64), fees Nullable(Float64),
+  total Nullable(Float64), gross Nullable(Float64), net Nullable(Float64), long Nullable(Float64),
+  short Nullable(Float64), positions UInt32, unpriced UInt32, stale UInt32
+) ENGINE = ReplacingMergeTree ORDER BY (node, ts, partition, offset) PARTITION BY toDate(ts)
+TTL toDateTime(ts) + INTERVAL 30 DAY""",
+)
+
+
+@dataclass(frozen=True)
+class SinkTable:
+    """One topic's table: its columns, its rows of a record, and how rows are thinned out."""
+
+    topic: str
+    name: str
+    columns: tuple[str, ...]
+    rows_of: Callable[[int, int, bytes], list[Row]]
+    #: rows with an equal key within one batch and this period are one row, the newest; None: keep all
+    thin_key: Callable[[Row], Any] | None = None
+
+
+def _time(ns: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ns // 1000)
+
+
+def trade_rows(partitions: int) -> Callable[[int, int, bytes], list[Row]]:
+    """Return the reader of `trades`; records in a partition other than their account's are forwarded copies' origins.
+
+    They are written once, where their account lives.
+    """
+    def rows_of(partition: int, offset: int, value: bytes) -> list[Row]:
+        rows: list[Row] = []
+        try:
+            raws = split_array(value) if value.lstrip()[:1] == b"[" else [value]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return rows  # on the quarantine topic
+        for index, raw in enumerate(raws):
+            try:
+                t = trade_decoder.decode(raw)
+                ns = parse_ts_ns(t.ts_event)
+            except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+                continue  # on the quarantine topic
+            if owner_partition(t.account, partitions) != partition or not _fits(t.quantity) or not _fits(t.price):
+                continue
+            rows.append((partition, offset, index, t.trade_id, t.account, t.instrument, t.side.lower(), t.quantity,
+                         t.price, ns, _time(ns), t.action or "new", t.ref_trade_id or "", t.order_id or "",
+                         t.trader or "", t.counterparty or "", t.venue or ""))
+        return rows
+    return rows_of
+
+
+def _fits(value: Decimal) -> bool:
+    return value.is_finite() and abs(value) < Decimal(10) ** 25
+
+
+def position_rows(partition: int, offset: int, value: bytes) -> list[Row]:
+    """Return the row of a `positions` record."""
+    p = _position.decode(value)
+    return [(partition, offset, p.account, p.instrument, Decimal(p.quantity), p.average_price, p.realised_pnl,
+             p.fifo.realised_pnl, p.break_even_price, p.currency, p.fees, p.trades, p.as_of.partition,
+             p.as_of.offset, p.revision, p.book, p.desk, p.strategy, p.fund, p.last_ts_event)]
+
+
+def risk_rows(partition: int, offset: int, value: bytes) -> list[Row]:
+    """Return the row of a `risk` record."""
+    r = _risk.decode(value)
+    return [(partition, offset, r.node if not r.shard else f"{r.node}@{r.shard}", _time(r.ts), r.snapshot_id,
+             r.base_currency, r.pnl.realised, r.pnl.unrealised, r.pnl.day, r.pnl.price, r.pnl.fx, r.pnl.fees,
+             r.pnl.total, r.exposure.gross, r.exposure.net, r.exposure.long, r.exposure.short, r.exposure.positions,
+             r.quality.unpriced, r.quality.stale)]
+
+
+def sink_tables(partitions: int) -> tuple[SinkTable, ...]:
+    """Return every table the sink fills."""
+    return (
+        SinkTable("trades", f"{DATABASE}.trades", (
+            "partition", "offset", "idx", "trade_id", "account", "instrument", "side", "quantity", "price",
+            "ts_event_ns", "ts_event", "action", "ref_trade_id", "order_id", "trader", "counterparty", "venue"),
+            trade_rows(partitions)),
+        SinkTable("positions", f"{DATABASE}.positions", (
+            "partition", "offset", "account", "instrument", "quantity", "average_price", "realised_pnl",
+            "fifo_realised_pnl", "break_even_price", "currency", "fees", "trades", "as_of_partition", "as_of_offset",
+            "revision", "book", "desk", "strategy", "fund", "last_ts_event_ns"), position_rows,
+            thin_key=lambda row: (row[2], row[3])),
+        SinkTable("risk", f"{DATABASE}.risk", (
+            "partition", "offset", "node", "ts", "snapshot_id", "base_currency", "realised", "unrealised", "day",
+            "price", "fx", "fees", "total", "gross", "net", "long", "short", "positions", "unpriced", "stale"),
+            risk_rows, thin_key=lambda row: row[2]),
+    )
