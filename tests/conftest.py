@@ -1,0 +1,63 @@
+"""Fixtures shared by all tests: which broker decides, where the data are, seeds."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".cache" / "numba"))
+
+from app.brokers import Broker, EmbeddedBroker, KafkaBroker, java_and_maven  # noqa: E402
+
+settings.register_profile("deskrisk", deadline=None, max_examples=120, print_blob=True,
+                          suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+settings.load_profile("deskrisk")
+
+
+def shared_data() -> Path | None:
+    """Return the folder of real data and reference results, or None where this checkout has none."""
+    for base in (ROOT.parent / "shared", ROOT / "shared"):
+        if (base / "data").is_dir():
+            return base / "data"
+    return None
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Real data and reference results; the test is skipped with a reason where they are absent."""
+    found = shared_data()
+    if found is None:
+        pytest.skip("no shared/data beside this checkout")
+    return found
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The broker that decides: a real Kafka where Java and Maven are, else the embedded one (and the run says so)."""
+    missing = java_and_maven()
+    made: Broker = EmbeddedBroker() if missing else KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    print(f"\nbroker of this run: {made.name}" + (f" ({missing})" if missing else ""))
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def random_seed() -> int:
+    """A seed of this run; printed, and taken from DESKRISK_SEED to repeat a run."""
+    seed = int(os.environ.get("DESKRISK_SEED") or random.SystemRandom().randrange(1 << 31))
+    print(f"\nDESKRISK_SEED={seed}")
+    return seed
+
+
+def pytest_report_header() -> str:
+    """Say which broker decides and whether the shared data are there."""
+    missing = java_and_maven()
+    kafka = f"embedded broker ({missing})" if missing else "real Apache Kafka"
+    return f"deskrisk: deciding tests run on {kafka}; shared data {'found' if shared_data() else 'absent'}"

@@ -1,0 +1,140 @@
+"""The byte scanners read the same values as msgspec, whatever a producer writes; the rest they leave to it."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import trade_columns as tc
+from models.quote_columns import READ, decode_quotes
+from models.trade_decode import decode_trades
+from schemas.codec import TICK_DTYPE, pack_ticks, tick_decoder, trade_decoder
+from schemas.reasons import QuarantineReason
+from schemas.units import decimal_parts, format_ts_ns, parse_ts_ns
+from tests.folding import reference
+
+NAMES = st.one_of(st.text("ABCxyz019-_./|:", min_size=1, max_size=12), st.text(min_size=1, max_size=6))
+NUMBERS = st.one_of(
+    st.decimals("0.000001", "99999999", allow_nan=False, places=4).map(str),
+    st.integers(1, 10**12), st.floats(0.001, 1e7), st.sampled_from(["1e3", "007", "1.50", "-3", "0", "", " 5", "1.", ".5",
+                                                                    "NaN", "inf", 10**30, None, True, "1_000"]))
+TIMES = st.one_of(
+    st.integers(1, 2**63 - 1), st.integers(10**18, 2 * 10**18).map(format_ts_ns),
+    st.sampled_from(["2026-11-20T09:41:06.828Z", "2024-02-29T23:59:59Z", "2026-11-20T09:41:06+01:00", "2026-02-30T00:00:00Z",
+                     "2026-11-20T09:41:06", "yesterday", 0, -5, 2**63, 1.5, "2026-11-20T09:41:06.1234567891Z",
+                     "2026-11-20t09:41:06.5z", None]))
+
+
+@st.composite
+def trade_bytes(draw: st.DrawFn) -> bytes:
+    """A trade with any field odd, in any key order and spacing."""
+    record: dict[str, Any] = {
+        "trade_id": draw(NAMES), "account": draw(NAMES), "instrument": draw(NAMES),
+        "side": draw(st.sampled_from(["buy", "sell", "BUY", "SELL", "Buy", "hold", None])),
+        "quantity": draw(NUMBERS), "price": draw(NUMBERS), "ts_event": draw(TIMES)}
+    optional = {"action": ["new", None, "correct", "zap"], "ref_trade_id": [None, "T-1", 5], "venue": ["V", None, 7, "é"],
+                "order_id": [None, "O\"9", "O-1"], "fees": [None, [], [{"amount": "1.5", "currency": "USD"}], {}, [1]],
+                "note": ["x", 5, None, {"a": [1, "}"]}, "a\\b", True, 1e5]}
+    for key, values in optional.items():
+        if draw(st.booleans()):
+            record[key] = draw(st.sampled_from(values))
+    for key in draw(st.lists(st.sampled_from(list(record)), max_size=1)):
+        del record[key]
+    items = draw(st.permutations(list(record.items())))
+    separators = draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t: ")]))
+    text = json.dumps(dict(items), separators=separators, ensure_ascii=draw(st.booleans()))
+    return (draw(st.sampled_from(["", " ", "\n"])) + text + draw(st.sampled_from(["", " ", "x", "}"]))).encode()
+
+
+def expected_trade(raw: bytes) -> tuple[Any, ...] | None:
+    """What msgspec and the border checks say of a record; None where it is poison."""
+    try:
+        t = trade_decoder.decode(raw)
+        return (t.trade_id, t.account, t.instrument, 1 if t.side.lower() == "buy" else -1,
+                _value(*decimal_parts(t.quantity, "quantity")), _value(*decimal_parts(t.price, "price")),
+                parse_ts_ns(t.ts_event), {"new": 0, "correct": 1, "bust": 2}[t.action or "new"])
+    except ValueError:  # msgspec's errors are ValueErrors too
+        return None
+
+
+def _value(mantissa: int, scale: int) -> Decimal:
+    return Decimal(mantissa) / 10**scale
+
+
+@given(st.lists(trade_bytes(), min_size=1, max_size=8))
+def test_scanned_trades_are_what_msgspec_reads(raws: list[bytes]) -> None:
+    decoded = decode_trades(list(raws))
+    got: list[tuple[Any, ...] | None] = [None] * len(raws)
+    for i, row in enumerate(decoded.rows):
+        if row["status"] != tc.POISON:
+            got[int(decoded.messages[i])] = (
+                decoded.text(i, "id"), decoded.text(i, "account"), decoded.text(i, "instrument"), int(row["side"]),
+                _value(int(row["quantity"]), int(row["quantity_scale"])), _value(int(row["price"]), int(row["price_scale"])),
+                int(row["ts_event"]), int(row["action"]))
+    want = [expected_trade(raw) for raw in raws]
+    assert got == want
+    assert sorted(p.message for p in decoded.poison) == [i for i, w in enumerate(want) if w is None]
+    assert all(p.detail for p in decoded.poison)
+
+
+@given(st.lists(st.fixed_dictionaries(
+    {"instrument": st.sampled_from(["EURUSD", "ACME", "??", "É"]), "ts_event": TIMES},
+    optional={"bid": NUMBERS, "ask": NUMBERS, "last": NUMBERS, "source": st.sampled_from(["LP1", None, "é", 5]),
+              "bid_size": NUMBERS, "x": st.just([1])}), min_size=1, max_size=6))
+def test_scanned_ticks_are_what_msgspec_reads(ticks: list[dict[str, Any]]) -> None:
+    arrays = reference().arrays()
+    raws = [json.dumps(t).encode() for t in ticks]
+    rows = decode_quotes(list(raws), arrays.instruments, arrays.instrument_known).rows
+    for raw, row in zip(raws, rows, strict=True):
+        try:
+            tick = tick_decoder.decode(raw)
+            want = [np.nan if v is None else float(v) for v in (tick.bid, tick.ask, tick.last)]
+            for value in (tick.bid, tick.ask, tick.last):
+                if value is not None:
+                    decimal_parts(value, "price")
+            ts = parse_ts_ns(tick.ts_event)
+        except ValueError:
+            assert row["status"] not in (READ, 3), raw
+            continue
+        np.testing.assert_allclose([row[n] for n in ("bid", "ask", "last")], want, rtol=1e-15)
+        assert int(row["ts_event"]) == ts
+        assert (row["status"] == READ) == (tick.instrument in ("EURUSD", "ACME"))
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"EURUSD", b"NOPE", b""]), st.integers(1, 2**62),
+                          st.floats(width=64), st.floats(width=64)), max_size=20))
+def test_packed_ticks_come_back_as_they_were(rows: list[tuple[bytes, int, float, float]]) -> None:
+    block = np.zeros(len(rows), TICK_DTYPE)
+    for i, (name, ts, bid, ask) in enumerate(rows):
+        block[i] = (name, ts, bid, ask, np.nan)
+    arrays = reference().arrays()
+    got = decode_quotes([pack_ticks(block)], arrays.instruments, arrays.instrument_known)
+    assert len(got.rows) == len(rows) and got.unknown == sum(r[0] != b"EURUSD" for r in rows)
+    np.testing.assert_array_equal(got.rows["bid"], block["bid"])
+
+
+def test_arrays_nulls_and_poison_keep_their_places() -> None:
+    good = b'{"trade_id":"T","account":"A1","instrument":"EURUSD","side":"buy","quantity":1,"price":2,"ts_event":5}'
+    values = [good, None, b"[" + good + b"," + good + b"]", b"", b"[1]", b"[", b"\xff\xfe", b"x" * (9 << 20), good]
+    decoded = decode_trades(values)
+    assert decoded.messages.tolist()[:1] == [0] and decoded.messages.tolist()[-1] == 8
+    assert decoded.indices[(decoded.messages == 2)].tolist() == [0, 1]
+    reasons = {p.message: p.reason for p in decoded.poison}
+    assert reasons == {1: QuarantineReason.NULL_VALUE, 3: QuarantineReason.NOT_JSON, 4: QuarantineReason.BAD_FIELD,
+                       5: QuarantineReason.NOT_JSON, 6: QuarantineReason.NOT_JSON, 7: QuarantineReason.TOO_LARGE}
+    assert (decoded.rows["status"] == tc.READ).sum() == 4
+
+
+@pytest.mark.parametrize(("message", "text"), [
+    (b"DRT1", "at least 8 bytes"), (b"DRT1\x05\x00\x00\x00", "expected 288 bytes for 5 rows"),
+])
+def test_broken_blocks_are_refused_by_name(message: bytes, text: str) -> None:
+    arrays = reference().arrays()
+    got = decode_quotes([message], arrays.instruments, arrays.instrument_known)
+    assert got.poison[0][1] is QuarantineReason.BAD_BINARY and text in got.poison[0][2]
