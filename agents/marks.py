@@ -19,6 +19,7 @@ from schemas.codec import decoder_of, encode
 from schemas.reasons import QuarantineReason
 from schemas.records import Mark, Quarantined
 from tables.kafka import KafkaClient
+from tables.manager import EVERYTHING
 from tables.records import RecordBatch
 from tables.restore import read_changelogs
 
@@ -48,7 +49,6 @@ class MarkStage:
         self._stale_version = -1
         self._owned: set[int] = set()
         self._offsets: dict[TopicPartition, int] = {}
-        self._restored: dict[int, int] = {}
         self._window_end = 0
         self._windows = 0
         self._reported: dict[bytes, int] = {}
@@ -62,7 +62,6 @@ class MarkStage:
             for value in found.rows.values():
                 if value is not None:
                     self._restore(_mark.decode(value), tp.partition)
-            self._restored[tp.partition] = found.position
             self._counters.add("restored_rows", found.records)
         self._owned |= partitions
         if self._task is None:
@@ -104,8 +103,8 @@ class MarkStage:
         return self._offsets.get(TopicPartition(topic, partition))
 
     def restored_position(self, topic: str, partition: int) -> int | None:
-        """Return the position in `marks` the state includes; later rows are our own."""
-        return 2**62 if topic == self._topics["marks"] and partition in self._restored else None
+        """Say that an owned partition of `marks` is included to its end; later rows are our own."""
+        return EVERYTHING if topic == self._topics["marks"] and partition in self._owned else None
 
     async def process(self, batch: RecordBatch, ack: Callable[[], None]) -> None:
         """Fold one slice of `ticks`."""

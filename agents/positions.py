@@ -23,12 +23,13 @@ from schemas.reasons import QuarantineReason
 from schemas.records import External, Position, Quarantined
 from schemas.units import decimal_parts, parse_ts_ns
 from tables.kafka import KafkaClient, owner_partition
+from tables.manager import EVERYTHING
 from tables.partition import MARKER_KEY, Marker
 from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
 from tables.restore import read_changelogs
 from tables.store import DiskPartition
-from tables.writer import PartitionWriter
+from tables.writer import PartitionWriter, fault
 
 log = logging.getLogger(__name__)
 ORIGIN_HEADER = "deskrisk-origin"
@@ -75,6 +76,7 @@ class PositionStage:
         await asyncio.gather(*(w.fence() for w in writers.values()))
         starts = {TopicPartition(changelog, p): w.disk.offset() or 0 for p, w in writers.items()}
         restored = await read_changelogs(self._client, starts)
+        fault("restore")
         for tp, found in restored.items():
             writer = writers[tp.partition]
             rows: dict[bytes, bytes | None] = {}
@@ -121,9 +123,8 @@ class PositionStage:
         return writer.marker.offsets.get(topic, 0)
 
     def restored_position(self, topic: str, partition: int) -> int | None:
-        """Return the changelog position the state includes."""
-        writer = self.writers.get(partition)
-        return writer.changelog_position if writer and topic == self._topics["positions-changelog"] else None
+        """Say that an owned changelog partition is included to its end: it was read after the fence."""
+        return EVERYTHING if partition in self.writers and topic == self._topics["positions-changelog"] else None
 
     def oldest_unflushed(self) -> float | None:
         """Return since when (monotonic) something folded waits for its commit."""

@@ -90,7 +90,8 @@ async def run_verify(settings: Settings) -> dict[str, Any]:
 
 def _fold(found: _Topics, partition: int, until: int, instruments: dict[str, Instrument],
           settings: Settings) -> NaiveBook:
-    book = NaiveBook({n: i.inverse for n, i in instruments.items()}, settings.lateness_ms * 1_000_000)
+    book = NaiveBook({n: i.inverse for n, i in instruments.items()}, settings.lateness_ms * 1_000_000,
+                     {n: quantity_decimals(i) for n, i in instruments.items()})
     accounts = {k.decode() for k in found.newest["reference.accounts"]}
     for offset, value in found.trades[partition]:
         if offset >= until:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from decimal import Context, Decimal, localcontext
 
 from schemas.records import Trade
-from schemas.units import parse_ts_ns
+from schemas.units import decimal_parts, parse_ts_ns
 
 PRECISION = Context(prec=40)
 ZERO = Decimal(0)
@@ -98,10 +98,13 @@ class NaiveBook:
     ----------
     inverse_of : whether an instrument is inverse
     lateness_ns : how late a trade may be and still be folded in its place
+    decimals : decimals an instrument's quantities are counted in, where they are checked
     """
 
-    def __init__(self, inverse: dict[str, bool], lateness_ns: int = 2_000_000_000) -> None:
+    def __init__(self, inverse: dict[str, bool], lateness_ns: int = 2_000_000_000,
+                 decimals: dict[str, int] | None = None) -> None:
         self._inverse = inverse
+        self._decimals = decimals or {}
         self._lateness_ns = lateness_ns
         self.fills: dict[tuple[str, str], list[NaiveFill]] = {}
         self._by_id: dict[tuple[str, str], tuple[tuple[str, str], NaiveFill | None]] = {}
@@ -116,6 +119,11 @@ class NaiveBook:
         ts = parse_ts_ns(trade.ts_event)
         if action == "bust":
             return self._bust(trade, seen)
+        scale = decimal_parts(trade.quantity, "quantity")[1]
+        decimal_parts(trade.price, "price")
+        most = self._decimals.get(trade.instrument, scale)
+        if scale > most or trade.quantity * 10**most > 2**61:
+            return self._refuse()
         quantity = trade.quantity if trade.side.lower() == "buy" else -trade.quantity
         if trade.quantity <= 0:
             return self._refuse()

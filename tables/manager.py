@@ -19,6 +19,8 @@ from faust.types import TP
 
 log = logging.getLogger(__name__)
 EXIT_RESTORE = 71
+#: the restored position of a changelog partition that is owned: nothing is left for Faust's recovery to read
+EVERYTHING = 2**62
 
 
 class StageOwner(Protocol):

@@ -7,11 +7,13 @@ transaction, never by Faust; after a rebalance reading goes on at the offset sto
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import faust
 import faust.transport.drivers
 from faust.transport.drivers import aiokafka as driver
+from aiokafka.structs import TopicPartition
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 from mode.utils.futures import notify
@@ -34,6 +36,14 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_bytes = 16 << 20
         self.time_started = driver.monotonic()
         await consumer.start()
+
+    async def pause(self, partitions: set[TP]) -> None:
+        """Fetch nothing from these partitions."""
+        held = self._ensure_consumer().assignment()
+        await self.call_thread(self._pause, [TopicPartition(*tp) for tp in partitions if tp in held])
+
+    async def _pause(self, partitions: list[TopicPartition]) -> None:
+        self._ensure_consumer().pause(*partitions)
 
     async def _fetch_records(self, consumer: Any, active_partitions: set[TP], timeout: float | None = None,
                              max_records: int | None = None) -> dict[Any, Any]:
@@ -88,6 +98,11 @@ class BatchConsumer(driver.Consumer):
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust's per-message liveness check does not apply; `tables.watchdog` watches progress."""
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        """Let changelog partitions be: Faust would seek them to read on, but they are restored in bulk already."""
+        await self._thread.pause({tp for tp in partitions if self._is_changelog_tp(tp)})
+        await super().seek_wait({tp: offset for tp, offset in partitions.items() if not self._is_changelog_tp(tp)})
 
     async def perform_seek(self) -> None:
         """Go on where the state ends, not where the group last committed."""

@@ -131,9 +131,9 @@ class PartitionWriter:
             self.oldest_unflushed = None
             for send in sends:  # quarantined and forwarded records are on the log before their source is committed
                 await send
-            _fault("before_begin")
+            fault("before_begin")
             await self._transaction(rows, offsets)
-            _fault("after_commit")
+            fault("after_commit")
             self._staged.update(rows)
             await self._to_disk(force=False)
             for ack in acks:
@@ -158,12 +158,12 @@ class PartitionWriter:
                 batch = producer.create_batch()
                 batch.append(key=key, value=value, timestamp=None)
         futures.append(await producer.send_batch(batch, self._changelog, partition=self.state.partition))
-        _fault("mid_batch")
+        fault("mid_batch")
         for future in futures:
             await future
         await producer.send_offsets_to_transaction(
             {TopicPartition(topic, self.state.partition): offset for topic, offset in offsets.items()}, self._group)
-        _fault("before_commit")
+        fault("before_commit")
         await producer.commit_transaction()
         self._produced += len(rows)
         self.changelog_position = futures[-1].result().offset + 1
@@ -189,7 +189,7 @@ class PartitionWriter:
         self.disk.close()
 
 
-def _fault(point: str) -> None:
+def fault(point: str) -> None:
     """Die here if a test asks for it: ``DESKRISK_FAULT=point:N`` kills the process at the N-th passage."""
     wanted = os.environ.get(FAULT_ENV)
     if wanted and wanted.partition(":")[0] == point:

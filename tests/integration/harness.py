@@ -1,0 +1,217 @@
+"""Real processes on a real broker: start workers, hurt them, and compare the tables with the naive fold."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.brokers import Broker
+from app.reference_files import publish_reference
+from app.settings import Settings
+from app.verify import run_verify
+from schemas.records import Account, Instrument
+from tables.kafka import create_topics, owner_partition
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+READY_S = 60.0
+INSTRUMENTS = [Instrument(instrument=f"I{i:02d}", asset_class="equity", currency="USD", quantity_increment=Decimal(1))
+               for i in range(12)] + [
+    Instrument(instrument="INV", asset_class="perpetual", currency="USD", quantity_increment=Decimal(1), inverse=True,
+               settlement="BTC", multiplier=Decimal(10))]
+ACCOUNTS = [Account(account=f"ACC-{i:03d}", book=f"B{i % 6}", desk=f"D{i % 3}", strategy=f"S{i % 2}", fund=f"F{i % 2}")
+            for i in range(40)]
+
+
+class Process:
+    """One `python -m app` process."""
+
+    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+        self.lines: list[str] = []
+        self.ready = threading.Event()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "app", *arguments, "--supervised"], cwd=ROOT, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if "READY" in line:
+                self.ready.set()
+
+    def wait_ready(self) -> Process:
+        """Wait until the process says READY."""
+        assert self.ready.wait(READY_S), "\n".join(self.lines[-30:])
+        return self
+
+    def wait_exit(self, timeout: float = 60.0) -> int:
+        """Wait for the end; return the exit code."""
+        return self.process.wait(timeout)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, timeout: float = 15.0) -> int:
+        """SIGTERM, and wait."""
+        self.process.terminate()
+        return self.process.wait(timeout)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+
+class Installation:
+    """Topics of one test under their own prefix, and processes that use them."""
+
+    def __init__(self, broker: Broker, tmp_path: Path, name: str, partitions: int = 4) -> None:
+        self.settings = Settings(brokers=broker.address, prefix=f"{name}-", partitions=partitions, data_dir=tmp_path,
+                                 session_timeout_s=3)
+        self.processes: list[Process] = []
+        self._tmp = tmp_path
+
+    async def create(self) -> None:
+        """Create the topics and publish the reference data."""
+        s = self.settings
+        await create_topics(s.client(), s.prefix, s.partitions, s.horizon_ms)
+        await publish_reference(s.client(), s.topics(), INSTRUMENTS, ACCOUNTS)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return the environment of a process of this installation."""
+        s = self.settings
+        return {"DESKRISK_BROKERS": str(s.brokers), "DESKRISK_PREFIX": s.prefix, "DESKRISK_PARTITIONS": str(s.partitions),
+                "DESKRISK_DATA_DIR": str(s.data_dir), "DESKRISK_SESSION_TIMEOUT_S": str(s.session_timeout_s)} | more
+
+    def start(self, *arguments: str, **environment: str) -> Process:
+        """Start a process."""
+        made = Process(list(arguments), self.environment(**environment))
+        self.processes.append(made)
+        return made
+
+    def worker(self, role: str = "positions", folder: str = "a", **environment: str) -> Process:
+        """Start a worker with a data folder of its own."""
+        return self.start("worker", "--roles", role, DESKRISK_DATA_DIR=str(self._tmp / folder), **environment)
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for process in self.processes:
+            if process.process.poll() is None:
+                process.kill()
+
+    async def ends(self, topic: str = "trades") -> list[int]:
+        """Return the end offsets of a data topic."""
+        from aiokafka.structs import TopicPartition
+
+        consumer = self.settings.client().consumer()
+        await consumer.start()
+        try:
+            tps = [TopicPartition(self.settings.topics()[topic], p) for p in range(self.settings.partitions)]
+            found = await consumer.end_offsets(tps)
+            return [found[tp] for tp in tps]
+        finally:
+            await consumer.stop()
+
+    async def stored(self) -> list[int]:
+        """Return how far the changelog's markers include each trades partition."""
+        from aiokafka.structs import TopicPartition
+
+        from tables.partition import MARKER_KEY, Marker
+        from tables.restore import read_changelogs
+
+        topic = self.settings.topics()["positions-changelog"]
+        found = await read_changelogs(self.settings.client(), {
+            TopicPartition(topic, p): 0 for p in range(self.settings.partitions)})
+        out = [0] * self.settings.partitions
+        for tp, restored in found.items():
+            raw = restored.rows.get(MARKER_KEY)
+            if raw:
+                out[tp.partition] = Marker.unpack(raw).offsets.get(self.settings.topics()["trades"], 0)
+        return out
+
+    async def quiesce(self, timeout: float = 40.0) -> list[int]:
+        """Wait until every trade on the log is in the durable table; return the stored offsets."""
+        deadline = time.monotonic() + timeout
+        while (stored := await self.stored()) != (ends := await self.ends()):  # forwarding makes the log longer
+            if time.monotonic() > deadline:
+                raise AssertionError(f"stored {stored}, ends {ends}\n" + "\n---\n".join(
+                    f"exit {p.process.poll()}\n" + "\n".join(p.lines[-25:]) for p in self.processes))
+            await asyncio.sleep(0.3)
+        return stored
+
+    async def assert_exact(self) -> dict[str, Any]:
+        """Assert I1, I2 and I4 by `deskrisk verify`'s oracle; return its report."""
+        await self.quiesce()
+        report = await run_verify(self.settings)
+        assert report["ok"], report["differences"]
+        return report
+
+
+class Upstream:
+    """A seeded generator of trades with disorder, duplicates and poison, sent by a plain client."""
+
+    def __init__(self, installation: Installation, seed: int) -> None:
+        self._i = installation
+        self.rng = np.random.default_rng(seed)
+        self.sent: list[dict[str, Any]] = []
+        self._n = 0
+        self._t0 = time.time_ns()
+        self._producer: Any = None
+
+    async def __aenter__(self) -> Upstream:
+        self._producer = self._i.settings.client().producer(linger_ms=2)
+        await self._producer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._producer.stop()
+
+    def trade(self) -> dict[str, Any]:
+        """Return the next trade."""
+        rng, self._n = self.rng, self._n + 1
+        late = int(rng.integers(0, 3) == 0) * int(rng.integers(0, 1_500_000_000))
+        return {"trade_id": f"T{self._n}", "account": ACCOUNTS[int(rng.integers(len(ACCOUNTS)))].account,
+                "instrument": INSTRUMENTS[int(rng.integers(len(INSTRUMENTS)))].instrument,
+                "side": "buy" if rng.random() < 0.5 else "sell", "quantity": str(int(rng.integers(1, 500))),
+                "price": f"{rng.uniform(5, 300):.2f}", "ts_event": self._t0 + self._n * 1_000_000 - late}
+
+    async def send(self, count: int, duplicates: float = 0.0, wrong_partition: float = 0.0, poison: float = 0.0,
+                   pause_s: float = 0.0) -> None:
+        """Send trades; some twice, some to a partition that is not their account's, some unreadable."""
+        rng, topic, n = self.rng, self._i.settings.topics()["trades"], self._i.settings.partitions
+        last = None
+        for k in range(count):
+            again = self.sent and rng.random() < duplicates
+            trade = self.sent[int(rng.integers(len(self.sent)))] if again else self.trade()
+            if not again:
+                self.sent.append(trade)
+            partition = owner_partition(trade["account"], n)
+            if rng.random() < wrong_partition:
+                partition = (partition + 1) % n
+            value: bytes | None = json.dumps(trade).encode()
+            if rng.random() < poison:
+                bad = [b"{", None, b"[1,2]", b'{"trade_id":"x"}', value[:-9] if value else b"",
+                       json.dumps(trade | {"trade_id": f"P{k}", "quantity": "NaN"}).encode(),
+                       json.dumps(trade | {"trade_id": f"P{k}", "price": "-5"}).encode(),
+                       json.dumps(trade | {"trade_id": f"P{k}", "instrument": "nobody"}).encode(),
+                       json.dumps(trade | {"trade_id": f"P{k}", "quantity": "1e30"}).encode()]
+                await self._producer.send(topic, bad[int(rng.integers(len(bad)))], trade["account"].encode(), partition)
+            last = await self._producer.send(topic, value, trade["account"].encode(), partition)
+            if pause_s and k % 50 == 0:
+                await asyncio.sleep(pause_s)
+        await self._producer.flush()
+        if last is not None:
+            await last
