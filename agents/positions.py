@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ class PositionStage:
         self._out_task: asyncio.Task[None] | None = None
         self._out_wake = asyncio.Event()
         self._lag_s = 0.0
+        self._fund_partitions: dict[str, int] = {}
         reference.on_account_moved = self._account_moved
 
     # ---- partitions come and go -----------------------------------------------------------------------------------
@@ -308,24 +310,35 @@ class PositionStage:
     # ---- output ---------------------------------------------------------------------------------------------------
     async def _publish_loop(self) -> None:
         loop = asyncio.get_running_loop()
-        last = 0.0
+        last, took = 0.0, 0.0
         while True:
             await self._out_wake.wait()
             self._out_wake.clear()
-            if self._lag_s > BACKLOG_S:  # the screen waits rather than the trades
-                await asyncio.sleep(max(0.0, last + OUT_BACKLOG_S - loop.time()))
-            last = loop.time()
+            if self._lag_s > BACKLOG_S:  # the screen waits rather than the trades: a twentieth of the time
+                await asyncio.sleep(max(0.0, last + max(OUT_BACKLOG_S, 19 * took) - loop.time()))
+            last, spent = loop.time(), 0.0
             for part in list(self.parts.values()):
                 slots = part.positions.take_out()
-                for start in range(0, len(slots), 2000):
-                    self._publish(part, slots[start : start + 2000])
-                    await asyncio.sleep(0)
+                for start in range(0, len(slots), 500):
+                    began = time.process_time()
+                    sent = self._publish(part, slots[start : start + 500])
+                    spent += time.process_time() - began
+                    if len(slots) > 500 and sent is not None:
+                        await sent  # what is not yet sent is memory
+            took = spent
 
-    def _publish(self, part: PositionPartition, slots: np.ndarray) -> None:
-        topic = self._topics["positions"]
+    def _publish(self, part: PositionPartition, slots: np.ndarray) -> Awaitable[Any] | None:
+        topic, sent = self._topics["positions"], None
         for record in part.records(slots):
             key = f"{record.account}|{record.instrument}".encode()
-            self._publisher.send(topic, key, encode(record), owner_partition(record.fund, self._partition_count))
+            sent = self._publisher.send(topic, key, encode(record), self._fund_partition(record.fund))
+        return sent
+
+    def _fund_partition(self, fund: str) -> int:
+        found = self._fund_partitions.get(fund)
+        if found is None:
+            found = self._fund_partitions[fund] = owner_partition(fund, self._partition_count)
+        return found
 
     def _account_moved(self, account: str, old_fund: str | None, new_fund: str) -> None:
         """Publish an account's rows under its new place; take them away from its old fund's partition."""

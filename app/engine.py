@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import logging
+import os
 import time
 from typing import Any
 
@@ -18,6 +21,7 @@ from agents.risk import RiskStage
 from app.metrics import PrometheusCounters
 from app.publisher import BatchingPublisher
 from app.settings import Role, Settings
+from app.warm import warm_kernels
 from models.reference import Reference
 from schemas.topics import TOPICS, topic_name
 from tables import store, transport
@@ -27,6 +31,8 @@ from tables.manager import EngineTableManager
 from tables.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
+EXIT_STAGE = 74
+TRIM_BEATS = 10
 SOURCES: dict[Role, tuple[str, ...]] = {
     "positions": ("trades", "positions.external"), "marks": ("ticks",), "risk": ("positions",)}
 #: (table, changelog topic) of the roles that have one
@@ -93,7 +99,7 @@ class Engine:
         sources = [self.topics[name] for name in SOURCES[self.role]]
         schema = transport.BatchSchema(key_type=bytes, value_type=bytes)
         topic = app.topic(*sources, schema=schema, partitions=s.partitions)
-        topic.maxsize = 4 * s.partitions  # the argument of app.topic() is dropped by Faust; this bounds memory
+        topic.maxsize = s.partitions  # the argument of app.topic() is dropped by Faust; this bounds memory
         self.table: ColumnTable | None = None
         if self.role in TABLES:
             name, changelog, text = TABLES[self.role]
@@ -113,11 +119,21 @@ class Engine:
 
     async def _agent(self, stream: Any) -> None:
         async for event in stream.noack().events():
-            await self.stage.process(event.value, event.ack)
+            try:
+                await self.stage.process(event.value, event.ack)
+            except asyncio.CancelledError:
+                raise
+            except BaseException:  # noqa: BLE001 - Faust would go on with the next slice: a silent loss
+                log.critical("stage %s failed, leaving", self.role, exc_info=True)
+                os._exit(EXIT_STAGE)
 
     async def start(self) -> None:
-        """Connect, read the reference data, build the stage."""
+        """Compile or load the kernels, connect, read the reference data, build the stage: all before joining."""
         s = self.settings
+        warm_kernels()
+        # slices are tens of thousands of short-lived objects without cycles: the default would scan them all day
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 50)
         await create_topics(self.client, s.prefix, s.partitions, s.horizon_ms, s.replication)
         counts = {topic_name(s.prefix, t): s.partitions if t.partitions == "data" else 1 for t in TOPICS}
         self.publisher = BatchingPublisher(self.client, counts)
@@ -164,9 +180,14 @@ class Engine:
         print(f"READY {self.role} {','.join(map(str, sorted(partitions)))}", flush=True)
 
     async def _beats(self) -> None:
+        loop, turn = asyncio.get_running_loop(), 0
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         while True:
             self.watchdog.beat()
             await asyncio.sleep(0.5)
+            turn += 1
+            if trim is not None and turn % TRIM_BEATS == 0:  # give back what bursts of slices left
+                await loop.run_in_executor(None, trim, 0)
 
     async def stop(self) -> None:
         """Flush and disconnect."""

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     base_currency: str = Field("USD", description="currency of the firm node and the cross-cutting groupings")
     levels: tuple[str, ...] = Field(LEVELS, description="hierarchy above the position, bottom up, the firm last")
     trade_ids_per_partition: Annotated[int, Field(ge=4096, le=1 << 24)] = Field(
-        262_144, description="trade ids kept for deduplication, corrections and re-ordering, per partition")
+        131_072, description="trade ids kept for deduplication, corrections and re-ordering, per partition")
     lateness_ms: Annotated[int, Field(ge=0, le=3_600_000)] = Field(
         2_000, description="how late a trade may be and still be folded in its place")
     quote_lateness_ms: Annotated[int, Field(ge=0)] = Field(2_000, description="how late a quote may be uncounted")

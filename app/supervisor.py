@@ -19,6 +19,8 @@ STOP_S = 8.0
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.3, 10.0
 #: a child that lived this long starts again with the smallest wait
 HEALTHY_S = 30.0
+#: glibc would keep a heap per thread
+MALLOC = {"MALLOC_ARENA_MAX": "2"}
 
 
 @dataclass
@@ -66,6 +68,8 @@ class Supervisor:
 
     async def _run(self, child: Child) -> int:
         environment = os.environ | child.environment
+        for name, value in MALLOC.items():
+            environment.setdefault(name, value)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
         child.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "app", *child.arguments, "--supervised", stdin=asyncio.subprocess.PIPE,

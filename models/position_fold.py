@@ -49,6 +49,7 @@ INT64_MAX = 2**63 - 1
 CHAIN_MAX = 4096
 #: one record may fold a row again (its base's lots and its chain), and absorb half of that chain
 LOTS_ROOM_MIN = 2 * (LOTS_MAX + CHAIN_MAX)
+FLAGS_ROOM_MIN = CHAIN_MAX + 2
 
 
 class PositionArrays(NamedTuple):
@@ -443,7 +444,7 @@ def _apply_one(st: PositionArrays, rows: np.ndarray, i: int, ref: ReferenceArray
         if ref.price_any_sign[instrument] == 0 or ref.inverse[instrument] != 0:
             return BAD_PRICE
     d = units * rows[i].side
-    s = ensure_row(st, account, instrument, ref)
+    s = find_row(st, account, instrument)
     if f != ABSENT:
         same = (st.fills[f].slot == s and st.fills[f].quantity == d and st.fills[f].price == price
                 and st.fills[f].ts_event == rows[i].ts_event)
@@ -451,7 +452,7 @@ def _apply_one(st: PositionArrays, rows: np.ndarray, i: int, ref: ReferenceArray
             return DUPLICATE
         if action == NEW or rows[i].ref_hash != rows[i].id_hash or rows[i].ref_hash2 != rows[i].id_hash2:
             return ID_REUSED
-    if _would_overflow(st.rows[s].quantity, d):
+    if s != ABSENT and _would_overflow(st.rows[s].quantity, d):
         return OVERFLOW
     if action == CORRECT:
         g = find_fill(st, rows[i].ref_hash, rows[i].ref_hash2)
@@ -461,6 +462,8 @@ def _apply_one(st: PositionArrays, rows: np.ndarray, i: int, ref: ReferenceArray
             return REF_UNKNOWN
         rows[i].action = NEW if st.fills[g].flags & ABSORBED else CORRECT
         bust_for_correction(st, rows, i, g)
+    # only now, when nothing can refuse the record any more, may it open a row: every row is in the changelog
+    s = ensure_row(st, account, instrument, ref)
     return _apply_fill(st, rows, i, s, d, price, lateness_ns)
 
 
@@ -485,13 +488,16 @@ def apply_trades(st: PositionArrays, rows: np.ndarray, start: int, ref: Referenc
     """Apply READ records from ``start`` on, in order; each gets its final status.
 
     Returns the index of the first record not yet handled: the number of records, or less when the window is full
-    (the caller has to `evict_oldest`; where that happens depends on the log alone, not on the batch) or when the lot
-    pool needs more room.
+    (the caller has to `evict_oldest`; where that happens depends on the log alone, not on the batch) or when rows,
+    lots or flags need more room.
     """
     for i in range(start, rows.shape[0]):
         if rows[i].status != READ:
             continue
-        if st.meta[N_FILLS] + 2 > fills_max or st.pool.lots.shape[0] - st.pool.meta[2] < LOTS_ROOM_MIN:
+        full = st.meta[N_FILLS] + 2 > fills_max
+        if full or st.pool.lots.shape[0] - st.pool.meta[2] < LOTS_ROOM_MIN \
+                or st.flagged.shape[0] - st.meta[N_FLAGGED] < FLAGS_ROOM_MIN \
+                or st.meta[N_ROWS] == st.rows.shape[0]:
             return i
         rows[i].status = _apply_one(st, rows, i, ref, partition, lateness_ns)
     return rows.shape[0]

@@ -81,18 +81,14 @@ def assemble(slots: np.ndarray, sizes: np.ndarray, headers: np.ndarray, rows: np
     lot_at = 0
     for k in range(slots.shape[0]):
         end = at + sizes[k]
-        for b in range(HEADER_BYTES):
-            out[at + b] = headers[k * HEADER_BYTES + b]
+        out[at : at + HEADER_BYTES] = headers[k * HEADER_BYTES : (k + 1) * HEADER_BYTES]
         at += HEADER_BYTES
-        for b in range(ROW_BYTES):
-            out[at + b] = rows[k * ROW_BYTES + b]
+        out[at : at + ROW_BYTES] = rows[k * ROW_BYTES : (k + 1) * ROW_BYTES]
         at += ROW_BYTES
         if based[k]:
-            for b in range(ROW_BYTES):
-                out[at + b] = bases[k * ROW_BYTES + b]
+            out[at : at + ROW_BYTES] = bases[k * ROW_BYTES : (k + 1) * ROW_BYTES]
             at += ROW_BYTES
-        for b in range(end - at):
-            out[at + b] = lots[lot_at + b]
+        out[at:end] = lots[lot_at : lot_at + end - at]
         lot_at += end - at
         at = end
 
@@ -135,6 +131,29 @@ def find_slot(st: PositionArrays, account: int, instrument: int) -> int:
     return pf.find_row(st, account, instrument)
 
 
+@kernel
+def other_averages(st: PositionArrays, slots: np.ndarray, fifo: np.ndarray, break_even: np.ndarray) -> None:
+    """Fill the average price of the open lots, and the break-even price, of rows that are not flat."""
+    for k in range(slots.shape[0]):
+        s = slots[k]
+        q = st.rows[s].quantity
+        if q == 0:
+            continue
+        inverse = st.rows[s].inverse != 0
+        held, spent = 0.0, 0.0
+        index = st.rows[s].lot_head
+        while index != NO_LOT:
+            size = abs(float(st.pool.lots[index].quantity))
+            held += size
+            spent += size / st.pool.lots[index].price if inverse else size * st.pool.lots[index].price
+            index = st.pool.lots[index].next
+        if held > 0.0 and spent != 0.0:
+            fifo[k] = held / spent if inverse else spent / held
+        cost = st.rows[s].cost
+        if cost != 0.0:
+            break_even[k] = q / cost if inverse else cost / q
+
+
 class PartitionPositions:
     """All positions of one source partition.
 
@@ -148,7 +167,7 @@ class PartitionPositions:
         How far behind a position's newest trade another may be and still be folded in its place.
     """
 
-    def __init__(self, partition: int, fills_max: int = 262_144, lateness_ns: int = 2_000_000_000) -> None:
+    def __init__(self, partition: int, fills_max: int = 131_072, lateness_ns: int = 2_000_000_000) -> None:
         self.partition = partition
         self.fills_max = fills_max
         self.lateness_ns = lateness_ns
@@ -175,17 +194,9 @@ class PartitionPositions:
         return int(self.arrays.meta[N_FILLS])
 
     def reserve(self, records: int) -> None:
-        """Make room for a batch of this many records."""
+        """Make room for the ids of a batch of this many records, and for at least one more row."""
+        self._reserve_rows(int(self.arrays.meta[N_ROWS]) + 1)
         a = self.arrays
-        need_rows = int(a.meta[N_ROWS]) + records
-        if need_rows > len(a.rows):
-            size = max(need_rows, 2 * len(a.rows))
-            a = a._replace(rows=grown(a.rows, size), base=grown(a.base, size), dirty=grown(a.dirty, size),
-                           dirty_epoch=grown(a.dirty_epoch, size), out=grown(a.out, size),
-                           out_epoch=grown(a.out_epoch, size))
-        if 2 * need_rows > len(a.row_index):
-            a = a._replace(row_index=np.full(1 << (2 * need_rows).bit_length(), ABSENT, np.int32))
-            pf.reindex_rows(a)
         need_fills = min(int(a.meta[N_FILLS]) + 2 * records + 2, self.fills_max)
         if need_fills > len(a.fills):
             size = min(max(need_fills, 2 * len(a.fills)), self.fills_max)
@@ -193,16 +204,27 @@ class PartitionPositions:
         if 2 * need_fills > len(a.fill_index):
             a = a._replace(fill_index=np.full(1 << (2 * need_fills).bit_length(), ABSENT, np.int32))
             pf.reindex_fills(a)
-        need_flags = int(a.meta[N_FLAGGED]) + 2 * (int(a.meta[N_FILLS]) + 2 * records)
-        if need_flags > len(a.flagged):
-            a = a._replace(flagged=grown(a.flagged, 2 * need_flags))
+        if len(a.flagged) - int(a.meta[N_FLAGGED]) < 2 * pf.FLAGS_ROOM_MIN:
+            a = a._replace(flagged=grown(a.flagged, 2 * len(a.flagged) + 2 * pf.FLAGS_ROOM_MIN))
+        self.arrays = a
+
+    def _reserve_rows(self, need: int) -> None:
+        a = self.arrays
+        if need > len(a.rows):
+            size = max(need, len(a.rows) * 3 // 2)
+            a = a._replace(rows=grown(a.rows, size), base=grown(a.base, size), dirty=grown(a.dirty, size),
+                           dirty_epoch=grown(a.dirty_epoch, size), out=grown(a.out, size),
+                           out_epoch=grown(a.out_epoch, size))
+        if 2 * len(a.rows) > len(a.row_index):
+            a = a._replace(row_index=np.full(1 << (2 * len(a.rows)).bit_length(), ABSENT, np.int32))
+            pf.reindex_rows(a)
         self.arrays = a
 
     def _grow_lots(self, room: int) -> None:
         pool = self.arrays.pool
         if len(pool.lots) - int(pool.meta[2]) < room:
-            grown = LotPool(grown(pool.lots, 2 * len(pool.lots) + room), pool.meta)
-            self.arrays = self.arrays._replace(pool=grown)
+            larger = LotPool(grown(pool.lots, 2 * len(pool.lots) + room), pool.meta)
+            self.arrays = self.arrays._replace(pool=larger)
 
     def apply(self, rows: np.ndarray, ref: ReferenceArrays) -> None:
         """Fold a batch of resolved trades (TRADE_DTYPE); each record's ``status`` says what became of it."""
@@ -286,7 +308,6 @@ class PartitionPositions:
             If a row has another version: it is never read by guess.
         """
         n = len(values)
-        self.reserve(n)
         headers = np.frombuffer(b"".join([v[:HEADER_BYTES] for v in values]), HEADER_DTYPE)
         if n and (headers["version"] != ROW_VERSION).any():
             found = sorted(set(headers["version"].tolist()))
@@ -310,7 +331,7 @@ class PartitionPositions:
         for name, column in zip(("account_index", "instrument_index"), zip(*keys, strict=True), strict=False):
             rows[name] = bases[name] = column
         slots_needed = int(headers["slot"].max()) + 1 if n else 0
-        self.reserve(max(slots_needed - len(self), 0))
+        self._reserve_rows(max(slots_needed, 1))
         joined = np.frombuffer(b"".join(lots), PACKED_LOT_DTYPE)
         self._grow_lots(len(joined) + pf.LOTS_ROOM_MIN)
         unpack_rows(self.arrays, np.zeros(0, np.uint8), np.zeros(0, np.int64), rows, bases, headers, joined)

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from models.fills import POSITION_DTYPE
 from models.position_fold import FILL_DTYPE
-from models.position_state import PartitionPositions, find_slot
+from models.position_state import PartitionPositions, find_slot, other_averages
 from models.reference import Reference, settlement_currency
 from schemas.records import AsOf, Fifo, Position
 from tables.partition import MARKER_KEY, Rows
@@ -24,6 +23,10 @@ UNIT = "\x1f"
 FILLS_PER_ROW = 8000
 FILL_FEES_KEPT = 256
 _BLOCK = struct.Struct("<qII")
+#: columns of a published row, in the order `_record` takes them
+_PUBLISHED = ("account_index", "instrument_index", "quantity", "quantity_decimals", "average_price", "realised_pnl",
+              "fees", "trades", "last_ts_event", "fifo_realised_pnl", "lot_count", "fifo_merged", "offset", "revision",
+              "opening_quantity", "opening_price", "opening_realised_pnl", "late_trades", "ts_source")
 
 
 @dataclass
@@ -93,7 +96,7 @@ class PositionPartition:
             if not part and not changed:
                 break
             n = len(part) // size
-            key = b"F%016x" % (seq + start) if n else b"G%016x" % (seq + start)
+            key = b"F%016x" % (seq + start) if n else self._flags_key(seq)
             rows.append((key, _BLOCK.pack(seq + start, n, len(changed) // 16) + part + changed))
             self._blocks.append((key, seq + start + n))
         first = self.positions.first_fill_seq
@@ -102,6 +105,11 @@ class PositionPartition:
         rows.append((b"W", b"%d" % first))
         return rows
 
+    def _flags_key(self, seq: int) -> bytes:
+        """Return the key of a block that holds changed flags only; several may follow the same fill."""
+        prefix = b"G%016x-" % seq
+        return prefix + b"%08x" % sum(key.startswith(prefix) for key, _ in self._blocks)
+
     def restore(self, rows: dict[bytes, bytes]) -> None:
         """Take the newest row of every key in."""
         self.positions.reset()
@@ -109,7 +117,7 @@ class PositionPartition:
         self._keys.clear()
         self._blocks.clear()
         keys, values = [], []
-        blocks: list[tuple[int, bytes, bytes]] = []
+        blocks: list[tuple[bytes, int, bytes, bytes]] = []
         intern = self.reference.intern_key
         for key, value in rows.items():
             kind = key[:1]
@@ -120,7 +128,7 @@ class PositionPartition:
             elif kind in (b"F", b"G"):
                 seq, n, _ = _BLOCK.unpack_from(value)
                 end = _BLOCK.size + n * FILL_DTYPE.itemsize
-                blocks.append((seq, value[_BLOCK.size : end], value[end:]))
+                blocks.append((key, seq, value[_BLOCK.size : end], value[end:]))
                 self._blocks.append((key, seq + n))
             elif key not in (MARKER_KEY, b"W"):
                 raise ValueError(f"changelog of partition {self.partition}: unknown row {key!r}")
@@ -128,9 +136,10 @@ class PositionPartition:
         for value, tail in zip(values, tails, strict=True):
             if tail:
                 self.side[struct.unpack_from("<I", value, 12)[0]] = SideData.unpack(tail)
+        # flags that changed before more fills came (G) are older than the flags that came with those fills (F)
+        blocks.sort(key=lambda block: (block[1], block[0][:1] == b"F", block[0]))
         self._blocks.sort(key=lambda block: (block[1], block[0]))
-        blocks.sort(key=lambda block: (block[0], len(block[1])))
-        self.positions.load_fills(int(rows.get(b"W", b"0")), blocks)
+        self.positions.load_fills(int(rows.get(b"W", b"0")), [block[1:] for block in blocks])
 
     def side_of(self, slot: int) -> SideData:
         """Return a row's side data, opening it if there is none."""
@@ -179,46 +188,37 @@ class PositionPartition:
     def records(self, slots: np.ndarray) -> list[Position]:
         """Return rows as records for the `positions` topic."""
         rows = self.positions.arrays.rows[slots]
-        columns = [rows[name].tolist() for name in POSITION_DTYPE.names or ()]
-        return [self._record(dict(zip(POSITION_DTYPE.names or (), values, strict=True)), slot)
-                for slot, *values in zip(slots.tolist(), *columns, strict=True)]
+        average, break_even = np.full(len(slots), np.nan), np.full(len(slots), np.nan)
+        other_averages(self.positions.arrays, slots, average, break_even)
+        columns = [rows[name].tolist() for name in _PUBLISHED]
+        return [self._record(slot, a, e, *values) for slot, a, e, *values in
+                zip(slots.tolist(), average.tolist(), break_even.tolist(), *columns, strict=True)]
 
-    def _record(self, row: dict[str, float], slot: int) -> Position:
+    def _record(self, slot: int, fifo_average: float, break_even: float, account_index: int, instrument_index: int,
+                quantity: int, decimals: int, average: float, realised: float, fees_paid: float, trades: int,
+                last_ts: int, fifo_realised: float, lots: int, merged: int, offset: int, revision: int,
+                opening_quantity: int, opening_price: float, opening_realised: float, late: int,
+                ts_source: int) -> Position:
         reference = self.reference
-        account = reference.accounts.names[int(row["account_index"])]
-        name = reference.instruments.names[int(row["instrument_index"])]
+        account = reference.accounts.names[account_index]
+        name = reference.instruments.names[instrument_index]
         instrument = reference.instrument_records.get(name)
         owner = reference.account_records.get(account)
-        quantity, decimals, cost = int(row["quantity"]), int(row["quantity_decimals"]), row["cost"]
-        break_even = None
-        if quantity and cost:
-            break_even = quantity / cost if row["inverse"] else cost / quantity
         side = self.side.get(slot)
         currency = settlement_currency(instrument) if instrument else ""
         fees = dict(side.fees) if side else {}
-        if row["fees"]:
-            fees[currency] = row["fees"]
+        if fees_paid:
+            fees[currency] = fees_paid
         return Position(
             account=account, instrument=name, quantity=decimal_text(quantity, decimals),
-            average_price=finite(row["average_price"]) if quantity else None, realised_pnl=row["realised_pnl"],
-            fees=fees, currency=currency, trades=int(row["trades"]), last_ts_event=int(row["last_ts_event"]),
-            fifo=Fifo(row["fifo_realised_pnl"], self._fifo_average(slot) if quantity else None,
-                      int(row["lot_count"]), not row["fifo_merged"]),
-            break_even_price=break_even, as_of=AsOf(self.partition, int(row["offset"])),
-            revision=int(row["revision"]), opening_quantity=decimal_text(int(row["opening_quantity"]), decimals),
-            opening_price=finite(row["opening_price"]), opening_realised_pnl=row["opening_realised_pnl"],
-            late_trades=int(row["late_trades"]), book=owner.book if owner else "", desk=owner.desk if owner else "",
-            strategy=owner.strategy if owner else "", fund=owner.fund if owner else "",
-            ts_source=int(row["ts_source"]))
-
-    def _fifo_average(self, slot: int) -> float | None:
-        lots = self.positions.lots_of(slot)
-        total = sum(abs(q) for q, _ in lots)
-        if not total:
-            return None
-        if self.positions.arrays.rows["inverse"][slot]:
-            return total / sum(abs(q) / p for q, p in lots)
-        return sum(abs(q) * p for q, p in lots) / total
+            average_price=finite(average) if quantity else None, realised_pnl=realised,
+            fees=fees, currency=currency, trades=trades, last_ts_event=last_ts,
+            fifo=Fifo(fifo_realised, finite(fifo_average), lots, not merged), break_even_price=finite(break_even),
+            as_of=AsOf(self.partition, offset), revision=revision,
+            opening_quantity=decimal_text(opening_quantity, decimals), opening_price=finite(opening_price),
+            opening_realised_pnl=opening_realised, late_trades=late, book=owner.book if owner else "",
+            desk=owner.desk if owner else "", strategy=owner.strategy if owner else "",
+            fund=owner.fund if owner else "", ts_source=ts_source)
 
     def state_hash(self) -> str:
         """Return a hash of the whole partition; equal logs give equal hashes."""

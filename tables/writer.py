@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 BATCH_BYTES = 900_000
 #: aiokafka wraps a producer's sequence number wrongly at 2**31: a producer is replaced long before
 SEQUENCE_MAX = 1_000_000_000
-FLUSH_S_MIN, FLUSH_S_MAX = 0.08, 0.6
-DISK_S = 2.0
+FLUSH_S_MIN, FLUSH_S_MAX = 0.08, 1.0
+DISK_S = 5.0
 FAULT_ENV = "DESKRISK_FAULT"
 EXIT_WRITER = 70
 
