@@ -76,6 +76,7 @@ class PositionStage:
         changelog = self._topics["positions-changelog"]
         writers = {p: self._writer(p, changelog) for p in sorted(partitions)}
         await asyncio.gather(*(w.fence() for w in writers.values()))
+        began = time.monotonic()
         starts = {TopicPartition(changelog, p): w.disk.offset() or 0 for p, w in writers.items()}
         restored = await read_changelogs(self._client, starts)
         fault("restore")
@@ -96,13 +97,16 @@ class PositionStage:
             self._counters.add("restored_rows", found.records)
             if found.records:
                 writer.disk.write(found.rows, found.position)
+        self._counters.set("restore_seconds", time.monotonic() - began)
+        print(f"RESTORED {sum(r.records for r in restored.values())} {time.monotonic() - began:.3f}", flush=True)
         for p, writer in writers.items():
             self.writers[p] = writer
             writer.start()
         if self._out_task is None:
             self._out_task = asyncio.get_running_loop().create_task(self._publish_loop())
         for p in partitions:  # a crash may have cut off what was folded but not yet published
-            self._publish(self.parts[p], np.arange(len(self.parts[p].positions)))
+            self.parts[p].positions.mark_all_out()
+        self._out_wake.set()
 
     def _writer(self, p: int, changelog: str) -> PartitionWriter:
         self.parts[p] = part = PositionPartition(p, self._reference.reference, self._fills_max, self._lateness_ns)

@@ -23,8 +23,8 @@ from tables.tail import Tail
 
 log = logging.getLogger(__name__)
 #: what a trade touched goes out at most this often per node; what ticks moved goes out at 10 Hz
-TRADE_PERIOD_S = 0.025
-TICK_PERIODS = 4
+TRADE_PERIOD_S = 0.05
+TICK_PERIODS = 2
 RECOUNT_S = 30.0
 EXCLUDED_NAMED = 10
 _position = decoder_of(Position)

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from app.measure import StreamMeter, follow
+from app.publisher import BatchingPublisher
 from app.reference_files import publish_reference
 from app.settings import Settings
 from schemas.records import Account, Instrument
+from schemas.topics import TOPICS
 from tables.kafka import owner_partition
 
 STEP_S = 0.005
@@ -34,13 +36,14 @@ async def run_load(settings: Settings, trades_per_s: float, ticks_per_s: float, 
     topics = settings.topics()
     items, people = load_reference(accounts, instruments)
     await publish_reference(settings.client(), topics, items, people)
-    # the client of an upstream: one record a message, batched by the library for a millisecond at most
-    producer = settings.client().producer(linger_ms=1, max_batch_size=65536)
+    # one record a message, gathered for two milliseconds at most: the generator must not be what is measured
+    counts = {topics[t.name]: settings.partitions if t.partitions == "data" else 1 for t in TOPICS}
+    producer = BatchingPublisher(settings.client(), counts)
     await producer.start()
     owner = [owner_partition(p.account, settings.partitions) for p in people]
     home = [owner_partition(i.instrument, settings.partitions) for i in items]
     price = rng.uniform(20, 400, instruments)
-    await _quotes(producer, topics["ticks"], items, home, price, range(instruments), int(time.time() * 1000))
+    _quotes(producer, topics["ticks"], items, home, price, range(instruments), int(time.time() * 1000))
     meter, follower = StreamMeter(), None
     if gateway_url:
         follower = asyncio.create_task(follow(gateway_url, meter))
@@ -58,15 +61,15 @@ async def run_load(settings: Settings, trades_per_s: float, ticks_per_s: float, 
             value = (f'{{"trade_id":"{run}-{n}","account":"{people[a].account}","instrument":"{items[k].instrument}",'
                      f'"side":"{"buy" if rng.random() < .5 else "sell"}","quantity":"{int(rng.integers(1, 500))}",'
                      f'"price":"{price[k]:.2f}","ts_event":{int(due * 1e9)}}}')
-            await producer.send(topics["trades"], value.encode(), people[a].account.encode(), owner[a],
-                                timestamp_ms=int(due * 1000))
+            producer.send(topics["trades"], people[a].account.encode(), value.encode(), owner[a],
+                          timestamp_ms=int(due * 1000))
             late_ms.append((time.time() - due) * 1000)
             sent["trades"] += 1
         if sent["ticks"] < due_ticks:
             which = rng.integers(0, instruments, due_ticks - sent["ticks"])
             price[which] *= np.exp(rng.normal(0, 1e-5, len(which)))
             due_ms = int((started + due_ticks / ticks_per_s) * 1000)
-            await _quotes(producer, topics["ticks"], items, home, price, which.tolist(), due_ms)
+            _quotes(producer, topics["ticks"], items, home, price, which.tolist(), due_ms)
             sent["ticks"] = due_ticks
         await asyncio.sleep(STEP_S)
     await producer.flush()
@@ -83,11 +86,11 @@ async def run_load(settings: Settings, trades_per_s: float, ticks_per_s: float, 
             "samples": len(meter.latencies_ms)}
 
 
-async def _quotes(producer: Any, topic: str, items: list[Instrument], home: list[int], price: np.ndarray,
-                  which: Any, due_ms: int) -> None:
+def _quotes(producer: BatchingPublisher, topic: str, items: list[Instrument], home: list[int], price: np.ndarray,
+            which: Any, due_ms: int) -> None:
     now = time.time_ns()
     for i, k in enumerate(which):
         p = price[k]
         value = (f'{{"instrument":"{items[k].instrument}","bid":"{p - .01:.2f}","ask":"{p + .01:.2f}",'
                  f'"ts_event":{now + i}}}')
-        await producer.send(topic, value.encode(), items[k].instrument.encode(), home[k], timestamp_ms=due_ms)
+        producer.send(topic, items[k].instrument.encode(), value.encode(), home[k], timestamp_ms=due_ms)

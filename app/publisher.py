@@ -10,7 +10,7 @@ from typing import Any
 from tables.kafka import KafkaClient, owner_partition
 
 log = logging.getLogger(__name__)
-LINGER_S = 0.002
+LINGER_S = 0.004
 EXIT_PUBLISHER = 73
 
 
@@ -32,19 +32,19 @@ class BatchingPublisher:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None,
-             headers: list[tuple[str, bytes]] | None = None) -> asyncio.Future[Any]:
-        """Send one record; the future is done when the broker has it."""
+             headers: list[tuple[str, bytes]] | None = None, timestamp_ms: int | None = None) -> asyncio.Future[Any]:
+        """Send one record (stamped now, or as given); the future is done when the broker has it."""
         if partition is None:
             partition = owner_partition((key or b"").decode(), self._partition_counts[topic])
         target = (topic, partition)
         entry = self._open.get(target)
-        if entry is not None and entry[0].append(key=key, value=value, timestamp=None,
+        if entry is not None and entry[0].append(key=key, value=value, timestamp=timestamp_ms,
                                                  headers=headers or []) is not None:
             return entry[1]
         if entry is not None:
             self._full.append((target, *entry))
         batch = self._producer.create_batch()
-        batch.append(key=key, value=value, timestamp=None, headers=headers or [])
+        batch.append(key=key, value=value, timestamp=timestamp_ms, headers=headers or [])
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._open[target] = (batch, future)
         self._wake.set()

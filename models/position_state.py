@@ -264,6 +264,13 @@ class PartitionPositions:
         a.meta[OUT_EPOCH] += 1
         return slots
 
+    def mark_all_out(self) -> None:
+        """Have every row published again."""
+        a, n = self.arrays, len(self)
+        a.out[:n] = np.arange(n)
+        a.out_epoch[:n] = a.meta[OUT_EPOCH]
+        a.meta[N_OUT] = n
+
     def take_fills(self) -> tuple[int, bytes, bytes]:
         """Return (sequence number of the first, new fills, changed flags) since the last call, packed."""
         a = self.arrays

@@ -23,7 +23,7 @@ from models.json_scan import (
     skip_space,
     string_end,
 )
-from schemas.codec import TICK_BLOCK_MAGIC, split_array, tick_decoder, unpack_ticks
+from schemas.codec import TICK_BLOCK_HEADER, TICK_BLOCK_MAGIC, TICK_DTYPE, split_array, tick_decoder, unpack_ticks
 from schemas.reasons import QuarantineReason
 from schemas.units import decimal_parts, parse_ts_ns
 
@@ -229,15 +229,17 @@ def decode_quotes(values: list[bytes | None], names: NameArrays, known: np.ndarr
 
 
 def _packed_rows(blocks: list[bytes], names: NameArrays, known: np.ndarray, out: DecodedQuotes) -> np.ndarray:
-    good = []
-    for block in blocks:
-        try:
-            good.append(unpack_ticks(block))
-        except ValueError as error:
-            out.poison.append((0, QuarantineReason.BAD_BINARY, str(error), block[:4096]))
-    if not good:
-        return np.zeros(0, QUOTE_DTYPE)
-    ticks = good[0] if len(good) == 1 else np.concatenate(good)
+    ticks = _equal_blocks(blocks)
+    if ticks is None:
+        good = []
+        for block in blocks:
+            try:
+                good.append(unpack_ticks(block))
+            except ValueError as error:
+                out.poison.append((0, QuarantineReason.BAD_BINARY, str(error), block[:4096]))
+        if not good:
+            return np.zeros(0, QUOTE_DTYPE)
+        ticks = np.concatenate(good)
     rows = np.zeros(len(ticks), QUOTE_DTYPE)
     index = np.zeros(len(ticks), np.int32)
     raw = np.ascontiguousarray(ticks).view(np.uint8)
@@ -247,6 +249,22 @@ def _packed_rows(blocks: list[bytes], names: NameArrays, known: np.ndarray, out:
     for name in ("bid", "ask", "last", "ts_event"):
         rows[name] = ticks[name]
     return rows
+
+
+def _equal_blocks(blocks: list[bytes]) -> np.ndarray | None:
+    """Return the rows of well-formed blocks of one size at once, or None where they have to be read one by one."""
+    size = len(blocks[0])
+    joined = b"".join(blocks)
+    if len(joined) != size * len(blocks) or set(map(len, blocks)) != {size} or size <= TICK_BLOCK_HEADER.size:
+        return None
+    count, rest = divmod(size - TICK_BLOCK_HEADER.size, TICK_DTYPE.itemsize)
+    layout = np.dtype([("magic", "S4"), ("count", "<u4"), ("rows", TICK_DTYPE, (count,))])
+    if rest or not count:
+        return None
+    found = np.frombuffer(joined, layout)
+    if (found["magic"] != TICK_BLOCK_MAGIC).any() or (found["count"] != count).any():
+        return None
+    return np.ascontiguousarray(found["rows"]).reshape(-1)
 
 
 def _json_rows(raws: list[bytes], names: NameArrays, known: np.ndarray, out: DecodedQuotes) -> np.ndarray:

@@ -15,6 +15,10 @@ from aiokafka.partitioner import DefaultPartitioner, murmur2
 from schemas.topics import TOPICS, Topic, topic_name
 
 
+#: aiokafka has one request to a node at a time: data of partitions that it does not name wait for it, so it is short
+FETCH_WAIT_MS = 20
+
+
 @dataclass(frozen=True)
 class KafkaClient:
     """Broker addresses and security, and the clients made with them."""

@@ -13,6 +13,11 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.structs import TopicPartition
 
 READ_COMMITTED = 1
+#: aiokafka does not ask a node again while a slice of one of its partitions lies unread; by default for 100 ms
+PREFETCH_BACKOFF_S = 0.002
+#: pause after a small read: a few milliseconds of latency save most of the requests, here and on the broker
+GATHER_S = 0.010
+GATHER_BELOW = 2_000
 
 
 @dataclass(slots=True)
@@ -118,6 +123,8 @@ async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float
                 result.check_raise()
         left = deadline - time.monotonic()
         if out or left <= 0:
+            if sum(map(len, out.values())) < GATHER_BELOW:
+                await asyncio.sleep(GATHER_S)
             return out
         waiter = fetcher._create_fetch_waiter()
         done, pending = await asyncio.wait([waiter], timeout=left)

@@ -77,15 +77,19 @@ class DiskPartition:
         """Return every stored row."""
         return {k: v for k, v in self._db.items() if not k.startswith(b"\x00")}
 
-    def write(self, rows: Mapping[bytes, bytes | None], offset: int) -> None:
-        """Write rows and the changelog offset they include, all or nothing."""
+    def write(self, rows: Mapping[bytes, bytes | None], offset: int | None) -> None:
+        """Write rows and the changelog offset they include, all or nothing.
+
+        ``None`` leaves the offset where it is: these rows will be read from the changelog once more, to no effect.
+        """
         batch = WriteBatch(raw_mode=True)
         for key, value in rows.items():
             if value is None:
                 batch.delete(key)
             else:
                 batch.put(key, value)
-        batch.put(OFFSET_KEY, b"%d" % offset)
+        if offset is not None:
+            batch.put(OFFSET_KEY, b"%d" % offset)
         self._db.write(batch)
 
     def clear(self) -> None:

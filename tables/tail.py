@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from tables.kafka import KafkaClient
-from tables.records import RecordBatch, fetch_slices
+from tables.kafka import FETCH_WAIT_MS, KafkaClient
+from tables.records import PREFETCH_BACKOFF_S, RecordBatch, fetch_slices
 
 
 class Tail:
@@ -21,23 +21,27 @@ class Tail:
     topics : names on the broker
     on_batch : called with each slice; must not block
     from_end : start at the end instead of the beginning
+    gather_ms : let the broker gather for so long; 0: answer at once
     """
 
     def __init__(self, client: KafkaClient, topics: Iterable[str], on_batch: Callable[[RecordBatch], None],
-                 from_end: bool = False, isolation_level: str = "read_committed") -> None:
+                 from_end: bool = False, isolation_level: str = "read_committed", gather_ms: int = 0) -> None:
         self._client = client
         self._topics = list(topics)
         self._on_batch = on_batch
         self._from_end = from_end
         self._isolation_level = isolation_level
+        # a reader that is in no hurry lets the broker gather: far fewer requests
+        self._fetch = {"fetch_max_wait_ms": gather_ms or FETCH_WAIT_MS, "fetch_min_bytes": 1 << 20 if gather_ms else 1}
         self._consumer: AIOKafkaConsumer | None = None
         self._advanced = asyncio.Event()
         self.positions: dict[TopicPartition, int] = {}
 
     async def start(self, start_at: dict[TopicPartition, int] | None = None) -> None:
         """Connect and take every partition; ``start_at`` overrides where some of them start."""
-        consumer = self._client.consumer(isolation_level=self._isolation_level, fetch_max_wait_ms=100)
+        consumer = self._client.consumer(isolation_level=self._isolation_level, **self._fetch)
         await consumer.start()
+        consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
         self._consumer = consumer
         tps = []
         for topic in self._topics:

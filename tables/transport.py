@@ -18,11 +18,11 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 from mode.utils.futures import notify
 
-from tables.records import RecordBatch, fetch_slices
+from tables.kafka import FETCH_WAIT_MS
+from tables.records import PREFETCH_BACKOFF_S, RecordBatch, fetch_slices
 
 #: name in the broker URL: ``batch://host:port``
 ALIAS = "batch"
-FETCH_WAIT_MS = 50
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
@@ -36,6 +36,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_bytes = 16 << 20
         self.time_started = driver.monotonic()
         await consumer.start()
+        consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
 
     async def pause(self, partitions: set[TP]) -> None:
         """Fetch nothing from these partitions."""

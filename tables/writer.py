@@ -25,8 +25,11 @@ log = logging.getLogger(__name__)
 BATCH_BYTES = 900_000
 #: aiokafka wraps a producer's sequence number wrongly at 2**31: a producer is replaced long before
 SEQUENCE_MAX = 1_000_000_000
-FLUSH_S_MIN, FLUSH_S_MAX = 0.08, 1.0
+#: nothing waits for a commit but the acknowledgement: rows are published right after the fold
+FLUSH_S_MIN, FLUSH_S_MAX = 0.25, 1.0
 DISK_S = 5.0
+#: rows above this are written at once: they never repeat, holding them back would only cost memory
+STAGED_BYTES_MAX = 16_384
 FAULT_ENV = "DESKRISK_FAULT"
 EXIT_WRITER = 70
 
@@ -134,7 +137,10 @@ class PartitionWriter:
             fault("before_begin")
             await self._transaction(rows, offsets)
             fault("after_commit")
-            self._staged.update(rows)
+            large = {k: v for k, v in rows if v is not None and len(v) > STAGED_BYTES_MAX}
+            if large:
+                await asyncio.get_running_loop().run_in_executor(None, self.disk.write, large, None)
+            self._staged.update((k, v) for k, v in rows if k not in large)
             await self._to_disk(force=False)
             for ack in acks:
                 ack()

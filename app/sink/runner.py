@@ -1,7 +1,7 @@
 """The sink process: follows topics, writes each slice as one block, goes on after what ClickHouse already has.
 
-A block is inserted whole or not at all, and a partition's blocks are inserted in order; so the largest offset in the
-table says where to go on, also when a reply was lost. `ReplacingMergeTree` makes a doubled block harmless as well.
+A block is inserted whole or not at all (the tables are not partitioned, so one block is one part), and blocks are
+inserted in order; so the largest offset of each partition in the table says where to go on, also when a reply was lost. `ReplacingMergeTree` makes a doubled block harmless as well.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tables.records import RecordBatch
 from tables.tail import Tail
 
 log = logging.getLogger(__name__)
-PERIOD_S = 1.0
+PERIOD_S = 2.0
 BATCH_ROWS_MAX = 50_000
 RETRY_S_MIN, RETRY_S_MAX = 0.5, 15.0
 
@@ -33,7 +33,7 @@ class Sink:
     def __init__(self, settings: Settings, table: SinkTable, store: ClickHouse, counters: PrometheusCounters) -> None:
         self.table, self._store, self._counters = table, store, counters
         self._topic = settings.topics()[table.topic]
-        self._tail = Tail(settings.client(), [self._topic], self._on_batch)
+        self._tail = Tail(settings.client(), [self._topic], self._on_batch, gather_ms=500)
         self._pending: dict[int, list[Row]] = {}
         self._count = 0
 
@@ -67,14 +67,14 @@ class Sink:
     async def flush(self) -> None:
         """Write what has been read; returns once ClickHouse has it, however long that takes."""
         pending, self._pending, self._count = self._pending, {}, 0
-        for rows in pending.values():
-            if self.table.thin_key is not None:
-                rows = sorted({self.table.thin_key(row): row for row in rows}.values(), key=lambda row: row[1])
-            if rows:
-                started = time.monotonic()
-                await self._retry(lambda rows=rows: self._store.insert(self.table.name, self.table.columns, rows))
-                self._counters.add("sink_rows", len(rows), table=self.table.name)
-                self._counters.observe("sink_insert_seconds", time.monotonic() - started, table=self.table.name)
+        rows = [row for part in pending.values() for row in part]
+        if self.table.thin_key is not None:
+            rows = list({self.table.thin_key(row): row for row in rows}.values())
+        if rows:
+            started = time.monotonic()
+            await self._retry(lambda: self._store.insert(self.table.name, self.table.columns, rows))
+            self._counters.add("sink_rows", len(rows), table=self.table.name)
+            self._counters.observe("sink_insert_seconds", time.monotonic() - started, table=self.table.name)
 
     async def _retry(self, call: Any) -> Any:
         wait = RETRY_S_MIN

@@ -26,8 +26,7 @@ DDL = (
   instrument LowCardinality(String), side LowCardinality(String), quantity Decimal(38, 12), price Decimal(38, 12),
   ts_event_ns Int64, ts_event DateTime64(6, 'UTC'), action LowCardinality(String), ref_trade_id String,
   order_id String, trader LowCardinality(String), counterparty LowCardinality(String), venue LowCardinality(String)
-) ENGINE = ReplacingMergeTree ORDER BY (account, instrument, ts_event, partition, offset, idx)
-PARTITION BY toDate(ts_event)""",
+) ENGINE = ReplacingMergeTree ORDER BY (account, instrument, ts_event, partition, offset, idx)""",
     f"""CREATE TABLE IF NOT EXISTS {DATABASE}.positions (
   partition UInt16, offset UInt64, account LowCardinality(String), instrument LowCardinality(String),
   quantity Decimal(38, 12), average_price Nullable(Float64), realised_pnl Float64, fifo_realised_pnl Float64,
@@ -41,7 +40,7 @@ PARTITION BY toDate(ts_event)""",
   day Nullable(Float64), price Nullable(Float64), fx Nullable(Float64), fees Nullable(Float64),
   total Nullable(Float64), gross Nullable(Float64), net Nullable(Float64), long Nullable(Float64),
   short Nullable(Float64), positions UInt32, unpriced UInt32, stale UInt32
-) ENGINE = ReplacingMergeTree ORDER BY (node, ts, partition, offset) PARTITION BY toDate(ts)
+) ENGINE = ReplacingMergeTree ORDER BY (node, ts, partition, offset)
 TTL toDateTime(ts) + INTERVAL 30 DAY""",
 )
 
