@@ -95,7 +95,7 @@ def demo(seconds: Annotated[float | None, typer.Option("--for", help="End by its
 
 @cli.command()
 def up(embedded: Annotated[bool, typer.Option("--embedded", help="Embedded broker and store.")] = False,
-       ready_file: Annotated[Path | None, typer.Option(help="Written (JSON addresses) once every role is ready.")] = None,
+       ready_file: Annotated[Path | None, typer.Option(help="Gets the addresses (JSON) once all is ready.")] = None,
        brokers: Brokers = None, data_dir: Path | None = None, gateway_port: int | None = None) -> None:
     """All roles on this machine, without a simulated market."""
     from app.local import run_up
@@ -255,7 +255,8 @@ def reference_load(folder: Path, brokers: Brokers = None) -> None:
 
 
 @cli.command()
-def replay(files: list[Path], speed: Annotated[float, typer.Option(help="Times real time; 0: as fast as it goes.")] = 1.0,
+def replay(files: list[Path],
+           speed: Annotated[float, typer.Option(help="Times real time; 0: as fast as it goes.")] = 1.0,
            as_is: Annotated[bool, typer.Option(help="Keep the files' times (default: moved to now).")] = False,
            limit: Annotated[int | None, typer.Option(help="Records at most.")] = None,
            reference: Annotated[bool, typer.Option(help="Publish an instrument for each symbol first.")] = True,
@@ -355,7 +356,8 @@ def doctor(brokers: Brokers = None, as_json: AsJson = False) -> None:
 
 
 @cli.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="engine, ticks, latency, restore.")]) -> None:
+def bench(context: typer.Context,
+          name: Annotated[str, typer.Argument(help="engine, ticks, latency, restore.")]) -> None:
     """Run a benchmark: --size smoke|real, --json."""
     import runpy
     import sys

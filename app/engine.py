@@ -123,7 +123,7 @@ class Engine:
                 await self.stage.process(event.value, event.ack)
             except asyncio.CancelledError:
                 raise
-            except BaseException:  # noqa: BLE001 - Faust would go on with the next slice: a silent loss
+            except BaseException:  # Faust would go on with the next slice: a silent loss
                 log.critical("stage %s failed, leaving", self.role, exc_info=True)
                 os._exit(EXIT_STAGE)
 

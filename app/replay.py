@@ -41,8 +41,8 @@ def read_table(path: Path) -> pa.Table:
     names = [ALIASES.get(n.lower(), n.lower()) for n in table.column_names]
     table = table.rename_columns(names)
     if "instrument" not in names:
-        symbol = next((part.upper() for part in path.stem.split("_") if pair_currencies(part.upper(), part[3:6].upper())),
-                      path.stem.upper())
+        parts = [part.upper() for part in path.stem.split("_")]
+        symbol = next((p for p in parts if pair_currencies(p, p[3:6])), path.stem.upper())
         table = table.append_column("instrument", pa.array([symbol] * len(table)))
     if "ts_event" not in table.column_names:
         raise ValueError(f"{path.name}: expected a column ts_event, ts or timestamp, found {', '.join(names)}")
@@ -73,7 +73,7 @@ def _prepare(path: Path, number: int) -> tuple[np.ndarray, list[tuple[str, str, 
     for row in rows:
         record = {k: repr(v) if isinstance(v, float) else v for k, v in row.items() if v is not None}
         if not is_trade:
-            record.setdefault("source", f"file{number}-{path.stem.split('_')[2] if path.stem.count('_') > 1 else number}")
+            record.setdefault("source", f"{number}-{path.stem}")
         out.append((topic, str(record[key]), record))
     return ts, out
 

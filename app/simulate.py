@@ -22,7 +22,8 @@ SECTORS = ("tech", "financials", "health", "energy", "industrials", "consumer", 
 COUNTRIES = (("US", "USD"), ("US", "USD"), ("US", "USD"), ("DE", "EUR"), ("FR", "EUR"), ("GB", "GBP"), ("JP", "JPY"))
 FUTURES = {"ES": (5210.0, 50, 0.25, "USD"), "NQ": (18210.0, 20, 0.25, "USD"), "FDAX": (18400.0, 25, 1.0, "EUR"),
            "FESX": (5030.0, 10, 1.0, "EUR"), "CL": (79.4, 1000, 0.01, "USD"), "GC": (2180.0, 100, 0.1, "USD"),
-           "ZN": (110.5, 1000, 0.015625, "USD"), "FGBL": (132.6, 1000, 0.01, "EUR"), "6E": (1.0861, 125000, 5e-05, "USD"),
+           "ZN": (110.5, 1000, 0.015625, "USD"), "FGBL": (132.6, 1000, 0.01, "EUR"),
+           "6E": (1.0861, 125000, 5e-05, "USD"),
            "NK": (39800.0, 1000, 10.0, "JPY")}
 PERPETUALS = {"BTC-PERP": (67210.0, False, 1.0), "ETH-PERP": (3520.0, False, 1.0), "SOL-PERP": (182.0, False, 1.0),
               "ADA-PERP": (0.652, False, 1.0), "XRP-PERP": (0.611, False, 1.0), "BTCUSD-INV": (67215.0, True, 100.0),

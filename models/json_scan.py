@@ -7,6 +7,8 @@ the judge of what is valid. A property test proves that both read the same value
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from models.jit import inline_kernel
@@ -40,7 +42,7 @@ def string_end(buf: np.ndarray, at: int, end: int) -> int:
 
 
 @inline_kernel
-def read_decimal(buf: np.ndarray, at: int, end: int) -> tuple[int, int, int]:
+def read_decimal(buf: np.ndarray, at: int, end: int) -> tuple[int, Any, int]:
     """Return (next position or REFUSED, mantissa, scale) of a JSON number without exponent."""
     negative = False
     if at < end and buf[at] == MINUS:
@@ -72,7 +74,7 @@ def read_decimal(buf: np.ndarray, at: int, end: int) -> tuple[int, int, int]:
 
 
 @inline_kernel
-def read_number_value(buf: np.ndarray, at: int, end: int) -> tuple[int, int, int]:
+def read_number_value(buf: np.ndarray, at: int, end: int) -> tuple[int, Any, int]:
     """Return (next position or REFUSED, mantissa, scale) of a number, or of a number in quotes."""
     if at < end and buf[at] == QUOTE:
         at, mantissa, scale = read_decimal(buf, at + 1, end)
@@ -83,7 +85,7 @@ def read_number_value(buf: np.ndarray, at: int, end: int) -> tuple[int, int, int
 
 
 @inline_kernel
-def _two(buf: np.ndarray, at: int) -> int:
+def _two(buf: np.ndarray, at: int) -> Any:
     a, b = np.int64(buf[at]) - ZERO, np.int64(buf[at + 1]) - ZERO
     if a < 0 or a > 9 or b < 0 or b > 9:
         return -1000
@@ -102,7 +104,7 @@ def days_from_civil(year: int, month: int, day: int) -> int:
 
 
 @inline_kernel
-def read_timestamp(buf: np.ndarray, at: int, end: int) -> tuple[int, int]:
+def read_timestamp(buf: np.ndarray, at: int, end: int) -> tuple[int, Any]:
     """Return (next position or REFUSED, UTC ns) of ``"YYYY-MM-DDTHH:MM:SS[.f]Z"`` or of integer nanoseconds."""
     if at >= end:
         return REFUSED, 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from models import position_fold as pf
 from models.columns import grown
-from models.fills import LOT_DTYPE, NO_LOT, POSITION_DTYPE, LotPool
+from models.fills import LOT_DTYPE, NO_LOT, POSITION_DTYPE, LotPool, new_lot
 from models.interning import ABSENT
 from models.jit import inline_kernel, kernel
 from models.position_fold import (
@@ -100,7 +100,7 @@ def link_lots(pool: LotPool, rows: np.ndarray, s: int, lots: np.ndarray) -> None
     rows[s].lot_tail = NO_LOT
     rows[s].lot_count = 0
     for k in range(lots.shape[0]):
-        index = pf.new_lot(pool, lots[k].quantity, lots[k].price)
+        index = new_lot(pool, lots[k].quantity, lots[k].price)
         if rows[s].lot_head == NO_LOT:
             rows[s].lot_head = index
         else:

@@ -7,6 +7,8 @@ rate contributes nothing but its count: it is named, never valued at zero silent
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from models.jit import kernel
@@ -200,6 +202,13 @@ class RollUp:
                                  strict=True):
                 new[:old] = getattr(self, name)[:old]
         (self.rows, self.fee_currency, self.fee_amount, self.contribution, self.ancestors, self.own) = grown
+
+    rows: Any
+    fee_currency: Any
+    fee_amount: Any
+    contribution: Any
+    ancestors: Any
+    own: Any
 
     def new_row(self) -> int:
         """Open a row; the caller fills its columns and ancestors, then values it."""

@@ -20,7 +20,7 @@ def parse_ts_ns(value: str | int, field: str = "ts_event") -> int:
     ValueError
         With the field, the value and what was expected.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int):
         if not 0 < value <= INT64_MAX:
             raise ValueError(f"{field}: expected nanoseconds since 1970, was {value}")
         return value

@@ -9,7 +9,7 @@ import faust
 from faust.tables.table import Table
 
 
-class ColumnTable(Table):  # type: ignore[misc]
+class ColumnTable(Table):
     """A Faust table whose rows are folded by kernels and written by `tables.writer`.
 
     Reading by key works as on any table. Writing by key is refused: one changelog row per key and flush is sent by

@@ -14,7 +14,6 @@ from aiokafka.partitioner import DefaultPartitioner, murmur2
 
 from schemas.topics import TOPICS, Topic, topic_name
 
-
 #: aiokafka has one request to a node at a time: data of partitions that it does not name wait for it, so it is short
 FETCH_WAIT_MS = 20
 

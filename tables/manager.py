@@ -39,12 +39,12 @@ class StageOwner(Protocol):
         """Return the changelog position the state includes, or None where that is not a changelog of ours."""
 
 
-class EngineTableManager(TableManager):  # type: ignore[misc]
+class EngineTableManager(TableManager):
     """Registered as the ``TableManager`` setting; ``stage`` is set by the worker."""
 
     stage: StageOwner | None = None
     source_topic: str = ""
-    _owned: set[int]
+    _owned: frozenset[int] = frozenset()
     _turn: asyncio.Lock | None = None
     rebalancing_since: float | None = None
     on_ready: Callable[[set[int]], Awaitable[None]] | None = None
@@ -80,11 +80,10 @@ class EngineTableManager(TableManager):  # type: ignore[misc]
                 if generation_id != self.app.consumer_generation_id:
                     return  # another rebalance has begun; its own take-over follows
                 wanted = {tp.partition for tp in assigned if tp.topic == self.source_topic}
-                owned = getattr(self, "_owned", set())
                 if self.stage is not None:
-                    await self.stage.release(owned - wanted)
-                    await self.stage.take(wanted - owned)
-                self._owned = wanted
+                    await self.stage.release(set(self._owned) - wanted)
+                    await self.stage.take(wanted - self._owned)
+                self._owned = frozenset(wanted)
                 await self.recovery.on_rebalance(assigned, revoked, newly_assigned, generation_id)
                 self.rebalancing_since = None
                 if self.on_ready is not None:

@@ -109,7 +109,7 @@ def _table_options() -> BlockBasedOptions:
     return options
 
 
-class ColumnStore(Store):  # type: ignore[misc]
+class ColumnStore(Store):
     """Faust's view of the columns: how far each changelog partition is included."""
 
     def persisted_offset(self, tp: TP) -> int | None:

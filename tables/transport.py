@@ -12,8 +12,8 @@ from typing import Any
 
 import faust
 import faust.transport.drivers
-from faust.transport.drivers import aiokafka as driver
 from aiokafka.structs import TopicPartition
+from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 from mode.utils.futures import notify

@@ -95,7 +95,7 @@ class Gateway:
         wanted = ("reference.instruments", "reference.accounts", "marks", "positions", "risk")
         self._tail = Tail(client, [topics[t] for t in wanted], self._on_batch, isolation_level="read_uncommitted")
         self._alerts = Tail(client, [topics["alerts"]], self._on_batch, from_end=True)
-        self._turned = asyncio.Condition()
+        self._turned = asyncio.Event()  # a new one each turn; every waiting client holds the present one
         self._tasks: list[asyncio.Task[Any]] = []
         self._frames: dict[tuple[str, int], bytes] = {}
         self.ready = False
@@ -154,14 +154,20 @@ class Gateway:
             self.state.turn()
             self._frames.clear()
             self.counters.observe("gateway_turn_seconds", time.perf_counter() - started)
-            async with self._turned:
-                self._turned.notify_all()
+            self._wake_clients()
+
+    def _wake_clients(self) -> None:
+        turned, self._turned = self._turned, asyncio.Event()
+        turned.set()
+
+    def say_goodbye(self) -> None:
+        """End every stream with a farewell."""
+        self.stopping.set()
+        self._wake_clients()
 
     async def stop(self) -> None:
         """Say goodbye and disconnect."""
-        self.stopping.set()
-        async with self._turned:
-            self._turned.notify_all()
+        self.say_goodbye()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -227,9 +233,8 @@ class Gateway:
             yield self._event("feed", self._feeds(), False)
             facts, next_hb, next_rows = since, time.monotonic() + 1.0, 0.0
             while not self.stopping.is_set():
-                async with self._turned:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._turned.wait(), 1.0)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._turned.wait(), 1.0)
                 fresh = [f for f in reversed(state.facts) if f.seq > facts] if state.seq > facts else []
                 for fact in reversed(fresh):
                     yield self._event(fact.event, fact.data)
@@ -362,9 +367,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let the streams say goodbye first."""
-        self.gateway.stopping.set()
-        async with self.gateway._turned:
-            self.gateway._turned.notify_all()
+        self.gateway.say_goodbye()
         await super().shutdown(sockets)
 
 

@@ -146,9 +146,9 @@ class GatewayState:
         live = (rollup.rows["live"][:count] != 0) & (group >= 0)
         g, rows = group[live], rollup.rows[:count][live]
         own, contribution = rollup.own[:count][live], rollup.contribution[:count][live]
-        bad = np.isnan(own[:, 1]) | np.isnan(own[:, 2])
+        bad = contribution[:, ru.UNPRICED] > 0
         columns = [
-            np.bincount(g, rows["quantity"], n), np.bincount(g, np.where(bad, 0, own[:, 1]), n),
+            np.bincount(g, rows["quantity"], n), np.bincount(g, contribution[:, ru.NET], n),
             np.bincount(g, np.where(bad, 0, own[:, 2]), n), np.bincount(g, np.nan_to_num(rows["realised_pnl"]), n),
             np.bincount(g, bad, n), np.bincount(g, contribution[:, ru.STALE], n),
             np.bincount(g, contribution[:, ru.FEES], n)]

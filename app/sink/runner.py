@@ -1,7 +1,8 @@
 """The sink process: follows topics, writes each slice as one block, goes on after what ClickHouse already has.
 
 A block is inserted whole or not at all (the tables are not partitioned, so one block is one part), and blocks are
-inserted in order; so the largest offset of each partition in the table says where to go on, also when a reply was lost. `ReplacingMergeTree` makes a doubled block harmless as well.
+inserted in order; so the largest offset of each partition in the table says where to go on, also when a reply was
+lost. `ReplacingMergeTree` makes a doubled block harmless as well.
 """
 
 from __future__ import annotations

@@ -10,26 +10,26 @@ const state = { scope: new URLSearchParams(location.search).get("scope") || "fir
 
 const ladder = new Grid($("ladder"), [
   { key: "inst", title: "instrument", width: 128, text: true },
-  { key: "book", title: "book", width: 86, text: true },
+  { key: "book", title: "book", width: 130, text: true },
   { key: "qty", title: "quantity", width: 120, format: fmt.quantity, flash: true },
   { key: "avg", title: "average", width: 96, format: fmt.price, dep: true, help: "average price of the open quantity" },
   { key: "mid", title: "mid", width: 96, format: fmt.price, flash: true, dep: true },
-  { key: "mv", title: "value", width: 116, format: (v) => fmt.number(v, 0), dep: true, help: "market value, settlement currency" },
-  { key: "upnl", title: "unrealised", width: 108, format: (v) => fmt.signed(v, 0), tone: fmt.tone, flash: true, dep: true },
+  { key: "mv", title: "value", width: 116, format: (v) => fmt.number(v, 0), dep: true, help: "market value, firm base currency" },
+  { key: "upnl", title: "unrealised", width: 108, format: (v) => fmt.signed(v, 0), tone: fmt.tone, flash: true, dep: true, help: "in the currency of the last column" },
   { key: "rpnl", title: "realised", width: 100, format: (v) => fmt.signed(v, 0), tone: fmt.tone, flash: true },
   { key: "fees", title: "fees", width: 80, format: (v) => fmt.number(v, 0), help: "firm base currency" },
   { key: "ccy", title: "ccy", width: 56, text: true },
 ], { label: "Position ladder", sort: { key: "mv", dir: -1 } });
 
 const blotter = new Grid($("blotter"), [
-  { key: "name", title: "node", width: 130, text: true },
+  { key: "name", title: "node", width: 150, text: true },
   { key: "day", title: "day P&L", width: 108, format: (v) => fmt.signed(v, 0), tone: fmt.tone, flash: true },
   { key: "unrealised", title: "unrealised", width: 108, format: (v) => fmt.signed(v, 0), tone: fmt.tone },
   { key: "realised", title: "realised", width: 100, format: (v) => fmt.signed(v, 0), tone: fmt.tone },
-  { key: "gross", title: "gross", width: 116, format: (v) => fmt.number(v, 0) },
+  { key: "gross", title: "gross", width: 124, format: (v) => fmt.number(v, 0) },
   { key: "net", title: "net", width: 116, format: (v) => fmt.number(v, 0), flash: true },
-  { key: "long", title: "long", width: 110, format: (v) => fmt.number(v, 0) },
-  { key: "short", title: "short", width: 110, format: (v) => fmt.number(v, 0) },
+  { key: "long", title: "long", width: 124, format: (v) => fmt.number(v, 0) },
+  { key: "short", title: "short", width: 124, format: (v) => fmt.number(v, 0) },
   { key: "positions", title: "pos", width: 60, format: (v) => fmt.number(v, 0) },
   { key: "quality", title: "excludes", width: 110, text: true },
   { key: "ccy", title: "ccy", width: 56, text: true },

@@ -1,0 +1,83 @@
+"""Write docs/reference/ from the code (records, topics, reasons, settings, schemas); ``--check`` only compares."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from app.settings import Settings  # noqa: E402
+from schemas.codec import json_schemas  # noqa: E402
+from schemas.reasons import QUARANTINE_MEANING  # noqa: E402
+from schemas.records import RECORDS  # noqa: E402
+from schemas.topics import TOPICS  # noqa: E402
+
+GENERATED = "<!-- written by docs/make_reference.py: change the code, not this file -->\n"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]) + "\n"
+
+
+def kind(schema: dict[str, Any]) -> str:
+    """Return a field's type, in words."""
+    if "anyOf" in schema:
+        return " or ".join(kind(s) for s in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(str(v) for v in schema["enum"])
+    if "$ref" in schema:
+        return schema["$ref"].rsplit("/", 1)[1]
+    found = schema.get("type", "any")
+    return " or ".join(found) if isinstance(found, list) else str(found)
+
+
+def records() -> str:
+    """Return the page of records."""
+    out = [GENERATED, "# Records\n"]
+    for name, schema in json_schemas().items():
+        out.append(f"## {name}\n\n{(RECORDS[name].__doc__ or '').strip()}\n")
+        required = set(schema.get("required", ()))
+        out.append(table(["field", "type", "required"], [
+            [f, kind(s), "yes" if f in required else ""] for f, s in schema["properties"].items()]))
+    return "\n".join(out)
+
+
+def topics() -> str:
+    """Return the page of topics and quarantine reasons."""
+    rows = [[f"`{t.name}`", t.key, t.direction, "compact" if t.compact else "delete", t.help] for t in TOPICS]
+    reasons = [[f"`{r}`", text] for r, text in QUARANTINE_MEANING.items()]
+    return "\n".join([GENERATED, "# Topics\n", table(["topic", "key", "direction", "cleanup", "what"], rows),
+                      "## Why a record is on `quarantine`\n", table(["reason", "meaning"], reasons)])
+
+
+def settings() -> str:
+    """Return the page of settings."""
+    rows = [[f"`DESKRISK_{n.upper()}`", str(f.default) if f.default is not None else "", f.description or ""]
+            for n, f in Settings.model_fields.items()]
+    return "\n".join([GENERATED, "# Settings\n", table(["variable", "default", "what"], rows)])
+
+
+def main() -> int:
+    """Write or compare; return the exit code."""
+    pages = {"records.md": records(), "topics.md": topics(), "settings.md": settings(),
+             "schemas.json": json.dumps(json_schemas(), indent=1) + "\n"}
+    folder = ROOT / "docs" / "reference"
+    stale = [name for name, text in pages.items()
+             if not (folder / name).exists() or (folder / name).read_text() != text]
+    if "--check" in sys.argv:
+        print("stale: " + ", ".join(stale) if stale else "up to date")
+        return 1 if stale else 0
+    for name in stale:
+        (folder / name).write_text(pages[name])
+    print(f"wrote {len(stale)} of {len(pages)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

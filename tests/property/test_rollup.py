@@ -1,0 +1,133 @@
+"""Incremental sums equal a recount from nothing, whatever the order of trades, marks and moves in the tree."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import rollup as ru
+from models.valued_book import ValuedBook
+from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position
+
+LEVELS = ("book", "desk", "strategy", "fund", "firm")
+INSTRUMENTS = [
+    Instrument(instrument="EURUSD", asset_class="fx", currency="USD", prior_close=Decimal("1.08")),
+    Instrument(instrument="USDJPY", asset_class="fx", currency="JPY", prior_close=Decimal(150)),
+    Instrument(instrument="SAP", asset_class="equity", currency="EUR", prior_close=Decimal(100)),
+    Instrument(instrument="FUT", asset_class="future", currency="JPY", multiplier=Decimal(10), prior_close=Decimal(50)),
+    Instrument(instrument="INV", asset_class="perpetual", currency="USD", inverse=True, settlement="BTC",
+               multiplier=Decimal(100), prior_close=Decimal(40_000)),
+    Instrument(instrument="BTCUSD", asset_class="fx", currency="USD", prior_close=Decimal(40_000)),
+]
+
+
+def account(name: str, book: int) -> Account:
+    """Return an account under a book."""
+    return Account(account=name, book=f"B{book}", desk=f"D{book // 2}", strategy=f"S{book // 3}", fund=f"F{book // 4}",
+                   dealer=f"X{book % 2}", base_currency="EUR" if book // 4 else "USD")
+
+
+def position(name: str, instrument: str, quantity: float, average: float, realised: float, rev: int,
+             **more: Any) -> Position:
+    """Return a position row."""
+    record = next(i for i in INSTRUMENTS if i.instrument == instrument)
+    return Position(account=name, instrument=instrument, quantity=str(quantity), average_price=average if quantity else None,
+                    realised_pnl=realised, fees={"EUR": 1.5}, currency=record.settlement or record.currency, trades=rev,
+                    last_ts_event=rev, fifo=Fifo(0.0, None, 0), break_even_price=None, as_of=AsOf(0, rev), revision=rev, **more)
+
+
+def mark(instrument: str, mid: float | None, quality: Any = "good") -> Mark:
+    """Return a mark."""
+    return Mark(instrument=instrument, window_end=1, ts_event=1, bid=mid, ask=mid, mid=mid, last=None, quality=quality)
+
+
+EVENTS = st.lists(st.one_of(
+    st.tuples(st.just("p"), st.integers(0, 5), st.sampled_from([i.instrument for i in INSTRUMENTS]),
+              st.floats(-1e6, 1e6).map(lambda x: round(x, 2)), st.floats(0.5, 5e4)),
+    st.tuples(st.just("m"), st.sampled_from([i.instrument for i in INSTRUMENTS]), st.one_of(st.none(), st.floats(0.5, 6e4)),
+              st.sampled_from(["good", "stale"])),
+    st.tuples(st.just("a"), st.integers(0, 5), st.integers(0, 9)),
+    st.tuples(st.just("v")), st.tuples(st.just("x"), st.integers(0, 5))), max_size=60)
+
+
+def run(events: list[Any], incremental: bool) -> ValuedBook:
+    """Play events; value after each, or only at the end."""
+    book = ValuedBook("USD", LEVELS)
+    for record in INSTRUMENTS:
+        book.add_instrument(record)
+    for k in range(6):
+        book.add_account(account(f"A{k}", k))
+    for rev, event in enumerate(events, start=1):
+        if event[0] == "p":
+            book.add_position(position(f"A{event[1]}", event[2], event[3], event[4], event[4] / 3, rev))
+        elif event[0] == "m":
+            book.add_mark(mark(event[1], event[2], event[3]))
+        elif event[0] == "a":
+            book.add_account(account(f"A{event[1]}", event[2]))
+        elif event[0] == "x":
+            book.remove(f"A{event[1]}|SAP")
+        if incremental:
+            book.revalue()
+    book.revalue()
+    return book
+
+
+@given(EVENTS)
+def test_incremental_equals_full_and_the_tree_adds_up(events: list[Any]) -> None:
+    book, once = run(events, True), run(events, False)
+    assert book.rollup.recount() <= ru.DRIFT_RELATIVE_MAX
+    scale = max(1.0, float(np.abs(once.rollup.contribution[: once.rollup.count]).sum()))
+    for name, index in book.rollup.node_index.items():
+        other = once.rollup.node_index.get(name)
+        want = once.rollup.nodes[other] if other is not None else np.zeros(ru.M)
+        np.testing.assert_allclose(book.rollup.nodes[index], want, atol=1e-9 * scale, err_msg=name)
+    firm = book.rollup.nodes[book.rollup.node_index["firm"]] if book.positions else np.zeros(ru.M)
+    for level in LEVELS[:-1]:
+        parts = [book.rollup.nodes[i] for n, i in book.rollup.node_index.items() if n.startswith(f"{level}:")]
+        np.testing.assert_allclose(np.sum(parts, axis=0) if parts else np.zeros(ru.M), firm, atol=1e-9 * scale)
+
+
+def test_figures_are_what_a_dealer_computes_by_hand() -> None:
+    book = run([("m", "EURUSD", 1.10, "good"), ("m", "USDJPY", 150.0, "good"), ("m", "SAP", 110.0, "good"),
+                ("p", 0, "SAP", 200.0, 105.0)], True)
+    row = book.figures(book.rollup.node_index["desk:D0"])
+    assert row[ru.NET] == pytest.approx(200 * 110 * 1.10) and row[ru.UNREALISED] == pytest.approx(200 * 5 * 1.10)
+    assert row[ru.REALISED] == pytest.approx(35 * 1.10) and row[ru.FEES] == pytest.approx(1.5 * 1.10)
+
+
+def test_what_was_held_overnight_splits_into_price_and_fx() -> None:
+    book = run([("m", "EURUSD", 1.10, "good"), ("m", "SAP", 110.0, "good")], True)
+    book.add_position(position("A0", "SAP", 200.0, 95.0, 0.0, 9, opening_quantity="200", opening_price=95.0))
+    book.revalue()
+    row = book.figures(book.rollup.node_index["firm"])
+    fees = 1.5 * 1.10
+    assert row[ru.PRICE] == pytest.approx(200 * (110 - 100) * 1.10 - fees)
+    assert row[ru.FX] == pytest.approx(200 * 100 * (1.10 - 1.08))
+    assert row[ru.DAY] == pytest.approx(200 * 110 * 1.10 - 200 * 100 * 1.08 - fees)
+
+
+def test_without_a_price_or_a_rate_a_position_is_counted_never_zero() -> None:
+    book = run([("p", 0, "SAP", 200.0, 105.0)], True)
+    row = book.figures(book.rollup.node_index["firm"])
+    assert (row[ru.UNPRICED], row[ru.POSITIONS], row[ru.GROSS]) == (1, 1, 0)
+    assert book.rollup.unpriced_rows(book.rollup.node_index["firm"], 5).tolist() == [0]
+    book.add_mark(mark("SAP", 110.0))
+    book.revalue()
+    assert book.figures(book.rollup.node_index["firm"])[ru.UNPRICED] == 1, "a price in EUR without EURUSD is no value"
+    book.add_mark(mark("EURUSD", 1.10, "stale"))
+    book.add_mark(mark("SAP", 110.0, "stale"))
+    book.revalue()
+    row = book.figures(book.rollup.node_index["firm"])
+    assert (row[ru.UNPRICED], row[ru.STALE]) == (0, 1) and row[ru.GROSS] > 0
+
+
+def test_an_older_row_never_replaces_a_newer_one() -> None:
+    book = run([], True)
+    assert book.add_position(position("A0", "SAP", 5, 1.0, 0.0, 9)) >= 0
+    assert book.add_position(position("A0", "SAP", 4, 1.0, 0.0, 8)) == -1
+    assert book.positions[0].quantity == "5"
