@@ -29,7 +29,7 @@ class ReferenceTail:
         self._instruments_topic = instruments_topic
         self._instrument_decoder = decoder_of(Instrument)
         self._account_decoder = decoder_of(Account)
-        self._tail = Tail(client, [instruments_topic, accounts_topic], self._on_batch)
+        self._tail = Tail(client, [instruments_topic, accounts_topic], self._on_batch, wait_ms=500)
         self._task: asyncio.Task[None] | None = None
         self.on_account_moved: Callable[[str, str | None, str], None] = lambda account, old, new: None
         self.on_change: Callable[[Account | Instrument], None] = lambda record: None

@@ -16,7 +16,8 @@ READ_COMMITTED = 1
 #: aiokafka does not ask a node again while a slice of one of its partitions lies unread; by default for 100 ms
 PREFETCH_BACKOFF_S = 0.002
 #: pause after a small read: a few milliseconds of latency save most of the requests, here and on the broker
-GATHER_S = 0.010
+GATHER_S = 0.008
+TAIL_GATHER_S = 0.020
 GATHER_BELOW = 2_000
 
 
@@ -98,7 +99,7 @@ def _is_skipped(source: Any, batch: Any) -> bool:
 
 
 async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float,
-                       with_keys: bool) -> dict[TopicPartition, RecordBatch]:
+                       with_keys: bool, gather_s: float = GATHER_S) -> dict[TopicPartition, RecordBatch]:
     """Return what the fetcher of an aiokafka consumer has, one `RecordBatch` a partition; wait up to ``timeout``."""
     deadline = time.monotonic() + timeout
     while True:
@@ -124,7 +125,7 @@ async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float
         left = deadline - time.monotonic()
         if out or left <= 0:
             if sum(map(len, out.values())) < GATHER_BELOW:
-                await asyncio.sleep(GATHER_S)
+                await asyncio.sleep(gather_s)
             return out
         waiter = fetcher._create_fetch_waiter()
         done, pending = await asyncio.wait([waiter], timeout=left)

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from tables.kafka import FETCH_WAIT_MS, KafkaClient
-from tables.records import PREFETCH_BACKOFF_S, RecordBatch, fetch_slices
+from tables.records import PREFETCH_BACKOFF_S, TAIL_GATHER_S, RecordBatch, fetch_slices
 
 
 class Tail:
@@ -22,17 +22,19 @@ class Tail:
     on_batch : called with each slice; must not block
     from_end : start at the end instead of the beginning
     gather_ms : let the broker gather for so long; 0: answer at once
+    wait_ms : how long the broker may wait where there is nothing; long for what rarely changes
     """
 
     def __init__(self, client: KafkaClient, topics: Iterable[str], on_batch: Callable[[RecordBatch], None],
-                 from_end: bool = False, isolation_level: str = "read_committed", gather_ms: int = 0) -> None:
+                 from_end: bool = False, isolation_level: str = "read_committed", gather_ms: int = 0,
+                 wait_ms: int = FETCH_WAIT_MS) -> None:
         self._client = client
         self._topics = list(topics)
         self._on_batch = on_batch
         self._from_end = from_end
         self._isolation_level = isolation_level
-        # a reader that is in no hurry lets the broker gather: far fewer requests
-        self._fetch = {"fetch_max_wait_ms": gather_ms or FETCH_WAIT_MS, "fetch_min_bytes": 1 << 20 if gather_ms else 1}
+        # requests are what a small installation pays for: who is in no hurry, or rarely gets anything, asks less often
+        self._fetch = {"fetch_max_wait_ms": gather_ms or wait_ms, "fetch_min_bytes": 1 << 20 if gather_ms else 1}
         self._consumer: AIOKafkaConsumer | None = None
         self._advanced = asyncio.Event()
         self.positions: dict[TopicPartition, int] = {}
@@ -70,7 +72,7 @@ class Tail:
         """Read once; return how many records came."""
         assert self._consumer is not None
         count = 0
-        for tp, batch in (await fetch_slices(self._consumer._fetcher, None, timeout, with_keys=True)).items():
+        for tp, batch in (await fetch_slices(self._consumer._fetcher, None, timeout, True, TAIL_GATHER_S)).items():
             if len(batch):
                 self._on_batch(batch)
                 count += len(batch)

@@ -94,7 +94,7 @@ class Gateway:
         client = settings.client()
         wanted = ("reference.instruments", "reference.accounts", "marks", "positions", "risk")
         self._tail = Tail(client, [topics[t] for t in wanted], self._on_batch, isolation_level="read_uncommitted")
-        self._alerts = Tail(client, [topics["alerts"]], self._on_batch, from_end=True)
+        self._alerts = Tail(client, [topics["alerts"]], self._on_batch, from_end=True, wait_ms=500)
         self._turned = asyncio.Event()  # a new one each turn; every waiting client holds the present one
         self._tasks: list[asyncio.Task[Any]] = []
         self._frames: dict[tuple[str, int], bytes] = {}

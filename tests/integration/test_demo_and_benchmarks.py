@@ -1,0 +1,70 @@
+"""What a newcomer runs first, and the benchmarks at smoke size, so that neither rots."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import ROOT
+
+pytestmark = pytest.mark.kafka
+
+
+def last_json(*arguments: str, timeout: float = 200, **environment: str) -> dict[str, object]:
+    """Run a command; return the JSON object on its last line."""
+    done = subprocess.run([sys.executable, "-m", "app", *arguments], cwd=ROOT, env=os.environ | environment, text=True,
+                          capture_output=True, timeout=timeout)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_demo_runs_by_itself_and_reports() -> None:
+    report = last_json("demo", "--for", "8", "--json", "--no-browser")
+    assert report["errors"] == 0 and report["positions"] > 2_000 and report["trades"] > 4_800
+    assert report["ticks"] > 5_000 and report["stream_rows"] > 0 and report["as_of_steps_back"] == 0
+    assert report["trade_to_stream_ms_p99"] is not None
+
+
+def test_up_writes_the_ready_file_and_ends_on_a_signal(tmp_path: Path) -> None:
+    ready = tmp_path / "ready.json"
+    process = subprocess.Popen([sys.executable, "-m", "app", "up", "--embedded", "--ready-file", str(ready), "--data-dir",
+                                str(tmp_path / "data"), "--gateway-port", "0"], cwd=ROOT, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 90
+        while not ready.exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        addresses = json.loads(ready.read_text())
+        assert addresses["gateway"].startswith("http://127.0.0.1:") and addresses["brokers"]
+        doctor = subprocess.run([sys.executable, "-m", "app", "doctor", "--json", "--brokers", addresses["brokers"]],
+                                cwd=ROOT, capture_output=True, text=True, check=True)
+        states = {item["what"]: item["state"] for item in json.loads(doctor.stdout)}
+        assert states["brokers"] == states["topics"] == "ok"
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+def test_benchmarks_run_at_smoke_size() -> None:
+    engine = last_json("bench", "engine", "--size", "smoke", "--json", "--no-peers", DESKRISK_BENCH_TRADES="60000")
+    assert engine["trades"] == 60_000 and engine["result_hash"]
+    restore = last_json("bench", "restore", "--size", "smoke", "--json")
+    assert restore["rows"] == 100_000
+
+
+def test_reference_files_are_checked_with_file_line_and_field(tmp_path: Path) -> None:
+    (tmp_path / "instruments.csv").write_text("instrument,asset_class,currency,multiplier\nX,equity,USD,1\nY,share,USD,1\n"
+                                              "X,equity,USD,1\n")
+    (tmp_path / "accounts.yaml").write_text("- {account: A, book: B, desk: D, strategy: S}\n")
+    done = subprocess.run([sys.executable, "-m", "app", "reference", "load", str(tmp_path), "--brokers", "127.0.0.1:1"],
+                          cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    for text in ("instruments.csv:3", "share", "instruments.csv:4: instrument 'X' appears twice", "accounts.yaml[1]", "fund"):
+        assert text in done.stderr, (text, done.stderr)
