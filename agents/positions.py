@@ -302,12 +302,14 @@ class PositionStage:
             return
         if statement.kind == "snapshot":
             return
-        decimals = quantity_decimals(reference.instrument_records[statement.instrument])
+        key = reference.intern_key(statement.account, statement.instrument)
+        slot = part.find_slot(*key)
+        decimals = (quantity_decimals(reference.instrument_records[statement.instrument]) if slot < 0
+                    else int(part.positions.arrays.rows["quantity_decimals"][slot]))
         mantissa, scale = decimal_parts(statement.quantity, "quantity")
         if scale > decimals:
             raise ValueError(f"quantity: expected at most {decimals} decimals, was {statement.quantity}")
         price = None if statement.average_price is None else float(statement.average_price)
-        key = reference.intern_key(statement.account, statement.instrument)
         part.open(key, statement.source, mantissa * 10 ** (decimals - scale), price,
                   parse_ts_ns(statement.ts_event), int(batch.timestamps_ms[m]))
 

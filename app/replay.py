@@ -22,6 +22,7 @@ from models.rollup import pair_currencies
 from schemas.codec import encode
 from schemas.records import Instrument
 from schemas.topics import TOPICS
+from tables.tail import Tail
 
 #: names other people's files use for our fields
 ALIASES = {"ts": "ts_event", "timestamp": "ts_event", "symbol": "instrument", "size": "quantity"}
@@ -90,6 +91,19 @@ def _instruments(records: list[tuple[str, str, dict[str, Any]]]) -> list[Instrum
     return list(out.values())
 
 
+async def _known_instruments(settings: Settings) -> set[str]:
+    """Return the instruments that are published already: their terms are not ours to change."""
+    names: set[str] = set()
+    tail = Tail(settings.client(), [settings.topics()["reference.instruments"]],
+                lambda batch: names.update((k or b"").decode() for k in batch.keys))
+    await tail.start()
+    try:
+        await tail.read_to_end()
+    finally:
+        await tail.stop()
+    return names
+
+
 async def run_replay(settings: Settings, files: list[Path], speed: float, as_is: bool, limit: int | None,
                      reference: bool, console: Console) -> dict[str, Any]:
     """Publish files in time order; return what was sent."""
@@ -99,7 +113,8 @@ async def run_replay(settings: Settings, files: list[Path], speed: float, as_is:
     order = np.argsort(ts, kind="stable")[: limit or len(ts)]
     client, topics = settings.client(), settings.topics()
     if reference:
-        await publish_reference(client, topics, _instruments(records), [])
+        known = await _known_instruments(settings)
+        await publish_reference(client, topics, [i for i in _instruments(records) if i.instrument not in known], [])
     counts = {topics[t.name]: settings.partitions if t.partitions == "data" else 1 for t in TOPICS}
     publisher = BatchingPublisher(client, counts)
     await publisher.start()

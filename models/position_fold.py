@@ -403,7 +403,7 @@ def _apply_fill(st: PositionArrays, rows: np.ndarray, i: int, s: int, d: int, pr
                 lateness_ns: int) -> int:
     status, effective = _effective_ts(st, s, rows[i].ts_event, rows[i].action, lateness_ns)
     in_order = effective >= st.rows[s].last_ts_event
-    absorbed = effective < st.rows[s].opening_ts  # the opening position already includes it
+    absorbed = rows[i].ts_event < st.rows[s].opening_ts  # the opening position already includes it
     append_fill(st, s, rows[i].id_hash, rows[i].id_hash2, d, price, rows[i].fee, rows[i].ts_event, effective,
                 ABSORBED if absorbed else 0)
     touch_row(st, rows, i, s)
@@ -436,7 +436,10 @@ def _apply_one(st: PositionArrays, rows: np.ndarray, i: int, ref: ReferenceArray
         if g == ABSENT or st.fills[g].flags & MARKER:
             return REF_UNKNOWN
         return _apply_bust(st, rows, i, g)
-    status, units = scale_quantity(rows[i].quantity, rows[i].quantity_scale, ref.quantity_decimals[instrument])
+    s = find_row(st, account, instrument)
+    # a position keeps the decimals it was opened with, whatever the reference data say later
+    decimals = ref.quantity_decimals[instrument] if s == ABSENT else st.rows[s].quantity_decimals
+    status, units = scale_quantity(rows[i].quantity, rows[i].quantity_scale, decimals)
     if status != READ:
         return status
     price = rows[i].price / POW10_F[rows[i].price_scale]
@@ -444,7 +447,6 @@ def _apply_one(st: PositionArrays, rows: np.ndarray, i: int, ref: ReferenceArray
         if ref.price_any_sign[instrument] == 0 or ref.inverse[instrument] != 0:
             return BAD_PRICE
     d = units * rows[i].side
-    s = find_row(st, account, instrument)
     if f != ABSENT:
         same = (st.fills[f].slot == s and st.fills[f].quantity == d and st.fills[f].price == price
                 and st.fills[f].ts_event == rows[i].ts_event)
@@ -514,7 +516,7 @@ def apply_opening(st: PositionArrays, account: int, instrument: int, quantity: i
     n = sorted_chain(st, s)
     for i in range(n):
         f = st.scratch[i]
-        if st.fills[f].effective_ts < ts:
+        if st.fills[f].ts_event < ts:
             fold_fill(st.pool, st.base, s, st.fills[f].quantity, st.fills[f].price, st.fills[f].fee)
             flag_fill(st, f, ABSORBED)
     kept_price = st.base[s].average_price if st.base[s].quantity == quantity else np.nan
