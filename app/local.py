@@ -20,6 +20,8 @@ from app.supervisor import Supervisor, on_signals
 from tables.kafka import create_topics
 
 READY_TIMEOUT_S = 90.0
+#: how long the embedded broker, all in memory, keeps quotes and superseded rows
+EMBEDDED_RETENTION_MS = 120_000
 
 
 class Installation:
@@ -42,7 +44,8 @@ class Installation:
             self.settings = self.settings.model_copy(update={"brokers": brokers})
             self._say(f"embedded broker on {brokers}")
         s = self.settings
-        await create_topics(s.client(), s.prefix, s.partitions, s.horizon_ms, s.replication)
+        await create_topics(s.client(), s.prefix, s.partitions, s.horizon_ms, s.replication,
+                            EMBEDDED_RETENTION_MS if self._embedded else None)
         environment = {"DESKRISK_BROKERS": str(s.brokers), "DESKRISK_DATA_DIR": str(s.data_dir),
                        "DESKRISK_PREFIX": s.prefix, "DESKRISK_PARTITIONS": str(s.partitions),
                        "DESKRISK_GATEWAY_PORT": str(s.gateway_port)}

@@ -7,8 +7,8 @@ from decimal import Decimal
 import numpy as np
 
 from models import marks as mk
-from models.position_fold import absorb_half_chain, evict_oldest
 from models.position_state import PartitionPositions
+from models.position_window import absorb_half_chain, evict_oldest
 from models.quote_columns import decode_quotes
 from models.reference import Reference
 from models.trade_columns import resolve_trades

@@ -8,11 +8,12 @@ from collections.abc import Callable
 import numpy as np
 
 from models import position_fold as pf
+from models import position_window as pw
 from models.columns import grown
 from models.fills import LOT_DTYPE, NO_LOT, POSITION_DTYPE, LotPool, new_lot
 from models.interning import ABSENT
 from models.jit import inline_kernel, kernel
-from models.position_fold import (
+from models.position_window import (
     EPOCH,
     FILL_DTYPE,
     FIRST_FILL_SEQ,
@@ -128,7 +129,7 @@ def unpack_rows(st: PositionArrays, blob: np.ndarray, starts: np.ndarray, rows: 
 @kernel
 def find_slot(st: PositionArrays, account: int, instrument: int) -> int:
     """Return the row of a key, or ABSENT."""
-    return pf.find_row(st, account, instrument)
+    return pw.find_row(st, account, instrument)
 
 
 @kernel
@@ -177,7 +178,7 @@ class PartitionPositions:
         """Forget everything."""
         meta = np.zeros(META_SIZE, np.int64)
         meta[EPOCH] = meta[OUT_EPOCH] = 1
-        pool = LotPool(np.zeros(2 * pf.LOTS_ROOM_MIN, LOT_DTYPE), np.array([NO_LOT, 0, 0], np.int64))
+        pool = LotPool(np.zeros(2 * pw.LOTS_ROOM_MIN, LOT_DTYPE), np.array([NO_LOT, 0, 0], np.int64))
         self.arrays = PositionArrays(
             rows=np.zeros(256, POSITION_DTYPE), base=np.zeros(256, POSITION_DTYPE), pool=pool,
             fills=np.zeros(1024, FILL_DTYPE), fill_index=np.full(4096, ABSENT, np.int32),
@@ -203,9 +204,9 @@ class PartitionPositions:
             a = a._replace(fills=grown(a.fills, size), scratch=grown(a.scratch, size))
         if 2 * need_fills > len(a.fill_index):
             a = a._replace(fill_index=np.full(1 << (2 * need_fills).bit_length(), ABSENT, np.int32))
-            pf.reindex_fills(a)
-        if len(a.flagged) - int(a.meta[N_FLAGGED]) < 2 * pf.FLAGS_ROOM_MIN:
-            a = a._replace(flagged=grown(a.flagged, 2 * len(a.flagged) + 2 * pf.FLAGS_ROOM_MIN))
+            pw.reindex_fills(a)
+        if len(a.flagged) - int(a.meta[N_FLAGGED]) < 2 * pw.FLAGS_ROOM_MIN:
+            a = a._replace(flagged=grown(a.flagged, 2 * len(a.flagged) + 2 * pw.FLAGS_ROOM_MIN))
         self.arrays = a
 
     def _reserve_rows(self, need: int) -> None:
@@ -217,7 +218,7 @@ class PartitionPositions:
                            out_epoch=grown(a.out_epoch, size))
         if 2 * len(a.rows) > len(a.row_index):
             a = a._replace(row_index=np.full(1 << (2 * len(a.rows)).bit_length(), ABSENT, np.int32))
-            pf.reindex_rows(a)
+            pw.reindex_rows(a)
         self.arrays = a
 
     def _grow_lots(self, room: int) -> None:
@@ -234,18 +235,18 @@ class PartitionPositions:
             at = pf.apply_trades(self.arrays, rows, at, ref, self.partition, self.lateness_ns, self.fills_max)
             if at == len(rows):
                 return
-            self._grow_lots(pf.LOTS_ROOM_MIN)
+            self._grow_lots(pw.LOTS_ROOM_MIN)
             if self.fill_count + 2 > self.fills_max:
                 half = self.fill_count // 2
-                self._grow_lots(half + pf.LOTS_ROOM_MIN)
-                pf.evict_oldest(self.arrays, half)
+                self._grow_lots(half + pw.LOTS_ROOM_MIN)
+                pw.evict_oldest(self.arrays, half)
             self.reserve(len(rows) - at)
 
     def open_position(self, account: int, instrument: int, quantity: int, price: float, ts: int,
                       ref: ReferenceArrays, ts_source: int = 0) -> int:
         """Start a position from an outside statement (counted units); returns its row."""
         self.reserve(1)
-        self._grow_lots(pf.LOTS_ROOM_MIN)
+        self._grow_lots(pw.LOTS_ROOM_MIN)
         return int(pf.apply_opening(self.arrays, account, instrument, quantity, price, ts, ref, ts_source))
 
     def take_dirty(self) -> np.ndarray:
@@ -331,7 +332,7 @@ class PartitionPositions:
                 at += ROW_BYTES
             else:
                 bases[k] = rows[k]
-                pf.clear_row(bases, k)
+                pw.clear_row(bases, k)
             end = at + LOT_BYTES * int(headers["lots"][k] + headers["base_lots"][k])
             lots.append(value[at:end])
             tails.append(value[end:])
@@ -340,10 +341,10 @@ class PartitionPositions:
         slots_needed = int(headers["slot"].max()) + 1 if n else 0
         self._reserve_rows(max(slots_needed, 1))
         joined = np.frombuffer(b"".join(lots), PACKED_LOT_DTYPE)
-        self._grow_lots(len(joined) + pf.LOTS_ROOM_MIN)
+        self._grow_lots(len(joined) + pw.LOTS_ROOM_MIN)
         unpack_rows(self.arrays, np.zeros(0, np.uint8), np.zeros(0, np.int64), rows, bases, headers, joined)
         self.arrays.meta[N_ROWS] = max(len(self), slots_needed)
-        pf.reindex_rows(self.arrays)
+        pw.reindex_rows(self.arrays)
         return tails
 
     def load_fills(self, first_seq: int, blocks: list[tuple[int, bytes, bytes]]) -> None:
@@ -362,8 +363,8 @@ class PartitionPositions:
             changed = np.frombuffer(flags, [("seq", "i8"), ("flags", "i8")])
             changed = changed[changed["seq"] >= first_seq]
             a.fills["flags"][changed["seq"] - first_seq] = changed["flags"]
-        pf.reindex_fills(a)
-        pf.relink_rows(a, -1)
+        pw.reindex_fills(a)
+        pw.relink_rows(a, -1)
 
     def lots_of(self, slot: int) -> list[tuple[int, float]]:
         """Return the open lots of a row, oldest first."""

@@ -104,6 +104,63 @@ def _empty_list(buf: np.ndarray, at: int, end: int) -> int:
 
 
 @inline_kernel
+def _read_text(buf: np.ndarray, at: int, end: int, kind: int, row: np.ndarray, i: int) -> tuple[int, int]:
+    """Read a text field; return (next position or REFUSED, the bit of a required field)."""
+    if buf[at] != QUOTE:
+        return REFUSED, 0
+    start = at + 1
+    close = string_end(buf, start, end)
+    if close == REFUSED:
+        return REFUSED, 0
+    length = close - start
+    if kind == K_TEXT:
+        return close + 1, 0
+    if kind == K_SIDE:
+        side = _side_of(buf, start, length)
+        row[i].side = side
+        return (close + 1 if side != 0 else REFUSED), 1 << K_SIDE
+    if kind == K_ACTION:
+        # new; corrections and busts are rare and read the slow way
+        is_new = length == 3 and buf[start] == 110 and buf[start + 1] == 101 and buf[start + 2] == 119
+        return (close + 1 if is_new else REFUSED), 0
+    if length == 0 or length > NAME_LENGTH_MAX:
+        return REFUSED, 0
+    if kind == K_ID:
+        row[i].id_start, row[i].id_length = start, length
+    elif kind == K_ACCOUNT:
+        row[i].account_start, row[i].account_length = start, length
+    else:
+        row[i].instrument_start, row[i].instrument_length = start, length
+    return close + 1, 1 << kind
+
+
+@inline_kernel
+def _read_field(buf: np.ndarray, at: int, end: int, kind: int, row: np.ndarray, i: int) -> tuple[int, int]:
+    """Read the value of a key; return (next position or REFUSED, the bit of a required field)."""
+    if kind == K_NONE:
+        return skip_scalar(buf, at, end), 0
+    if kind == K_QUANTITY:
+        at, mantissa, scale = read_number_value(buf, at, end)
+        row[i].quantity, row[i].quantity_scale = mantissa, scale
+        return at, 1 << K_QUANTITY
+    if kind == K_PRICE:
+        at, mantissa, scale = read_number_value(buf, at, end)
+        row[i].price, row[i].price_scale = mantissa, scale
+        return at, 1 << K_PRICE
+    if kind == K_TS:
+        at, ts = read_timestamp(buf, at, end)
+        row[i].ts_event = ts
+        return at, 1 << K_TS
+    if (kind == K_FEES or kind == K_REF or kind == K_TEXT) and is_null(buf, at, end):
+        return at + 4, 0
+    if kind == K_FEES:
+        return _empty_list(buf, at, end), 0
+    if kind == K_REF:
+        return REFUSED, 0
+    return _read_text(buf, at, end, kind, row, i)
+
+
+@inline_kernel
 def _scan_one(buf: np.ndarray, at: int, end: int, row: np.ndarray, i: int) -> bool:
     """Read one trade into ``row[i]``; False where msgspec has to read it."""
     at = skip_space(buf, at, end)
@@ -130,61 +187,8 @@ def _scan_one(buf: np.ndarray, at: int, end: int, row: np.ndarray, i: int) -> bo
         at = skip_space(buf, at + 1, end)
         if at >= end:
             return False
-        if kind == K_NONE:
-            at = skip_scalar(buf, at, end)
-        elif kind == K_QUANTITY:
-            at, mantissa, scale = read_number_value(buf, at, end)
-            row[i].quantity, row[i].quantity_scale = mantissa, scale
-            seen |= 1 << K_QUANTITY
-        elif kind == K_PRICE:
-            at, mantissa, scale = read_number_value(buf, at, end)
-            row[i].price, row[i].price_scale = mantissa, scale
-            seen |= 1 << K_PRICE
-        elif kind == K_TS:
-            at, ts = read_timestamp(buf, at, end)
-            row[i].ts_event = ts
-            seen |= 1 << K_TS
-        elif kind == K_FEES or kind == K_REF:
-            null = is_null(buf, at, end)
-            if null:
-                at += 4
-            else:
-                at = _empty_list(buf, at, end) if kind == K_FEES else REFUSED
-        elif kind == K_TEXT and buf[at] != QUOTE:
-            if not is_null(buf, at, end):
-                return False
-            at += 4
-        else:
-            if buf[at] != QUOTE:
-                return False
-            start = at + 1
-            close = string_end(buf, start, end)
-            if close == REFUSED:
-                return False
-            length = close - start
-            at = close + 1
-            if kind == K_TEXT:
-                pass
-            elif kind == K_SIDE:
-                side = _side_of(buf, start, length)
-                if side == 0:
-                    return False
-                row[i].side = side
-                seen |= 1 << K_SIDE
-            elif kind == K_ACTION:
-                # new; corrections and busts are rare and read the slow way
-                if not (length == 3 and buf[start] == 110 and buf[start + 1] == 101 and buf[start + 2] == 119):
-                    return False
-            else:
-                if length == 0 or length > NAME_LENGTH_MAX:
-                    return False
-                if kind == K_ID:
-                    row[i].id_start, row[i].id_length = start, length
-                elif kind == K_ACCOUNT:
-                    row[i].account_start, row[i].account_length = start, length
-                else:
-                    row[i].instrument_start, row[i].instrument_length = start, length
-                seen |= 1 << kind
+        at, bit = _read_field(buf, at, end, kind, row, i)
+        seen |= bit
         if at == REFUSED:
             return False
         at = skip_space(buf, at, end)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 from aiokafka.partitioner import DefaultPartitioner, murmur2
 
-from schemas.topics import TOPICS, Topic, topic_name
+from schemas.topics import TICKS, TOPICS, topic_name
 
 #: aiokafka has one request to a node at a time: data of partitions that it does not name wait for it, so it is short
 FETCH_WAIT_MS = 20
@@ -76,8 +75,10 @@ assert DefaultPartitioner()(b"FX1-001", list(range(8)), list(range(8))) == owner
 
 
 async def create_topics(client: KafkaClient, prefix: str, partitions: int, horizon_ms: int, replication: int = 1,
-                        extra: Iterable[Topic] = ()) -> list[str]:
+                        retention_ms: int | None = None) -> list[str]:
     """Create the topics that do not exist yet; return their names.
+
+    ``retention_ms`` shortens how long quotes and outputs are kept (an embedded broker holds them in memory).
 
     Raises
     ------
@@ -88,7 +89,7 @@ async def create_topics(client: KafkaClient, prefix: str, partitions: int, horiz
     await admin.start()
     try:
         known = set(await admin.list_topics())
-        wanted = {topic_name(prefix, t): (t, partitions if t.partitions == "data" else 1) for t in (*TOPICS, *extra)}
+        wanted = {topic_name(prefix, t): (t, partitions if t.partitions == "data" else 1) for t in TOPICS}
         have = [name for name in wanted if name in known]
         for described in await admin.describe_topics(have) if have else []:
             found, expected = len(described["partitions"]), wanted[described["topic"]][1]
@@ -97,9 +98,15 @@ async def create_topics(client: KafkaClient, prefix: str, partitions: int, horiz
                                  "a partition count is changed by a migration, not in place")
         missing = [name for name in wanted if name not in known]
         if missing:
+            configs = {name: wanted[name][0].broker_config(horizon_ms) for name in missing}
+            if retention_ms is not None:
+                for name, config in configs.items():
+                    if wanted[name][0] is TICKS:
+                        config["retention.ms"] = str(retention_ms)
+                    elif wanted[name][0].compact:
+                        config |= {"min.compaction.lag.ms": "0", "segment.ms": str(retention_ms)}
             reply = await admin.create_topics([
-                NewTopic(name, wanted[name][1], replication, topic_configs=wanted[name][0].broker_config(horizon_ms))
-                for name in missing])
+                NewTopic(name, wanted[name][1], replication, topic_configs=configs[name]) for name in missing])
             for name, code, *_ in reply.topic_errors:
                 error = for_code(code)
                 if code and error is not TopicAlreadyExistsError:

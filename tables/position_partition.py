@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from models.position_fold import FILL_DTYPE
 from models.position_state import PartitionPositions, find_slot, other_averages
+from models.position_window import FILL_DTYPE
 from models.reference import Reference, settlement_currency
 from schemas.records import AsOf, Fifo, Position
 from tables.partition import MARKER_KEY, Rows

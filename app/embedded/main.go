@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 )
@@ -43,7 +44,19 @@ func main() {
 		io.Copy(io.Discard, os.Stdin)
 		done <- syscall.SIGTERM
 	}()
-	<-done
+	// everything is in memory: expired and superseded records have to go
+	tidy := time.NewTicker(20 * time.Second)
+	defer tidy.Stop()
+	for {
+		select {
+		case <-tidy.C:
+			cluster.ApplyRetention()
+			cluster.Compact()
+			continue
+		case <-done:
+		}
+		break
+	}
 	cluster.Close()
 }
 

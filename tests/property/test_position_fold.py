@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import trade_columns as tc
-from models.position_fold import refold_row
+from models.position_window import refold_row
 from tables.position_partition import PositionPartition
 from tests.folding import ACCOUNTS, INSTRUMENTS, assert_equal, close, feed, naive, new_partition
 
