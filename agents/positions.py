@@ -35,7 +35,7 @@ from tables.writer import PartitionWriter, fault
 log = logging.getLogger(__name__)
 ORIGIN_HEADER = "deskrisk-origin"
 #: publish at once while reading is up to date; under a backlog a row goes out at most this often
-OUT_BACKLOG_S = 2.0
+OUT_BACKLOG_S = 4.0
 BACKLOG_S = 1.0
 _REASONS = {
     tc.UNKNOWN_ACCOUNT: QuarantineReason.UNKNOWN_ACCOUNT,

@@ -121,6 +121,7 @@ class Engine:
         async for event in stream.noack().events():
             try:
                 await self.stage.process(event.value, event.ack)
+                event.value.release()
             except asyncio.CancelledError:
                 raise
             except BaseException:  # Faust would go on with the next slice: a silent loss

@@ -125,7 +125,7 @@ def other_peers(broker: Broker, folder: Path) -> dict[str, Any]:
             durable = found["events"] / found["secs_durable"] if found.get("secs_durable") else found["eps"]
             out[f"{name}_per_s"], out[f"{name}_durable_per_s"] = found["eps"], round(durable)
         else:
-            out[f"{name}_error"] = str(found.get("error") or done.stderr)[-300:]
+            out[f"{name}_error"] = f"exit {done.returncode}: {(found.get('error') or done.stderr or done.stdout)[-300:]}"
     return out
 
 

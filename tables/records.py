@@ -42,6 +42,10 @@ class RecordBatch:
     def __len__(self) -> int:
         return len(self.values)
 
+    def release(self) -> None:
+        """Let the records go; the engine may hold the slice itself until it is acknowledged, and a while longer."""
+        self.values, self.keys, self.headers = [], [], {}
+
 
 def drain(result: FetchResult, tp: TopicPartition, with_keys: bool) -> RecordBatch | None:
     """Take all records of one fetched slice; None where the slice is stale (sought away, reassigned)."""
@@ -80,6 +84,7 @@ def drain(result: FetchResult, tp: TopicPartition, with_keys: bool) -> RecordBat
     source.next_fetch_offset = position
     result._update_position()
     result._partition_records = None
+    source._records_iterator = source._records = None  # a cycle would keep the raw megabytes until the next collection
     return RecordBatch(tp.topic, tp.partition, _joined(offsets), values, keys, headers, _joined(stamps), position)
 
 
