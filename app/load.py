@@ -17,7 +17,7 @@ from schemas.records import Account, Instrument
 from schemas.topics import TOPICS
 from tables.kafka import owner_partition
 
-STEP_S = 0.010
+STEP_S = 0.005
 
 
 def load_reference(accounts: int, instruments: int) -> tuple[list[Instrument], list[Account]]:
