@@ -83,7 +83,7 @@ class PositionStage:
         for tp, found in restored.items():
             writer = writers[tp.partition]
             rows: dict[bytes, bytes | None] = {}
-            if found.position < starts[tp]:  # the changelog is not the one this store was written from
+            if starts[tp] > found.end:  # the changelog is not the one this store was written from
                 writer.disk.clear()
                 found = (await read_changelogs(self._client, {tp: 0}))[tp]
             elif starts[tp]:

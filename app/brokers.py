@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import os
 import shutil
@@ -64,7 +65,7 @@ def java_and_maven() -> str | None:
     return f"{' and '.join(missing)} not found" if missing else None
 
 
-class Broker:
+class Broker(abc.ABC):
     """A broker process of ours; ``address`` once it serves."""
 
     address: str = ""
@@ -73,9 +74,9 @@ class Broker:
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
 
+    @abc.abstractmethod
     def start(self) -> str:
         """Start and return the address."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """Stop; the data stay."""

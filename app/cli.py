@@ -94,7 +94,7 @@ def demo(seconds: Annotated[float | None, typer.Option("--for", help="End by its
 
 
 @cli.command()
-def up(embedded: Annotated[bool, typer.Option("--embedded", help="Embedded broker and store.")] = False,
+def up(embedded: Annotated[bool, typer.Option("--embedded", help="Embedded broker and store, started empty.")] = False,
        ready_file: Annotated[Path | None, typer.Option(help="Gets the addresses (JSON) once all is ready.")] = None,
        brokers: Brokers = None, data_dir: Path | None = None, gateway_port: int | None = None) -> None:
     """All roles on this machine, without a simulated market."""

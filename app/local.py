@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import tempfile
 import time
 import webbrowser
@@ -39,6 +40,10 @@ class Installation:
         """Start everything and wait until every role is ready."""
         loop = asyncio.get_running_loop()
         if self._embedded:
+            # the embedded broker starts empty: what an earlier run stored belongs to a log that is gone
+            home = self.settings.data_dir / "embedded"
+            await loop.run_in_executor(None, lambda: shutil.rmtree(home, ignore_errors=True))
+            self.settings = self.settings.model_copy(update={"data_dir": home})
             self._broker = EmbeddedBroker(self._say)
             brokers = await loop.run_in_executor(None, self._broker.start)
             self.settings = self.settings.model_copy(update={"brokers": brokers})

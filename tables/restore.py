@@ -14,11 +14,12 @@ from tables.records import fetch_slices
 
 @dataclass
 class Restored:
-    """One changelog partition, read: newest row of every key, and where its end was."""
+    """One changelog partition, read: newest row of every key, where reading ended and where the partition did."""
 
     rows: dict[bytes, bytes | None] = field(default_factory=dict)
     position: int = 0
     records: int = 0
+    end: int = 0
 
 
 class RestoreStalled(RuntimeError):
@@ -46,6 +47,8 @@ async def read_changelogs(client: KafkaClient, starts: dict[TopicPartition, int]
             out[tp].position = max(offset, first[tp])
             consumer.seek(tp, out[tp].position)
         ends = await consumer.end_offsets(list(starts))
+        for tp, end in ends.items():
+            out[tp].end = end
         progress = time.monotonic()
         while any(out[tp].position < end for tp, end in ends.items()):
             slices = await fetch_slices(consumer._fetcher, None, 1.0, with_keys=True)

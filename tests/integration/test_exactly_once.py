@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from app.brokers import Broker, KafkaBroker, java_and_maven
+from tables.partition import Marker
+from tables.store import DiskPartition
 from tests.integration.harness import Installation, Upstream
 
 pytestmark = pytest.mark.kafka
@@ -169,4 +171,20 @@ def test_duplicates_disorder_poison_and_foreign_partitions(made: Installation, r
         assert report["duplicates"] > 100
         assert report["trades"] == len(upstream.sent), "no batch mate of a poison record is lost"
         assert sum(await made.ends("quarantine")) > 50
+    asyncio.run(scenario())
+
+
+def test_a_store_of_another_log_is_thrown_away(made: Installation, tmp_path: Path) -> None:
+    """Rows on disk that the changelog does not know (a broker made anew) are never served."""
+    async def scenario() -> None:
+        await made.create()
+        for p in range(made.settings.partitions):
+            disk = DiskPartition(tmp_path / "a" / f"positions-{p}", made.settings.topics()["positions-changelog"])
+            disk.write({b"M": Marker({made.settings.topics()["trades"]: 10_000}).pack()}, 10_000)
+            disk.close()
+        made.worker().wait_ready()
+        async with Upstream(made, SEED) as upstream:
+            await upstream.send(300)
+        report = await made.assert_exact()
+        assert report["trades"] == 300
     asyncio.run(scenario())

@@ -271,7 +271,7 @@ def test_the_page_shows_live_numbers(running: dict[str, Any]) -> None:
         page.locator("#blotter .head .cell", has_text="net").click()
         assert page.locator("#blotter .head [aria-sort=descending]").count() == 1
         page.fill("#filter", "i02")
-        page.wait_for_function("document.querySelectorAll('#ladder .row:not([hidden])').length === 1")
+        page.wait_for_function("() => document.querySelectorAll('#ladder .row:not([hidden])').length === 1")
         gateway: Process = running["gateway"]
         gateway.kill()
         page.wait_for_selector("body.lost #banner:not([hidden])")
