@@ -67,6 +67,18 @@ class Installation:
                           "external" if s.clickhouse_url else f"chdb:{s.data_dir / 'clickhouse'}",
                           "prefix": s.prefix, "data_dir": str(s.data_dir)}
 
+    async def start_unless(self, stop: asyncio.Event) -> bool:
+        """Start everything; False where it was told to stop before all was ready."""
+        start, stopped = asyncio.create_task(self.start()), asyncio.create_task(stop.wait())
+        await asyncio.wait({start, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not start.done():
+            start.cancel()
+            await asyncio.gather(start, return_exceptions=True)
+            return False
+        await start
+        return True
+
     async def stop(self) -> None:
         """Stop everything, the broker last."""
         await self.supervisor.stop()
@@ -80,20 +92,14 @@ async def run_up(settings: Settings, embedded: bool, ready_file: Path | None, sa
     on_signals(stop)
     installation = Installation(settings, embedded, say)
     try:
-        start = asyncio.create_task(installation.start())
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait({start, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if not start.done():
-            start.cancel()
-            await asyncio.gather(start, return_exceptions=True)
+        if not await installation.start_unless(stop):
             return 0
-        await start
         if ready_file is not None:
             scratch = ready_file.with_suffix(".part")
             scratch.write_text(json.dumps(installation.addresses) + "\n")
             scratch.replace(ready_file)  # whoever waits for the file never sees half of it
         say(f"ready: {installation.addresses['gateway']}")
-        await stopped
+        await stop.wait()
         return 0
     finally:
         say("stopping ...")
@@ -125,14 +131,8 @@ async def run_demo(settings: Settings, seconds: float | None, as_json: bool, bro
         follower: asyncio.Task[None] | None = None
         summary: dict[str, Any] = {}
         try:
-            start = asyncio.create_task(installation.start())
-            stopped = asyncio.create_task(stop.wait())
-            await asyncio.wait({start, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if not start.done():
-                start.cancel()
-                await asyncio.gather(start, return_exceptions=True)
+            if not await installation.start_unless(stop):
                 return 0
-            await start
             url = installation.addresses["gateway"]
             say(f"up after {time.monotonic() - started:.1f} s")
             feeder = None

@@ -111,8 +111,8 @@ def link_lots(pool: LotPool, rows: np.ndarray, s: int, lots: np.ndarray) -> None
 
 
 @kernel
-def unpack_rows(st: PositionArrays, blob: np.ndarray, starts: np.ndarray, rows: np.ndarray, bases: np.ndarray,
-                headers: np.ndarray, lots: np.ndarray) -> None:
+def unpack_rows(st: PositionArrays, rows: np.ndarray, bases: np.ndarray, headers: np.ndarray,
+                lots: np.ndarray) -> None:
     """Put unpacked rows at their slots and link their lots (``lots`` lies in the order of the rows)."""
     at = 0
     for k in range(headers.shape[0]):
@@ -342,7 +342,7 @@ class PartitionPositions:
         self._reserve_rows(max(slots_needed, 1))
         joined = np.frombuffer(b"".join(lots), PACKED_LOT_DTYPE)
         self._grow_lots(len(joined) + pw.LOTS_ROOM_MIN)
-        unpack_rows(self.arrays, np.zeros(0, np.uint8), np.zeros(0, np.int64), rows, bases, headers, joined)
+        unpack_rows(self.arrays, rows, bases, headers, joined)
         self.arrays.meta[N_ROWS] = max(len(self), slots_needed)
         pw.reindex_rows(self.arrays)
         return tails
