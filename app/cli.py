@@ -18,12 +18,14 @@ from pydantic import ValidationError  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from app import cli_calc  # noqa: E402
 from app.settings import ROLES, Settings  # noqa: E402
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Live positions, P&L and risk, folded from Kafka. Settings: DESKRISK_* variables and options.")
 topics_cli = typer.Typer(no_args_is_help=True, help="Topics on the broker.")
 reference_cli = typer.Typer(no_args_is_help=True, help="Reference data: instruments, accounts, the hierarchy.")
+cli_calc.register(cli)
 cli.add_typer(topics_cli, name="topics")
 cli.add_typer(reference_cli, name="reference")
 err = Console(stderr=True, highlight=False)

@@ -1,0 +1,1 @@
+"""Risk models: pure functions of columns; VaR and ES are positive losses, everything else says its sign."""

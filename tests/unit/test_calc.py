@@ -1,0 +1,56 @@
+"""Calculators as an analyst uses them: JSON lines, clear errors, nothing read silently or left out silently."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.calc import calculate, run_lines
+from app.cli import cli
+
+CALL = {"type": "call", "S": 49, "K": 50, "r": 0.05, "q": 0, "t": 0.3846, "vol": 0.2}
+
+
+def test_a_line_names_its_conventions_and_what_it_did_not_use() -> None:
+    got = calculate("option", CALL | {"colour": "red"})
+    assert got["unused"] == ["colour"]
+    assert got["conventions"]["exercise"] == "european" and "b = r - q" in got["conventions"]["carry"]
+
+
+@pytest.mark.parametrize(("change", "field"), [({"K": -1}, "strike"), ({"vol": "high"}, "vol"), ({"type": "straddle"}, "type"),
+                                               ({"S": None}, "spot"), ({"t": float("nan")}, "t")])
+def test_a_wrong_field_is_named_with_its_value(change: dict, field: str) -> None:
+    error = calculate("option", CALL | change)["error"]
+    assert error["field"] == field and error["expected"]
+
+
+def test_a_bad_line_costs_its_neighbours_nothing() -> None:
+    got = list(run_lines("option", [json.dumps(CALL), "{", "[1]", "", json.dumps(CALL)]))
+    assert [("error" in g) for g in got] == [False, True, True, False]
+    assert got[0]["price"] == got[3]["price"]
+
+
+def test_a_price_outside_the_no_arbitrage_bounds_has_no_volatility() -> None:
+    got = calculate("implied_vol", {k: v for k, v in CALL.items() if k != "vol"} | {"market_price": 60})
+    assert got["error"]["field"] == "market_price" and "no-arbitrage" in got["error"]["expected"]
+
+
+def test_confidence_ranks_come_from_decimals() -> None:
+    """In doubles 500 * (1 - 0.99) is a hair above 5; the default rule means the 6th worst, never the 7th."""
+    pnl = [float(-i) for i in range(1, 501)]
+    assert calculate("var", {"pnl": pnl, "level": 0.99})["var"] == 495.0
+    assert calculate("var", {"pnl": pnl, "level": 0.95})["var"] == 475.0
+    assert calculate("var", {"pnl": pnl, "level": 0.975})["var"] == 488.0
+
+
+def test_the_command_reads_and_writes_lines(tmp_path: Path) -> None:
+    file = tmp_path / "lines.jsonl"
+    file.write_text(json.dumps(CALL) + "\n" + json.dumps(CALL | {"K": 0}) + "\n")
+    done = CliRunner().invoke(cli, ["calc", "option", str(file)])
+    first, second = (json.loads(line) for line in done.stdout.splitlines()[:2])
+    assert done.exit_code == 1 and first["delta"] > 0.5 and second["error"]["field"] == "strike"
+    assert CliRunner().invoke(cli, ["calc", "nonsense"]).exit_code == 2
+    assert "historical" in CliRunner().invoke(cli, ["calc", "list"]).stdout
