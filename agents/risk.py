@@ -14,9 +14,25 @@ from aiokafka.structs import TopicPartition
 from agents.ports import Clock, Counters, Publisher
 from agents.reference_tail import ReferenceTail
 from models import rollup as ru
-from models.valued_book import ValuedBook
+from models.reference import FIRM
+from models.risk.live import RiskModels
+from models.risk.scenarios import History
+from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.codec import decoder_of, encode
-from schemas.records import Account, Alert, AsOf, Exposure, Instrument, Mark, Pnl, Position, Quality, Risk
+from schemas.records import (
+    MODELS_SUFFIX,
+    Account,
+    Alert,
+    AsOf,
+    Exposure,
+    Instrument,
+    Mark,
+    Pnl,
+    Position,
+    Quality,
+    Risk,
+    Surface,
+)
 from tables.kafka import KafkaClient
 from tables.records import RecordBatch
 from tables.tail import Tail
@@ -26,9 +42,12 @@ log = logging.getLogger(__name__)
 TRADE_PERIOD_S = 0.05
 TICK_PERIODS = 2
 RECOUNT_S = 30.0
+#: all eight models run this often, or as often as a tenth of the process allows
+MODELS_PERIOD_S, MODELS_AGE_MAX_S = 1.0, 5.0
 EXCLUDED_NAMED = 10
 _position = decoder_of(Position)
 _mark = decoder_of(Mark)
+_surface = decoder_of(Surface)
 
 
 class RiskStage:
@@ -36,11 +55,13 @@ class RiskStage:
 
     def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
                  clock: Clock, counters: Counters, base_currency: str, levels: tuple[str, ...],
-                 partitions: int) -> None:
+                 partitions: int, history: History | None = None, participation: float = 0.20) -> None:
         self._client, self._topics, self._reference = client, topics, reference
         self._publisher, self._clock, self._counters = publisher, clock, counters
         self._partitions = partitions
         self.book = ValuedBook(base_currency, levels)
+        self.models = RiskModels(self.book, self.book.contracts, history, INSTRUMENT_GROUPINGS, participation)
+        self._surfaces = Tail(client, [topics["market.surfaces"]], self._on_surfaces, wait_ms=500)
         self._marks = Tail(client, [topics["marks"]], self._on_marks, isolation_level="read_uncommitted")
         self._next: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
@@ -65,6 +86,16 @@ class RiskStage:
             if value is not None:
                 self.book.add_mark(_mark.decode(value))
 
+    def _on_surfaces(self, batch: RecordBatch) -> None:
+        for key, value in zip(batch.keys, batch.values, strict=True):
+            if value is None:
+                continue
+            try:
+                self.book.add_surface(_surface.decode(value))
+            except (msgspec.DecodeError, ValueError) as error:
+                self._counters.add("surfaces_refused")
+                log.error("market.surfaces %r refused: %s", key, error)
+
     async def take(self, partitions: set[int]) -> None:
         """Own these partitions: their rows are read from the beginning of the compacted topic."""
         topic = self._topics["positions"]
@@ -79,10 +110,12 @@ class RiskStage:
         self._next.update(dict.fromkeys(tps, 0))
         self._owned |= partitions
         if not self._tasks:
-            await self._marks.start()
-            await self._marks.read_to_end()
+            for tail in (self._surfaces, self._marks):
+                await tail.start()
+                await tail.read_to_end()
             loop = asyncio.get_running_loop()
-            self._tasks = [loop.create_task(self._marks.run()), loop.create_task(self._publish_loop())]
+            self._tasks = [loop.create_task(self._marks.run()), loop.create_task(self._surfaces.run()),
+                           loop.create_task(self._publish_loop())]
 
     async def release(self, partitions: set[int]) -> None:
         """Let go: another worker values these shards now."""
@@ -127,16 +160,21 @@ class RiskStage:
         loop = asyncio.get_running_loop()
         turn = 0
         due = loop.time()
-        recount_due = loop.time() + RECOUNT_S
+        recount_due, models_due = loop.time() + RECOUNT_S, loop.time()
         while True:
             due = max(due + TRADE_PERIOD_S, loop.time())
             await asyncio.sleep(due - loop.time())
             turn += 1
-            self.book.value_pending()
+            self.models.update_rows(self.book.value_pending())
             self._publish(self.book.rollup.take_touched())
             if turn % TICK_PERIODS == 0:
-                self._counters.add("rows_revalued", self.book.revalue())
+                self._counters.add("rows_revalued", self.book.revalue(self._clock()))
                 self._publish(self.book.rollup.take_touched())
+            if loop.time() >= models_due and self.ready and self.book.snapshot_id:
+                begun = loop.time()
+                self.publish_models()
+                # all models together take at most a tenth of this process
+                models_due = loop.time() + min(max(MODELS_PERIOD_S, 10 * (loop.time() - begun)), MODELS_AGE_MAX_S)
             if loop.time() >= recount_due:
                 recount_due = loop.time() + RECOUNT_S
                 self.check_drift()
@@ -168,6 +206,20 @@ class RiskStage:
             key = name if not partial else f"{name}@{partial}"
             self._publisher.send(self._topics["risk"], key.encode(), encode(record))
 
+    def publish_models(self) -> None:
+        """Measure every node with all models on the present snapshot, and publish them beside the nodes."""
+        run = self.models.run(self._clock())
+        as_of = [AsOf(p, o) for p, o in sorted(self.book.as_of.items())]
+        self._counters.set("models_seconds", (self._clock() - run.as_of_ns) / 1e9)
+        whole = len(self._owned) == self._partitions
+        for name, models in run.models.items():
+            if name == FIRM and not whole:
+                continue  # VaR does not add up: no worker that sees a part may state the firm's
+            record = msgspec.structs.replace(
+                self.record(self.book.rollup.node_index[name], as_of, run.as_of_ns), models=models, top=run.top[name],
+                prior_day=self.models.prior.get(name))
+            self._publisher.send(self._topics["risk"], f"{name}{MODELS_SUFFIX}".encode(), encode(record))
+
     def record(self, node: int, as_of: list[AsOf], now: int, shard: str = "") -> Risk:
         """Return a node as a record; a figure that cannot be computed is None."""
         book = self.book
@@ -191,7 +243,8 @@ class RiskStage:
             exposure=Exposure(gross=finite[ru.GROSS], net=finite[ru.NET], long=finite[ru.LONG],
                               short=finite[ru.SHORT], positions=round(f[ru.POSITIONS])),
             quantity=finite[ru.QUANTITY] if name.startswith("pair:") else None, shard=shard,
-            ts_source=self._ts_source)
+            ts_source=self._ts_source, greeks={g: f[ru.DELTA + k] for k, g in enumerate(ru.GREEKS)} | {
+                "missing": f[ru.NO_GREEKS]}, models=self.models.quick(node))
 
     async def stop(self) -> None:
         """Stop publishing."""
@@ -199,3 +252,4 @@ class RiskStage:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._marks.stop()
+        await self._surfaces.stop()

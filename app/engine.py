@@ -18,11 +18,13 @@ from agents.marks import MarkStage
 from agents.positions import PositionStage
 from agents.reference_tail import ReferenceTail
 from agents.risk import RiskStage
+from app.history import load_history
 from app.metrics import PrometheusCounters
 from app.publisher import BatchingPublisher
 from app.settings import Role, Settings
 from app.warm import warm_kernels
 from models.reference import Reference
+from models.risk.scenarios import History
 from schemas.topics import TOPICS, topic_name
 from tables import store, transport
 from tables.column_table import ColumnTable, declare
@@ -74,6 +76,7 @@ class Engine:
         self.watchdog = Watchdog(role)
         self.app = self._app()
         self.stage: Any = None
+        self.history: History | None = None
         self.ready = asyncio.Event()
         self._beat: asyncio.Task[None] | None = None
 
@@ -143,6 +146,9 @@ class Engine:
         self.reference = ReferenceTail(self.client, self.topics["reference.instruments"],
                                        self.topics["reference.accounts"], reference, self.counters)
         await self.reference.start()
+        if self.role == "risk" and s.history:
+            self.history = await asyncio.get_running_loop().run_in_executor(None, load_history, s.history)
+            log.info("history: %d days of %d factors", len(self.history.moves), len(self.history.factors))
         self.stage = self._stage()
         tables: EngineTableManager = self.app.tables
         tables.stage = self.stage
@@ -168,7 +174,7 @@ class Engine:
             return MarkStage(self.client, self.topics, self.reference, self.publisher, time.time_ns, self.counters,
                              s.quote_lateness_ms * 1_000_000, self._commit)
         return RiskStage(self.client, self.topics, self.reference, self.publisher, time.time_ns, self.counters,
-                         s.base_currency, s.levels, s.partitions)
+                         s.base_currency, s.levels, s.partitions, self.history, s.participation)
 
     async def _commit(self, offsets: dict[TopicPartition, int]) -> bool:
         """Commit positions of a stage without transactions, for the partitions still held."""

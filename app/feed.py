@@ -11,7 +11,7 @@ import numpy as np
 from app.publisher import BatchingPublisher
 from app.reference_files import publish_reference
 from app.settings import Settings
-from app.simulate import Market
+from app.simulate import Market, surfaces
 from app.supervisor import on_signals
 from schemas.codec import encode
 from schemas.topics import TOPICS
@@ -25,6 +25,7 @@ class Feed:
     def __init__(self, settings: Settings, seed: int, tick_rate: float, trade_rate: float, opening: int) -> None:
         self._settings = settings
         self._topics = settings.topics()
+        self._seed = seed
         self.market = Market(seed)
         self._tick_rate, self._trade_rate, self._opening = tick_rate, trade_rate, opening
         self.ticks = self.trades = 0
@@ -38,6 +39,8 @@ class Feed:
         await self._publisher.start()
         await publish_reference(self._settings.client(), self._topics,
                                 [x.instrument for x in self.market.listings], self.market.accounts)
+        for surface in surfaces(self._seed, time.time_ns()):
+            self._publisher.send(self._topics["market.surfaces"], surface.underlying.encode(), encode(surface))
         self._send_quotes(*self.market.all_quotes())
         for trade in self.market.opening_trades(time.time_ns(), self._opening):
             self._send_trade(trade)

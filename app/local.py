@@ -17,6 +17,7 @@ import aiohttp
 from app.brokers import EmbeddedBroker
 from app.measure import StreamMeter, follow
 from app.settings import ROLES, Settings
+from app.simulate import write_history
 from app.supervisor import Supervisor, on_signals
 from tables.kafka import create_topics
 
@@ -54,6 +55,8 @@ class Installation:
         environment = {"DESKRISK_BROKERS": str(s.brokers), "DESKRISK_DATA_DIR": str(s.data_dir),
                        "DESKRISK_PREFIX": s.prefix, "DESKRISK_PARTITIONS": str(s.partitions),
                        "DESKRISK_GATEWAY_PORT": str(s.gateway_port)}
+        if s.history:
+            environment["DESKRISK_HISTORY"] = s.history
         for role in ROLES:
             self.supervisor.add(role, "worker", "--roles", role,
                                 **environment | {"DESKRISK_INSTANCE": s.instance or f"local-{role}"})
@@ -125,7 +128,8 @@ async def run_demo(settings: Settings, seconds: float | None, as_json: bool, bro
     on_signals(stop)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="deskrisk-demo-") as scratch:
-        demo = settings.model_copy(update={"data_dir": Path(scratch)})
+        past = settings.history or (str(write_history(seed, Path(scratch) / "history.parquet")) if feed else None)
+        demo = settings.model_copy(update={"data_dir": Path(scratch), "history": past})
         installation = Installation(demo, not settings.brokers, say)
         meter = StreamMeter()
         follower: asyncio.Task[None] | None = None

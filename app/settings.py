@@ -34,6 +34,10 @@ class Settings(BaseSettings):
     lateness_ms: Annotated[int, Field(ge=0, le=3_600_000)] = Field(
         2_000, description="how late a trade may be and still be folded in its place")
     quote_lateness_ms: Annotated[int, Field(ge=0)] = Field(2_000, description="how late a quote may be uncounted")
+    history: str | None = Field(
+        None, description="daily prices behind VaR and factors: .csv, .parquet or clickhouse://...?table=history")
+    participation: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.20, description="share of the average daily volume that liquidating may take")
     session_timeout_s: Annotated[float, Field(ge=2, le=60)] = Field(6.0, description="after which a dead worker is out")
     instance: str | None = Field(None, description="static group membership; unique per worker process")
     metrics_port: int | None = Field(None, description="Prometheus port of a worker, loopback; none: off")

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 
-from schemas.records import Account, Instrument
+from models.pricing.black_scholes import option_prices
+from schemas.records import Account, Instrument, Surface, VolSlice
 
 FX = {"EURUSD": 1.0842, "GBPUSD": 1.2710, "AUDUSD": 0.6521, "NZDUSD": 0.5987, "USDCAD": 1.3652, "USDCHF": 0.8841,
       "USDJPY": 151.32, "EURGBP": 0.8530, "EURJPY": 164.06, "EURCHF": 0.9585, "GBPJPY": 192.33, "AUDJPY": 98.67,
@@ -35,6 +38,8 @@ INSTRUMENTS_PER_ACCOUNT = 60
 #: annual volatility by asset class, for the random walk
 VOLATILITY = {"fx": 0.08, "equity": 0.28, "future": 0.18, "option": 0.9, "bond": 0.05, "perpetual": 0.7}
 YEAR_S = 31_536_000.0
+OPTION_VOLATILITY, OPTION_EXPIRY = 0.28, "2027-03-19"
+RATES = {"USD": 0.043, "EUR": 0.021, "GBP": 0.040, "JPY": 0.005}
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ def universe(seed: int) -> list[Listing]:
         country, currency = COUNTRIES[int(rng.integers(len(COUNTRIES)))]
         price = float(np.round(np.exp(rng.normal(4.2, 0.8)) * (100 if currency == "JPY" else 1), 2))
         equities.append(_listing(f"EQ{i:03d}.{country}", "equity", currency, price, 0.01, 500.0, country=country,
-                                 sector=SECTORS[int(rng.integers(len(SECTORS)))], issuer=f"Issuer {i:03d}"))
+                                 sector=SECTORS[int(rng.integers(len(SECTORS)))], issuer=f"Issuer {i:03d}",
+                                 adv=Decimal(int(rng.integers(1, 40)) * 100_000)))
     out += equities
     out += [_listing(n, "future", ccy, p, tick, 5.0, multiplier=_decimal(mult), expiry="2027-03-19")
             for n, (p, mult, tick, ccy) in FUTURES.items()]
@@ -81,7 +87,7 @@ def universe(seed: int) -> list[Listing]:
         out.append(_listing(f"{under.instrument.instrument}-{right[0].upper()}{strike:.0f}-{i:02d}", "option",
                             under.instrument.currency, max(under.price * 0.04, 0.1), 0.01, 20.0,
                             multiplier=Decimal(100), underlying=under.instrument.instrument, right=right,
-                            strike=_decimal(strike), expiry="2027-03-19", style="american"))
+                            strike=_decimal(strike), expiry=OPTION_EXPIRY, style="american" if i % 4 else "european"))
     for i in range(20):
         out.append(_listing(f"BOND{i:02d}", "bond", "USD" if i % 2 else "EUR", float(rng.uniform(92, 108)), 0.01,
                             100_000.0, multiplier=Decimal("0.01"), coupon=_decimal(float(rng.uniform(1, 6))),
@@ -93,6 +99,58 @@ def universe(seed: int) -> list[Listing]:
     for coin, price in (("BTCUSD", 67205.0), ("ETHUSD", 3519.5)):
         out.append(_listing(coin, "fx", "USD", price, 0.01, 1.0))
     return out
+
+
+def surfaces(seed: int, ts_ns: int) -> list[Surface]:
+    """Return the curves of all currencies and the surfaces of all underlyings of options."""
+    out = [Surface(underlying=c, ts_event=ts_ns, source="sim", rates=[(1.0, r), (3650.0, r)]) for c, r in RATES.items()]
+    listings = {x.instrument.instrument: x for x in universe(seed)}
+    for name in sorted({x.instrument.underlying for x in listings.values() if x.instrument.right} - {None}):
+        spot = listings[str(name)].price
+        strikes = [round(spot * m, 4) for m in (0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5)]
+        vols = [OPTION_VOLATILITY + 0.15 * (1 - k / spot) ** 2 + 0.05 * (1 - k / spot) for k in strikes]
+        out.append(Surface(underlying=str(name), ts_event=ts_ns, source="sim", dividends=[(365.0, 0.015)],
+                           vols=[VolSlice(expiry=OPTION_EXPIRY, strikes=strikes, vols=vols)]))
+    return out
+
+
+def history(seed: int, days: int = 520) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Return (dates, prices by symbol) of the days before the start: a market, sectors, currencies, coins, rates.
+
+    The last day is the start's price; ``VOL:`` series are volatilities of options' underlyings, ``RATE:`` rates.
+    """
+    rng = np.random.default_rng(seed + 2)
+    listings = [x for x in universe(seed) if not x.instrument.right]
+    n = len(listings)
+    fat = rng.standard_t(4, (days, 4)) / np.sqrt(2.0)  # market, currencies, coins, rates
+    sector = {s: rng.normal(0, 1, days) for s in SECTORS}
+    moves = np.empty((days, n))
+    for k, x in enumerate(listings):
+        own, daily = rng.normal(0, 1, days), VOLATILITY[x.instrument.asset_class] / np.sqrt(252)
+        common = {"fx": fat[:, 1], "perpetual": fat[:, 2], "bond": -fat[:, 3]}.get(x.instrument.asset_class, fat[:, 0])
+        if x.instrument.instrument[:3] in ("BTC", "ETH"):
+            common, daily = fat[:, 2], 0.6 / np.sqrt(252)
+        of_sector = sector.get(x.instrument.sector or "", np.zeros(days))
+        moves[:, k] = daily * (0.65 * common + 0.35 * of_sector + 0.6 * own)
+    levels = np.exp(np.cumsum(moves, axis=0))
+    out = {x.instrument.instrument: x.price * levels[:, k] / levels[-1, k] for k, x in enumerate(listings)}
+    for name in sorted({x.instrument.underlying for x in universe(seed) if x.instrument.right} - {None}):
+        out[f"VOL:{name}"] = OPTION_VOLATILITY + 0.01 * np.cumsum(rng.normal(0, 0.4, days) - 0.5 * fat[:, 0]) * 0.2
+    for currency, rate in RATES.items():
+        out[f"RATE:{currency}"] = rate + 0.0005 * np.cumsum(0.7 * fat[:, 3] + 0.7 * rng.normal(0, 1, days))
+    last = date(2026, 11, 20)
+    return [(last - timedelta(days=days - 1 - i)).isoformat() for i in range(days)], out
+
+
+def write_history(seed: int, path: Path) -> Path:
+    """Write the seed's history as Parquet; return where."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    days, prices = history(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pa.table({"date": days} | prices), path)
+    return path
 
 
 def accounts() -> list[Account]:
@@ -124,6 +182,14 @@ class Market:
         self._tick = np.array([x.tick for x in self.listings])
         self._spread = np.array([x.spread for x in self.listings])
         self._volatility = np.array([VOLATILITY[x.instrument.asset_class] for x in self.listings])
+        place = {x.instrument.instrument: k for k, x in enumerate(self.listings)}
+        options = [(k, x.instrument) for k, x in enumerate(self.listings) if x.instrument.right]
+        self._option = np.array([k for k, _ in options])
+        self._under = np.array([place[str(i.underlying)] for _, i in options])
+        self._sign = np.array([1.0 if i.right == "call" else -1.0 for _, i in options])
+        self._strike = np.array([float(i.strike or 0) for _, i in options])
+        self._rate = np.array([RATES[i.currency] for _, i in options])
+        self._follow()
         self._heat = np.ones(len(self.listings))
         self._menu = [self._rng.choice(len(self.listings), INSTRUMENTS_PER_ACCOUNT, replace=False)
                       for _ in self.accounts]
@@ -143,10 +209,19 @@ class Market:
         which[: min(n, 2)] = self._rng.integers(0, n, min(n, 2, len(which)))
         step = self._rng.normal(0, 1, len(which)) * self._volatility[which] * np.sqrt(dt_s / YEAR_S) * 3
         np.multiply.at(self.price, which, np.exp(step))
+        self._follow()
         mid = self.price[which] * (1 + step / 2)
         tick, half = self._tick[which], self._spread[which] / 2
         bid = np.maximum(np.floor((mid - half) / tick), 1) * tick
         return which, bid, bid + np.maximum(np.round(2 * half / tick), 1) * tick
+
+    def _follow(self) -> None:
+        """Set the options' prices from their underlyings'."""
+        n = len(self._option)
+        prices = np.empty(n)
+        option_prices(self._sign, self.price[self._under], self._strike, np.full(n, 0.32),
+                      np.full(n, OPTION_VOLATILITY), self._rate, self._rate - 0.015, prices)
+        self.price[self._option] = np.maximum(prices, self._tick[self._option])
 
     def all_quotes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return one quote of every instrument, at the present prices."""

@@ -13,7 +13,7 @@ from app.settings import Settings
 from models.naive_fold import NaiveBook
 from models.reference import Reference, quantity_decimals, unit_value
 from schemas.codec import decoder_of, split_array, trade_decoder
-from schemas.records import Instrument, Position, Risk
+from schemas.records import MODELS_SUFFIX, Instrument, Position, Risk
 from tables.kafka import owner_partition
 from tables.partition import MARKER_KEY, Marker
 from tables.position_partition import PositionPartition
@@ -145,7 +145,8 @@ def _compare(table: PositionPartition, book: NaiveBook, instruments: dict[str, I
 
 def _sums(found: _Topics, settings: Settings, report: dict[str, int], differences: list[str]) -> None:
     """I2: every level adds up to the next, on the same snapshot and offsets."""
-    nodes = {k.decode(): decoder_of(Risk).decode(v) for k, v in found.newest["risk"].items()}
+    nodes = {k.decode(): decoder_of(Risk).decode(v) for k, v in found.newest["risk"].items()
+             if not k.decode().endswith(MODELS_SUFFIX)}
     firm = nodes.get("firm")
     if firm is None:
         return

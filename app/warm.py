@@ -11,11 +11,13 @@ from models.position_state import PartitionPositions
 from models.position_window import absorb_half_chain, evict_oldest
 from models.quote_columns import decode_quotes
 from models.reference import Reference
+from models.risk.live import RiskModels
+from models.risk.scenarios import History
 from models.trade_columns import resolve_trades
 from models.trade_decode import decode_trades
-from models.valued_book import ValuedBook
+from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.codec import TICK_DTYPE, pack_ticks
-from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position
+from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position, Surface, VolSlice
 
 
 def warm_kernels() -> None:
@@ -66,5 +68,18 @@ def _warm_rollup(instrument: Instrument, account: Account) -> None:
     book.add_position(Position(account="A", instrument="X", quantity="5", average_price=1.0, realised_pnl=0.0,
                                fees={}, currency="USD", trades=1, last_ts_event=1,
                                fifo=Fifo(0.0, 1.0, 1), break_even_price=1.0, as_of=AsOf(0, 1)))
-    book.revalue()
+    book.revalue(10**18)
     book.rollup.recount()
+    book.add_instrument(Instrument(instrument="O", asset_class="option", currency="USD", underlying="X", right="call",
+                                   strike=Decimal(1), expiry="2033-01-01", style="american"))
+    book.add_surface(Surface(underlying="USD", ts_event=1, rates=[(1.0, 0.03)]))
+    book.add_surface(Surface(underlying="X", ts_event=1, dividends=[], vols=[
+        VolSlice(expiry="2033-01-01", strikes=[1.0], vols=[0.2])]))
+    book.add_position(Position(account="A", instrument="O", quantity="5", average_price=1.0, realised_pnl=0.0,
+                               fees={}, currency="USD", trades=1, last_ts_event=1,
+                               fifo=Fifo(0.0, 1.0, 1), break_even_price=1.0, as_of=AsOf(0, 2)))
+    book.revalue(10**18)
+    moves = np.random.default_rng(1).normal(0, 0.01, (40, 1))
+    models = RiskModels(book, book.contracts, History(("X",), moves), INSTRUMENT_GROUPINGS)
+    models.run(10**18)
+    models.update_rows(np.array([0, 1]))

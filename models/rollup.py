@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from models.jit import kernel
+from models.jit import hot_kernel, kernel
 
 VALUED_DTYPE = np.dtype([
     ("quantity", "f8"), ("average_price", "f8"), ("realised_pnl", "f8"), ("multiplier", "f8"),
@@ -20,10 +20,11 @@ VALUED_DTYPE = np.dtype([
     ("shard", "i4"),
 ], align=True)
 #: contributions of a row and sums of a node, in the firm's base currency
-METRICS = ("realised", "unrealised", "day", "price", "fx", "fees", "gross", "net", "long", "short", "positions",
-           "unpriced", "stale", "day_unknown", "quantity")
-(REALISED, UNREALISED, DAY, PRICE, FX, FEES, GROSS, NET, LONG, SHORT, POSITIONS, UNPRICED, STALE, DAY_UNKNOWN,
- QUANTITY) = range(len(METRICS))
+METRICS = ("realised", "unrealised", "day", "price", "fx", "fees", "gross", "net", "long", "short", "delta", "gamma",
+           "vega", "theta", "rho", "positions", "unpriced", "stale", "day_unknown", "quantity", "no_greeks")
+(REALISED, UNREALISED, DAY, PRICE, FX, FEES, GROSS, NET, LONG, SHORT, DELTA, GAMMA, VEGA, THETA, RHO, POSITIONS,
+ UNPRICED, STALE, DAY_UNKNOWN, QUANTITY, NO_GREEKS) = range(len(METRICS))
+GREEKS = ("delta", "gamma", "vega", "theta", "rho")
 M = len(METRICS)
 #: a recount that differs by more than this, relative to the gross of what was added, is an alarm
 DRIFT_RELATIVE_MAX = 1e-9
@@ -34,7 +35,7 @@ FEE_SLOTS = 3
 def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarray, contribution: np.ndarray,
                ancestors: np.ndarray, nodes: np.ndarray, touched: np.ndarray, which: np.ndarray, mid: np.ndarray,
                stale: np.ndarray, prior_close: np.ndarray, rate: np.ndarray, prior_rate: np.ndarray,
-               own: np.ndarray) -> None:
+               own: np.ndarray, greek_kind: np.ndarray, unit_greeks: np.ndarray) -> None:
     """Value ``rows[which]`` again and add the differences to their ancestors.
 
     Parameters
@@ -42,6 +43,8 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarra
     mid, stale, prior_close : by instrument; NaN where there is none
     rate, prior_rate : firm base currency per unit of a currency, now and at the prior close; NaN where unknown
     own : float64[rows, 3]: mid, market value and unrealised P&L in settlement currency, for the ladder
+    greek_kind : by instrument, 0: its delta is its value; 1: its Greeks are in ``unit_greeks``
+    unit_greeks : float64[instruments, 5], cash Greeks per unit of price (see `models.contracts`); NaN: unknown
     """
     new = np.zeros(M)
     for w in range(which.shape[0]):
@@ -89,6 +92,9 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarra
                 else:
                     new[SHORT] = -value * x
                 _day(rows, r, new, unrealised, x, fees, prior_close, prior_rate)
+                if not flat:
+                    _greeks(new, q * uv * x, value * x, greek_kind[rows[r].instrument],
+                            unit_greeks[rows[r].instrument])
         own[r, 0], own[r, 1], own[r, 2] = price, value, unrealised
         for m in range(M):
             d = new[m] - contribution[r, m]
@@ -101,6 +107,18 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarra
         for k in range(ancestors.shape[1]):
             if ancestors[r, k] >= 0:
                 touched[ancestors[r, k]] = 1
+
+
+@hot_kernel
+def _greeks(new: np.ndarray, size: float, value: float, kind: int, unit: np.ndarray) -> None:
+    """Fill the cash Greeks of a position; without its inputs an option has none, which is counted."""
+    if kind == 0:
+        new[DELTA] = value
+    elif unit[0] + unit[1] + unit[2] + unit[3] + unit[4] == unit[0] + unit[1] + unit[2] + unit[3] + unit[4]:
+        for g in range(5):
+            new[DELTA + g] = size * unit[g]
+    else:
+        new[NO_GREEKS] = 1.0
 
 
 @kernel
@@ -186,6 +204,8 @@ class RollUp:
 
     def __init__(self, group_count: int) -> None:
         self.group_count = group_count
+        #: grows whenever a row comes to lie under other nodes
+        self.placements = 0
         self.count = 0
         self.node_names: list[str] = []
         self.node_index: dict[str, int] = {}
@@ -236,13 +256,15 @@ class RollUp:
                 self.nodes[node] -= self.contribution[row]
                 self.touched[node] = 1
         self.contribution[row] = 0.0
-        self.ancestors[row] = ancestors
+        if self.ancestors[row].tolist() != ancestors:
+            self.placements += 1
+            self.ancestors[row] = ancestors
 
     def value(self, which: np.ndarray, market: Market) -> None:
         """Value rows on a snapshot and roll the differences up."""
         value_rows(self.rows, self.fee_currency, self.fee_amount, self.contribution, self.ancestors, self.nodes,
-                   self.touched, which, market.mid, market.stale, market.prior_close, market.rate, market.prior_rate,
-                   self.own)
+                   self.touched, which, market.price, market.stale, market.prior_close, market.rate,
+                   market.prior_rate, self.own, market.greek_kind, market.unit_greeks)
 
     def value_changed(self, market: Market) -> np.ndarray:
         """Value every row that the market's last changes touch; return which."""
@@ -279,13 +301,18 @@ class Market:
         self.instruments: dict[str, int] = {}
         self.currencies: dict[str, int] = {}
         self.mid = np.full(1024, np.nan)
+        #: the mark, or where there is none the model's price of an option
+        self.price = np.full(1024, np.nan)
+        self.half_spread = np.full(1024, np.nan)
+        self.greek_kind = np.zeros(1024, np.uint8)
+        self.unit_greeks = np.full((1024, 5), np.nan)
         self.prior_close = np.full(1024, np.nan)
         self.stale = np.zeros(1024, np.uint8)
         self.instrument_changed = np.zeros(1024, np.uint8)
         self.rate = np.full(64, np.nan)
         self.prior_rate = np.full(64, np.nan)
         self.currency_changed = np.zeros(64, np.uint8)
-        self._pairs: dict[str, tuple[str, str]] = {}
+        self.pairs: dict[str, tuple[str, str]] = {}
         base = self.currency(base_currency)
         self.rate[base] = self.prior_rate[base] = 1.0
 
@@ -296,6 +323,10 @@ class Market:
             index = self.instruments[name] = len(self.instruments)
             if index == len(self.mid):
                 self.mid = np.concatenate([self.mid, np.full(index, np.nan)])
+                self.price = np.concatenate([self.price, np.full(index, np.nan)])
+                self.half_spread = np.concatenate([self.half_spread, np.full(index, np.nan)])
+                self.greek_kind = np.concatenate([self.greek_kind, np.zeros(index, np.uint8)])
+                self.unit_greeks = np.concatenate([self.unit_greeks, np.full((index, 5), np.nan)])
                 self.prior_close = np.concatenate([self.prior_close, np.full(index, np.nan)])
                 self.stale = np.concatenate([self.stale, np.zeros(index, np.uint8)])
                 self.instrument_changed = np.concatenate([self.instrument_changed, np.zeros(index, np.uint8)])
@@ -314,7 +345,7 @@ class Market:
 
     def set_pair(self, instrument: str, base: str, quote: str, prior_close: float | None) -> None:
         """Say that an instrument's price is units of ``quote`` per unit of ``base``."""
-        self._pairs[instrument] = (base, quote)
+        self.pairs[instrument] = (base, quote)
         self.currency(base)
         self.currency(quote)
         self.set_prior_close(instrument, prior_close)
@@ -324,7 +355,7 @@ class Market:
         k = self.instrument(instrument)
         self.prior_close[k] = np.nan if prior_close is None else prior_close
         self.instrument_changed[k] = 1
-        if instrument in self._pairs:
+        if instrument in self.pairs:
             self._cross(self.prior_rate, self.prior_close)
 
     def set_mark(self, instrument: str, mid: float | None, stale: bool) -> None:
@@ -334,10 +365,10 @@ class Market:
         same = self.mid[k] == value or (value != value and self.mid[k] != self.mid[k])
         if same and bool(self.stale[k]) == stale:
             return
-        self.mid[k] = value
+        self.mid[k] = self.price[k] = value
         self.stale[k] = stale
         self.instrument_changed[k] = 1
-        if instrument in self._pairs:
+        if instrument in self.pairs:
             self._cross(self.rate, self.mid)
 
     def _cross(self, rate: np.ndarray, price: np.ndarray) -> None:
@@ -346,7 +377,7 @@ class Market:
         fresh = np.full(len(rate), np.nan)
         fresh[self.currencies[base]] = 1.0
         for _ in range(2):
-            for name, (left, right) in self._pairs.items():
+            for name, (left, right) in self.pairs.items():
                 p = price[self.instruments[name]]
                 a, b = self.currencies[left], self.currencies[right]
                 if p != p or p <= 0:

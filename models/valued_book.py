@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from models.contracts import Contracts
 from models.reference import FIRM, Reference
 from models.rollup import FEE_SLOTS, M, Market, RollUp, pair_currencies
-from schemas.records import Account, Instrument, Mark, Position
+from schemas.records import Account, Instrument, Mark, Position, Surface
 
 #: groupings beside the tree, after the levels
-GROUPINGS = ("account", "dealer", "pm", "currency", "pair", "asset_class")
+GROUPINGS = ("account", "dealer", "pm", "currency", "pair", "asset_class", "issuer", "sector")
+#: how many of them, at the end, follow from the instrument alone
+INSTRUMENT_GROUPINGS = 5
 #: asset classes that are held outright: their value, not only their P&L, moves with the exchange rate
 OUTRIGHT = frozenset({"equity", "bond", "cash"})
 
@@ -26,6 +29,7 @@ class ValuedBook:
     def __init__(self, base_currency: str, levels: tuple[str, ...]) -> None:
         self.levels = levels
         self.market = Market(base_currency)
+        self.contracts = Contracts(self.market)
         self.rollup = RollUp(len(levels) + len(GROUPINGS))
         self.keys: dict[str, int] = {}
         self.positions: list[Position] = []
@@ -34,6 +38,8 @@ class ValuedBook:
         self.snapshot_id = 0
         self.node_currency: dict[int, str] = {}
         self._pending: set[int] = set()
+        self._rows_of_instrument: dict[str, list[int]] = {}
+        self._rows_of_account: dict[str, list[int]] = {}
 
     # ---- what comes in --------------------------------------------------------------------------------------------
     def add_instrument(self, instrument: Instrument) -> None:
@@ -45,21 +51,29 @@ class ValuedBook:
             self.market.set_pair(instrument.instrument, *pair, close)
         else:
             self.market.set_prior_close(instrument.instrument, close)
-        for name, row in self.keys.items():
-            if name.rpartition("|")[2] == instrument.instrument:
-                self._fill(row, self.positions[row])
+        under = self.reference.instrument_records.get(instrument.underlying or "")
+        self.contracts.add(instrument, under is not None and under.asset_class == "future")
+        if instrument.asset_class == "future":
+            self.contracts.underlying_is_future(instrument.instrument)
+        for row in self._rows_of_instrument.get(instrument.instrument, ()):
+            self._fill(row, self.positions[row])
+
+    def add_surface(self, surface: Surface) -> None:
+        """Take market inputs in (volatilities, curve, dividends)."""
+        self.contracts.add_surface(surface)
 
     def add_account(self, account: Account) -> None:
         """Take an account in."""
         self.reference.add_account(account)
-        for name, row in self.keys.items():
-            if name.rpartition("|")[0] == account.account:
-                self._fill(row, self.positions[row])
+        for row in self._rows_of_account.get(account.account, ()):
+            self._fill(row, self.positions[row])
 
     def add_mark(self, mark: Mark) -> None:
         """Take a mark in; rows are valued at the next `revalue`."""
         self.market.set_mark(mark.instrument, mark.mid if mark.mid is not None else mark.last,
                              mark.quality in ("stale", "none"))
+        if mark.bid is not None and mark.ask is not None:
+            self.market.half_spread[self.market.instruments[mark.instrument]] = 0.5 * (mark.ask - mark.bid)
         self.snapshot_id = max(self.snapshot_id, mark.window_end)
 
     def add_position(self, position: Position, shard: int = 0) -> int:
@@ -69,6 +83,8 @@ class ValuedBook:
         if row is None:
             row = self.keys[key] = self.rollup.new_row()
             self.positions.append(position)
+            self._rows_of_instrument.setdefault(position.instrument, []).append(row)
+            self._rows_of_account.setdefault(position.account, []).append(row)
         else:
             held = self.positions[row]
             newer = (position.as_of.offset, position.revision) >= (held.as_of.offset, held.revision)
@@ -135,22 +151,31 @@ class ValuedBook:
         if instrument is not None and instrument.asset_class == "fx":
             pair = instrument.instrument
         values = (position.account, account.dealer if account else None, account.pm if account else None,
-                  position.currency, pair, instrument.asset_class if instrument else None)
+                  position.currency, pair, instrument.asset_class if instrument else None,
+                  instrument.issuer if instrument else None, instrument.sector if instrument else None)
         for group, value in zip(GROUPINGS, values, strict=True):
             out.append(node(f"{group}:{value}") if value else -1)
         return out
 
     # ---- what goes out --------------------------------------------------------------------------------------------
-    def value_pending(self) -> int:
-        """Value the rows whose position changed; return how many."""
+    def value_pending(self) -> np.ndarray:
+        """Value the rows whose position changed; return which."""
         pending, self._pending = self._pending, set()
+        which = np.fromiter(pending, np.int64, len(pending))
         if pending:
-            self.rollup.value(np.fromiter(pending, np.int64, len(pending)), self.market)
-        return len(pending)
+            self.rollup.value(which, self.market)
+        return which
 
-    def revalue(self) -> int:
-        """Value every row that the marks since the last call touch; return how many."""
-        return len(self.rollup.value_changed(self.market)) + self.value_pending()
+    def revalue(self, now_ns: int | None = None) -> int:
+        """Value every row that the marks since the last call touch; return how many.
+
+        Parameters
+        ----------
+        now_ns : options and bonds are priced as of this time; None: they keep the sensitivities they have
+        """
+        if now_ns is not None:
+            self.contracts.refresh(now_ns)
+        return len(self.rollup.value_changed(self.market)) + len(self.value_pending())
 
     def currency_of(self, node: int) -> str:
         """Return the currency a node's figures are published in."""
@@ -165,8 +190,8 @@ class ValuedBook:
         return sums
 
 
-_MONEY = 10  # the first metrics are money, the rest counts and quantity
-assert M == 15
+_MONEY = 15  # the first metrics are money, the rest counts and quantity
+assert M == 21
 
 
 def _number(value: float | None) -> float:

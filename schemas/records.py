@@ -134,6 +134,31 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     nav: Number | None = None
 
 
+class VolSlice(msgspec.Struct, frozen=True, kw_only=True):
+    """Volatilities of one expiry, annual, by ascending strike; between strikes linear, flat beyond."""
+
+    expiry: Text
+    strikes: list[float]
+    vols: list[float]
+
+
+class Surface(msgspec.Struct, frozen=True, kw_only=True):
+    """Market inputs of one underlying, or of one currency (its curve), that cannot be seen in its quotes.
+
+    ``rates`` and ``dividends`` are [days, continuous annual rate] by ascending days, linear between, flat beyond; a
+    currency's record carries its ``rates``, an underlying's its ``dividends`` (empty: it pays none) and ``vols``.
+    """
+
+    underlying: Text
+    ts_event: Timestamp
+    source: str | None = None
+    rates: list[tuple[float, float]] | None = None
+    dividends: list[tuple[float, float]] | None = None
+    vols: list[VolSlice] | None = None
+    funding_rate: float | None = None
+    funding_interval_hours: float | None = None
+
+
 class AsOf(msgspec.Struct, frozen=True, gc=False):
     """The last record of the `trades` topic a row includes."""
 
@@ -227,6 +252,10 @@ class Quality(msgspec.Struct, frozen=True, gc=False):
     unpriced: int = 0
     stale: int = 0
     excluded: list[str] = msgspec.field(default_factory=list)
+
+
+#: a node's eight models are published beside it, under its key with this suffix, at their own pace
+MODELS_SUFFIX = "#models"
 
 
 class Risk(msgspec.Struct, frozen=True, kw_only=True):
@@ -334,6 +363,7 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
 
 RECORDS: dict[str, type[msgspec.Struct]] = {
     cls.__name__: cls
-    for cls in (Trade, Tick, Order, External, Instrument, Account, Position, Mark, Risk, Limit, Control, Decision,
+    for cls in (Trade, Tick, Order, External, Instrument, Account, Surface,
+                Position, Mark, Risk, Limit, Control, Decision,
                 Alert, Quarantined)
 }

@@ -47,7 +47,8 @@ MARKS = Topic("marks", "instrument", "out", "The mark table's changelog: last go
               compact=True)
 POSITIONS = Topic("positions", "account|instrument", "out", "Absolute position rows; partition by fund.", compact=True)
 DECISIONS = Topic("decisions", "account", "out", "Verdicts on orders.")
-RISK = Topic("risk", "node", "out", "Aggregates and P&L of every node on one snapshot.", compact=True)
+RISK = Topic("risk", "node", "out", "Aggregates and P&L of every node on one snapshot; `node#models`: its models.",
+             compact=True)
 EXPOSURE = Topic("exposure", "node", "internal", "Headroom of every node, 10 Hz.", compact=True)
 ALERTS = Topic("alerts", "node", "out", "Facts that want a person.")
 QUARANTINE = Topic("quarantine", "origin topic-partition-offset", "out", "Records that were not applied, and why.")

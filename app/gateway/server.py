@@ -27,11 +27,11 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from app.gateway.state import LADDER_COLUMNS, NODE_COLUMNS, GatewayState, encode_json
+from app.gateway.state import LADDER_COLUMNS, NODE_COLUMNS, GatewayState, encode_json, risk_event
 from app.metrics import PrometheusCounters
 from app.settings import Settings
 from schemas.codec import decoder_of, encode
-from schemas.records import Account, Alert, Instrument, Mark, Position, Risk
+from schemas.records import Account, Alert, Instrument, Mark, Position, Risk, Surface
 from tables.records import RecordBatch
 from tables.tail import Tail
 
@@ -46,6 +46,7 @@ SEND_BUFFER_BYTES = 65_536
 RATE_MIN, RATE_MAX = 2, 20
 _SCOPE = re.compile(r"^(firm|[a-z_]+:[^\s]{1,128})$")
 _position, _mark, _risk = decoder_of(Position), decoder_of(Mark), decoder_of(Risk)
+_surface = decoder_of(Surface)
 _alert, _instrument, _account = decoder_of(Alert), decoder_of(Instrument), decoder_of(Account)
 
 
@@ -92,7 +93,7 @@ class Gateway:
         topics = settings.topics()
         self._names = {v: k for k, v in topics.items()}
         client = settings.client()
-        wanted = ("reference.instruments", "reference.accounts", "marks", "positions", "risk")
+        wanted = ("reference.instruments", "reference.accounts", "market.surfaces", "marks", "positions", "risk")
         self._tail = Tail(client, [topics[t] for t in wanted], self._on_batch, isolation_level="read_uncommitted")
         self._alerts = Tail(client, [topics["alerts"]], self._on_batch, from_end=True, wait_ms=500)
         self._turned = asyncio.Event()  # a new one each turn; every waiting client holds the present one
@@ -128,6 +129,8 @@ class Gateway:
             alert = _alert.decode(value)
             state.add_fact("alert", msgspec.to_builtins(alert) | {"aid": alert.alert_id, "state": "raised",
                                                                   "ack": None})
+        elif topic == "market.surfaces":
+            state.book.add_surface(_surface.decode(value))
         elif topic == "reference.instruments":
             state.book.add_instrument(_instrument.decode(value))
         else:
@@ -231,7 +234,7 @@ class Gateway:
                     yield self._event("snapshot", body)
             yield b"retry: 1000\n\n"
             yield self._event("feed", self._feeds(), False)
-            facts, next_hb, next_rows = since, time.monotonic() + 1.0, 0.0
+            facts, next_hb, next_rows, models = since, time.monotonic() + 1.0, 0.0, -1
             while not self.stopping.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._turned.wait(), 1.0)
@@ -245,6 +248,9 @@ class Gateway:
                     frame, since = self._delta(scope, since), state.seq
                     if frame:
                         yield frame
+                if (held := state.models.get(scope)) is not None and held[0] > models:
+                    models = held[0]
+                    yield self._event("risk", risk_event(held[1], state.seq), False)
                 if now >= next_hb:
                     next_hb = now + 1.0
                     yield self._event("hb", {"t": int(time.time() * 1000), "seq": state.seq}, False)
@@ -292,7 +298,21 @@ class Gateway:
         risk = self.state.risk(request.path_params["node"])
         if risk is None:
             raise HTTPException(404, f"node {request.path_params['node']!r} is not known")
+        held = self.state.models.get(risk.node)
+        if held is not None:
+            models = (held[1].models or {}) | (risk.models or {})
+            risk = msgspec.structs.replace(risk, models=models, top=held[1].top, prior_day=held[1].prior_day)
         return _json(risk)
+
+    async def get_contributors(self, request: Request) -> Response:
+        """`GET /api/risk/{node}/contributors?metric=`."""
+        node, metric = request.path_params["node"], request.query_params.get("metric", "var_hist")
+        held = self.state.models.get(node)
+        if held is None or metric not in (held[1].top or {}):
+            known = sorted(held[1].top or {}) if held else []
+            raise HTTPException(404, f"metric: expected one of {known} of a measured node, was {metric!r} of {node!r}")
+        return _json({"node": node, "metric": metric, "snapshot_id": held[1].snapshot_id, "ts": held[1].ts,
+                      "contributors": (held[1].top or {})[metric]})
 
     async def live(self, request: Request) -> Response:
         """`GET /health/live`."""
@@ -319,7 +339,9 @@ class Gateway:
             await self.stop()
         routes = [
             Route("/", self.page), Route("/api/stream", self.stream), Route("/api/snapshot", self.get_snapshot),
-            Route("/api/positions", self.get_positions), Route("/api/risk/{node:path}", self.get_risk),
+            Route("/api/positions", self.get_positions),
+            Route("/api/risk/{node:path}/contributors", self.get_contributors),
+            Route("/api/risk/{node:path}", self.get_risk),
             Route("/health/live", self.live), Route("/health/ready", self.is_ready),
             Route("/metrics", self.metrics),
             Mount("/vendor", StaticFiles(packages=[("youplot", "vendor")])),

@@ -18,14 +18,15 @@ from models import rollup as ru
 from models.columns import grown
 from models.reference import FIRM
 from models.valued_book import ValuedBook
-from schemas.records import Position, Risk
+from schemas.records import MODELS_SUFFIX, Position, Risk
 
 LADDER_ROWS_MAX = 5_000
 FACTS_KEPT = 10_000
 LADDER_COLUMNS = ("id", "inst", "book", "desk", "qty", "avg", "mid", "mv", "upnl", "rpnl", "fees", "ccy", "q", "px_t",
                   "trade_t")
 NODE_COLUMNS = ("id", "level", "ccy", "realised", "unrealised", "day", "fees", "total", "gross", "net", "long", "short",
-                "positions", "unpriced", "stale", "q", "qty", "snapshot_id", "t")
+                "positions", "unpriced", "stale", "q", "qty", "snapshot_id", "t", "delta", "gamma", "vega", "theta",
+                "rho", "var_99", "es_97_5")
 GOOD, STALE, PARTIAL, BAD = 0, 1, 2, 3
 encode_json = msgspec.json.encode
 
@@ -69,6 +70,7 @@ class GatewayState:
         self.nodes: dict[str, tuple[int, list[Any]]] = {}
         self._node_risks: dict[str, Risk] = {}
         self._parts: dict[str, dict[str, Risk]] = {}
+        self.models: dict[str, tuple[int, Risk]] = {}
         self._changed_nodes: set[str] = set()
         self.facts: deque[Fact] = deque(maxlen=FACTS_KEPT)
         self._scopes: dict[str, tuple[int, np.ndarray]] = {}
@@ -107,6 +109,9 @@ class GatewayState:
 
     def add_risk(self, key: str, risk: Risk) -> None:
         """Take a node in; parts of a node that spans several workers are added up here."""
+        if key.endswith(MODELS_SUFFIX):
+            self.models[risk.node] = (self.seq + 1, risk)
+            return
         held = self._parts.setdefault(risk.node, {}) if risk.shard else None
         if held is not None:
             held[key] = risk
@@ -127,7 +132,7 @@ class GatewayState:
     # ---- one turn -------------------------------------------------------------------------------------------------
     def turn(self) -> int:
         """Value what changed, give changed rows the next sequence number; return how many there are."""
-        self.book.revalue()
+        self.book.revalue(self.last_mark_ns or None)
         seq = self.seq + 1
         changed = self._turn_ladder(seq)
         for name in self._changed_nodes:
@@ -247,4 +252,25 @@ def node_row(risk: Risk) -> list[Any]:
     return [risk.node, risk.node.partition(":")[0], risk.base_currency, risk.pnl.realised, risk.pnl.unrealised,
             risk.pnl.day, risk.pnl.fees, risk.pnl.total, risk.exposure.gross, risk.exposure.net, risk.exposure.long,
             risk.exposure.short, risk.exposure.positions, risk.quality.unpriced, risk.quality.stale, quality,
-            risk.quantity, risk.snapshot_id, risk.ts // 1_000_000]
+            risk.quantity, risk.snapshot_id, risk.ts // 1_000_000,
+            *((risk.greeks or {}).get(g) for g in ru.GREEKS),
+            *((risk.models or {}).get("var_hist", {}).get(v) for v in ("var_99", "es_97_5"))]
+
+
+def risk_event(risk: Risk, seq: int) -> dict[str, Any]:
+    """Return a node's models as the stream carries them: a headline number each, its quality, and the details."""
+    models = risk.models or {}
+    prior = risk.prior_day or {}
+    rows = []
+    for name, (key, metric) in HEADLINES.items():
+        m = models.get(name, {})
+        rows.append({"m": name, "metric": key, "v": m.get(key), "prev": prior.get(metric) if metric else None,
+                     "q": m.get("quality", "missing"), "missing": m.get("missing", 0), "detail": m})
+    return {"seq": seq, "t": risk.ts // 1_000_000, "node": risk.node, "ccy": risk.base_currency,
+            "snapshot_id": risk.snapshot_id, "models": rows, "top": risk.top or {}}
+
+
+#: the number of each model that stands for it, and what it is called among the prior day's metrics
+HEADLINES = {"var_hist": ("var_99", "var_hist"), "var_mc": ("var_99", "var_mc"), "greeks": ("delta", "delta"),
+             "factor": ("volatility", None), "liquidity": ("liquidity_adjusted_var_99", None),
+             "concentration": ("hhi", None), "leverage": ("gross", None), "drawdown": ("since_inception", None)}

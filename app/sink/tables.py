@@ -19,6 +19,7 @@ DATABASE = "deskrisk"
 _position, _risk = decoder_of(Position), decoder_of(Risk)
 Row = tuple[Any, ...]
 
+RISK_ADDED = ("delta", "gamma", "vega", "theta", "rho", "var_95", "var_99", "es_97_5")
 DDL = (
     f"CREATE DATABASE IF NOT EXISTS {DATABASE}",
     f"""CREATE TABLE IF NOT EXISTS {DATABASE}.trades (
@@ -42,6 +43,8 @@ DDL = (
   short Nullable(Float64), positions UInt32, unpriced UInt32, stale UInt32
 ) ENGINE = ReplacingMergeTree ORDER BY (node, ts, partition, offset)
 TTL toDateTime(ts) + INTERVAL 30 DAY""",
+    # a table that an earlier version made gets what later ones added
+    *(f"ALTER TABLE {DATABASE}.risk ADD COLUMN IF NOT EXISTS {name} Nullable(Float64)" for name in RISK_ADDED),
 )
 
 
@@ -100,12 +103,16 @@ def position_rows(partition: int, offset: int, value: bytes) -> list[Row]:
 
 
 def risk_rows(partition: int, offset: int, value: bytes) -> list[Row]:
-    """Return the row of a `risk` record."""
+    """Return the row of a `risk` record (a node's models repeat its row at their own pace: not kept twice)."""
     r = _risk.decode(value)
+    if r.top is not None:
+        return []
+    greeks, var = r.greeks or {}, (r.models or {}).get("var_hist", {})
     return [(partition, offset, r.node if not r.shard else f"{r.node}@{r.shard}", _time(r.ts), r.snapshot_id,
              r.base_currency, r.pnl.realised, r.pnl.unrealised, r.pnl.day, r.pnl.price, r.pnl.fx, r.pnl.fees,
              r.pnl.total, r.exposure.gross, r.exposure.net, r.exposure.long, r.exposure.short, r.exposure.positions,
-             r.quality.unpriced, r.quality.stale)]
+             r.quality.unpriced, r.quality.stale, *(greeks.get(g) for g in ("delta", "gamma", "vega", "theta", "rho")),
+             var.get("var_95"), var.get("var_99"), var.get("es_97_5"))]
 
 
 def sink_tables(partitions: int) -> tuple[SinkTable, ...]:
@@ -122,6 +129,7 @@ def sink_tables(partitions: int) -> tuple[SinkTable, ...]:
             thin_key=lambda row: (row[2], row[3])),
         SinkTable("risk", f"{DATABASE}.risk", (
             "partition", "offset", "node", "ts", "snapshot_id", "base_currency", "realised", "unrealised", "day",
-            "price", "fx", "fees", "total", "gross", "net", "long", "short", "positions", "unpriced", "stale"),
+            "price", "fx", "fees", "total", "gross", "net", "long", "short", "positions", "unpriced", "stale",
+            *RISK_ADDED),
             risk_rows, thin_key=lambda row: row[2]),
     )

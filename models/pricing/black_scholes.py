@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.jit import inline_kernel, kernel
+from models.jit import hot_kernel, inline_kernel, kernel
 from models.pricing.normal import SQRT_2PI, cdf, exp, log, upper_tail
 
 #: below this total volatility an option is its discounted intrinsic value
@@ -70,7 +70,7 @@ def option_greeks(sign: np.ndarray, spot: np.ndarray, strike: np.ndarray, t_year
         rho[i] = follows * (w * k * t * df * n2) - (1.0 - follows) * t * value + nan
 
 
-@inline_kernel
+@hot_kernel
 def option_price(w: float, s: float, k: float, t: float, v: float, r: float, b: float) -> float:
     """Return one European price; inputs as in `option_greeks`."""
     sd = max(v * np.sqrt(t), _TINY)

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
+from models.jit import kernel
 from models.risk.parametric import factor_root
-from models.risk.quantile import expected_shortfall, quantile_loss, worst_rank
+from models.risk.quantile import tail_count, worst_rank
 
 
 def factor_draws(covariance: np.ndarray, paths: int, seed: int) -> np.ndarray:
@@ -21,21 +22,63 @@ def factor_draws(covariance: np.ndarray, paths: int, seed: int) -> np.ndarray:
     return np.asarray(np.concatenate([normal, -normal])[:paths] @ factor_root(covariance).T)
 
 
-def standard_error(pnl: np.ndarray, level: float) -> float:
-    """Return the standard error of the VaR estimate: sqrt(a(1-a)/n) over the density at the quantile.
+@kernel
+def path_tails(pnl: np.ndarray, keep: int, out: np.ndarray) -> None:
+    """Fill the ``keep`` worst values of every row, ascending: float64[rows, keep].
 
-    The density is estimated from the spacing of order statistics around the quantile (Bofinger's bandwidth).
+    A threshold from a sample says which values to look at; only those are sorted.
     """
-    n = len(pnl)
-    p = 1.0 - level
-    k = worst_rank(n, level)
-    width = max(1, min(k - 1, int(n ** 0.8 * 0.4 * p ** 0.4)))
-    worst = np.partition(pnl, [k - 1 - width, k - 1 + width])
+    n = pnl.shape[1]
+    stride = max(n // 500, 1)
+    for r in range(pnl.shape[0]):
+        sample = np.sort(pnl[r, ::stride])
+        at = min(int(sample.shape[0] * keep / n * 1.6) + 2, sample.shape[0] - 1)
+        found = np.empty(0)
+        while True:
+            threshold = sample[at]
+            count = 0
+            for i in range(n):
+                count += pnl[r, i] <= threshold
+            if count >= keep or at == sample.shape[0] - 1:
+                found = np.empty(max(count, 1))
+                k = 0
+                for i in range(n):
+                    if pnl[r, i] <= threshold:
+                        found[k] = pnl[r, i]
+                        k += 1
+                break
+            at = min(2 * at + 1, sample.shape[0] - 1)
+        if found.shape[0] < keep:
+            found = pnl[r].copy()
+        found.sort()
+        out[r, :] = found[:keep]
+
+
+def tail_summary(worst: np.ndarray, paths: int, level: float) -> dict[str, float]:
+    """Return VaR, ES and standard error from the worst values of simulated P&L (see `path_tails`, `tail_size`)."""
+    k, width = worst_rank(paths, level), _width(paths, level)
+    tail = float(tail_count(paths, level))
+    whole = int(tail)
+    total = float(worst[:whole].sum()) + ((tail - whole) * float(worst[whole]) if tail > whole else 0.0)
     spacing = float(worst[k - 1 + width] - worst[k - 1 - width])
-    return math.sqrt(p * level / n) * spacing * n / (2.0 * width)
+    return {"var": -float(worst[k - 1]), "es": -total / tail,
+            "standard_error": math.sqrt((1.0 - level) * level / paths) * spacing * paths / (2.0 * width)}
+
+
+def tail_size(paths: int, level: float) -> int:
+    """Return how many of the worst values a summary needs."""
+    return worst_rank(paths, level) + _width(paths, level)
+
+
+def _width(paths: int, level: float) -> int:
+    """Return the bandwidth of the density at the quantile, in ranks (Bofinger)."""
+    return max(1, min(worst_rank(paths, level) - 1, int(paths ** 0.8 * 0.4 * (1.0 - level) ** 0.4)))
 
 
 def summary(pnl: np.ndarray, level: float) -> dict[str, float]:
-    """Return VaR, ES and the standard error of VaR of simulated P&L."""
-    return {"var": quantile_loss(pnl, level), "es": expected_shortfall(pnl, level),
-            "standard_error": standard_error(pnl, level)}
+    """Return VaR, ES and the standard error of VaR of one vector of simulated P&L.
+
+    The error is sqrt(a(1-a)/n) over the density at the quantile, estimated from the spacing of order statistics.
+    """
+    keep = tail_size(len(pnl), level)
+    return tail_summary(np.sort(np.partition(pnl, keep - 1)[:keep]), len(pnl), level)

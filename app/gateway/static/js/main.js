@@ -1,6 +1,7 @@
 // The page: header strip, position ladder of a scope, desk blotter, P&L line, alerts. The URL holds the scope.
 import * as fmt from "./fmt.js";
 import { Grid } from "./grid.js";
+import { RiskPanel } from "./risk.js";
 import { Stream } from "./stream.js";
 
 const $ = (id) => document.getElementById(id);
@@ -8,6 +9,7 @@ const CHART_POINTS = 1200;
 const state = { scope: new URLSearchParams(location.search).get("scope") || "firm", nodes: new Map(), staleMs: 1500,
   chart: null, xs: [], ys: [], alerts: 0, levels: ["book", "desk", "strategy", "fund", "firm"], total: 0 };
 
+const risk = new RiskPanel($("models"), $("top"), $("metric-select"), $("risk-note"));
 const ladder = new Grid($("ladder"), [
   { key: "inst", title: "instrument", width: 128, text: true },
   { key: "book", title: "book", width: 130, text: true },
@@ -30,6 +32,12 @@ const blotter = new Grid($("blotter"), [
   { key: "net", title: "net", width: 116, format: (v) => fmt.number(v, 0), flash: true },
   { key: "long", title: "long", width: 124, format: (v) => fmt.number(v, 0) },
   { key: "short", title: "short", width: 124, format: (v) => fmt.number(v, 0) },
+  { key: "var_99", title: "VaR 99", width: 100, format: (v) => fmt.number(v, 0), help: "historical, one day, exact after every trade" },
+  { key: "delta", title: "delta", width: 110, format: (v) => fmt.number(v, 0), help: "cash delta" },
+  { key: "gamma", title: "gamma 1%", width: 90, format: (v) => fmt.number(v, 0), help: "change of cash delta for a move of 1 %" },
+  { key: "vega", title: "vega", width: 84, format: (v) => fmt.number(v, 0), help: "per volatility point" },
+  { key: "theta", title: "theta", width: 84, format: (v) => fmt.number(v, 0), help: "per calendar day" },
+  { key: "rho", title: "rho", width: 84, format: (v) => fmt.number(v, 0), help: "per basis point" },
   { key: "positions", title: "pos", width: 60, format: (v) => fmt.number(v, 0) },
   { key: "quality", title: "excludes", width: 110, text: true },
   { key: "ccy", title: "ccy", width: 56, text: true },
@@ -69,7 +77,7 @@ function showNodes(rows) {
   if (firm) blotter.setTotal(decorate({ ...firm }));
   const own = state.nodes.get(state.scope);
   if (own) {
-    for (const [id, key, signed] of [["head-day", "day", true], ["head-upnl", "unrealised", true], ["head-gross", "gross", false], ["head-net", "net", false]]) {
+    for (const [id, key, signed] of [["head-day", "day", true], ["head-upnl", "unrealised", true], ["head-gross", "gross", false], ["head-net", "net", false], ["head-var", "var_99", false]]) {
       const el = $(id);
       el.textContent = fmt.short(own[key], signed); el.title = fmt.number(own[key], 2);
       el.className = signed ? fmt.tone(own[key]) : "";
@@ -126,7 +134,7 @@ function crumbs() {
 
 function go(scope) {
   if (scope === state.scope) return;
-  state.scope = scope; state.xs = []; state.ys = [];
+  state.scope = scope; state.xs = []; state.ys = []; risk.clear();
   history.pushState(null, "", `?scope=${encodeURIComponent(scope)}`);
   crumbs(); stream.open(scope);
 }
@@ -146,6 +154,7 @@ const stream = new Stream({
       return chip;
     }));
   },
+  risk: (data) => { if (data.node === state.scope) risk.show(data); },
   alert: (data) => {
     const list = $("alerts"), item = document.createElement("li");
     if (!state.alerts) list.replaceChildren();
@@ -160,6 +169,7 @@ setInterval(() => {
   const age = stream.ageMs(), chip = $("stream-chip"), banner = $("banner");
   const lost = age !== null && age > state.staleMs, waiting = age === null && Date.now() - stream.opened > 3000;
   document.body.classList.toggle("lost", lost);
+  risk.age();
   chip.dataset.state = age === null ? "loading" : lost ? "stale" : "live";
   $("stream-text").textContent = age === null ? "Connecting" : fmt.age(age);
   banner.hidden = !lost && !waiting;

@@ -1,0 +1,284 @@
+"""Contracts whose value is not their price times a quantity: options and bonds, their inputs and unit sensitivities.
+
+For every mark window the options whose underlying, own mark or surface moved are priced again in one kernel. The
+volatility comes from the underlying's surface (sticky strike: a strike keeps its volatility when spot moves); without
+one it is implied from the option's own mark. What lacks an input has no Greeks: it is counted, never zero.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+from models.columns import grown
+from models.jit import inline_kernel, kernel
+from models.pricing import black_scholes as bs
+from models.pricing.american import premium_grid
+from models.pricing.bond import Bond, dirty_price, yield_of
+from models.rollup import Market
+from schemas.records import Instrument, Surface
+from schemas.units import parse_ts_ns
+
+OPTION_CLASSES = frozenset({"option", "fx_option"})
+NS_PER_YEAR = 365 * 86_400 * 1_000_000_000
+#: an option's premium for early exercise is tabulated over these spots, relative to the strike
+MONEYNESS = np.concatenate([np.linspace(0.3, 0.7, 5)[:-1], np.linspace(0.7, 1.3, 25), np.linspace(1.3, 2.0, 8)[1:]])
+#: the table is kept until volatility, rate or time have moved by this much
+PREMIUM_VOL_MOVE, PREMIUM_RATE_MOVE, PREMIUM_AGE_YEARS = 0.01, 0.002, 1.0 / 365.0
+#: how many tables are made anew for one window at most; the others keep theirs a window longer
+PREMIUM_TABLES_PER_WINDOW = 16
+#: curves and surfaces are looked up anew after this long, or when one changes
+INPUTS_NS = 10_000_000_000
+OPTION_DTYPE = np.dtype([
+    ("instrument", "i4"), ("underlying", "i4"), ("sign", "f8"), ("strike", "f8"), ("expiry_ns", "i8"),
+    ("american", "i1"), ("future", "i1"), ("implied", "i1"),
+    ("vol", "f8"), ("rate", "f8"), ("carry", "f8"), ("t_years", "f8"), ("model_price", "f8"),
+    ("table_vol", "f8"), ("table_rate", "f8"), ("table_t", "f8")])
+
+
+INPUTS = ("sign", "strike", "t_years", "vol", "rate", "carry")
+
+
+@inline_kernel
+def premium_at(x: float, moneyness: np.ndarray, table: np.ndarray) -> float:
+    """Return a tabulated early-exercise premium at a moneyness; linear, flat beyond the ends."""
+    n = moneyness.shape[0]
+    if x <= moneyness[0]:
+        return table[0]
+    if x >= moneyness[n - 1]:
+        return table[n - 1]
+    j = np.searchsorted(moneyness, x)
+    share = (x - moneyness[j - 1]) / (moneyness[j] - moneyness[j - 1])
+    return table[j - 1] + share * (table[j] - table[j - 1])
+
+
+@kernel
+def add_premiums(tables: np.ndarray, which: np.ndarray, table_t: np.ndarray, american: np.ndarray,
+                 moneyness: np.ndarray, spot: np.ndarray, strike: np.ndarray, price: np.ndarray, delta: np.ndarray,
+                 gamma: np.ndarray) -> None:
+    """Add the early-exercise premium, its slope and its curvature to European prices, deltas and gammas."""
+    h = 0.0125
+    for j in range(which.shape[0]):
+        k = which[j]
+        if american[j] == 0 or table_t[k] != table_t[k]:
+            continue
+        x = spot[j] / strike[j]
+        mid = premium_at(x, moneyness, tables[k])
+        up, down = premium_at(x + h, moneyness, tables[k]), premium_at(x - h, moneyness, tables[k])
+        price[j] += mid * strike[j]
+        delta[j] += (up - down) / (2.0 * h)
+        gamma[j] = max(gamma[j] + (up - 2.0 * mid + down) / (h * h) / strike[j], 0.0)
+
+
+def expiry_ns(text: str) -> int:
+    """Return the moment a contract expires: the end of its day where only a date is given."""
+    return parse_ts_ns(text if "T" in text else f"{text}T23:59:59Z")
+
+
+def interpolate(points: list[tuple[float, float]], days: float) -> float:
+    """Return a value at a term: linear between points, flat beyond; 0 where a list is empty (it pays nothing)."""
+    if not points:
+        return 0.0
+    x, y = zip(*points, strict=True)
+    return float(np.interp(days, x, y))
+
+
+class Contracts:
+    """Options and bonds of one market, and what their sensitivities rest on."""
+
+    def __init__(self, market: Market) -> None:
+        self.market = market
+        self.options: Any = np.zeros(0, OPTION_DTYPE)
+        self.option_row: dict[str, int] = {}
+        self.tables = np.zeros((0, len(MONEYNESS)))
+        self.surfaces: dict[str, Surface] = {}
+        self._slices: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+        self._records: dict[str, Instrument] = {}
+        self._bonds: dict[str, tuple[Bond, float, float]] = {}
+        self.bond_sensitivity: dict[int, tuple[float, float]] = {}
+        self._all = True
+        self._inputs_ns = 0
+
+    def add(self, record: Instrument, on_future: bool = False) -> None:
+        """Take an instrument in; anything but an option or bond needs nothing."""
+        if record.asset_class == "bond" and record.coupon is not None and record.maturity:
+            known = self._bonds.get(record.instrument)
+            self._bonds[record.instrument] = (
+                Bond(float(record.coupon), date.fromisoformat(record.maturity[:10]), record.frequency or 2,
+                     record.day_count or "ACT/ACT ICMA"), np.nan, known[2] if known else np.nan)
+            self.market.greek_kind[self.market.instrument(record.instrument)] = 1
+        if record.asset_class not in OPTION_CLASSES or record.underlying is None or record.strike is None \
+                or record.right is None or record.expiry is None:
+            if record.asset_class in OPTION_CLASSES:  # without its terms it has no Greeks; that is counted
+                self.market.greek_kind[self.market.instrument(record.instrument)] = 1
+            return
+        k = self.option_row.get(record.instrument)
+        if k is None:
+            k = self.option_row[record.instrument] = len(self.options)
+            self.options = grown(self.options, k + 1)
+            self.tables = np.concatenate([self.tables, np.zeros((1, len(MONEYNESS)))])
+        o = self.options[k]
+        o["instrument"] = self.market.instrument(record.instrument)
+        o["underlying"] = self.market.instrument(record.underlying)
+        o["sign"] = bs.CALL if record.right == "call" else bs.PUT
+        o["strike"], o["expiry_ns"] = float(record.strike), expiry_ns(record.expiry)
+        o["american"], o["future"] = record.style == "american", on_future
+        o["table_t"] = np.nan
+        self._records[record.instrument] = record
+        self.market.greek_kind[o["instrument"]] = 1
+        self._all = True
+
+    def underlying_is_future(self, name: str) -> None:
+        """Say that an underlying is a future: options on it are priced by Black-76."""
+        for option, k in self.option_row.items():
+            if self._records[option].underlying == name:
+                self.options[k]["future"] = 1
+                self._all = True
+
+    def add_surface(self, surface: Surface) -> None:
+        """Take market inputs in.
+
+        Raises
+        ------
+        ValueError
+            Strikes and volatilities do not match, or are not positive and ascending.
+        """
+        slices = {}
+        for s in surface.vols or []:
+            strikes, vols = np.array(s.strikes), np.array(s.vols)
+            if len(strikes) != len(vols) or not len(vols) or (np.diff(strikes) <= 0).any() or not (vols > 0).all():
+                raise ValueError(f"vols of {surface.underlying} {s.expiry}: expected ascending strikes with a "
+                                 f"volatility above 0 each, was {s.strikes}, {s.vols}")
+            slices[expiry_ns(s.expiry)] = (strikes, vols)
+        self.surfaces[surface.underlying] = surface
+        self._slices[surface.underlying] = dict(sorted(slices.items()))
+        self._all = True
+
+    def surface_vol(self, underlying: str, strike: float, at_ns: int, now_ns: int) -> float:
+        """Return a volatility of the surface: linear in strike, linear in total variance between expiries; or NaN."""
+        slices = self._slices.get(underlying)
+        if not slices:
+            return float("nan")
+        expiries = list(slices)
+        values = [float(np.interp(strike, *slices[e])) for e in expiries]
+        years = [max((e - now_ns) / NS_PER_YEAR, 1e-9) for e in expiries]
+        t = max((at_ns - now_ns) / NS_PER_YEAR, 1e-9)
+        if t <= years[0] or len(years) == 1:
+            return values[0]
+        variance = float(np.interp(t, years, [v * v * y for v, y in zip(values, years, strict=True)]))
+        return values[-1] if t >= years[-1] else float(np.sqrt(variance / t))
+
+    def refresh(self, now_ns: int) -> int:
+        """Price again what the market's last changes touch; return how many contracts.
+
+        Call it before positions are valued: it marks the instruments whose sensitivities moved as changed.
+        """
+        market = self.market
+        n = self._refresh_bonds(now_ns)
+        if not len(self.options):
+            return n
+        o = self.options
+        changed = market.instrument_changed
+        which = (np.arange(len(o)) if self._all
+                 else np.flatnonzero((changed[o["instrument"]] != 0) | (changed[o["underlying"]] != 0)))
+        if self._all or abs(now_ns - self._inputs_ns) > INPUTS_NS:
+            which = np.arange(len(o))
+            self._inputs(which, now_ns)
+            self._inputs_ns, self._all = now_ns, False
+        if len(which):
+            o["t_years"][which] = np.maximum((o["expiry_ns"][which] - now_ns) / NS_PER_YEAR, 0.0)
+            self._imply(which)
+            self._price(which)
+        return n + len(which)
+
+    def _inputs(self, which: np.ndarray, now_ns: int) -> None:
+        """Fill rate, carry and volatility of options; NaN where an input is missing."""
+        names, o = list(self.option_row), self.options
+        for k in which.tolist():
+            row, record = o[k], self._records[names[k]]
+            t = (int(row["expiry_ns"]) - now_ns) / NS_PER_YEAR
+            row["t_years"] = max(t, 0.0)
+            curve = self.surfaces.get(record.currency)
+            underlying = self.surfaces.get(record.underlying or "")
+            row["rate"] = (interpolate(curve.rates, t * 365) if curve is not None and curve.rates is not None
+                           else np.nan)
+            if row["future"]:
+                row["carry"] = 0.0
+            elif underlying is not None and underlying.dividends is not None:
+                row["carry"] = row["rate"] - interpolate(underlying.dividends, t * 365)
+            else:
+                row["carry"] = np.nan
+            row["vol"] = self.surface_vol(record.underlying or "", float(row["strike"]), int(row["expiry_ns"]), now_ns)
+            row["implied"] = np.isnan(row["vol"])
+
+    def _imply(self, which: np.ndarray) -> None:
+        """Fill the volatility of options without a surface: what their own mark implies."""
+        market, o = self.market, self.options
+        missing = which[(o["implied"][which] != 0) & (o["t_years"][which] > 0)]
+        if len(missing):
+            vol = np.empty(len(missing))
+            m = o[missing]
+            bs.implied_volatilities(m["sign"].copy(), market.price[m["underlying"]], m["strike"].copy(),
+                                    m["t_years"].copy(), m["rate"].copy(), m["carry"].copy(),
+                                    market.mid[m["instrument"]], vol)
+            self.options["vol"][missing] = vol
+
+    def _price(self, which: np.ndarray) -> None:
+        market, o = self.market, self.options[which]
+        spot = market.price[o["underlying"]]
+        sign, strike, t, vol, rate, carry = (np.ascontiguousarray(o[f]) for f in INPUTS)
+        g = bs.greeks(sign, spot, strike, t, vol, rate, carry, 1.0 - o["future"].astype(float))
+        self._make_tables(which, np.isfinite(g.price) & (o["american"] != 0))
+        add_premiums(self.tables, which, self.options["table_t"], np.ascontiguousarray(o["american"]), MONEYNESS, spot,
+                     strike, g.price, g.delta, g.gamma)
+        unit = market.unit_greeks
+        where = o["instrument"]
+        unit[where, 0] = g.delta * spot
+        unit[where, 1] = g.gamma * spot * spot / 100.0
+        unit[where, 2] = g.vega / 100.0
+        unit[where, 3] = g.theta / 365.0
+        unit[where, 4] = g.rho / 10_000.0
+        self.options["model_price"][which] = g.price
+        # an option that nobody quotes is valued by the model where the surface allows it
+        unquoted = np.isnan(market.mid[where])
+        market.price[where[unquoted]] = g.price[unquoted]
+        market.instrument_changed[where] = 1
+
+    def _make_tables(self, which: np.ndarray, american: np.ndarray) -> None:
+        o = self.options
+        rows = which[american]
+        stale = rows[~((np.abs(o["table_vol"][rows] - o["vol"][rows]) < PREMIUM_VOL_MOVE)
+                       & (np.abs(o["table_rate"][rows] - o["rate"][rows]) < PREMIUM_RATE_MOVE)
+                       & (np.abs(o["table_t"][rows] - o["t_years"][rows]) < PREMIUM_AGE_YEARS))]
+        fresh = np.isnan(o["table_t"][stale])
+        stale = np.concatenate([stale[fresh], stale[~fresh][:PREMIUM_TABLES_PER_WINDOW]])
+        if not len(stale):
+            return
+        s = o[stale]
+        grid = np.empty((len(stale), len(MONEYNESS)))
+        sign, strike, t, vol, rate, carry = (np.ascontiguousarray(s[f]) for f in INPUTS)
+        premium_grid(sign, MONEYNESS, strike, t, vol, rate, carry, grid)
+        self.tables[stale] = grid
+        for table, now in (("table_vol", "vol"), ("table_rate", "rate"), ("table_t", "t_years")):
+            self.options[table][stale] = s[now]
+
+    def _refresh_bonds(self, now_ns: int) -> int:
+        market, n = self.market, 0
+        today = date.fromordinal(date(1970, 1, 1).toordinal() + int(now_ns // 86_400_000_000_000))
+        for name, (bond, at, _) in self._bonds.items():
+            k = market.instruments[name]
+            price = float(market.mid[k])
+            if price != price or (at == at and abs(price - at) < 1e-4 * at) or today >= bond.maturity:
+                continue
+            amounts, times, accrued = bond.flows(today)
+            y = yield_of(amounts, times, price + accrued, bond.frequency)
+            _, first, second = dirty_price(amounts, times, y, bond.frequency)
+            self._bonds[name] = (bond, price, y)
+            self.bond_sensitivity[k] = (first, second)
+            market.unit_greeks[k] = (0.0, 0.0, 0.0, 0.0, first * 1e-4)
+            market.instrument_changed[k] = 1
+            n += 1
+        return n
+

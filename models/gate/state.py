@@ -1,0 +1,157 @@
+"""Columns the gate works on: accounts, instruments, positions with working orders, nodes with limits, rate windows.
+
+Every array has a fixed capacity, so that the addresses which the kernel is given stay the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+#: what a limit can be on; each node carries a value and a limit for every one
+METRICS = ("gross", "net", "long", "short", "delta", "vega", "var_hist", "leverage", "concentration", "margin",
+           "credit", "order_quantity", "order_value", "message_count", "message_value", "daily_quantity", "daily_value",
+           "repeated_executions", "rating")
+(GROSS, NET, LONG, SHORT, DELTA, VEGA, VAR_HIST, LEVERAGE, CONCENTRATION, MARGIN, CREDIT, ORDER_QUANTITY, ORDER_VALUE,
+ MESSAGE_COUNT, MESSAGE_VALUE, DAILY_QUANTITY, DAILY_VALUE, REPEATED, RATING) = range(len(METRICS))
+NM = len(METRICS)
+ACTIVE, REDUCING, HALTED, KILLED = 0, 1, 2, 3
+STATES = ("active", "reducing", "halted", "killed")
+#: nodes above an account, then those of the order: trader, issuer, sector, counterparty, venue, instrument
+ACCOUNT_NODES, ORDER_NODES = 6, 6
+BUCKETS = 32
+CHECKS = 39
+
+ACCOUNT = np.dtype([("known", "i1"), ("state", "i1"), ("traders", "u8"), ("nodes", "i4", ACCOUNT_NODES),
+                    ("margin", "f8"), ("state_node", "i4"), ("rate", "i4")], align=True)
+INSTRUMENT = np.dtype([
+    ("known", "i1"), ("restricted", "i1"), ("shortable", "i1"), ("equity", "i1"), ("price_test", "i1"),
+    ("inverse", "i1"), ("state", "i1"), ("stale", "i1"), ("mid", "f8"), ("bid", "f8"), ("ask", "f8"), ("last", "f8"),
+    ("prior_close", "f8"), ("tick", "f8"), ("collar_bps", "f8"), ("collar_ticks", "f8"),
+    ("drift_bps", "f8"), ("drift_low", "f8"),
+    ("drift_high", "f8"), ("unit", "f8"), ("margin_rate", "f8"), ("unit_delta", "f8"), ("unit_vega", "f8"),
+    ("price_ns", "i8"), ("age_max_ns", "i8"), ("issuer", "i4"), ("sector", "i4"), ("node", "i4"), ("rate", "i4")],
+    align=True)
+POSITION = np.dtype([("account", "i4"), ("instrument", "i4"), ("quantity", "f8"), ("working_buy", "f8"),
+                     ("working_sell", "f8"), ("best_buy", "f8"), ("best_sell", "f8"), ("long_limit", "f8"),
+                     ("short_limit", "f8"), ("last_side", "f8"), ("last_quantity", "f8"), ("last_price", "f8"),
+                     ("last_ns", "i8")], align=True)
+NODE = np.dtype([("value", "f8", NM), ("limit", "f8", NM), ("soft", "u4"), ("state", "i1"), ("nav", "f8"),
+                 ("exposure_ns", "i8"), ("var_per_value", "f8")], align=True)
+RATE = np.dtype([("window_ns", "i8"), ("count", "i4", BUCKETS), ("value", "f8", BUCKETS), ("stamp", "i8", BUCKETS)],
+                align=True)
+ORDER = np.dtype([("account", "i4"), ("instrument", "i4"), ("side", "f8"), ("quantity", "f8"), ("price", "f8"),
+                  ("ts_ns", "i8"), ("trader", "i4"), ("counterparty", "i4"), ("venue", "i4"), ("algo", "i4"),
+                  ("market", "i1"), ("locate", "i1"), ("exempt", "i1"), ("action", "i1"), ("replaces", "f8")],
+                 align=True)
+RESULT = np.dtype([("hard", "u8"), ("soft", "u8"), ("measured", "f8", CHECKS), ("limit", "f8", CHECKS),
+                   ("node", "i4", CHECKS), ("position", "i4"), ("value", "f8")], align=True)
+NEW, REPLACE, CANCEL = 0, 1, 2
+#: settings that hold for all orders: ns of duplicate window, exposure age, and whether per-order limits must be set
+SETTINGS = np.dtype([("duplicate_ns", "i8"), ("exposure_age_ns", "i8"), ("limits_required", "i1"),
+                     ("state", "i1")], align=True)
+
+
+class GateState:
+    """All columns of one gate, with names to indices.
+
+    Parameters
+    ----------
+    accounts, instruments, positions, nodes, rates : capacities
+    """
+
+    def __init__(self, accounts: int = 4096, instruments: int = 8192, positions: int = 1 << 18, nodes: int = 1 << 15,
+                 rates: int = 1 << 14, ring: int = 4096) -> None:
+        self.accounts: Any = np.zeros(accounts, ACCOUNT)
+        self.accounts["nodes"] = -1
+        self.accounts["state_node"] = -1
+        self.accounts["rate"] = -1
+        self.accounts["traders"] = ~np.uint64(0)
+        self.instruments: Any = np.zeros(instruments, INSTRUMENT)
+        for f in ("mid", "bid", "ask", "last", "prior_close", "unit", "drift_low", "drift_high", "unit_delta",
+                  "unit_vega", "margin_rate"):
+            self.instruments[f] = np.nan
+        for f in ("issuer", "sector", "node", "rate"):
+            self.instruments[f] = -1
+        self.positions: Any = np.zeros(positions, POSITION)
+        self.positions["long_limit"] = self.positions["short_limit"] = np.nan
+        self.positions["best_buy"], self.positions["best_sell"] = -np.inf, np.inf
+        self.position_slots = np.full(2 * positions, -1, np.int32)
+        self.nodes: Any = np.zeros(nodes, NODE)
+        self.nodes["limit"], self.nodes["nav"], self.nodes["var_per_value"] = np.nan, np.nan, np.nan
+        self.rates: Any = np.zeros(rates, RATE)
+        self.rates["stamp"] = -1
+        self.orders: Any = np.zeros(ring, ORDER)
+        self.results: Any = np.zeros(ring, RESULT)
+        self.settings: Any = np.zeros(1, SETTINGS)
+        self.settings["duplicate_ns"], self.settings["exposure_age_ns"] = 500_000_000, 5_000_000_000
+        self.settings["limits_required"] = 1
+        self.account_index: dict[str, int] = {}
+        self.instrument_index: dict[str, int] = {}
+        self.node_index: dict[str, int] = {}
+        self.node_names: list[str] = []
+        self.position_count = np.zeros(1, np.int64)
+        self.rate_count = 0
+        self.table = np.array([a.ctypes.data for a in (
+            self.accounts, self.instruments, self.positions, self.position_slots, self.nodes, self.rates, self.orders,
+            self.results, self.settings, self.position_count)] + [
+            len(self.accounts), len(self.instruments), len(self.positions), len(self.position_slots), len(self.nodes),
+            len(self.rates), ring], np.int64)
+
+    def _index(self, index: dict[str, int], name: str, capacity: int, what: str) -> int:
+        k = index.get(name)
+        if k is None:
+            k = len(index)
+            if k >= capacity:
+                raise ValueError(f"gate: {what} {name!r} is one more than the {capacity} there is room for")
+            index[name] = k
+        return k
+
+    def account(self, name: str) -> int:
+        """Return an account's index, opening it."""
+        return self._index(self.account_index, name, len(self.accounts), "account")
+
+    def instrument(self, name: str) -> int:
+        """Return an instrument's index, opening it."""
+        return self._index(self.instrument_index, name, len(self.instruments), "instrument")
+
+    def node(self, name: str) -> int:
+        """Return a node's index, opening it."""
+        k = self._index(self.node_index, name, len(self.nodes), "node")
+        if k == len(self.node_names):
+            self.node_names.append(name)
+        return k
+
+    def rate(self, window_ns: int) -> int:
+        """Open a rate window; return its index."""
+        if self.rate_count >= len(self.rates):
+            raise ValueError(f"gate: more rate windows than the {len(self.rates)} there is room for")
+        k = self.rate_count
+        self.rates[k]["window_ns"] = window_ns
+        self.rate_count += 1
+        return k
+
+    def position(self, account: int, instrument: int) -> Any:
+        """Return the row of a position, opening it."""
+        from models.gate.kernel import find_position
+
+        row = find_position(self.positions, self.position_slots, self.position_count, account, instrument, True)
+        if row < 0:
+            raise ValueError(f"gate: more positions than the {len(self.positions)} there is room for")
+        return self.positions[row]
+
+    def set_limit(self, node: str, metric: str, limit: float, soft: bool = False) -> None:
+        """Set a limit of a node; NaN takes it away.
+
+        Raises
+        ------
+        ValueError
+            The metric is none of `METRICS`.
+        """
+        if metric not in METRICS:
+            raise ValueError(f"metric: expected one of {', '.join(METRICS)}, was {metric!r}")
+        k, m = self.node(node), METRICS.index(metric)
+        self.nodes["limit"][k, m] = limit
+        bit = np.uint32(1 << m)
+        self.nodes["soft"][k] = (self.nodes["soft"][k] | bit) if soft else (self.nodes["soft"][k] & ~bit)

@@ -1,0 +1,441 @@
+"""Eight risk models on one snapshot: every node of the tree measured together, each number with what it left out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from models import rollup as ru
+from models.contracts import Contracts
+from models.reference import FIRM
+from models.risk import exposure, factor, monte_carlo
+from models.risk.factor_set import PATHS, SEED, FactorSet, build_factors
+from models.risk.node_cells import CELL, CELL_METRICS, cells, group_shares
+from models.risk.option_grid import add_paths, gamma_grid, largest, places
+from models.risk.performance import update_drawdown
+from models.risk.quantile import age_weights, weighted_tail
+from models.risk.scenarios import LEVELS, History, ScenarioBook
+from models.valued_book import ValuedBook
+
+TOP = 5
+AGE_DECAY = 0.99
+#: an option's P&L beyond its delta, tabulated over these moves of its underlying
+SPOT_MOVES = np.linspace(-0.4, 0.4, 33)
+DAY_NS = 86_400_000_000_000
+Tops = dict[str, tuple[list[list[int]], list[list[float]], list[float]]]
+
+
+@dataclass
+class ModelRun:
+    """All models of one snapshot, by node name."""
+
+    snapshot_id: int
+    as_of_ns: int
+    models: dict[str, dict[str, Any]]
+    top: dict[str, dict[str, Any]]
+    metrics: dict[str, dict[str, float]]
+
+
+class RiskModels:
+    """The eight models over a valued book; one call measures the whole tree on the market as it stands."""
+
+    def __init__(self, book: ValuedBook, contracts: Contracts, history: History | None, groupings: int,
+                 participation: float = 0.20) -> None:
+        self.book, self.contracts, self.participation = book, contracts, participation
+        self.scenarios = None if history is None else ScenarioBook(book, contracts, history, groupings)
+        self._groupings = groupings
+        self._factors: FactorSet | None = None
+        self._factors_version = -1
+        self.drawdown = np.zeros((256, 8))
+        self.prior: dict[str, dict[str, float]] = {}
+        self._latest: dict[str, dict[str, float]] = {}
+        self._day = -1
+        self._grid = np.zeros((0, 0, 0))
+        self._chain_key = (-1, -1)
+        self._chain = np.zeros((0, 1), np.int64)
+        self._place_of = np.zeros(0, np.int64)
+        self._specific_draw = np.random.Generator(np.random.PCG64(SEED + 1)).standard_normal(PATHS)
+
+    # ---- one run --------------------------------------------------------------------------------------------------
+    def run(self, now_ns: int) -> ModelRun:
+        """Measure every node of the tree; the caller has valued the book on the same snapshot."""
+        book, rollup = self.book, self.book.rollup
+        summary = self._summary_nodes()
+        self._place_of = np.full(len(rollup.nodes), -1, np.int64)
+        self._place_of[summary] = np.arange(len(summary))
+        instruments = len(book.market.instruments)
+        shape = (len(CELL), len(summary), max(instruments, 1))
+        if self._grid.shape != shape:
+            self._grid = np.zeros(shape)
+        grid = self._grid
+        cells(rollup.count, rollup.rows, rollup.contribution, rollup.ancestors, self._place_of, CELL_METRICS,
+              self._chains(), grid)
+        if self.scenarios is not None:
+            self.scenarios.fill_units()
+            self.scenarios.rebuild()
+        self._roll_day(now_ns)
+        if not len(summary):
+            return ModelRun(book.snapshot_id, now_ns, {}, {}, {})
+        factors, quality = self._factor_exposures(grid)
+        simulated = self._monte_carlo(grid, quality)
+        names = [rollup.node_names[n] for n in summary]
+        navs = self._navs()
+        self._drawdowns(summary, names, navs, now_ns)
+        attributes = self._attributes(instruments)
+        run = ModelRun(book.snapshot_id, now_ns, {}, {}, {})
+        labels = list(book.market.instruments)
+        tops = self._tops(summary, grid)
+        horizon_es = self._horizon_es(grid[0], attributes["horizon"])
+        concentrations = self._concentrations(grid[1], attributes)
+        for place, node in enumerate(summary.tolist()):
+            name = names[place]
+            scale = self._scale(node)
+            cell = grid[:, place]
+            models = {"var_hist": self._historical(node, scale), "var_mc": simulated(place, scale),
+                      "greeks": self._greeks(node, scale), "factor": factors(place, scale),
+                      "liquidity": self._liquidity(node, cell, attributes, scale, horizon_es[place]),
+                      "concentration": concentrations[place],
+                      "leverage": self._leverage(cell, attributes, navs.get(name), scale),
+                      "drawdown": self._drawdown(node)}
+            run.models[name] = models
+            run.top[name] = self._top(place, tops, labels, scale)
+            run.metrics[name] = self._metrics(node, models, scale)
+        self._latest = run.metrics
+        return run
+
+    def update_rows(self, which: np.ndarray) -> np.ndarray:
+        """Bring historical VaR up to date after trades; return the nodes measured."""
+        if self.scenarios is None or not self.scenarios.snapshot_id:
+            return np.zeros(0, np.int64)
+        self.scenarios.update(which)
+        return np.unique(self.book.rollup.ancestors[which])
+
+    def quick(self, node: int) -> dict[str, Any] | None:
+        """Return what is exact after every trade: historical VaR and ES of a node; None before the first run."""
+        s = self.scenarios
+        if s is None or not s.snapshot_id or node >= len(s.var):
+            return None
+        return {"var_hist": self._historical(node, self._scale(node), False)}
+
+    def _summary_nodes(self) -> np.ndarray:
+        prefixes = tuple(f"{level}:" for level in self.book.levels if level != FIRM)
+        return np.array([k for k, n in enumerate(self.book.rollup.node_names) if n == FIRM or n.startswith(prefixes)],
+                        np.int64)
+
+    def _scale(self, node: int) -> float:
+        currency = self.book.currency_of(node)
+        market = self.book.market
+        return 1.0 / float(market.rate[market.currency(currency)])
+
+    # ---- historical -----------------------------------------------------------------------------------------------
+    def _historical(self, node: int, scale: float, aged_too: bool = True) -> dict[str, Any]:
+        s = self.scenarios
+        if s is None or s.days == 0:
+            return {"quality": "missing", "why": "no history loaded"}
+        out: dict[str, Any] = {"n": s.days, "horizon_days": 1, "quantile": "default", "missing": int(s.missing[node])}
+        for k, level in enumerate(LEVELS):
+            text = _percent(level)
+            out[f"var_{text}"], out[f"es_{text}"] = float(s.var[node, k]) * scale, float(s.es[node, k]) * scale
+        if aged_too:
+            aged = weighted_tail(s.vectors[node], age_weights(s.days, AGE_DECAY)[::-1], 0.99)
+            out |= {"var_99_aged": aged[0] * scale, "es_99_aged": aged[1] * scale, "age_decay": AGE_DECAY}
+        out["quality"] = "partial" if s.missing[node] else "good"
+        return out
+
+    # ---- factors and Monte Carlo ----------------------------------------------------------------------------------
+    def _loadings(self, instruments: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return loadings and specific variance by instrument, through the underlying where there is one."""
+        fs = self._factors
+        assert fs is not None
+        width = len(fs.names)
+        out, specific = np.full((instruments, width), np.nan), np.full(instruments, np.nan)
+        for name, k in self.book.market.instruments.items():
+            record = self.book.reference.instrument_records.get(name)
+            under = record.underlying if record else None
+            source = name if name in fs.loadings and not (record and record.right) else under
+            if source in fs.loadings:
+                out[k], specific[k] = fs.loadings[source], fs.specific[source]
+        return out, specific
+
+    def _factor_exposures(self, grid: np.ndarray) -> tuple[Any, list[str]]:
+        s = self.scenarios
+        if s is None:
+            return lambda place, scale: {"quality": "missing", "why": "no history loaded"}, []
+        if self._factors is None or self._factors_version != self.book.reference.version:
+            self._factors = build_factors(self.book, s.history)
+            self._factors_version = self.book.reference.version
+            self._loaded = self._loadings(grid.shape[2])
+        if len(self._loaded[0]) != grid.shape[2]:
+            self._loaded = self._loadings(grid.shape[2])
+        loadings, specific = self._loaded
+        delta = grid[CELL.index("delta")]
+        known = np.isfinite(loadings).all(axis=1) if loadings.size else np.zeros(grid.shape[2], bool)
+        self.node_exposures = delta[:, known] @ loadings[known]
+        self.node_specific = (delta[:, known] ** 2) @ specific[known]
+        without = (np.abs(delta[:, ~known]) > 0).sum(axis=1)
+        names, covariance = self._factors.names, self._factors.covariance
+        quality = ["partial" if n else "good" for n in without.tolist()]
+
+        def one(place: int, scale: float) -> dict[str, Any]:
+            found = factor.decompose(self.node_exposures[place], covariance, float(self.node_specific[place]))
+            order = np.argsort(-np.abs(found["contribution"]))[:12]
+            return {"volatility": found["volatility"] * scale, "specific": found["specific"] * scale,
+                    "contribution": {names[j]: float(found["contribution"][j]) * scale for j in order},
+                    "exposure": {names[j]: float(self.node_exposures[place, j]) * scale for j in order},
+                    "missing": int(without[place]), "quality": quality[place]}
+
+        return one, quality
+
+    def _monte_carlo(self, grid: np.ndarray, quality: Any) -> Any:
+        fs = self._factors
+        if self.scenarios is None or fs is None or not fs.names:
+            return lambda place, scale: {"quality": "missing", "why": "no history loaded"}
+        pnl = self.node_exposures @ fs.draws.T
+        pnl += np.sqrt(self.node_specific)[:, None] * self._specific_draw
+        pnl += self._option_paths(grid)
+        worst = np.empty((len(pnl), monte_carlo.tail_size(PATHS, 0.99)))
+        monte_carlo.path_tails(pnl, worst.shape[1], worst)
+
+        def one(place: int, scale: float) -> dict[str, Any]:
+            found = monte_carlo.tail_summary(worst[place], PATHS, 0.99)
+            return {"var_99": found["var"] * scale, "es_99": found["es"] * scale,
+                    "standard_error": found["standard_error"] * scale, "paths": PATHS, "seed": SEED,
+                    "factors": len(fs.names), "quality": quality[place]}
+
+        return one
+
+    def _option_paths(self, grid: np.ndarray) -> np.ndarray:
+        """Return what options earn beyond their delta on every path, by node: full revaluation on a grid of moves.
+
+        Books are simulated; what lies above is the sum of its books.
+        """
+        fs, options, market, s = self._factors, self.contracts.options, self.book.market, self.scenarios
+        out = np.zeros((grid.shape[1], PATHS))
+        if fs is None or s is None or not len(options):
+            return out
+        table = gamma_grid(options, self.contracts.tables, market.price, SPOT_MOVES)
+        size = s.columns["unit"][options["instrument"]] * market.rate[s.columns["currency"][options["instrument"]]]
+        table = np.nan_to_num(table * size[:, None])
+        chains = self._chains()
+        books = np.unique(chains[:, 0])
+        quantity = np.zeros((grid.shape[1], len(options)))
+        quantity[books] = grid[0][books][:, options["instrument"]]
+        names = {k: n for n, k in market.instruments.items()}
+        for under in np.unique(options["underlying"]).tolist():
+            mine = options["underlying"] == under
+            by_node = quantity[:, mine] @ table[mine]
+            nodes = np.flatnonzero(np.abs(by_node).max(axis=1) > 0.0)
+            if names[under] in fs.loadings and len(nodes):
+                add_paths(nodes, by_node, *self._places(names[under]), out)
+        for book, *above in chains.tolist():
+            for node in above:
+                if node >= 0 and node != book:
+                    out[node] += out[book]
+        return out
+
+    def _places(self, underlying: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return where an underlying's simulated moves lie on the grid; they only change with the factors."""
+        fs = self._factors
+        assert fs is not None
+        if underlying not in fs.places:
+            moves = (fs.draws @ fs.loadings[underlying]
+                     + math.sqrt(max(fs.specific[underlying], 0.0)) * self._specific_draw)
+            fs.places[underlying] = places(moves, SPOT_MOVES)
+        return fs.places[underlying]
+
+    def _chains(self) -> np.ndarray:
+        """Return the place of every book and of the nodes above it: int64[books, levels]."""
+        if self._chain_key != (self.book.rollup.placements, len(self.book.rollup.node_names)):
+            count, depth = self.book.rollup.count, len(self.book.levels)
+            self._chain = np.unique(self.book.rollup.ancestors[:count, :depth], axis=0)
+            self._chain_key = (self.book.rollup.placements, len(self.book.rollup.node_names))
+        found = np.where(self._chain >= 0, self._place_of[self._chain], -1)
+        return np.asarray(found[found[:, 0] >= 0])
+
+    # ---- the others -----------------------------------------------------------------------------------------------
+    def _greeks(self, node: int, scale: float) -> dict[str, Any]:
+        sums = self.book.rollup.nodes[node]
+        out: dict[str, Any] = {g: float(sums[ru.DELTA + k]) * scale for k, g in enumerate(ru.GREEKS)}
+        missing = round(float(sums[ru.NO_GREEKS]))
+        return out | {"missing": missing, "sticky": "strike", "quality": "partial" if missing else "good"}
+
+    def _attributes(self, instruments: int) -> dict[str, Any]:
+        """Return what reference data and marks say of every instrument, by index."""
+        out: dict[str, Any] = {g: np.full(instruments, -1, np.int64) for g in ("issuer", "sector", "country", "name")}
+        labels: dict[str, dict[str, int]] = {g: {} for g in out}
+        adv, horizon = np.full(instruments, np.nan), np.full(instruments, 20, np.int64)
+        cash, underlying = np.zeros(instruments, bool), np.arange(instruments)
+        for name, k in self.book.market.instruments.items():
+            record = self.book.reference.instrument_records.get(name)
+            if record is None:
+                continue
+            for g, value in (("issuer", record.issuer), ("sector", record.sector), ("country", record.country),
+                             ("name", record.underlying or name)):
+                if value:
+                    out[g][k] = labels[g].setdefault(value, len(labels[g]))
+            adv[k] = np.nan if record.adv is None else float(record.adv)
+            horizon[k] = exposure.LIQUIDITY_HORIZON_DAYS[record.asset_class]
+            cash[k] = record.asset_class == "cash" and record.currency == self.book.market.base_currency
+            if record.underlying in self.book.market.instruments:
+                underlying[k] = self.book.market.instruments[record.underlying]
+        market = self.book.market
+        with np.errstate(divide="ignore", invalid="ignore"):
+            spread = 2.0 * market.half_spread[:instruments] / np.abs(market.price[:instruments])
+        return out | {"labels": labels, "adv": adv, "horizon": horizon, "cash": cash, "underlying": underlying,
+                      "spread": spread}
+
+    def _liquidity(self, node: int, cell: np.ndarray, a: dict[str, Any], scale: float,
+                   horizon_es: float) -> dict[str, Any]:
+        quantity, net = cell[0], cell[1]
+        held = quantity != 0.0
+        days = exposure.days_to_liquidate(quantity[held], a["adv"][held], self.participation)
+        cost = exposure.liquidity_cost(net[held], a["spread"][held])
+        unknown = int(np.isnan(days).sum() + np.isnan(a["spread"][held]).sum())
+        out: dict[str, Any] = {
+            "participation": self.participation, "buckets": exposure.liquidity_buckets(net[held], days),
+            "days_max": float(np.nanmax(days)) if np.isfinite(days).any() else None, "cost": cost * scale,
+            "missing": unknown, "quality": "partial" if unknown else "good"}
+        if self.scenarios is not None:
+            k = self.scenarios.level_index(0.99)
+            out["liquidity_adjusted_var_99"] = (float(self.scenarios.var[node, k]) + cost) * scale
+            out["es_97_5_by_horizon"] = horizon_es * scale
+        return out
+
+    def _horizon_es(self, quantity: np.ndarray, horizon: np.ndarray) -> list[float]:
+        """Return the liquidity-horizon ES at 97.5 % of every node; one-day moves scaled to the 10-day base."""
+        s = self.scenarios
+        if s is None:
+            return [math.nan] * len(quantity)
+        tail = max(int(s.days * 0.025), 1)
+        steps: list[dict[int, float]] = [{} for _ in quantity]
+        held = np.abs(quantity).max(axis=0, initial=0.0) > 0.0
+        for h in sorted(set(horizon[held].tolist()) | {10}):
+            used = np.flatnonzero((horizon >= h) & held)
+            vectors = np.ascontiguousarray(quantity[:, used]) @ s.usable[used]
+            worst = np.partition(vectors, tail - 1, axis=1)[:, :tail].mean(axis=1)
+            for k, value in enumerate(worst.tolist()):
+                steps[k][h] = max(-value, 0.0) * math.sqrt(10.0)
+        return [exposure.liquidity_horizon_es(x) for x in steps]
+
+    def _concentrations(self, net: np.ndarray, a: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return shares of gross and HHI of every node, by name, issuer, sector and country."""
+        out: list[dict[str, Any]] = [{"quality": "good", "hhi": None} for _ in net]
+        for g in ("name", "issuer", "sector", "country"):
+            labels = list(a["labels"][g])
+            shares = np.empty((len(net), len(labels) + 1))
+            group_shares(net, a[g], shares)
+            known = np.ascontiguousarray(shares[:, :-1])
+            best = np.empty((len(net), TOP), np.int64)
+            largest(known, TOP, best)
+            # with one contributor alone an index says nothing
+            several = (known > 0.0).sum(axis=1) >= 2
+            hhi = np.where(several, (known ** 2).sum(axis=1), np.nan).tolist()
+            held = np.take_along_axis(known, np.maximum(best, 0), axis=1).tolist() if labels else [[]] * len(net)
+            for k, (places_, values, index, unknown) in enumerate(zip(best.tolist(), held, hhi,
+                                                                      shares[:, -1].tolist(), strict=True)):
+                out[k][g] = {"hhi": index if index == index else None, "unknown": unknown,
+                             "top": {labels[j]: v for j, v in zip(places_, values, strict=False) if j >= 0 and v > 0.0}}
+        for row in out:
+            row["hhi"] = row["name"]["hhi"]
+        return out
+
+    def _leverage(self, cell: np.ndarray, a: dict[str, Any], nav: float | None, scale: float) -> dict[str, Any]:
+        delta = np.where(a["cash"], 0.0, cell[CELL.index("delta")])
+        net = np.bincount(a["underlying"], delta, len(delta))
+        gross = float(np.where(a["cash"], 0.0, cell[CELL.index("gross_delta")]).sum())
+        found = exposure.leverage(gross, net, nav)
+        return {"gross": found["gross"], "commitment": found["commitment"],
+                "gross_exposure": (found["gross_exposure"] or 0.0) * scale,
+                "commitment_exposure": (found["commitment_exposure"] or 0.0) * scale,
+                "nav": None if nav is None else nav * scale, "quality": "good" if nav else "missing"}
+
+    def _navs(self) -> dict[str, float]:
+        """Return NAV of every node in the firm's base currency; a node with an account without one has none."""
+        out: dict[str, float] = {}
+        market = self.book.market
+        for account in self.book.reference.account_records.values():
+            rate = market.rate[market.currency(account.base_currency)]
+            nav = float(account.nav) * float(rate) if account.nav is not None else math.nan
+            for level in self.book.levels:
+                value = FIRM if level == FIRM else getattr(account, level, None)
+                if value:
+                    name = FIRM if level == FIRM else f"{level}:{value}"
+                    out[name] = out.get(name, 0.0) + nav
+        return {name: value for name, value in out.items() if value == value}
+
+    def _drawdowns(self, summary: np.ndarray, names: list[str], navs: dict[str, float], now_ns: int) -> None:
+        while len(self.drawdown) < len(self.book.rollup.nodes):
+            self.drawdown = np.concatenate([self.drawdown, np.zeros_like(self.drawdown)])
+        nodes = self.book.rollup.nodes
+        value = np.full(len(self.drawdown), np.nan)
+        for node, name in zip(summary.tolist(), names, strict=True):
+            sums = nodes[node]
+            if name in navs and not sums[ru.UNPRICED]:
+                value[node] = navs[name] + sums[ru.REALISED] + sums[ru.UNREALISED] - sums[ru.FEES]
+        update_drawdown(value, np.zeros(len(value)), summary, now_ns, now_ns // DAY_NS * DAY_NS, self.drawdown)
+
+    def _drawdown(self, node: int) -> dict[str, Any]:
+        s = self.drawdown[node]
+        if s[7] == 0.0:
+            return {"quality": "missing", "why": "no NAV, or unpriced positions"}
+        return {"current": _finite(s[6]), "since_inception": _finite(s[2]), "intraday": _finite(s[5]),
+                "peak_ns": int(s[1]), "underwater_s": (self._now_ns - int(s[1])) / 1e9 if s[6] < 0 else 0.0,
+                "quality": "good"}
+
+    _now_ns = 0
+    _loaded: tuple[np.ndarray, np.ndarray] = (np.zeros((0, 0)), np.zeros(0))
+
+    # ---- attribution ----------------------------------------------------------------------------------------------
+    def _tops(self, summary: np.ndarray, grid: np.ndarray) -> Tops:
+        """Return for every metric: by node the instruments with the largest values, these values, and the total."""
+        found = {m: grid[CELL.index(m)] for m in ("gross", "day", "unrealised", "delta", "vega")}
+        if self.scenarios is not None:
+            found["var_hist"] = np.stack([self.scenarios.components(n, grid[0, k], 0.99)
+                                          for k, n in enumerate(summary.tolist())])
+        out = {}
+        for metric, values in found.items():
+            best = np.empty((len(values), TOP), np.int64)
+            largest(values, TOP, best)
+            held = np.take_along_axis(values, np.maximum(best, 0), axis=1)
+            out[metric] = (best.tolist(), held.tolist(), values.sum(axis=1).tolist())
+        return out
+
+    def _top(self, place: int, tops: Tops, labels: list[str], scale: float) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for metric, (best, held, totals) in tops.items():
+            total = totals[place]
+            out[metric] = [{"id": labels[j], "label": labels[j], "value": value * scale,
+                            "share": value / total if total else None}
+                           for j, value in zip(best[place], held[place], strict=True) if j >= 0 and value]
+        return out
+
+    def _metrics(self, node: int, models: dict[str, dict[str, Any]], scale: float) -> dict[str, float]:
+        sums = self.book.rollup.nodes[node]
+        out = {m: float(sums[getattr(ru, m.upper())]) * scale for m in ("gross", "net", "delta", "gamma", "vega")}
+        out["total"] = float(sums[ru.REALISED] + sums[ru.UNREALISED] - sums[ru.FEES]) * scale
+        for model, key, metric in (("var_hist", "var_99", "var_hist"), ("var_hist", "es_97_5", "es_hist"),
+                                   ("var_mc", "var_99", "var_mc")):
+            if key in models[model]:
+                out[metric] = models[model][key]
+        return out
+
+    def _roll_day(self, now_ns: int) -> None:
+        """Freeze the last metrics of a day when a new one begins (UTC)."""
+        self._now_ns = now_ns
+        day = now_ns // DAY_NS
+        if self._day >= 0 and day != self._day and self._latest:
+            self.prior = self._latest
+        self._day = day
+
+
+def _percent(level: float) -> str:
+    return f"{level * 100:g}".replace(".", "_")
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if value == value else None
+
+

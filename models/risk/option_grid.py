@@ -1,0 +1,87 @@
+"""Options beyond their delta: P&L over a grid of spot moves, added to simulated paths by interpolation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from models.contracts import INPUTS, MONEYNESS, premium_at
+from models.jit import kernel
+from models.pricing.black_scholes import option_price
+
+
+@kernel
+def _grid(sign: np.ndarray, strike: np.ndarray, t: np.ndarray, vol: np.ndarray, rate: np.ndarray, carry: np.ndarray,
+          american: np.ndarray, spot: np.ndarray, tables: np.ndarray, moneyness: np.ndarray, moves: np.ndarray,
+          out: np.ndarray) -> None:
+    h = 1e-4
+    for k in range(out.shape[0]):
+        s0 = spot[k]
+        for j in range(moves.shape[0] + 3):
+            move = moves[j] if j < moves.shape[0] else (0.0 if j == moves.shape[0] else
+                                                        h if j == moves.shape[0] + 1 else -h)
+            s = s0 * (1.0 + move)
+            value = option_price(sign[k], s, strike[k], t[k], vol[k], rate[k], carry[k])
+            if american[k] != 0:
+                value = max(value + strike[k] * premium_at(s / strike[k], moneyness, tables[k]),
+                            sign[k] * (s - strike[k]))
+            out[k, j] = value
+        n = moves.shape[0]
+        slope = (out[k, n + 1] - out[k, n + 2]) / (2.0 * h)
+        for j in range(n):
+            out[k, j] = out[k, j] - out[k, n] - slope * moves[j]
+
+
+def gamma_grid(options: Any, tables: np.ndarray, price: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """Return each option's P&L beyond its delta, float64[options, moves], per unit in its own currency."""
+    out = np.empty((len(options), len(moves) + 3))
+    sign, strike, t, vol, rate, carry = (np.ascontiguousarray(options[f]) for f in INPUTS)
+    _grid(sign, strike, t, vol, rate, carry, np.ascontiguousarray(options["american"]), price[options["underlying"]],
+          tables, MONEYNESS, moves, out)
+    return np.ascontiguousarray(out[:, : len(moves)])
+
+
+def places(moves: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where simulated moves lie on an even grid: cell, and share of it (beyond the ends: more than one)."""
+    x = (moves - grid[0]) / (grid[1] - grid[0])
+    cell = np.clip(np.floor(x), 0, len(grid) - 2)
+    return cell.astype(np.int32), x - cell
+
+
+@kernel
+def add_paths(nodes: np.ndarray, table: np.ndarray, cell: np.ndarray, share: np.ndarray, pnl: np.ndarray) -> None:
+    """Add tabulated P&L to the paths of nodes; moves beyond the table's ends take the end's slope.
+
+    Parameters
+    ----------
+    table : float64[nodes, moves]
+    cell, share : by path, of the underlying (see `places`)
+    pnl : float64[nodes, paths]
+    """
+    slope = np.empty(table.shape[1])
+    for w in range(nodes.shape[0]):
+        n = nodes[w]
+        row, out = table[n], pnl[n]
+        for j in range(table.shape[1] - 1):
+            slope[j] = row[j + 1] - row[j]
+        for p in range(cell.shape[0]):
+            j = cell[p]
+            out[p] += row[j] + share[p] * slope[j]
+
+
+@kernel
+def largest(values: np.ndarray, k: int, out: np.ndarray) -> None:
+    """Fill the columns of the k largest absolute values of every row, the largest first: int64[rows, k]."""
+    size = np.empty(k)
+    for r in range(values.shape[0]):
+        size[:] = -1.0
+        out[r, :] = -1
+        for i in range(values.shape[1]):
+            a = abs(values[r, i])
+            if a > size[k - 1]:
+                j = k - 1
+                while j > 0 and size[j - 1] < a:
+                    size[j], out[r, j] = size[j - 1], out[r, j - 1]
+                    j -= 1
+                size[j], out[r, j] = a, i

@@ -1,0 +1,415 @@
+"""Scenario P&L: one vector per unit of every instrument, one vector per node, exact after every trade.
+
+A unit vector is the P&L, in the firm's base currency, of one unit of an instrument in every scenario: full
+revaluation for options, bonds and inverse contracts, the exchange rate moving along. Vectors add: a trade changes its
+position's ancestors by (change of quantity) x (unit vector), whatever else the book holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from models.columns import grown
+from models.contracts import INPUTS, MONEYNESS, Contracts, premium_at
+from models.jit import kernel
+from models.pricing.black_scholes import option_price
+from models.risk.quantile import node_tails, tail_count, worst_rank
+from models.valued_book import ValuedBook
+
+LEVELS = (0.95, 0.975, 0.99)
+#: prefixes of factors whose moves are absolute: volatilities (0.01 = one point) and rates
+VOLATILITY_FACTOR, RATE_FACTOR = "VOL:", "RATE:"
+LINEAR, INVERSE, OPTION, BOND = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class History:
+    """Factor moves by day, the oldest first.
+
+    Attributes
+    ----------
+    factors : names; an instrument's own name, or ``VOL:underlying`` or ``RATE:currency``
+    moves : float64[days, factors]; relative, absolute for volatilities and rates; NaN where a day has none
+    days : labels
+    """
+
+    factors: tuple[str, ...]
+    moves: np.ndarray
+    days: tuple[str, ...] = ()
+    index: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.moves.shape[1] != len(self.factors):
+            raise ValueError(f"history: expected {len(self.factors)} factors, was {self.moves.shape[1]} columns")
+        # a factor that lacks a day would understate risk: what depends on it counts as missing
+        usable = np.isfinite(self.moves).all(axis=0)
+        self.index.update({name: k for k, name in enumerate(self.factors) if usable[k]})
+
+
+@kernel
+def option_vector(sign: float, s0: float, strike: float, t: float, vol: float, rate: float, carry: float,
+                  american: bool, table: np.ndarray, moneyness: np.ndarray, moves: np.ndarray, vol_moves: np.ndarray,
+                  rate_moves: np.ndarray, out: np.ndarray) -> None:
+    """Fill an option's change of price in every scenario: full revaluation, one straight loop."""
+    base = option_price(sign, s0, strike, t, vol, rate, carry)
+    for s in range(out.shape[0]):
+        out[s] = option_price(sign, s0 * (1.0 + moves[s]), strike, t, max(vol + vol_moves[s], 1e-4),
+                              rate + rate_moves[s], carry + rate_moves[s])
+    if american:
+        base += strike * premium_at(s0 / strike, moneyness, table)
+        for s in range(out.shape[0]):
+            spot = s0 * (1.0 + moves[s])
+            out[s] = max(out[s] + strike * premium_at(spot / strike, moneyness, table), sign * (spot - strike))
+    for s in range(out.shape[0]):
+        out[s] -= base
+
+
+@kernel
+def unit_vectors(which: np.ndarray, kind: np.ndarray, factor: np.ndarray, currency: np.ndarray, outright: np.ndarray,
+                 unit: np.ndarray, price: np.ndarray, rate: np.ndarray, currency_moves: np.ndarray, moves: np.ndarray,
+                 vol_factor: np.ndarray, rate_factor: np.ndarray, option_of: np.ndarray, sign: np.ndarray,
+                 strike: np.ndarray, t_years: np.ndarray, vol: np.ndarray, riskless: np.ndarray, carry: np.ndarray,
+                 american: np.ndarray, tables: np.ndarray, underlying: np.ndarray, moneyness: np.ndarray,
+                 bond: np.ndarray, out: np.ndarray) -> None:
+    """Fill the unit vectors of instruments; a missing input makes a vector NaN.
+
+    Parameters
+    ----------
+    which : instruments to do
+    kind, factor, currency, outright, unit : by instrument; ``factor`` -1: no history; ``unit`` = multiplier x quanto
+    moves : float64[factors, scenarios]
+    currency_moves : float64[currencies, scenarios], relative moves of base currency per unit
+    vol_factor, rate_factor : by instrument, -1: held
+    option_of : row of an option's terms by instrument, -1: none
+    bond : float64[instruments, 2], first and second derivative of the price to its yield
+    out : float64[instruments, scenarios]
+    """
+    still, change = np.zeros(out.shape[1]), np.empty(out.shape[1])
+    for w in range(which.shape[0]):
+        i = which[w]
+        x, p, f = rate[currency[i]], price[i], factor[i]
+        o = option_of[i]
+        bad = not (x == x and p == p and unit[i] == unit[i])
+        if f < 0 and not (kind[i] == BOND and rate_factor[i] >= 0):
+            bad = True
+        if kind[i] == OPTION and not bad:
+            bad = o < 0 or not (vol[o] == vol[o] and riskless[o] == riskless[o] and carry[o] == carry[o]
+                                and price[underlying[o]] == price[underlying[o]])
+        if bad:
+            out[i, :] = np.nan
+            continue
+        if kind[i] == OPTION:
+            option_vector(sign[o], price[underlying[o]], strike[o], t_years[o], vol[o], riskless[o], carry[o],
+                          american[o] != 0, tables[o], moneyness, moves[f],
+                          moves[vol_factor[i]] if vol_factor[i] >= 0 else still,
+                          moves[rate_factor[i]] if rate_factor[i] >= 0 else still, change)
+        for s in range(out.shape[1]):
+            xs = x * (1.0 + currency_moves[currency[i], s])
+            r = moves[f, s] if f >= 0 else 0.0
+            if kind[i] == INVERSE:
+                value = unit[i] * (1.0 / p - 1.0 / (p * (1.0 + r)))
+            elif kind[i] == OPTION:
+                value = unit[i] * change[s]
+            elif kind[i] == BOND and f < 0:
+                dy = moves[rate_factor[i], s]
+                value = unit[i] * (bond[i, 0] * dy + 0.5 * bond[i, 1] * dy * dy)
+            else:
+                value = unit[i] * p * r
+            # what is held outright moves with the exchange rate as a whole, a margined product only with its P&L
+            out[i, s] = value * xs + (unit[i] * p * (xs - x) if outright[i] != 0 else 0.0)
+
+
+@kernel
+def add_rows(which: np.ndarray, quantity: np.ndarray, instrument: np.ndarray, live: np.ndarray, ancestors: np.ndarray,
+             unit: np.ndarray, included: np.ndarray, missing: np.ndarray, vectors: np.ndarray,
+             touched: np.ndarray) -> int:
+    """Bring nodes up to date with rows whose quantity changed; return how many rows were added.
+
+    Parameters
+    ----------
+    included : float64[rows], the quantity each node's vector already holds; NaN: counted as missing
+    missing : int64[nodes], positions without a unit vector
+    """
+    n = 0
+    for w in range(which.shape[0]):
+        r = which[w]
+        i = instrument[r]
+        q = quantity[r] if live[r] != 0 else 0.0
+        lacks = q != 0.0 and unit[i, 0] != unit[i, 0]
+        had = included[r]
+        was_missing = had != had
+        d = (0.0 if lacks else q) - (0.0 if was_missing else had)
+        for k in range(ancestors.shape[1]):
+            node = ancestors[r, k]
+            if node < 0:
+                continue
+            missing[node] += int(lacks) - int(was_missing)
+            if d != 0.0:
+                touched[node] = 1
+                for s in range(vectors.shape[1]):
+                    vectors[node, s] += d * unit[i, s]
+        included[r] = np.nan if lacks else q
+        n += 1
+    return n
+
+
+@kernel
+def leaf_vectors(count: int, quantity: np.ndarray, instrument: np.ndarray, live: np.ndarray, leaf: np.ndarray,
+                 unit: np.ndarray, included: np.ndarray, leaves: np.ndarray, lacking: np.ndarray, net: np.ndarray,
+                 instrument_lacking: np.ndarray) -> None:
+    """Sum the vectors of every leaf (account) and the firm's net quantity of every instrument from all rows.
+
+    Parameters
+    ----------
+    leaves, lacking : float64[leaves, scenarios], int64[leaves]; zeroed here
+    net, instrument_lacking : float64[instruments], int64[instruments]
+    """
+    leaves[:] = 0.0
+    lacking[:] = 0
+    net[:] = 0.0
+    instrument_lacking[:] = 0
+    for r in range(count):
+        q = quantity[r] if live[r] != 0 else 0.0
+        i = instrument[r]
+        if q == 0.0:
+            included[r] = 0.0
+            continue
+        if unit[i, 0] != unit[i, 0]:
+            included[r] = np.nan
+            lacking[leaf[r]] += 1
+            instrument_lacking[i] += 1
+            continue
+        included[r] = q
+        net[i] += q
+        a, v = leaves[leaf[r]], unit[i]
+        for s in range(a.shape[0]):
+            a[s] += q * v[s]
+
+
+@kernel
+def add_leaves(nodes: np.ndarray, leaves: np.ndarray, lacking: np.ndarray, vectors: np.ndarray,
+               missing: np.ndarray) -> None:
+    """Add every leaf's vector to the nodes above it; ``nodes`` is int[leaves, depth], -1: none."""
+    for leaf in range(nodes.shape[0]):
+        for k in range(nodes.shape[1]):
+            node = nodes[leaf, k]
+            if node >= 0:
+                missing[node] += lacking[leaf]
+                for s in range(vectors.shape[1]):
+                    vectors[node, s] += leaves[leaf, s]
+
+
+@kernel
+def add_instruments(held: np.ndarray, nodes: np.ndarray, net: np.ndarray, unit: np.ndarray, lacking: np.ndarray,
+                    vectors: np.ndarray, missing: np.ndarray) -> None:
+    """Add the firm's net quantity of every instrument to the nodes that group by instrument."""
+    for h in range(held.shape[0]):
+        i = held[h]
+        for k in range(nodes.shape[1]):
+            node = nodes[h, k]
+            if node >= 0:
+                missing[node] += lacking[i]
+                for s in range(vectors.shape[1]):
+                    vectors[node, s] += net[i] * unit[i, s]
+
+
+class ScenarioBook:
+    """Historical-simulation vectors of every node of a valued book."""
+
+    def __init__(self, book: ValuedBook, contracts: Contracts, history: History, instrument_groups: int) -> None:
+        self.book, self.contracts, self.history = book, contracts, history
+        #: groupings at the end of the ancestors that depend on the instrument, not on the account
+        self.instrument_groups = instrument_groups
+        self.moves = np.ascontiguousarray(np.nan_to_num(history.moves.T))
+        days = self.moves.shape[1]
+        self.unit = np.full((1024, days), np.nan)
+        self.vectors = np.zeros((256, days))
+        self.missing = np.zeros(256, np.int64)
+        self.included = np.zeros(1024)
+        self.touched = np.zeros(256, np.uint8)
+        self.ranks = np.array([worst_rank(days, v) for v in LEVELS])
+        self.tails = np.array([float(tail_count(days, v)) for v in LEVELS])
+        self.var = np.zeros((256, len(LEVELS)))
+        self.es = np.zeros((256, len(LEVELS)))
+        self.snapshot_id = 0
+        self._leaf = np.zeros(1024, np.int64)
+        self._placements = -1
+        self._leaf_nodes = np.zeros((1, 1), np.int64)
+        #: the unit vectors with nothing in place of those that are missing
+        self.usable = np.zeros((0, 0))
+        self.columns: dict[str, np.ndarray] = {}
+        self._version = -1
+
+    @property
+    def days(self) -> int:
+        """Return the number of scenarios."""
+        return int(self.moves.shape[1])
+
+    def _grow(self) -> None:
+        rollup, market = self.book.rollup, self.book.market
+        while len(self.vectors) < len(rollup.nodes):
+            n = len(self.vectors)
+            self.vectors = np.concatenate([self.vectors, np.zeros_like(self.vectors)])
+            self.var, self.es = (np.concatenate([a, np.zeros_like(a)]) for a in (self.var, self.es))
+            self.missing, self.touched = grown(self.missing, 2 * n), grown(self.touched, 2 * n)
+        if len(self.included) < len(rollup.rows):
+            n = len(rollup.rows)
+            self.included = grown(self.included, n)
+            self._leaf = grown(self._leaf, n)
+        if len(self.unit) < len(market.mid):
+            self.unit = np.concatenate([self.unit, np.full((len(market.mid) - len(self.unit), self.days), np.nan)])
+
+    def describe_instruments(self) -> None:
+        """Look every instrument's factors and terms up; call it when reference data or contracts change."""
+        book, market = self.book, self.book.market
+        n = len(market.mid)
+        c: dict[str, np.ndarray] = {
+            "kind": np.zeros(n, np.int64), "outright": np.zeros(n, np.int64), "unit": np.full(n, np.nan),
+            "bond": np.full((n, 2), np.nan), "currency": np.zeros(n, np.int64)} | {
+            name: np.full(n, -1, np.int64) for name in ("factor", "vol_factor", "rate_factor", "option_of")}
+        factor = self.history.index
+        from models.reference import settlement_currency
+        from models.valued_book import OUTRIGHT
+
+        for name, k in market.instruments.items():
+            record = book.reference.instrument_records.get(name)
+            if record is None:
+                continue
+            c["currency"][k] = market.currency(settlement_currency(record))
+            c["unit"][k] = float(record.multiplier * (record.quanto_rate or 1))
+            c["outright"][k] = record.asset_class in OUTRIGHT
+            option = self.contracts.option_row.get(name)
+            under = record.underlying or ""
+            c["option_of"][k] = -1 if option is None else option
+            c["kind"][k] = (OPTION if record.asset_class in ("option", "fx_option") else INVERSE if record.inverse
+                            else BOND if record.asset_class == "bond" else LINEAR)
+            c["factor"][k] = factor.get(under if c["kind"][k] == OPTION else name, factor.get(under, -1))
+            c["vol_factor"][k] = factor.get(VOLATILITY_FACTOR + under, -1)
+            c["rate_factor"][k] = factor.get(RATE_FACTOR + record.currency, -1)
+            if record.asset_class == "cash":
+                c["factor"][k] = -2  # its price is one: only the exchange rate moves
+        self.columns = c
+        self._version = book.reference.version
+
+    def _currency_moves(self) -> np.ndarray:
+        """Return relative moves of base currency per unit of each currency, from the pairs in the history."""
+        market, days = self.book.market, self.days
+        out = np.full((len(market.rate), days), np.nan)
+        out[market.currencies[market.base_currency]] = 0.0
+        for _ in range(2):
+            for name, (left, right) in market.pairs.items():
+                f = self.history.index.get(name, -1)
+                a, b = market.currencies[left], market.currencies[right]
+                if f < 0:
+                    continue
+                r = self.moves[f]
+                if out[b, 0] == out[b, 0] and out[a, 0] != out[a, 0]:
+                    out[a] = (1.0 + r) * (1.0 + out[b]) - 1.0
+                elif out[a, 0] == out[a, 0] and out[b, 0] != out[b, 0]:
+                    out[b] = (1.0 + out[a]) / (1.0 + r) - 1.0
+        return out
+
+    def fill_units(self, which: np.ndarray | None = None) -> int:
+        """Revalue unit vectors of instruments (all, or some) on the market as it stands; return how many."""
+        self._grow()
+        if self._version != self.book.reference.version or len(self.columns["kind"]) < len(self.book.market.mid):
+            self.describe_instruments()
+        c, market, o = self.columns, self.book.market, self.contracts.options
+        if which is None:
+            which = np.arange(len(market.instruments))
+        for k, sensitivity in self.contracts.bond_sensitivity.items():
+            c["bond"][k] = sensitivity
+        cash = np.flatnonzero(c["factor"] == -2)
+        terms = o if len(o) else np.zeros(1, o.dtype)
+        tables = self.contracts.tables if len(o) else np.zeros((1, len(MONEYNESS)))
+        factor = np.where(c["factor"] == -2, -1, c["factor"])
+        sign, strike, t, vol, rate, carry = (np.ascontiguousarray(terms[f]) for f in INPUTS)
+        fx = self._currency_moves()
+        unit_vectors(which, c["kind"], factor, c["currency"], c["outright"], c["unit"], market.price, market.rate, fx,
+                     self.moves, c["vol_factor"], c["rate_factor"], c["option_of"], sign, strike, t, vol, rate, carry,
+                     np.ascontiguousarray(terms["american"]), tables, np.ascontiguousarray(terms["underlying"]),
+                     MONEYNESS, c["bond"], self.unit)
+        for i in cash.tolist():
+            self.unit[i] = c["unit"][i] * market.rate[c["currency"][i]] * fx[c["currency"][i]]
+        self.usable = np.where(np.isnan(self.unit[:, :1]), 0.0, self.unit)
+        return len(which)
+
+    def rebuild(self) -> None:
+        """Sum every node's vector from nothing: leaves from rows, everything else from leaves and instruments."""
+        self._grow()
+        rollup, count = self.book.rollup, self.book.rollup.count
+        self._place_leaves(count)
+        rows, n = rollup.rows[:count], len(self._leaf_nodes)
+        leaves, lacking = np.zeros((max(n, 1), self.days)), np.zeros(max(n, 1), np.int64)
+        net, without = np.zeros(len(self.unit)), np.zeros(len(self.unit), np.int64)
+        leaf_vectors(count, np.ascontiguousarray(rows["quantity"]), np.ascontiguousarray(rows["instrument"]),
+                     np.ascontiguousarray(rows["live"]), self._leaf, self.unit, self.included, leaves, lacking, net,
+                     without)
+        self.vectors[:] = 0.0
+        self.missing[:] = 0
+        add_leaves(self._leaf_nodes, leaves, lacking, self.vectors, self.missing)
+        self._instrument_nodes(net, without)
+        self.touched[:] = 0
+        self.measure(np.arange(len(rollup.node_names)))
+        self.snapshot_id = self.book.snapshot_id
+
+    def _place_leaves(self, count: int) -> None:
+        if self._placements == self.book.rollup.placements or not count:
+            return
+        ancestors = self.book.rollup.ancestors[:count, : -self.instrument_groups]
+        self._leaf_nodes, inverse = np.unique(ancestors, axis=0, return_inverse=True)
+        self._leaf[:count] = inverse.reshape(-1)
+        self._placements = self.book.rollup.placements
+
+    def _instrument_nodes(self, net: np.ndarray, without: np.ndarray) -> None:
+        rollup, count = self.book.rollup, self.book.rollup.count
+        row_of = np.full(len(net), -1, np.int64)
+        row_of[rollup.rows["instrument"][:count]] = np.arange(count)
+        held = np.flatnonzero(row_of >= 0)
+        add_instruments(held, rollup.ancestors[row_of[held]][:, -self.instrument_groups:].copy(), net, self.usable,
+                        without, self.vectors, self.missing)
+
+    def update(self, which: np.ndarray) -> int:
+        """Take rows whose quantity changed in and measure their ancestors; return how many numbers were touched."""
+        self._grow()
+        rollup = self.book.rollup
+        rows = rollup.rows
+        n = add_rows(which, rows["quantity"], rows["instrument"], rows["live"], rollup.ancestors, self.unit,
+                     self.included, self.missing, self.vectors, self.touched)
+        nodes = np.flatnonzero(self.touched)
+        self.touched[nodes] = 0
+        self.measure(nodes)
+        return int(n * rollup.ancestors.shape[1] * self.days + len(nodes) * self.days)
+
+    def measure(self, nodes: np.ndarray) -> None:
+        """Fill VaR and ES of nodes, exactly, at every level."""
+        node_tails(self.vectors, nodes, self.ranks, self.tails, self.var, self.es)
+
+    def level_index(self, level: float) -> int:
+        """Return the column of a confidence level."""
+        return [Decimal(str(v)) for v in LEVELS].index(Decimal(str(level)))
+
+    def components(self, node: int, quantities: np.ndarray, level: float) -> np.ndarray:
+        """Return each instrument's part of a node's VaR; the parts sum to it.
+
+        The estimator is the mean P&L over the scenarios around the VaR scenario (two ranks either side), scaled to
+        the VaR itself.
+        """
+        vector = self.vectors[node]
+        rank = int(self.ranks[self.level_index(level)])
+        order = np.argsort(vector, kind="stable")
+        window = order[max(rank - 3, 0): rank + 2]
+        parts = -quantities * self.usable[: len(quantities)][:, window].mean(axis=1)
+        total = float(parts.sum())
+        var = float(self.var[node, self.level_index(level)])
+        return np.asarray(parts * (var / total) if total != 0.0 else parts * 0.0)
+
+
+def what_if(vector: np.ndarray, change: np.ndarray, rank: int) -> tuple[float, float]:
+    """Return a node's VaR (now, with a change added): the incremental effect is their difference."""
+    both: Any = np.partition(vector, rank - 1)[rank - 1], np.partition(vector + change, rank - 1)[rank - 1]
+    return -float(both[0]), -float(both[1])
