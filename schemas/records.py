@@ -292,6 +292,11 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     mode: Literal["hard", "soft"] = "hard"
     window_ms: int | None = None
     instrument: str | None = None
+    #: what a breach of a measured metric does to the node beside the alert
+    action: Literal["alert", "reduce", "halt"] = "alert"
+    #: a temporary limit ends by itself; the one it replaced comes back
+    until: Timestamp | None = None
+    approved_by: str | None = None
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
@@ -321,7 +326,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     order_id: str
     account: str
     instrument: str
-    outcome: Literal["accept", "reject"]
+    outcome: Literal["accept", "reject", "cancel"]
     reasons: list[Reason]
     effect: dict[str, float]
     snapshot_id: int
@@ -329,6 +334,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     ts_event: int
     ts_decision: int
     service_ns: int
+    #: soft limits exceeded by an accepted order
+    warnings: list[Reason] = msgspec.field(default_factory=list)
+    #: the order, and the state of its account, instrument, position and nodes as the gate saw them
+    inputs: dict[str, Any] = msgspec.field(default_factory=dict)
+    as_of: AsOf | None = None
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):

@@ -191,7 +191,7 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
             _fail(out, LOCATE, False, sells - max(q, 0.0), 0.0, i.node)
         if i.price_test != 0 and o.exempt == 0 and not price > i.bid:
             _fail(out, UPTICK, False, price, i.bid, i.node)
-    # ---- duplicates, self-match ---------------------------------------------------------------------------------------
+    # ---- duplicates, self-match
     if (o.action == 0 and side == p.last_side and size == p.last_quantity and price == p.last_price
             and abs(o.ts_ns - p.last_ns) <= cfg.duplicate_ns):
         _fail(out, DUPLICATE, False, abs(o.ts_ns - p.last_ns) * 1e-6, cfg.duplicate_ns * 1e-6, -1)
@@ -203,22 +203,12 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
     # ---- limits of every node the order lies under
     gross = (worst_after - worst_before) * per
     net = side * size * per
-    _nodes(acc, i, nodes, o, out, cfg, gross, net, value, opens, size, per)
-    # ---- velocity
-    for k in range(3):
-        r = acc.rate if k == 0 else i.rate if k == 1 else -1
-        n = acc.nodes[0] if k == 0 else i.node
-        if r >= 0:
-            messages, flow = count_message(rates[r], o.ts_ns, value)
-            if n >= 0 and messages > nodes[n].limit[_M_COUNT]:
-                _fail(out, MESSAGE_RATE, (nodes[n].soft >> _M_COUNT) & 1 != 0, messages, nodes[n].limit[_M_COUNT], n)
-            if n >= 0 and flow > nodes[n].limit[_M_FLOW]:
-                _fail(out, VALUE_RATE, (nodes[n].soft >> _M_FLOW) & 1 != 0, flow, nodes[n].limit[_M_FLOW], n)
+    _nodes(acc, i, nodes, rates, o, out, cfg, gross, net, value, opens, size)
 
 
 @hot_kernel
-def _nodes(acc: Any, i: Any, nodes: Any, o: Any, out: Any, cfg: Any,
-           gross: float, net: float, value: float, opens: bool, size: float, per: float) -> None:
+def _nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg: Any, gross: float, net: float,
+           value: float, opens: bool, size: float) -> None:
     has_quantity, has_value = False, False
     for k in range(12):
         n = -1
@@ -255,6 +245,12 @@ def _nodes(acc: Any, i: Any, nodes: Any, o: Any, out: Any, cfg: Any,
             _fail(out, REPEATED, (d.soft >> _M_REPEATED) & 1 != 0, d.value[_M_REPEATED] + 1.0, d.limit[_M_REPEATED], n)
         if k == 9 and d.value[_M_RATING] > d.limit[_M_RATING]:
             _fail(out, RATING, (d.soft >> _M_RATING) & 1 != 0, d.value[_M_RATING], d.limit[_M_RATING], n)
+        if d.rate >= 0:
+            messages, flow = count_message(rates[d.rate], o.ts_ns, value)
+            if messages > d.limit[_M_COUNT]:
+                _fail(out, MESSAGE_RATE, (d.soft >> _M_COUNT) & 1 != 0, messages, d.limit[_M_COUNT], n)
+            if flow > d.limit[_M_FLOW]:
+                _fail(out, VALUE_RATE, (d.soft >> _M_FLOW) & 1 != 0, flow, d.limit[_M_FLOW], n)
         _exposures(d, n, k, i, o, out, cfg, gross, net, opens, size)
     if cfg.limits_required != 0:
         if not has_quantity:

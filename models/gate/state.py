@@ -24,21 +24,21 @@ BUCKETS = 32
 CHECKS = 39
 
 ACCOUNT = np.dtype([("known", "i1"), ("state", "i1"), ("traders", "u8"), ("nodes", "i4", ACCOUNT_NODES),
-                    ("margin", "f8"), ("state_node", "i4"), ("rate", "i4")], align=True)
+                    ("state_node", "i4")], align=True)
 INSTRUMENT = np.dtype([
     ("known", "i1"), ("restricted", "i1"), ("shortable", "i1"), ("equity", "i1"), ("price_test", "i1"),
     ("inverse", "i1"), ("state", "i1"), ("stale", "i1"), ("mid", "f8"), ("bid", "f8"), ("ask", "f8"), ("last", "f8"),
     ("prior_close", "f8"), ("tick", "f8"), ("collar_bps", "f8"), ("collar_ticks", "f8"),
     ("drift_bps", "f8"), ("drift_low", "f8"),
     ("drift_high", "f8"), ("unit", "f8"), ("margin_rate", "f8"), ("unit_delta", "f8"), ("unit_vega", "f8"),
-    ("price_ns", "i8"), ("age_max_ns", "i8"), ("issuer", "i4"), ("sector", "i4"), ("node", "i4"), ("rate", "i4")],
+    ("price_ns", "i8"), ("age_max_ns", "i8"), ("issuer", "i4"), ("sector", "i4"), ("node", "i4")],
     align=True)
 POSITION = np.dtype([("account", "i4"), ("instrument", "i4"), ("quantity", "f8"), ("working_buy", "f8"),
                      ("working_sell", "f8"), ("best_buy", "f8"), ("best_sell", "f8"), ("long_limit", "f8"),
                      ("short_limit", "f8"), ("last_side", "f8"), ("last_quantity", "f8"), ("last_price", "f8"),
                      ("last_ns", "i8")], align=True)
 NODE = np.dtype([("value", "f8", NM), ("limit", "f8", NM), ("soft", "u4"), ("state", "i1"), ("nav", "f8"),
-                 ("exposure_ns", "i8"), ("var_per_value", "f8")], align=True)
+                 ("exposure_ns", "i8"), ("var_per_value", "f8"), ("rate", "i4")], align=True)
 RATE = np.dtype([("window_ns", "i8"), ("count", "i4", BUCKETS), ("value", "f8", BUCKETS), ("stamp", "i8", BUCKETS)],
                 align=True)
 ORDER = np.dtype([("account", "i4"), ("instrument", "i4"), ("side", "f8"), ("quantity", "f8"), ("price", "f8"),
@@ -66,13 +66,12 @@ class GateState:
         self.accounts: Any = np.zeros(accounts, ACCOUNT)
         self.accounts["nodes"] = -1
         self.accounts["state_node"] = -1
-        self.accounts["rate"] = -1
         self.accounts["traders"] = ~np.uint64(0)
         self.instruments: Any = np.zeros(instruments, INSTRUMENT)
         for f in ("mid", "bid", "ask", "last", "prior_close", "unit", "drift_low", "drift_high", "unit_delta",
                   "unit_vega", "margin_rate"):
             self.instruments[f] = np.nan
-        for f in ("issuer", "sector", "node", "rate"):
+        for f in ("issuer", "sector", "node"):
             self.instruments[f] = -1
         self.positions: Any = np.zeros(positions, POSITION)
         self.positions["long_limit"] = self.positions["short_limit"] = np.nan
@@ -80,6 +79,7 @@ class GateState:
         self.position_slots = np.full(2 * positions, -1, np.int32)
         self.nodes: Any = np.zeros(nodes, NODE)
         self.nodes["limit"], self.nodes["nav"], self.nodes["var_per_value"] = np.nan, np.nan, np.nan
+        self.nodes["rate"] = -1
         self.rates: Any = np.zeros(rates, RATE)
         self.rates["stamp"] = -1
         self.orders: Any = np.zeros(ring, ORDER)
@@ -123,12 +123,19 @@ class GateState:
             self.node_names.append(name)
         return k
 
-    def rate(self, window_ns: int) -> int:
-        """Open a rate window; return its index."""
+    def count_in(self, node: int, window_ns: int) -> None:
+        """Count the messages under a node in a window of event time; a new length begins to count anew."""
+        k = int(self.nodes["rate"][node])
+        if k < 0:
+            k = self._open_rate()
+            self.nodes["rate"][node] = k
+        if self.rates["window_ns"][k] != window_ns:
+            self.rates["window_ns"][k], self.rates["stamp"][k] = window_ns, -1
+
+    def _open_rate(self) -> int:
         if self.rate_count >= len(self.rates):
             raise ValueError(f"gate: more rate windows than the {len(self.rates)} there is room for")
         k = self.rate_count
-        self.rates[k]["window_ns"] = window_ns
         self.rate_count += 1
         return k
 

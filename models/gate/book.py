@@ -1,0 +1,447 @@
+"""The gate of some accounts: reference data, marks, limits and states in, verdicts on orders out.
+
+What an accepted order may still trade is reserved until it is filled, cancelled or expired.
+
+Figures above the account come from the valued book of all positions plus what this gate let through and has not seen
+filled. The same events in the same order give the same verdicts: time comes with the orders.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from models import rollup as ru
+from models.gate import state as gs
+from models.gate.explain import INPUTS_VERSION, pack
+from models.gate.kernel import check_order, count_message
+from models.gate.state import GateState
+from models.reference import FIRM, settlement_currency
+from models.valued_book import ValuedBook
+from schemas.controls import Check
+from schemas.records import Account, Control, Instrument, Limit, Order, Position, Reason
+
+#: what a node's figures are taken from
+_FROM_ROLLUP = ((gs.GROSS, ru.GROSS), (gs.NET, ru.NET), (gs.LONG, ru.LONG), (gs.SHORT, ru.SHORT), (gs.DELTA, ru.DELTA),
+                (gs.VEGA, ru.VEGA))
+DAY_NS = 86_400_000_000_000
+#: default collars, by asset class: (basis points, ticks)
+COLLARS = {"equity": (300.0, 10.0), "fx": (50.0, 20.0), "future": (150.0, 20.0), "option": (2_000.0, 20.0),
+           "fx_option": (2_000.0, 20.0), "bond": (100.0, 20.0), "perpetual": (300.0, 20.0), "cash": (10.0, 1.0)}
+PRICE_AGE_MAX_NS = 10_000_000_000
+
+
+@dataclass
+class Working:
+    """An accepted order that may still trade."""
+
+    order: Order
+    account: int
+    instrument: int
+    side: float
+    left: float
+    gross: float
+    net: float
+    trader: int
+    counterparty: int
+    venue: int
+    expires_ns: int
+    state: str = "working"
+
+
+@dataclass
+class Verdict:
+    """What the gate says of one order."""
+
+    outcome: str
+    reasons: list[Reason]
+    warnings: list[Reason]
+    value: float
+    inputs: dict[str, Any]
+
+
+class GateBook:
+    """One gate: a valued book for exposures, the kernel's columns, working orders."""
+
+    def __init__(self, base_currency: str, levels: tuple[str, ...], **capacities: int) -> None:
+        self.book = ValuedBook(base_currency, levels)
+        self.levels = levels
+        self.state = GateState(**capacities)
+        self.working: dict[str, Working] = {}
+        self.limits: dict[str, Limit] = {}
+        self.limits_version = 0
+        self.controls: dict[str, Control] = {}
+        self.reserved = np.zeros((len(self.state.nodes), gs.NM))
+        self._base = np.zeros((len(self.state.nodes), gs.NM))
+        self._node_map: list[tuple[int, int]] = []
+        self._mapped = 0
+        self._multiplier = np.full(len(self.state.instruments), np.nan)
+        self._currency = np.zeros(len(self.state.instruments), np.int64)
+        self._market_index = np.full(len(self.state.instruments), -1, np.int64)
+        self._limit_ids: dict[tuple[int, int], str] = {}
+        self._day = -1
+        self._address = self.state.table.ctypes.data
+
+    # ---- reference data, marks, positions -------------------------------------------------------------------------
+    def add_account(self, record: Account) -> None:
+        """Take an account in: where it lies, and the states above it."""
+        self.book.add_account(record)
+        k = self.state.account(record.account)
+        row = self.state.accounts[k]
+        names = [f"{level}:{getattr(record, level, '')}" for level in self.levels if level != FIRM]
+        names = names[: gs.ACCOUNT_NODES - 2]
+        nodes = [self.state.node(n) for n in names] + [self.state.node(FIRM)]
+        nodes += [-1] * (gs.ACCOUNT_NODES - 1 - len(nodes)) + [self.state.node(f"account:{record.account}")]
+        row["known"], row["nodes"] = 1, nodes
+        self._navs()
+        self._apply_states()
+
+    def add_instrument(self, record: Instrument) -> None:
+        """Take an instrument in: its terms, its collar, its lists."""
+        self.book.add_instrument(record)
+        k = self.state.instrument(record.instrument)
+        row = self.state.instruments[k]
+        row["known"], row["restricted"], row["shortable"] = 1, record.restricted, record.shortable
+        row["equity"], row["inverse"] = record.asset_class == "equity", record.inverse
+        row["tick"] = float(record.price_increment or 0)
+        row["collar_bps"], row["collar_ticks"] = COLLARS[record.asset_class]
+        row["age_max_ns"] = PRICE_AGE_MAX_NS
+        row["prior_close"] = math.nan if record.prior_close is None else float(record.prior_close)
+        row["margin_rate"] = math.nan if record.margin_initial is None else float(record.margin_initial)
+        row["node"] = self.state.node(f"instrument:{record.instrument}")
+        row["issuer"] = self.state.node(f"issuer:{record.issuer}") if record.issuer else -1
+        row["sector"] = self.state.node(f"sector:{record.sector}") if record.sector else -1
+        market = self.book.market
+        self._multiplier[k] = float(record.multiplier * (record.quanto_rate or 1))
+        self._currency[k] = market.currency(settlement_currency(record))
+        self._market_index[k] = market.instrument(record.instrument)
+        self._apply_states()
+
+    def add_position(self, position: Position, shard: int = 0) -> None:
+        """Take a position row in."""
+        if self.book.add_position(position, shard) < 0:
+            return
+        account = self.state.account(position.account)
+        row = self.state.position(account, self.state.instrument(position.instrument))
+        row["quantity"] = float(position.quantity)
+
+    def set_price(self, instrument: str, bid: float | None, ask: float | None, mid: float | None, last: float | None,
+                  ts_ns: int, usable: bool) -> None:
+        """Take a mark's prices in."""
+        row = self.state.instruments[self.state.instrument(instrument)]
+        row["bid"], row["ask"], row["mid"], row["last"] = (math.nan if x is None else x for x in (bid, ask, mid, last))
+        row["price_ns"], row["stale"] = ts_ns, not usable
+        close = row["prior_close"]
+        if row["equity"] and mid is not None and close == close and mid <= 0.9 * close:
+            row["price_test"] = 1  # for the rest of the day and the next: reference data brings the new close
+
+    def refresh(self, now_ns: int) -> None:
+        """Bring exposures, rates and sensitivities up to the market as it stands; call it for every mark window."""
+        self.book.revalue(now_ns)
+        rollup, market, state = self.book.rollup, self.book.market, self.state
+        for k in range(self._mapped, len(rollup.node_names)):
+            self._node_map.append((k, state.node(rollup.node_names[k])))
+        self._mapped = len(rollup.node_names)
+        if self._node_map:
+            source, target = np.array(self._node_map).T
+            for metric, column in _FROM_ROLLUP:
+                self._base[target, metric] = rollup.nodes[source, column]
+            state.nodes["exposure_ns"][target] = now_ns
+        known = np.flatnonzero(self._market_index >= 0)
+        index = self._market_index[known]
+        unit = self._multiplier[known] * market.rate[self._currency[known]]
+        state.instruments["unit"][known] = unit
+        greeks = market.unit_greeks[index]
+        linear = market.greek_kind[index] == 0
+        state.instruments["unit_delta"][known] = np.where(linear, unit * market.price[index], unit * greeks[:, 0])
+        state.instruments["unit_vega"][known] = np.where(linear, 0.0, unit * greeks[:, 2])
+        self._expire(now_ns)
+        self._sum()
+
+    def _sum(self) -> None:
+        n = len(self.state.node_names)
+        self.state.nodes["value"][:n] = self._base[:n] + self.reserved[:n]
+
+    def set_var(self, node: str, var: float, gross: float) -> None:
+        """Take a node's historical VaR in; an order adds at most its share of the node's worst VaR per gross."""
+        k = self.state.node(node)
+        self._base[k, gs.VAR_HIST] = var
+        self.state.nodes["var_per_value"][k] = var / gross if gross > 0 else 0.0
+
+    def _navs(self) -> None:
+        totals: dict[str, float] = {}
+        market = self.book.market
+        for account in self.book.reference.account_records.values():
+            rate = float(market.rate[market.currency(account.base_currency)])
+            nav = math.nan if account.nav is None else float(account.nav) * (rate if rate == rate else 1.0)
+            for level in self.levels:
+                name = FIRM if level == FIRM else f"{level}:{getattr(account, level, '')}"
+                totals[name] = totals.get(name, 0.0) + nav
+        for name, nav in totals.items():
+            self.state.nodes["nav"][self.state.node(name)] = nav
+
+    # ---- limits and states ----------------------------------------------------------------------------------------
+    def add_limit(self, limit: Limit) -> None:
+        """Take a limit in; a newer version replaces an older one.
+
+        Raises
+        ------
+        ValueError
+            The metric is unknown, or the limit is not a number.
+        """
+        held = self.limits.get(limit.limit_id)
+        if held is not None and held.version > limit.version:
+            return
+        value = float(limit.limit)
+        if value != value:
+            raise ValueError(f"limit: expected a number, was {limit.limit!r}")
+        if limit.metric in ("position_long", "position_short"):
+            self._position_limit(limit, value)
+        elif limit.metric in gs.METRICS:
+            self.state.set_limit(limit.node, limit.metric, value, limit.mode == "soft")
+            if limit.metric in ("message_count", "message_value"):
+                self.state.count_in(self.state.node(limit.node), (limit.window_ms or 1000) * 1_000_000)
+            self._limit_ids[self.state.node(limit.node), gs.METRICS.index(limit.metric)] = limit.limit_id
+        self.limits[limit.limit_id] = limit
+        self.limits_version = max(self.limits_version, limit.version)
+
+    def _position_limit(self, limit: Limit, value: float) -> None:
+        level, _, name = limit.node.partition(":")
+        if level != "account" or limit.instrument is None:
+            raise ValueError(f"node: expected account:NAME and an instrument for {limit.metric}, was {limit.node!r}")
+        row = self.state.position(self.state.account(name), self.state.instrument(limit.instrument))
+        row["long_limit" if limit.metric == "position_long" else "short_limit"] = value
+
+    def remove_limit(self, limit_id: str) -> None:
+        """Take a limit away."""
+        limit = self.limits.pop(limit_id, None)
+        if limit is not None and limit.metric in gs.METRICS:
+            self.state.set_limit(limit.node, limit.metric, math.nan)
+
+    def add_control(self, control: Control) -> list[Working]:
+        """Take a state in; return the working orders that a kill cancels."""
+        held = self.controls.get(control.scope)
+        if held is not None and held.rev > control.rev:
+            return []
+        self.controls[control.scope] = control
+        self._apply_states()
+        return [w for w in self.working.values() if control.state == "killed" and self._under(w, control.scope)]
+
+    def _apply_states(self) -> None:
+        accounts, state = self.state.accounts, self.state
+        accounts["state"], accounts["state_node"] = gs.ACTIVE, -1
+        state.instruments["state"], state.nodes["state"] = gs.ACTIVE, gs.ACTIVE
+        state.settings["state"] = gs.ACTIVE
+        for scope, control in self.controls.items():
+            level = gs.STATES.index(control.state)
+            if scope == "all":
+                state.settings["state"] = max(int(state.settings["state"][0]), level)
+            elif scope.startswith("instrument:"):
+                k = state.instrument(scope.partition(":")[2])
+                state.instruments["state"][k] = level
+            elif scope.startswith("trader:"):
+                state.nodes["state"][state.node(scope)] = level
+            else:
+                node = state.node(scope)
+                under = (accounts["nodes"] == node).any(axis=1)
+                stricter = under & (accounts["state"] < level)
+                accounts["state"][stricter], accounts["state_node"][stricter] = level, node
+
+    def _under(self, w: Working, scope: str) -> bool:
+        if scope == "all":
+            return True
+        level, _, name = scope.partition(":")
+        if level == "instrument":
+            return w.order.instrument == name
+        if level == "trader":
+            return w.order.trader == name
+        node = self.state.node_index.get(scope)
+        return node is not None and node in self.state.accounts["nodes"][w.account].tolist()
+
+    # ---- orders ---------------------------------------------------------------------------------------------------
+    def decide(self, order: Order, now_ns: int) -> Verdict:
+        """Return the verdict on an order and reserve what it may trade."""
+        if order.action == "cancel":
+            self._count(order, now_ns)
+            self.release(order.ref_order_id or order.order_id)
+            return Verdict("accept", [], [], 0.0, {})
+        replaced = self.working.get(order.ref_order_id or "") if order.action == "replace" else None
+        if order.action == "replace" and replaced is None:
+            reason = Reason(code=Check.UNKNOWN_ORDER.name, measured=order.ref_order_id or "", limit="a working order")
+            return Verdict("reject", [reason], [], 0.0, {})
+        if replaced is not None:
+            self._reserve(replaced, -1.0)
+        self._fill(order, now_ns)
+        inputs = self._inputs()
+        hard = int(check_order(self._address, 0))
+        result = self.state.results[0]
+        duplicate_id = order.action == "new" and order.order_id in self.working
+        if duplicate_id:
+            hard |= 1 << Check.DUPLICATE_ORDER
+        reasons, warnings = self._reasons(hard, result), self._reasons(int(result["soft"]) & ~hard, result)
+        if hard:
+            if replaced is not None:
+                self._reserve(replaced, 1.0)
+            return Verdict("reject", reasons, warnings, float(result["value"]), inputs)
+        if replaced is not None:
+            del self.working[replaced.order.order_id]
+        self.place(order, now_ns)
+        return Verdict("accept", [], warnings, float(result["value"]), inputs)
+
+    def _fill(self, order: Order, now_ns: int) -> None:
+        state = self.state
+        o = state.orders[0]
+        o["account"] = state.account_index.get(order.account, -1)
+        o["instrument"] = state.instrument_index.get(order.instrument, -1)
+        o["side"], o["quantity"] = (1.0 if order.side == "buy" else -1.0), float(order.quantity)
+        o["market"] = order.type == "market"
+        o["price"] = math.nan if order.price is None else float(order.price)
+        o["ts_ns"] = now_ns
+        o["trader"] = state.node(f"trader:{order.trader}")
+        o["counterparty"] = state.node(f"counterparty:{order.counterparty}") if order.counterparty else -1
+        o["venue"] = state.node(f"venue:{order.venue}") if order.venue else -1
+        o["algo"] = 0 if order.algo_id else -1
+        o["locate"], o["exempt"] = bool(order.locate_id), order.short_exempt
+        o["action"] = {"new": gs.NEW, "replace": gs.REPLACE, "cancel": gs.CANCEL}[order.action]
+
+    def _count(self, order: Order, now_ns: int) -> None:
+        """Count a cancel in the message windows: it is never refused, but it is a message."""
+        self._fill(order, now_ns)
+        o = self.state.orders[0]
+        if o["account"] < 0:
+            return
+        for node in [*self.state.accounts["nodes"][o["account"]].tolist(), int(o["trader"]), int(o["venue"])]:
+            rate = int(self.state.nodes["rate"][node]) if node >= 0 else -1
+            if rate >= 0:
+                count_message(self.state.rates[rate], now_ns, 0.0)
+
+    def place(self, order: Order, now_ns: int) -> None:
+        """Reserve an accepted order (also one that a decision on the log accepted before a restart)."""
+        self._fill(order, now_ns)
+        o = self.state.orders[0]
+        if o["account"] < 0 or o["instrument"] < 0:
+            return
+        w = Working(order, int(o["account"]), int(o["instrument"]), float(o["side"]), float(o["quantity"]), 0.0, 0.0,
+                    int(o["trader"]), int(o["counterparty"]), int(o["venue"]), (now_ns // DAY_NS + 1) * DAY_NS)
+        i = self.state.instruments[w.instrument]
+        ref = float(i["mid"] if i["mid"] == i["mid"] else i["last"] if i["last"] == i["last"] else i["prior_close"])
+        per = float(i["unit"]) / ref if i["inverse"] else float(i["unit"]) * abs(ref)
+        w.gross, w.net = (per, w.side * per) if per == per else (0.0, 0.0)
+        self.working[order.order_id] = w
+        self._reserve(w, 1.0)
+        for node in self._nodes_of(w):
+            self._base[node, gs.DAILY_QUANTITY] += w.left
+            self._base[node, gs.DAILY_VALUE] += w.left * abs(w.gross)
+        self._sum_nodes(w)
+
+    def _nodes_of(self, w: Working) -> list[int]:
+        i = self.state.instruments[w.instrument]
+        found = [*self.state.accounts["nodes"][w.account].tolist(), w.trader, int(i["issuer"]), int(i["sector"]),
+                 w.counterparty, w.venue, int(i["node"])]
+        return [n for n in found if n >= 0]
+
+    def _reserve(self, w: Working, sign: float) -> None:
+        p = self.state.position(w.account, w.instrument)
+        q = float(p["quantity"])
+        before = max(q + p["working_buy"], p["working_sell"] - q, 0.0)
+        p["working_buy" if w.side > 0 else "working_sell"] += sign * w.left
+        if abs(p["working_buy"]) < 1e-9:
+            p["working_buy"] = 0.0
+        if abs(p["working_sell"]) < 1e-9:
+            p["working_sell"] = 0.0
+        after = max(q + p["working_buy"], p["working_sell"] - q, 0.0)
+        for node in self._nodes_of(w):
+            self.reserved[node, gs.GROSS] += (after - before) * w.gross
+            self.reserved[node, gs.NET] += sign * w.left * w.net
+            self.reserved[node, gs.CREDIT] += (after - before) * w.gross
+        self._best(w)
+        self._sum_nodes(w)
+
+    def _sum_nodes(self, w: Working) -> None:
+        nodes = self._nodes_of(w)
+        self.state.nodes["value"][nodes] = self._base[nodes] + self.reserved[nodes]
+
+    def _best(self, w: Working) -> None:
+        p = self.state.position(w.account, w.instrument)
+        mine = [x for x in self.working.values() if x.account == w.account and x.instrument == w.instrument
+                and x.order.price is not None and x.left > 0]
+        p["best_buy"] = max((float(x.order.price or 0) for x in mine if x.side > 0), default=-math.inf)
+        p["best_sell"] = min((float(x.order.price or 0) for x in mine if x.side < 0), default=math.inf)
+
+    def fill(self, order_id: str, quantity: float) -> None:
+        """Take an execution of a working order in: what is done no longer works."""
+        w = self.working.get(order_id)
+        if w is None:
+            return
+        self._reserve(w, -1.0)
+        w.left = max(w.left - quantity, 0.0)
+        if w.left <= 1e-12:
+            del self.working[order_id]
+            self._best(w)
+        else:
+            self._reserve(w, 1.0)
+
+    def release(self, order_id: str) -> Working | None:
+        """Take a working order out (cancelled, expired, killed)."""
+        w = self.working.get(order_id)
+        if w is None:
+            return None
+        self._reserve(w, -1.0)
+        del self.working[order_id]
+        self._best(w)
+        return w
+
+    def _expire(self, now_ns: int) -> None:
+        """End the day: what still works has expired, and daily sums begin anew."""
+        day = now_ns // DAY_NS
+        if day == self._day:
+            return
+        self._day = day
+        for order_id in [k for k, w in self.working.items() if w.expires_ns <= now_ns]:
+            self.release(order_id)
+        self._base[:, [gs.DAILY_QUANTITY, gs.DAILY_VALUE, gs.REPEATED]] = 0.0
+
+    # ---- why ------------------------------------------------------------------------------------------------------
+    def _reasons(self, mask: int, result: Any) -> list[Reason]:
+        out = []
+        for check in Check:
+            if mask >> check & 1:
+                node = int(result["node"][check])
+                name = self.state.node_names[node] if 0 <= node < len(self.state.node_names) else None
+                metric = _METRIC_OF.get(check)
+                out.append(Reason(code=check.name, measured=_text(result["measured"][check]),
+                                  limit=_text(result["limit"][check]), node=name,
+                                  limit_id=None if metric is None else self._limit_ids.get((node, metric))))
+        return out
+
+    def _inputs(self) -> dict[str, Any]:
+        """Return the rows the kernel is about to read, packed, so that the verdict can be reproduced bit for bit."""
+        o, s = self.state.orders[0], self.state
+        if o["account"] < 0 or o["instrument"] < 0:
+            return {"v": INPUTS_VERSION, "order": pack(o)}
+        instrument = s.instruments[o["instrument"]]
+        position = s.position(int(o["account"]), int(o["instrument"]))
+        found = [*s.accounts["nodes"][o["account"]].tolist(), int(o["trader"]), int(instrument["issuer"]),
+                 int(instrument["sector"]), int(o["counterparty"]), int(o["venue"]), int(instrument["node"])]
+        # a node without a limit decides nothing
+        limited = [n for n in found if n >= 0 and (np.isfinite(s.nodes["limit"][n]).any() or s.nodes["state"][n])]
+        rates = s.nodes["rate"][limited]
+        return {"v": INPUTS_VERSION, "order": pack(o), "account": pack(s.accounts[o["account"]]),
+                "instrument": pack(instrument), "position": pack(position), "settings": pack(s.settings[0]),
+                "nodes": [[s.node_names[n], n, pack(s.nodes[n]), pack(s.rates[r]) if r >= 0 else None]
+                          for n, r in zip(limited, rates.tolist(), strict=True)]}
+
+
+_METRIC_OF = {Check.MAX_QUANTITY: gs.ORDER_QUANTITY, Check.MAX_VALUE: gs.ORDER_VALUE, Check.GROSS_EXPOSURE: gs.GROSS,
+              Check.NET_EXPOSURE: gs.NET, Check.CONCENTRATION: gs.CONCENTRATION, Check.MARGIN: gs.MARGIN,
+              Check.CREDIT: gs.CREDIT, Check.LEVERAGE: gs.LEVERAGE, Check.DELTA: gs.DELTA, Check.VEGA: gs.VEGA,
+              Check.VAR: gs.VAR_HIST, Check.MESSAGE_RATE: gs.MESSAGE_COUNT, Check.VALUE_RATE: gs.MESSAGE_VALUE,
+              Check.DAILY_QUANTITY: gs.DAILY_QUANTITY, Check.DAILY_VALUE: gs.DAILY_VALUE,
+              Check.REPEATED_EXECUTION: gs.REPEATED, Check.COUNTERPARTY_RATING: gs.RATING}
+
+
+def _text(value: Any) -> str:
+    return f"{float(value):.10g}"

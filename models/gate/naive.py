@@ -1,0 +1,144 @@
+"""The obvious version of the gate: plain dicts and ifs, one rule after the other, as a risk manager would read them.
+
+It is the oracle of the kernel and shares no code with it. Slow, and meant to stay so.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from models.gate.state import METRICS
+from schemas.controls import Check
+
+Row = dict[str, Any]
+
+
+def naive_check(order: Row, account: Row | None, instrument: Row | None, position: Row, nodes: list[Row],
+                settings: Row) -> tuple[set[Check], set[Check]]:
+    """Return (hard, soft) reasons against an order.
+
+    Parameters
+    ----------
+    nodes : every node the order lies under: ``role`` (account, trader, issuer, sector, counterparty, venue,
+        instrument, or the level's name), ``value`` and ``limit`` by metric, ``soft`` metrics, ``state``, ``nav``,
+        ``exposure_ns``, ``var_per_value``
+    """
+    hard: set[Check] = set()
+    soft: set[Check] = set()
+    if not (0 < order["quantity"] < math.inf) or (not order["market"] and not math.isfinite(order["price"])):
+        hard.add(Check.INVALID_ORDER)
+    if account is None:
+        hard.add(Check.UNKNOWN_ACCOUNT)
+    if instrument is None:
+        hard.add(Check.UNKNOWN_INSTRUMENT)
+    if hard or account is None or instrument is None:
+        return hard, soft
+    side, size, q = order["side"], order["quantity"], position["quantity"]
+    ref = next((instrument[k] for k in ("mid", "last", "prior_close") if not math.isnan(instrument[k])), math.nan)
+    touch = instrument["ask"] if side > 0 else instrument["bid"]
+    price = order["price"] if not order["market"] else ref if math.isnan(touch) else touch
+    if math.isnan(ref) or math.isnan(instrument["unit"]):
+        hard.add(Check.NO_REFERENCE_PRICE)
+    else:
+        _prices(hard, order, instrument, ref, price)
+    _states(hard, order, account, instrument, position, nodes, settings)
+    if instrument["restricted"]:
+        hard.add(Check.RESTRICTED)
+    buys = position["working_buy"] + (size if side > 0 else 0)
+    sells = position["working_sell"] + (size if side < 0 else 0)
+    before = max(q + position["working_buy"], position["working_sell"] - q, 0)
+    after = max(q + buys, sells - q, 0)
+    if after > before:
+        if side > 0 and q + buys > position["long_limit"]:
+            hard.add(Check.POSITION_LONG)
+        if side < 0 and sells - q > position["short_limit"]:
+            hard.add(Check.POSITION_SHORT)
+    if instrument["equity"] and side < 0 and sells > max(q, 0):
+        if not instrument["shortable"]:
+            hard.add(Check.SHORT_SALE_BAN)
+        if not order["locate"]:
+            hard.add(Check.SHORT_SALE_LOCATE)
+        if instrument["price_test"] and not order["exempt"] and not price > instrument["bid"]:
+            hard.add(Check.UPTICK)
+    same = (side, size, price) == (position["last_side"], position["last_quantity"], position["last_price"])
+    if order["action"] == 0 and same and abs(order["ts_ns"] - position["last_ns"]) <= settings["duplicate_ns"]:
+        hard.add(Check.DUPLICATE_ORDER)
+    if (side > 0 and price >= position["best_sell"]) or (side < 0 and price <= position["best_buy"]):
+        hard.add(Check.SELF_MATCH)
+    if instrument["inverse"]:
+        per, paid = instrument["unit"] / ref, instrument["unit"] / max(price, 1e-300)
+    else:
+        per, paid = instrument["unit"] * abs(ref), instrument["unit"] * abs(price)
+    for node in nodes:
+        for check, measured, limit in _measures(order, instrument, node, after > before, (after - before) * per,
+                                                side * size * per, size * paid):
+            if measured > node["limit"][limit]:
+                (soft if limit in node["soft"] else hard).add(check)
+        var = node["value"]["var_hist"] + (after - before) * per * node["var_per_value"]
+        if after > before and not math.isnan(node["limit"]["var_hist"]) and not var <= node["limit"]["var_hist"]:
+            (soft if "var_hist" in node["soft"] else hard).add(Check.VAR)
+        watched = ["net"] + (["gross", "var_hist"] if after > before else [])
+        if any(not math.isnan(node["limit"][m]) for m in watched) and (
+                order["ts_ns"] - node["exposure_ns"] > settings["exposure_age_ns"]):
+            hard.add(Check.STALE_EXPOSURE)
+    if settings["limits_required"] and not all(
+            any(not math.isnan(n["limit"][m]) for n in nodes) for m in ("order_quantity", "order_value")):
+        hard.add(Check.LIMIT_NOT_SET)
+    return hard, soft
+
+
+def _prices(hard: set[Check], order: Row, instrument: Row, ref: float, price: float) -> None:
+    if instrument["stale"] or order["ts_ns"] - instrument["price_ns"] > instrument["age_max_ns"]:
+        hard.add(Check.STALE_PRICE)
+    band = max(instrument["collar_ticks"] * instrument["tick"], abs(ref) * instrument["collar_bps"] * 1e-4)
+    if (price - ref) * order["side"] > band:
+        hard.add(Check.PRICE_COLLAR)
+    if not math.isnan(instrument["drift_high"]) and instrument["drift_bps"] > 0:
+        moved = max(abs(ref - instrument["drift_low"]), abs(instrument["drift_high"] - ref))
+        if moved / max(abs(ref), 1e-300) * 1e4 > instrument["drift_bps"]:
+            hard.add(Check.PRICE_DRIFT)
+
+
+def _states(hard: set[Check], order: Row, account: Row, instrument: Row, position: Row, nodes: list[Row],
+            settings: Row) -> None:
+    states = [account["state"], instrument["state"], settings["state"]]
+    states += [n["state"] for n in nodes if n["role"] == "trader"]
+    if max(states) >= 2:
+        hard.add(Check.HALTED)
+    if max(states) == 1:
+        q = position["quantity"]
+        left = abs(q) - (position["working_sell"] if q > 0 else position["working_buy"])
+        if q == 0 or order["side"] * q > 0 or order["quantity"] > left:
+            hard.add(Check.REDUCING_ONLY)
+
+
+def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float, net: float,
+              value: float) -> list[tuple[Check, float, str]]:
+    """Return what a node's limits are held against: (check, measured, metric)."""
+    v, size = node["value"], order["quantity"]
+    assert set(v) == set(METRICS)
+    out = [(Check.MAX_QUANTITY, size, "order_quantity"), (Check.MAX_VALUE, value, "order_value"),
+           (Check.DAILY_QUANTITY, v["daily_quantity"] + size, "daily_quantity"),
+           (Check.DAILY_VALUE, v["daily_value"] + value, "daily_value")]
+    if node["role"] == "trader" and order["algo"] >= 0:
+        out.append((Check.REPEATED_EXECUTION, v["repeated_executions"] + 1, "repeated_executions"))
+    if node["role"] == "counterparty":
+        out.append((Check.COUNTERPARTY_RATING, v["rating"], "rating"))
+    if opens:
+        after = v["gross"] + gross
+        out.append((Check.GROSS_EXPOSURE, after, "gross"))
+        if node["nav"]:
+            out.append((Check.LEVERAGE, after / node["nav"], "leverage"))
+            if node["role"] in ("issuer", "sector"):
+                out.append((Check.CONCENTRATION, after / node["nav"], "concentration"))
+        if node["role"] in ("counterparty", "venue"):
+            out.append((Check.CREDIT, v["credit"] + gross, "credit"))
+        if node["role"] == "account":
+            out.append((Check.MARGIN, v["margin"] + gross * instrument["margin_rate"], "margin"))
+    for check, metric, change in ((Check.NET_EXPOSURE, "net", net),
+                                  (Check.DELTA, "delta", order["side"] * size * instrument["unit_delta"]),
+                                  (Check.VEGA, "vega", order["side"] * size * instrument["unit_vega"])):
+        if abs(v[metric] + change) > abs(v[metric]):
+            out.append((check, abs(v[metric] + change), metric))
+    return out

@@ -1,0 +1,97 @@
+"""The rules of the gate as a table a risk manager can read; every row through the kernel and through the naive twin."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.gate.kernel import check_order
+from models.gate.state import METRICS
+from schemas.controls import Check
+from tests.property.test_gate import ROLES, T0, build, codes, expected
+
+NAN, INF = float("nan"), float("inf")
+TABLE = Path(__file__).resolve().parent.parent / "tables" / "gate_rules.txt"
+ROWS = [[c.strip() for c in line.split("|")] for line in TABLE.read_text().splitlines() if line and not line.startswith("#")]
+OPEN: dict[str, Any] = {
+    "order": {"side": 1.0, "quantity": 1.0, "price": 100.0, "ts_ns": T0, "algo": -1, "market": False, "locate": False, "exempt": False, "action": 0},
+    "instrument": {**dict.fromkeys(("restricted", "equity", "price_test", "inverse", "stale", "state", "collar_ticks", "drift_bps", "unit_vega"), 0), "shortable": 1,
+                   "mid": 100.0, "bid": 99.9, "ask": 100.1, "last": 100.0, "prior_close": 100.0, "tick": 0.01, "collar_bps": 100.0, "drift_low": NAN, "drift_high": NAN,
+                   "unit": 1.0, "margin_rate": 0.0, "unit_delta": 0.0, "price_ns": T0, "age_max_ns": 10**10},
+    "known": True, "account_state": 0, "required": True, "all": 0,
+    "position": {**dict.fromkeys(("quantity", "working_buy", "working_sell", "last_side", "last_quantity"), 0.0), "best_buy": -INF, "best_sell": INF, "long_limit": NAN,
+                 "short_limit": NAN, "last_price": NAN, "last_ns": 0},
+    "nodes": [{"value": dict.fromkeys(METRICS, 0.0), "limit": dict.fromkeys(METRICS, NAN), "soft": set(), "state": 0, "nav": NAN, "exposure_ns": T0, "var_per_value": 0.0}
+              for _ in ROLES]}
+
+
+def case_of(order: str, change: str) -> tuple[dict[str, Any], int]:
+    """Return the case of a row, and the account's trader mask."""
+    case, traders = copy.deepcopy(OPEN), ~0
+    firm = case["nodes"][ROLES.index("firm")]
+    firm["limit"] |= {"order_quantity": 1e9, "order_value": 1e12}
+    words = order.split()
+    case["order"] |= {"side": 1.0 if words[0] == "buy" else -1.0, "quantity": float(words[1]), "market": "market" in words, "locate": "locate" in words,
+                      "exempt": "exempt" in words, "algo": 0 if "algo" in words else -1, "action": int("replace" in words)}
+    case["order"]["price"] = float(words[words.index("@") + 1]) if "@" in words else NAN
+    for item in change.split():
+        path, _, text = item.partition("=")
+        parts = path.split(".")
+        if parts[0] == "node":
+            node = case["nodes"][ROLES.index(parts[1])]
+            if parts[2] == "soft":
+                node["soft"] = {text}
+            elif parts[2] == "age_ms":
+                node["exposure_ns"] = T0 - int(text) * 1_000_000
+            elif len(parts) == 4:
+                node[parts[2]][parts[3]] = float(text)
+            else:
+                node[parts[2]] = int(text) if parts[2] == "state" else float(text)
+        elif path == "account.state":
+            case["account_state"] = int(text)
+        elif path == "account.known":
+            case["known"] = bool(int(text))
+        elif path == "account.traders":
+            traders = int(text)
+        elif path == "instrument.known":
+            case["instrument"] = None
+        elif path == "instrument.price_age_ms":
+            case["instrument"]["price_ns"] = T0 - int(text) * 1_000_000
+        elif path == "position.last_age_ms":
+            case["position"]["last_ns"] = T0 - int(text) * 1_000_000
+        elif parts[0] == "settings":
+            case["all" if parts[1] == "state" else "required"] = int(text)
+        else:
+            case[parts[0]][parts[1]] = float(text)
+    return case, traders
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[r[0] for r in ROWS])
+def test_rule(row: list[str]) -> None:
+    _, order, change, verdict, measured, limit = row
+    case, traders = case_of(order, change)
+    state = build(case)
+    state.accounts["traders"][0] = traders & (2**64 - 1)
+    check_order(state.table.ctypes.data, 0)
+    result = state.results[0]
+    accepted, _, warned = verdict.partition("+")
+    want_hard = set() if accepted == "accept" else {Check[c] for c in accepted.split()}
+    want_soft = {Check[c] for c in warned.split()} if warned else set()
+    assert codes(int(result["hard"])) == want_hard
+    assert codes(int(result["soft"])) == want_soft
+    if traders:
+        assert expected(case) == (want_hard, want_soft)
+    for text, column in ((measured, "measured"), (limit, "limit")):
+        if text:
+            code = min(want_hard | want_soft)
+            assert float(result[column][code]) == pytest.approx(float(text), rel=1e-9, nan_ok=True)
+
+
+def test_the_table_has_every_code_that_one_order_can_get() -> None:
+    named = {Check[c] for r in ROWS for c in r[3].replace("accept", "").replace("+", " ").split()}
+    by_other_tests = {Check.MESSAGE_RATE, Check.VALUE_RATE, Check.UNKNOWN_ORDER, Check.INTERNAL_ERROR}
+    assert named == set(Check) - by_other_tests
+    assert len(ROWS) >= 300
