@@ -14,6 +14,7 @@ from aiokafka.structs import TopicPartition
 from agents.ports import Clock, Counters, Publisher
 from agents.reference_tail import ReferenceTail
 from models import rollup as ru
+from models.limits import LimitMonitor
 from models.reference import FIRM
 from models.risk.live import RiskModels
 from models.risk.scenarios import History
@@ -24,8 +25,10 @@ from schemas.records import (
     Account,
     Alert,
     AsOf,
+    Control,
     Exposure,
     Instrument,
+    Limit,
     Mark,
     Pnl,
     Position,
@@ -48,6 +51,10 @@ EXCLUDED_NAMED = 10
 _position = decoder_of(Position)
 _mark = decoder_of(Mark)
 _surface = decoder_of(Surface)
+_limit, _control, _alert = decoder_of(Limit), decoder_of(Control), decoder_of(Alert)
+#: levels that lie within one fund: one worker sees all of such a node
+OWNED_LEVELS = ("book", "desk", "strategy", "fund", "account")
+STRICTNESS = ("active", "reducing", "halted", "killed")
 
 
 class RiskStage:
@@ -62,6 +69,10 @@ class RiskStage:
         self.book = ValuedBook(base_currency, levels)
         self.models = RiskModels(self.book, self.book.contracts, history, INSTRUMENT_GROUPINGS, participation)
         self._surfaces = Tail(client, [topics["market.surfaces"]], self._on_surfaces, wait_ms=500)
+        self.monitor = LimitMonitor()
+        self._controls: dict[str, Control] = {}
+        self._rules = Tail(client, [topics["limits"], topics["controls"]], self._on_rules, wait_ms=100)
+        self._acks = Tail(client, [topics["alerts"]], self._on_acks, from_end=True, wait_ms=500)
         self._marks = Tail(client, [topics["marks"]], self._on_marks, isolation_level="read_uncommitted")
         self._next: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
@@ -96,6 +107,51 @@ class RiskStage:
                 self._counters.add("surfaces_refused")
                 log.error("market.surfaces %r refused: %s", key, error)
 
+    def _on_rules(self, batch: RecordBatch) -> None:
+        for key, value in zip(batch.keys, batch.values, strict=True):
+            try:
+                if batch.topic == self._topics["controls"]:
+                    if value is not None:
+                        control = _control.decode(value)
+                        self._controls[control.scope] = control
+                elif value is None:
+                    self.monitor.remove((key or b"").decode())
+                else:
+                    self.monitor.add(_limit.decode(value))
+            except (msgspec.DecodeError, ValueError) as error:
+                self._counters.add("limits_refused")
+                log.error("%s: record %r refused: %s", batch.topic, key, error)
+
+    def _on_acks(self, batch: RecordBatch) -> None:
+        for value in batch.values:
+            if value is not None and b'"ack_by":"' in value:
+                self.monitor.acknowledge(_alert.decode(value).alert_id)
+
+    def watch_limits(self) -> None:
+        """Hold every limited node that this worker owns whole against its limits; raise alerts, trip breakers."""
+        whole = len(self._owned) == self._partitions
+        values = self.models.values({w.limit.node for w in self.monitor.watches.values()
+                                     if whole or w.limit.node.partition(":")[0] in OWNED_LEVELS})
+        now = self._clock()
+        for change in self.monitor.measure(values, now, self.book.snapshot_id):
+            alert = change.alert
+            self._publisher.send(self._topics["alerts"], alert.node.encode(), encode(alert))
+            self._counters.add("alerts", kind=alert.kind)
+            if change.control is not None:
+                self._trip(alert, change.control, now)
+
+    def _trip(self, alert: Alert, state: Any, now: int) -> None:
+        """Trip the breaker of a node; it stays until a named person resumes it."""
+        scope = "all" if alert.node == FIRM else alert.node
+        held = self._controls.get(scope)
+        if held is not None and STRICTNESS.index(held.state) >= STRICTNESS.index(state):
+            return
+        control = Control(scope=scope, state=state, by="deskrisk", ts=now, rev=(held.rev if held else 0) + 1,
+                          reason=f"{alert.metric} {alert.value:.10g} above {alert.limit:.10g} ({alert.limit_id})")
+        self._controls[scope] = control
+        self._publisher.send(self._topics["controls"], scope.encode(), encode(control))
+        self._counters.add("circuit_breaker_trips_total", scope=scope, reason=alert.metric)
+
     async def take(self, partitions: set[int]) -> None:
         """Own these partitions: their rows are read from the beginning of the compacted topic."""
         topic = self._topics["positions"]
@@ -110,11 +166,13 @@ class RiskStage:
         self._next.update(dict.fromkeys(tps, 0))
         self._owned |= partitions
         if not self._tasks:
-            for tail in (self._surfaces, self._marks):
+            for tail in (self._surfaces, self._rules, self._marks):
                 await tail.start()
                 await tail.read_to_end()
+            await self._acks.start()
             loop = asyncio.get_running_loop()
             self._tasks = [loop.create_task(self._marks.run()), loop.create_task(self._surfaces.run()),
+                           loop.create_task(self._rules.run()), loop.create_task(self._acks.run()),
                            loop.create_task(self._publish_loop())]
 
     async def release(self, partitions: set[int]) -> None:
@@ -170,6 +228,8 @@ class RiskStage:
             if turn % TICK_PERIODS == 0:
                 self._counters.add("rows_revalued", self.book.revalue(self._clock()))
                 self._publish(self.book.rollup.take_touched())
+            if self.ready:
+                self.watch_limits()
             if loop.time() >= models_due and self.ready and self.book.snapshot_id:
                 begun = loop.time()
                 self.publish_models()
@@ -252,4 +312,5 @@ class RiskStage:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._marks.stop()
-        await self._surfaces.stop()
+        for tail in (self._surfaces, self._rules, self._acks):
+            await tail.stop()

@@ -18,7 +18,7 @@ from pydantic import ValidationError  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from app import cli_calc  # noqa: E402
+from app import cli_calc, cli_control  # noqa: E402
 from app.settings import ROLES, Settings  # noqa: E402
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -26,6 +26,7 @@ cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 topics_cli = typer.Typer(no_args_is_help=True, help="Topics on the broker.")
 reference_cli = typer.Typer(no_args_is_help=True, help="Reference data: instruments, accounts, the hierarchy.")
 cli_calc.register(cli)
+cli_control.register(cli)
 cli.add_typer(topics_cli, name="topics")
 cli.add_typer(reference_cli, name="reference")
 err = Console(stderr=True, highlight=False)
@@ -112,7 +113,7 @@ def up(embedded: Annotated[bool, typer.Option("--embedded", help="Embedded broke
 
 
 @cli.command()
-def worker(roles: Annotated[str, typer.Option(help="Comma-separated: positions, marks, risk.")] = ",".join(ROLES),
+def worker(roles: Annotated[str, typer.Option(help="Comma-separated: positions, marks, risk, gate.")] = ",".join(ROLES),
            brokers: Brokers = None, data_dir: Path | None = None, instance: str | None = None,
            supervised: Supervised = False) -> None:
     """One process a role, restarted when it fails; more of them on more machines share the partitions."""

@@ -8,12 +8,14 @@ import gc
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import faust
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
+from agents.gate import GateStage
 from agents.marks import MarkStage
 from agents.positions import PositionStage
 from agents.reference_tail import ReferenceTail
@@ -36,7 +38,8 @@ log = logging.getLogger(__name__)
 EXIT_STAGE = 74
 TRIM_BEATS = 10
 SOURCES: dict[Role, tuple[str, ...]] = {
-    "positions": ("trades", "positions.external"), "marks": ("ticks",), "risk": ("positions",)}
+    "positions": ("trades", "positions.external"), "marks": ("ticks",), "risk": ("positions",),
+    "gate": ("orders", "trades")}
 #: (table, changelog topic) of the roles that have one
 TABLES: dict[Role, tuple[str, str, str]] = {
     "positions": ("positions", "positions-changelog", "Positions by account and instrument."),
@@ -164,7 +167,7 @@ class Engine:
         if s.metrics_port is not None:
             self.counters.serve(s.metrics_port)
 
-    def _stage(self) -> PositionStage | MarkStage | RiskStage:
+    def _stage(self) -> PositionStage | MarkStage | RiskStage | GateStage:
         s = self.settings
         if self.role == "positions":
             return PositionStage(self.client, s.group(self.role), self.topics, s.partitions, s.data_dir,
@@ -173,6 +176,9 @@ class Engine:
         if self.role == "marks":
             return MarkStage(self.client, self.topics, self.reference, self.publisher, time.time_ns, self.counters,
                              s.quote_lateness_ms * 1_000_000, self._commit)
+        if self.role == "gate":
+            return GateStage(self.client, self.topics, self.reference, self.publisher, steady_clock(), self.counters,
+                             s.base_currency, s.levels, s.partitions)
         return RiskStage(self.client, self.topics, self.reference, self.publisher, time.time_ns, self.counters,
                          s.base_currency, s.levels, s.partitions, self.history, s.participation)
 
@@ -206,6 +212,12 @@ class Engine:
             await self.reference.stop()
             await self.publisher.stop()
         self.watchdog.stop()
+
+
+def steady_clock() -> Callable[[], int]:
+    """Return a clock that starts at the wall's time and then only goes on: a wall clock that jumps moves no verdict."""
+    begin, since = time.time_ns(), time.monotonic_ns()
+    return lambda: begin + time.monotonic_ns() - since
 
 
 def run_worker(settings: Settings, role: Role) -> None:

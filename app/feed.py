@@ -11,7 +11,7 @@ import numpy as np
 from app.publisher import BatchingPublisher
 from app.reference_files import publish_reference
 from app.settings import Settings
-from app.simulate import Market, surfaces
+from app.simulate import Market, limits, surfaces
 from app.supervisor import on_signals
 from schemas.codec import encode
 from schemas.topics import TOPICS
@@ -28,7 +28,8 @@ class Feed:
         self._seed = seed
         self.market = Market(seed)
         self._tick_rate, self._trade_rate, self._opening = tick_rate, trade_rate, opening
-        self.ticks = self.trades = 0
+        self.ticks = self.trades = self.orders = 0
+        self._order_rate = trade_rate / 3
         counts = {settings.topics()[t.name]: settings.partitions if t.partitions == "data" else 1 for t in TOPICS}
         self._publisher = BatchingPublisher(settings.client(), counts)
         self._names = [x.instrument.instrument for x in self.market.listings]
@@ -41,6 +42,8 @@ class Feed:
                                 [x.instrument for x in self.market.listings], self.market.accounts)
         for surface in surfaces(self._seed, time.time_ns()):
             self._publisher.send(self._topics["market.surfaces"], surface.underlying.encode(), encode(surface))
+        for limit in limits():
+            self._publisher.send(self._topics["limits"], limit.limit_id.encode(), encode(limit), 0)
         self._send_quotes(*self.market.all_quotes())
         for trade in self.market.opening_trades(time.time_ns(), self._opening):
             self._send_trade(trade)
@@ -53,11 +56,15 @@ class Feed:
             self._send_quotes(*self.market.quotes(STEP_S, self._tick_rate))
             for _ in range(int(rng.poisson(self._trade_rate * STEP_S))):
                 self._send_trade(self.market.trade(time.time_ns()))
+            for _ in range(int(rng.poisson(self._order_rate * STEP_S))):
+                order = self.market.order(time.time_ns())
+                self._publisher.send(self._topics["orders"], str(order["account"]).encode(), json.dumps(order).encode())
+                self.orders += 1
             if due < time.monotonic() - 1:
                 due = time.monotonic()  # a stopped machine does not make up for lost time
             await asyncio.sleep(max(0.0, due - time.monotonic()))
         await self._publisher.stop()
-        print(json.dumps({"ticks": self.ticks, "trades": self.trades}), flush=True)
+        print(json.dumps({"ticks": self.ticks, "trades": self.trades, "orders": self.orders}), flush=True)
 
     def _send_quotes(self, which: np.ndarray, bid: np.ndarray, ask: np.ndarray) -> None:
         now = time.time_ns()

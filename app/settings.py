@@ -12,8 +12,8 @@ from models.reference import LEVELS
 from schemas.topics import TOPICS, topic_name
 from tables.kafka import KafkaClient
 
-Role = Literal["positions", "marks", "risk"]
-ROLES: tuple[Role, ...] = ("positions", "marks", "risk")
+Role = Literal["positions", "marks", "risk", "gate"]
+ROLES: tuple[Role, ...] = ("positions", "marks", "risk", "gate")
 
 
 class Settings(BaseSettings):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from models.pricing.black_scholes import option_prices
-from schemas.records import Account, Instrument, Surface, VolSlice
+from schemas.records import Account, Instrument, Limit, Surface, VolSlice
 
 FX = {"EURUSD": 1.0842, "GBPUSD": 1.2710, "AUDUSD": 0.6521, "NZDUSD": 0.5987, "USDCAD": 1.3652, "USDCHF": 0.8841,
       "USDJPY": 151.32, "EURGBP": 0.8530, "EURJPY": 164.06, "EURCHF": 0.9585, "GBPJPY": 192.33, "AUDJPY": 98.67,
@@ -142,6 +142,21 @@ def history(seed: int, days: int = 520) -> tuple[list[str], dict[str, np.ndarray
     return [(last - timedelta(days=days - 1 - i)).isoformat() for i in range(days)], out
 
 
+def limits() -> list[Limit]:
+    """Return the floor's limits: caps on every order, exposures of firm and funds, a day's loss that halts a desk."""
+    def made(limit_id: str, node: str, metric: str, value: float, **more: object) -> Limit:
+        return Limit(limit_id=limit_id, node=node, metric=metric, limit=Decimal(str(value)), version=1, by="risk-1",
+                     reason="opening limits of the floor", **more)  # type: ignore[arg-type]
+
+    out = [made("L-QTY", "firm", "order_quantity", 25_000_000), made("L-VALUE", "firm", "order_value", 50_000_000),
+           made("L-GROSS", "firm", "gross", 6_000_000_000, mode="soft"),
+           made("L-VAR", "firm", "var_hist", 9_000_000, mode="soft")]
+    out += [made(f"L-RATE-{f}", f"fund:{f}", "message_count", 500, window_ms=1000) for f in FUNDS]
+    out += [made(f"L-NET-{f}", f"fund:{f}", "net", 400_000_000, mode="soft") for f in FUNDS]
+    desks = sorted({a.desk for a in accounts()})
+    return out + [made(f"L-LOSS-{d}", f"desk:{d}", "loss_day", 25_000_000, action="halt") for d in desks]
+
+
 def write_history(seed: int, path: Path) -> Path:
     """Write the seed's history as Parquet; return where."""
     import pyarrow as pa
@@ -193,7 +208,7 @@ class Market:
         self._heat = np.ones(len(self.listings))
         self._menu = [self._rng.choice(len(self.listings), INSTRUMENTS_PER_ACCOUNT, replace=False)
                       for _ in self.accounts]
-        self._trade_count = 0
+        self._trade_count = self._order_count = 0
 
     def quotes(self, dt_s: float, rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Move prices by ``dt_s`` seconds; return (instrument, bid, ask) of about ``rate * dt_s`` quotes, in order.
@@ -247,6 +262,22 @@ class Market:
         if rng.random() < 0.2:
             out["fees"] = [{"amount": f"{quantity * 0.0001:.4f}", "currency": listing.instrument.currency}]
         return out
+
+    def order(self, ts_ns: int) -> dict[str, object]:
+        """Return one order near the market; some are too large, some far through the price."""
+        rng = self._rng
+        trade = self.trade(ts_ns)
+        self._order_count += 1
+        price, size = float(str(trade["price"])), float(str(trade["quantity"]))
+        dice = rng.random()
+        if dice < 0.04:
+            price *= 1.2 if trade["side"] == "buy" else 0.8
+        elif dice < 0.08:
+            size *= 2_000
+        order = {k: trade[k] for k in ("account", "instrument", "side", "trader", "counterparty", "venue", "ts_event")}
+        self._trade_count -= 1
+        return order | {"order_id": f"O-{self._order_count:08d}", "type": "limit", "quantity": f"{size:.0f}",
+                        "price": f"{price:.10f}".rstrip("0").rstrip("."), "locate_id": "L-1"}
 
     def opening_trades(self, ts_ns: int, count: int) -> Iterator[dict[str, object]]:
         """Yield trades that build the floor's positions, spread over accounts and instruments."""

@@ -338,7 +338,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[Reason] = msgspec.field(default_factory=list)
     #: the order, and the state of its account, instrument, position and nodes as the gate saw them
     inputs: dict[str, Any] = msgspec.field(default_factory=dict)
+    #: the record of the `orders` topic that was decided; none: it came through a local door
     as_of: AsOf | None = None
+    #: executions of the order are on the `trades` topic from here on
+    fills_from: int = 0
+    order: Order | None = None
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -356,6 +360,11 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_id: int
     limit_id: str | None = None
     limits_version: int = 0
+    #: raised again because nobody acknowledged it
+    escalated: bool = False
+    #: who has seen it, and what they noted; a record with ``ack_by`` repeats the alert it acknowledges
+    ack_by: str | None = None
+    note: str | None = None
 
 
 class Quarantined(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,11 +27,12 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from app.gateway.state import LADDER_COLUMNS, NODE_COLUMNS, GatewayState, encode_json, risk_event
+from app.gateway.events import alert_event, breaker_event, reject_event, risk_event
+from app.gateway.state import LADDER_COLUMNS, NODE_COLUMNS, GatewayState, encode_json
 from app.metrics import PrometheusCounters
 from app.settings import Settings
 from schemas.codec import decoder_of, encode
-from schemas.records import Account, Alert, Instrument, Mark, Position, Risk, Surface
+from schemas.records import Account, Alert, Control, Decision, Instrument, Limit, Mark, Position, Risk, Surface
 from tables.records import RecordBatch
 from tables.tail import Tail
 
@@ -46,7 +47,8 @@ SEND_BUFFER_BYTES = 65_536
 RATE_MIN, RATE_MAX = 2, 20
 _SCOPE = re.compile(r"^(firm|[a-z_]+:[^\s]{1,128})$")
 _position, _mark, _risk = decoder_of(Position), decoder_of(Mark), decoder_of(Risk)
-_surface = decoder_of(Surface)
+_surface, _decision = decoder_of(Surface), decoder_of(Decision)
+_limit, _control = decoder_of(Limit), decoder_of(Control)
 _alert, _instrument, _account = decoder_of(Alert), decoder_of(Instrument), decoder_of(Account)
 
 
@@ -95,7 +97,8 @@ class Gateway:
         client = settings.client()
         wanted = ("reference.instruments", "reference.accounts", "market.surfaces", "marks", "positions", "risk")
         self._tail = Tail(client, [topics[t] for t in wanted], self._on_batch, isolation_level="read_uncommitted")
-        self._alerts = Tail(client, [topics["alerts"]], self._on_batch, from_end=True, wait_ms=500)
+        self._alerts = Tail(client, [topics["alerts"], topics["decisions"]], self._on_batch, from_end=True)
+        self._rules = Tail(client, [topics["limits"], topics["controls"]], self._on_batch, wait_ms=100)
         self._turned = asyncio.Event()  # a new one each turn; every waiting client holds the present one
         self._tasks: list[asyncio.Task[Any]] = []
         self._frames: dict[tuple[str, int], bytes] = {}
@@ -115,6 +118,8 @@ class Gateway:
 
     def _on_record(self, topic: str, key: str, value: bytes | None, partition: int) -> None:
         state = self.state
+        if value is None and topic == "limits":
+            state.limits.pop(key, None)
         if value is None:
             return  # a withdrawn row is published again by its new shard
         if topic == "positions":
@@ -126,9 +131,18 @@ class Gateway:
         elif topic == "risk":
             state.add_risk(key, _risk.decode(value))
         elif topic == "alerts":
-            alert = _alert.decode(value)
-            state.add_fact("alert", msgspec.to_builtins(alert) | {"aid": alert.alert_id, "state": "raised",
-                                                                  "ack": None})
+            state.add_alert(_alert.decode(value))
+        elif topic == "decisions":
+            decision = _decision.decode(value)
+            if decision.outcome != "accept":
+                state.add_fact("reject", reject_event(decision))
+        elif topic == "limits":
+            limit = _limit.decode(value)
+            state.limits[limit.limit_id] = limit
+        elif topic == "controls":
+            control = _control.decode(value)
+            state.controls[control.scope] = control
+            state.add_fact("breaker", breaker_event(control))
         elif topic == "market.surfaces":
             state.book.add_surface(_surface.decode(value))
         elif topic == "reference.instruments":
@@ -140,10 +154,13 @@ class Gateway:
         """Read what there is, then follow."""
         await self._tail.start()
         await self._tail.read_to_end()
+        await self._rules.start()
+        await self._rules.read_to_end()
         await self._alerts.start()
         self.state.turn()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._tail.run()), loop.create_task(self._alerts.run()),
+                       loop.create_task(self._rules.run()),
                        loop.create_task(self._turns())]
         self.ready = True
 
@@ -176,6 +193,7 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._tail.stop()
         await self._alerts.stop()
+        await self._rules.stop()
 
     # ---- the stream -----------------------------------------------------------------------------------------------
     def _event(self, event: str, data: Any, with_id: bool = True) -> bytes:
@@ -232,6 +250,10 @@ class Gateway:
                 bodies, since = self.snapshot(scope), state.seq
                 for body in bodies:
                     yield self._event("snapshot", body)
+                for control in state.controls.values():  # what is tripped is seen by whoever comes later
+                    yield self._event("breaker", breaker_event(control), False)
+                for alert in state.open_alerts():
+                    yield self._event("alert", alert_event(alert), False)
             yield b"retry: 1000\n\n"
             yield self._event("feed", self._feeds(), False)
             facts, next_hb, next_rows, models = since, time.monotonic() + 1.0, 0.0, -1

@@ -14,11 +14,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from app.gateway.events import alert_event
 from models import rollup as ru
 from models.columns import grown
 from models.reference import FIRM
 from models.valued_book import ValuedBook
-from schemas.records import MODELS_SUFFIX, Position, Risk
+from schemas.records import MODELS_SUFFIX, Alert, Control, Limit, Position, Risk
 
 LADDER_ROWS_MAX = 5_000
 FACTS_KEPT = 10_000
@@ -70,6 +71,10 @@ class GatewayState:
         self.nodes: dict[str, tuple[int, list[Any]]] = {}
         self._node_risks: dict[str, Risk] = {}
         self._parts: dict[str, dict[str, Risk]] = {}
+        self.limits: dict[str, Limit] = {}
+        self.controls: dict[str, Control] = {}
+        self.alerts: dict[str, Alert] = {}
+        self._open: dict[tuple[str, str, str], Alert] = {}
         self.models: dict[str, tuple[int, Risk]] = {}
         self._changed_nodes: set[str] = set()
         self.facts: deque[Fact] = deque(maxlen=FACTS_KEPT)
@@ -128,6 +133,22 @@ class GatewayState:
         """Keep a fact for every client."""
         self.seq += 1
         self.facts.append(Fact(self.seq, event, data | {"seq": self.seq}))
+
+    def add_alert(self, alert: Alert) -> None:
+        """Take an alert in; one that a person acknowledged, or that cleared, is no longer open."""
+        key = (alert.limit_id or alert.alert_id, alert.node, alert.metric)
+        self.alerts[alert.alert_id] = alert
+        if alert.kind == "clear":
+            self._open.pop(key, None)
+        else:
+            self._open[key] = alert
+        while len(self.alerts) > FACTS_KEPT:
+            del self.alerts[next(iter(self.alerts))]
+        self.add_fact("alert", alert_event(alert))
+
+    def open_alerts(self) -> list[Alert]:
+        """Return what is approached or breached now, the oldest first."""
+        return list(self._open.values())
 
     # ---- one turn -------------------------------------------------------------------------------------------------
     def turn(self) -> int:
@@ -256,21 +277,3 @@ def node_row(risk: Risk) -> list[Any]:
             *((risk.greeks or {}).get(g) for g in ru.GREEKS),
             *((risk.models or {}).get("var_hist", {}).get(v) for v in ("var_99", "es_97_5"))]
 
-
-def risk_event(risk: Risk, seq: int) -> dict[str, Any]:
-    """Return a node's models as the stream carries them: a headline number each, its quality, and the details."""
-    models = risk.models or {}
-    prior = risk.prior_day or {}
-    rows = []
-    for name, (key, metric) in HEADLINES.items():
-        m = models.get(name, {})
-        rows.append({"m": name, "metric": key, "v": m.get(key), "prev": prior.get(metric) if metric else None,
-                     "q": m.get("quality", "missing"), "missing": m.get("missing", 0), "detail": m})
-    return {"seq": seq, "t": risk.ts // 1_000_000, "node": risk.node, "ccy": risk.base_currency,
-            "snapshot_id": risk.snapshot_id, "models": rows, "top": risk.top or {}}
-
-
-#: the number of each model that stands for it, and what it is called among the prior day's metrics
-HEADLINES = {"var_hist": ("var_99", "var_hist"), "var_mc": ("var_99", "var_mc"), "greeks": ("delta", "delta"),
-             "factor": ("volatility", None), "liquidity": ("liquidity_adjusted_var_99", None),
-             "concentration": ("hhi", None), "leverage": ("gross", None), "drawdown": ("since_inception", None)}

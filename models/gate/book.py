@@ -16,13 +16,14 @@ import numpy as np
 
 from models import rollup as ru
 from models.gate import state as gs
-from models.gate.explain import INPUTS_VERSION, pack
+from models.gate.explain import INPUTS_VERSION, pack, reasons_of
 from models.gate.kernel import check_order, count_message
 from models.gate.state import GateState
 from models.reference import FIRM, settlement_currency
 from models.valued_book import ValuedBook
 from schemas.controls import Check
 from schemas.records import Account, Control, Instrument, Limit, Order, Position, Reason
+from schemas.units import parse_ts_ns
 
 #: what a node's figures are taken from
 _FROM_ROLLUP = ((gs.GROSS, ru.GROSS), (gs.NET, ru.NET), (gs.LONG, ru.LONG), (gs.SHORT, ru.SHORT), (gs.DELTA, ru.DELTA),
@@ -71,6 +72,7 @@ class GateBook:
         self.levels = levels
         self.state = GateState(**capacities)
         self.working: dict[str, Working] = {}
+        self._of_position: dict[tuple[int, int], dict[str, Working]] = {}
         self.limits: dict[str, Limit] = {}
         self.limits_version = 0
         self.controls: dict[str, Control] = {}
@@ -82,6 +84,7 @@ class GateBook:
         self._currency = np.zeros(len(self.state.instruments), np.int64)
         self._market_index = np.full(len(self.state.instruments), -1, np.int64)
         self._limit_ids: dict[tuple[int, int], str] = {}
+        self._temporary: dict[str, int] = {}
         self._day = -1
         self._address = self.state.table.ctypes.data
 
@@ -159,11 +162,11 @@ class GateBook:
         state.instruments["unit_delta"][known] = np.where(linear, unit * market.price[index], unit * greeks[:, 0])
         state.instruments["unit_vega"][known] = np.where(linear, 0.0, unit * greeks[:, 2])
         self._expire(now_ns)
-        self._sum()
-
-    def _sum(self) -> None:
-        n = len(self.state.node_names)
-        self.state.nodes["value"][:n] = self._base[:n] + self.reserved[:n]
+        for limit_id in [k for k, until in self._temporary.items() if until <= now_ns]:
+            del self._temporary[limit_id]
+            self._effective(self.limits[limit_id].node, self.limits[limit_id].metric)
+        n = len(state.node_names)
+        state.nodes["value"][:n] = self._base[:n] + self.reserved[:n]
 
     def set_var(self, node: str, var: float, gross: float) -> None:
         """Take a node's historical VaR in; an order adds at most its share of the node's worst VaR per gross."""
@@ -185,13 +188,7 @@ class GateBook:
 
     # ---- limits and states ----------------------------------------------------------------------------------------
     def add_limit(self, limit: Limit) -> None:
-        """Take a limit in; a newer version replaces an older one.
-
-        Raises
-        ------
-        ValueError
-            The metric is unknown, or the limit is not a number.
-        """
+        """Take a limit in; a newer version replaces an older one. A limit that is no number is a ValueError."""
         held = self.limits.get(limit.limit_id)
         if held is not None and held.version > limit.version:
             return
@@ -200,13 +197,28 @@ class GateBook:
             raise ValueError(f"limit: expected a number, was {limit.limit!r}")
         if limit.metric in ("position_long", "position_short"):
             self._position_limit(limit, value)
-        elif limit.metric in gs.METRICS:
-            self.state.set_limit(limit.node, limit.metric, value, limit.mode == "soft")
-            if limit.metric in ("message_count", "message_value"):
-                self.state.count_in(self.state.node(limit.node), (limit.window_ms or 1000) * 1_000_000)
-            self._limit_ids[self.state.node(limit.node), gs.METRICS.index(limit.metric)] = limit.limit_id
         self.limits[limit.limit_id] = limit
         self.limits_version = max(self.limits_version, limit.version)
+        if limit.until is not None:
+            self._temporary[limit.limit_id] = parse_ts_ns(limit.until)
+        if limit.metric in gs.METRICS:
+            if limit.metric in ("message_count", "message_value"):
+                self.state.count_in(self.state.node(limit.node), (limit.window_ms or 1000) * 1_000_000)
+            self._effective(limit.node, limit.metric)
+
+    def _effective(self, node: str, metric: str) -> None:
+        """Set what holds for a node's metric: a temporary limit while it lasts, else the tightest one."""
+        found = [x for x in self.limits.values() if x.node == node and x.metric == metric]
+        temporary = [x for x in found if x.limit_id in self._temporary]
+        chosen = temporary[-1] if temporary else min((x for x in found if x.until is None), key=lambda x: x.limit,
+                                                     default=None)
+        key = (self.state.node(node), gs.METRICS.index(metric))
+        if chosen is None:
+            self.state.set_limit(node, metric, math.nan)
+            self._limit_ids.pop(key, None)
+        else:
+            self.state.set_limit(node, metric, float(chosen.limit), chosen.mode == "soft")
+            self._limit_ids[key] = chosen.limit_id
 
     def _position_limit(self, limit: Limit, value: float) -> None:
         level, _, name = limit.node.partition(":")
@@ -218,8 +230,9 @@ class GateBook:
     def remove_limit(self, limit_id: str) -> None:
         """Take a limit away."""
         limit = self.limits.pop(limit_id, None)
+        self._temporary.pop(limit_id, None)
         if limit is not None and limit.metric in gs.METRICS:
-            self.state.set_limit(limit.node, limit.metric, math.nan)
+            self._effective(limit.node, limit.metric)
 
     def add_control(self, control: Control) -> list[Working]:
         """Take a state in; return the working orders that a kill cancels."""
@@ -281,13 +294,14 @@ class GateBook:
         duplicate_id = order.action == "new" and order.order_id in self.working
         if duplicate_id:
             hard |= 1 << Check.DUPLICATE_ORDER
-        reasons, warnings = self._reasons(hard, result), self._reasons(int(result["soft"]) & ~hard, result)
+        names = (self.state.node_names, self._limit_ids)
+        reasons, warnings = reasons_of(hard, result, *names), reasons_of(int(result["soft"]) & ~hard, result, *names)
         if hard:
             if replaced is not None:
                 self._reserve(replaced, 1.0)
             return Verdict("reject", reasons, warnings, float(result["value"]), inputs)
         if replaced is not None:
-            del self.working[replaced.order.order_id]
+            self._drop(replaced)
         self.place(order, now_ns)
         return Verdict("accept", [], warnings, float(result["value"]), inputs)
 
@@ -330,7 +344,7 @@ class GateBook:
         ref = float(i["mid"] if i["mid"] == i["mid"] else i["last"] if i["last"] == i["last"] else i["prior_close"])
         per = float(i["unit"]) / ref if i["inverse"] else float(i["unit"]) * abs(ref)
         w.gross, w.net = (per, w.side * per) if per == per else (0.0, 0.0)
-        self.working[order.order_id] = w
+        self._keep(w)
         self._reserve(w, 1.0)
         for node in self._nodes_of(w):
             self._base[node, gs.DAILY_QUANTITY] += w.left
@@ -366,8 +380,7 @@ class GateBook:
 
     def _best(self, w: Working) -> None:
         p = self.state.position(w.account, w.instrument)
-        mine = [x for x in self.working.values() if x.account == w.account and x.instrument == w.instrument
-                and x.order.price is not None and x.left > 0]
+        mine = [x for x in self._of_position.get((w.account, w.instrument), {}).values() if x.order.price is not None]
         p["best_buy"] = max((float(x.order.price or 0) for x in mine if x.side > 0), default=-math.inf)
         p["best_sell"] = min((float(x.order.price or 0) for x in mine if x.side < 0), default=math.inf)
 
@@ -379,7 +392,7 @@ class GateBook:
         self._reserve(w, -1.0)
         w.left = max(w.left - quantity, 0.0)
         if w.left <= 1e-12:
-            del self.working[order_id]
+            self._drop(w)
             self._best(w)
         else:
             self._reserve(w, 1.0)
@@ -390,9 +403,17 @@ class GateBook:
         if w is None:
             return None
         self._reserve(w, -1.0)
-        del self.working[order_id]
+        self._drop(w)
         self._best(w)
         return w
+
+    def _keep(self, w: Working) -> None:
+        self.working[w.order.order_id] = w
+        self._of_position.setdefault((w.account, w.instrument), {})[w.order.order_id] = w
+
+    def _drop(self, w: Working) -> None:
+        del self.working[w.order.order_id]
+        del self._of_position[w.account, w.instrument][w.order.order_id]
 
     def _expire(self, now_ns: int) -> None:
         """End the day: what still works has expired, and daily sums begin anew."""
@@ -404,24 +425,14 @@ class GateBook:
             self.release(order_id)
         self._base[:, [gs.DAILY_QUANTITY, gs.DAILY_VALUE, gs.REPEATED]] = 0.0
 
-    # ---- why ------------------------------------------------------------------------------------------------------
-    def _reasons(self, mask: int, result: Any) -> list[Reason]:
-        out = []
-        for check in Check:
-            if mask >> check & 1:
-                node = int(result["node"][check])
-                name = self.state.node_names[node] if 0 <= node < len(self.state.node_names) else None
-                metric = _METRIC_OF.get(check)
-                out.append(Reason(code=check.name, measured=_text(result["measured"][check]),
-                                  limit=_text(result["limit"][check]), node=name,
-                                  limit_id=None if metric is None else self._limit_ids.get((node, metric))))
-        return out
-
     def _inputs(self) -> dict[str, Any]:
         """Return the rows the kernel is about to read, packed, so that the verdict can be reproduced bit for bit."""
-        o, s = self.state.orders[0], self.state
+        s: Any = self.state
+        o = s.orders[0]
         if o["account"] < 0 or o["instrument"] < 0:
-            return {"v": INPUTS_VERSION, "order": pack(o)}
+            known: dict[str, Any] = {"account": s.accounts, "instrument": s.instruments}
+            given = {f: pack(rows[o[f]]) for f, rows in known.items() if o[f] >= 0}
+            return {"v": INPUTS_VERSION, "order": pack(o)} | given
         instrument = s.instruments[o["instrument"]]
         position = s.position(int(o["account"]), int(o["instrument"]))
         found = [*s.accounts["nodes"][o["account"]].tolist(), int(o["trader"]), int(instrument["issuer"]),
@@ -433,15 +444,3 @@ class GateBook:
                 "instrument": pack(instrument), "position": pack(position), "settings": pack(s.settings[0]),
                 "nodes": [[s.node_names[n], n, pack(s.nodes[n]), pack(s.rates[r]) if r >= 0 else None]
                           for n, r in zip(limited, rates.tolist(), strict=True)]}
-
-
-_METRIC_OF = {Check.MAX_QUANTITY: gs.ORDER_QUANTITY, Check.MAX_VALUE: gs.ORDER_VALUE, Check.GROSS_EXPOSURE: gs.GROSS,
-              Check.NET_EXPOSURE: gs.NET, Check.CONCENTRATION: gs.CONCENTRATION, Check.MARGIN: gs.MARGIN,
-              Check.CREDIT: gs.CREDIT, Check.LEVERAGE: gs.LEVERAGE, Check.DELTA: gs.DELTA, Check.VEGA: gs.VEGA,
-              Check.VAR: gs.VAR_HIST, Check.MESSAGE_RATE: gs.MESSAGE_COUNT, Check.VALUE_RATE: gs.MESSAGE_VALUE,
-              Check.DAILY_QUANTITY: gs.DAILY_QUANTITY, Check.DAILY_VALUE: gs.DAILY_VALUE,
-              Check.REPEATED_EXECUTION: gs.REPEATED, Check.COUNTERPARTY_RATING: gs.RATING}
-
-
-def _text(value: Any) -> str:
-    return f"{float(value):.10g}"

@@ -10,6 +10,8 @@ import numpy as np
 from models.gate import state as gs
 from models.gate.kernel import check_order
 from models.gate.state import GateState
+from schemas.controls import Check
+from schemas.records import Reason
 
 #: changes whenever a row of the gate's state does
 INPUTS_VERSION = 1
@@ -36,13 +38,15 @@ def explain(inputs: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
     o = row["order"]
     packed = inputs.get("nodes", [])
     named = [int(o[f]) for f in ("trader", "counterparty", "venue")] + [n for _, n, _, _ in packed]
-    if "account" in row:
+    if "position" in row:
         named += [*row["account"]["nodes"].tolist(), *(int(row["instrument"][f]) for f in ("node", "issuer", "sector"))]
     size = max(named) + 2
     state = GateState(int(o["account"]) + 2, int(o["instrument"]) + 2, 4, size, len(packed) + 1, 1)
     state.orders[0] = o
-    if "account" in row:
-        state.accounts[o["account"]], state.instruments[o["instrument"]] = row["account"], row["instrument"]
+    for name, rows in (("account", state.accounts), ("instrument", state.instruments)):
+        if name in row:
+            rows[o[name]] = row[name]
+    if "position" in row:
         state.settings[0] = row["settings"]
         held = state.position(int(o["account"]), int(o["instrument"]))
         for name in gs.POSITION.names or ():
@@ -58,3 +62,29 @@ def explain(inputs: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
                      for name, n, _, _ in packed}
     result = state.results[0]
     return int(result["hard"]), int(result["soft"]), seen
+
+
+_METRIC_OF = {Check.MAX_QUANTITY: gs.ORDER_QUANTITY, Check.MAX_VALUE: gs.ORDER_VALUE, Check.GROSS_EXPOSURE: gs.GROSS,
+              Check.NET_EXPOSURE: gs.NET, Check.CONCENTRATION: gs.CONCENTRATION, Check.MARGIN: gs.MARGIN,
+              Check.CREDIT: gs.CREDIT, Check.LEVERAGE: gs.LEVERAGE, Check.DELTA: gs.DELTA, Check.VEGA: gs.VEGA,
+              Check.VAR: gs.VAR_HIST, Check.MESSAGE_RATE: gs.MESSAGE_COUNT, Check.VALUE_RATE: gs.MESSAGE_VALUE,
+              Check.DAILY_QUANTITY: gs.DAILY_QUANTITY, Check.DAILY_VALUE: gs.DAILY_VALUE,
+              Check.REPEATED_EXECUTION: gs.REPEATED, Check.COUNTERPARTY_RATING: gs.RATING}
+
+
+def _text(value: Any) -> str:
+    return f"{float(value):.10g}"
+
+
+def reasons_of(mask: int, result: Any, node_names: list[str], limit_ids: dict[tuple[int, int], str]) -> list[Reason]:
+    """Return the reasons of a verdict, the primary one first, each with what was measured against which limit."""
+    out = []
+    for check in Check:
+        if mask >> check & 1:
+            node = int(result["node"][check])
+            name = node_names[node] if 0 <= node < len(node_names) else None
+            metric = _METRIC_OF.get(check)
+            out.append(Reason(code=check.name, measured=_text(result["measured"][check]),
+                              limit=_text(result["limit"][check]), node=name,
+                              limit_id=None if metric is None else limit_ids.get((node, metric))))
+    return out

@@ -12,6 +12,7 @@ from models import rollup as ru
 from models.contracts import Contracts
 from models.reference import FIRM
 from models.risk import exposure, factor, monte_carlo
+from models.risk.attributes import attributes_of, navs_of
 from models.risk.factor_set import PATHS, SEED, FactorSet, build_factors
 from models.risk.node_cells import CELL, CELL_METRICS, cells, group_shares
 from models.risk.option_grid import add_paths, gamma_grid, largest, places
@@ -82,9 +83,9 @@ class RiskModels:
         factors, quality = self._factor_exposures(grid)
         simulated = self._monte_carlo(grid, quality)
         names = [rollup.node_names[n] for n in summary]
-        navs = self._navs()
+        navs = navs_of(book)
         self._drawdowns(summary, names, navs, now_ns)
-        attributes = self._attributes(instruments)
+        attributes = attributes_of(book, instruments)
         run = ModelRun(book.snapshot_id, now_ns, {}, {}, {})
         labels = list(book.market.instruments)
         tops = self._tops(summary, grid)
@@ -119,6 +120,35 @@ class RiskModels:
         if s is None or not s.snapshot_id or node >= len(s.var):
             return None
         return {"var_hist": self._historical(node, self._scale(node), False)}
+
+    def values(self, names: set[str]) -> dict[tuple[str, str], float]:
+        """Return every figure of some nodes that a limit can be on, in the firm's base currency.
+
+        Losses are positive; what an unpriced position or a missing model leaves unknown is not there.
+        """
+        out: dict[tuple[str, str], float] = {}
+        rollup = self.book.rollup
+        for name in names:
+            node = rollup.node_index.get(name)
+            if node is None:
+                continue
+            sums = rollup.nodes[node]
+            if not sums[ru.UNPRICED]:
+                for metric in ("gross", "net", "long", "short", "delta", "gamma", "vega", "theta", "rho"):
+                    out[name, metric] = float(sums[getattr(ru, metric.upper())])
+                out[name, "loss_total"] = -float(sums[ru.REALISED] + sums[ru.UNREALISED] - sums[ru.FEES])
+                if not sums[ru.DAY_UNKNOWN]:
+                    out[name, "loss_day"] = -float(sums[ru.DAY])
+            s = self.scenarios
+            if s is not None and s.snapshot_id and node < len(s.var) and not s.missing[node]:
+                out[name, "var_hist"] = float(s.var[node, s.level_index(0.99)])
+                out[name, "es_hist"] = float(s.es[node, s.level_index(0.975)])
+            for metric in ("leverage", "drawdown", "var_mc"):
+                if metric in self._latest.get(name, {}):
+                    out[name, metric] = self._latest[name][metric]
+            if node < len(self.drawdown) and self.drawdown[node, 7]:
+                out[name, "drawdown"] = -float(self.drawdown[node, 6])
+        return out
 
     def _summary_nodes(self) -> np.ndarray:
         prefixes = tuple(f"{level}:" for level in self.book.levels if level != FIRM)
@@ -262,31 +292,6 @@ class RiskModels:
         missing = round(float(sums[ru.NO_GREEKS]))
         return out | {"missing": missing, "sticky": "strike", "quality": "partial" if missing else "good"}
 
-    def _attributes(self, instruments: int) -> dict[str, Any]:
-        """Return what reference data and marks say of every instrument, by index."""
-        out: dict[str, Any] = {g: np.full(instruments, -1, np.int64) for g in ("issuer", "sector", "country", "name")}
-        labels: dict[str, dict[str, int]] = {g: {} for g in out}
-        adv, horizon = np.full(instruments, np.nan), np.full(instruments, 20, np.int64)
-        cash, underlying = np.zeros(instruments, bool), np.arange(instruments)
-        for name, k in self.book.market.instruments.items():
-            record = self.book.reference.instrument_records.get(name)
-            if record is None:
-                continue
-            for g, value in (("issuer", record.issuer), ("sector", record.sector), ("country", record.country),
-                             ("name", record.underlying or name)):
-                if value:
-                    out[g][k] = labels[g].setdefault(value, len(labels[g]))
-            adv[k] = np.nan if record.adv is None else float(record.adv)
-            horizon[k] = exposure.LIQUIDITY_HORIZON_DAYS[record.asset_class]
-            cash[k] = record.asset_class == "cash" and record.currency == self.book.market.base_currency
-            if record.underlying in self.book.market.instruments:
-                underlying[k] = self.book.market.instruments[record.underlying]
-        market = self.book.market
-        with np.errstate(divide="ignore", invalid="ignore"):
-            spread = 2.0 * market.half_spread[:instruments] / np.abs(market.price[:instruments])
-        return out | {"labels": labels, "adv": adv, "horizon": horizon, "cash": cash, "underlying": underlying,
-                      "spread": spread}
-
     def _liquidity(self, node: int, cell: np.ndarray, a: dict[str, Any], scale: float,
                    horizon_es: float) -> dict[str, Any]:
         quantity, net = cell[0], cell[1]
@@ -352,20 +357,6 @@ class RiskModels:
                 "commitment_exposure": (found["commitment_exposure"] or 0.0) * scale,
                 "nav": None if nav is None else nav * scale, "quality": "good" if nav else "missing"}
 
-    def _navs(self) -> dict[str, float]:
-        """Return NAV of every node in the firm's base currency; a node with an account without one has none."""
-        out: dict[str, float] = {}
-        market = self.book.market
-        for account in self.book.reference.account_records.values():
-            rate = market.rate[market.currency(account.base_currency)]
-            nav = float(account.nav) * float(rate) if account.nav is not None else math.nan
-            for level in self.book.levels:
-                value = FIRM if level == FIRM else getattr(account, level, None)
-                if value:
-                    name = FIRM if level == FIRM else f"{level}:{value}"
-                    out[name] = out.get(name, 0.0) + nav
-        return {name: value for name, value in out.items() if value == value}
-
     def _drawdowns(self, summary: np.ndarray, names: list[str], navs: dict[str, float], now_ns: int) -> None:
         while len(self.drawdown) < len(self.book.rollup.nodes):
             self.drawdown = np.concatenate([self.drawdown, np.zeros_like(self.drawdown)])
@@ -420,6 +411,8 @@ class RiskModels:
                                    ("var_mc", "var_99", "var_mc")):
             if key in models[model]:
                 out[metric] = models[model][key]
+        if models["leverage"].get("gross") is not None:
+            out["leverage"] = models["leverage"]["gross"]
         return out
 
     def _roll_day(self, now_ns: int) -> None:

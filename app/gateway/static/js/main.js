@@ -7,7 +7,7 @@ import { Stream } from "./stream.js";
 const $ = (id) => document.getElementById(id);
 const CHART_POINTS = 1200;
 const state = { scope: new URLSearchParams(location.search).get("scope") || "firm", nodes: new Map(), staleMs: 1500,
-  chart: null, xs: [], ys: [], alerts: 0, levels: ["book", "desk", "strategy", "fund", "firm"], total: 0 };
+  chart: null, xs: [], ys: [], alerts: 0, rejects: 0, levels: ["book", "desk", "strategy", "fund", "firm"], total: 0 };
 
 const risk = new RiskPanel($("models"), $("top"), $("metric-select"), $("risk-note"));
 const ladder = new Grid($("ladder"), [
@@ -155,11 +155,31 @@ const stream = new Stream({
     }));
   },
   risk: (data) => { if (data.node === state.scope) risk.show(data); },
+  reject: (data) => {
+    const list = $("rejects"), item = document.createElement("li"), first = data.checks[0] || {};
+    if (!state.rejects) list.replaceChildren();
+    state.rejects += 1;
+    item.textContent = `${data.order} ${data.side} ${fmt.quantity(data.qty)} ${data.inst}: ${data.checks.map((c) => c.check).join(", ")}` +
+      (first.limit ? ` (${first.would_be} against ${first.limit})` : "");
+    list.prepend(item);
+    while (list.children.length > 100) list.lastChild.remove();
+    $("reject-note").textContent = `${fmt.number(state.rejects, 0)} since this page was opened`;
+  },
+  breaker: (data) => {
+    const host = $("breakers"), old = host.querySelector(`[data-scope="${CSS.escape(data.scope)}"]`);
+    old?.remove();
+    if (data.state === "active") return;
+    const chip = document.createElement("span");
+    chip.className = "chip tripped"; chip.dataset.scope = data.scope; chip.dataset.state = data.state;
+    chip.textContent = `■ ${data.scope} ${data.state}`; chip.title = `${data.reason}, by ${data.by}`;
+    host.append(chip);
+  },
   alert: (data) => {
     const list = $("alerts"), item = document.createElement("li");
     if (!state.alerts) list.replaceChildren();
     state.alerts += 1;
-    item.textContent = `${data.kind} ${data.node} ${data.metric} ${fmt.number(data.value, 2)} (limit ${fmt.number(data.limit, 2)})`;
+    item.className = data.kind;
+    item.textContent = `${{ breach: "■", approach: "▲" }[data.kind] || "✓"} ${data.escalated ? "ESCALATED " : ""}${data.kind} ${data.node} ${data.metric} ${fmt.number(data.value, 2)} (limit ${fmt.number(data.limit, 2)}), ${data.raised_t - data.cause_t} ms after its cause`;
     list.prepend(item); document.title = `(${state.alerts}!) deskrisk`;
   },
   bye: (data) => { $("polite").textContent = `Stream closed: ${data.reason}`; },

@@ -6,7 +6,7 @@ export class Stream {
     this.close();
     this.opened = Date.now();
     this.source = new EventSource(`/api/stream?scope=${encodeURIComponent(scope)}&rate=10`);
-    for (const name of ["hello", "snapshot", "delta", "feed", "alert", "risk", "hb", "bye"]) {
+    for (const name of ["hello", "snapshot", "delta", "feed", "alert", "reject", "breaker", "risk", "hb", "bye"]) {
       this.source.addEventListener(name, (event) => {
         const data = JSON.parse(event.data);
         if (name === "hello") { this.offset = Date.now() - Date.parse(data.server_time); this.last = Date.parse(data.server_time); }

@@ -1,0 +1,353 @@
+"""The order path: orders in, one decision each, stable across restarts.
+
+The first decision on the log is the verdict. A gate that takes a partition over reads its decisions first: what was
+decided is never decided again, and what was accepted works on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Awaitable, Callable
+from time import perf_counter_ns
+from typing import Any
+
+import msgspec
+from aiokafka.structs import TopicPartition
+
+from agents.ports import Clock, Counters, Publisher
+from agents.reference_tail import ReferenceTail
+from models.gate.book import GateBook
+from schemas.codec import decoder_of, encode, split_array
+from schemas.controls import Check
+from schemas.reasons import QuarantineReason
+from schemas.records import (
+    MODELS_SUFFIX,
+    Account,
+    AsOf,
+    Control,
+    Decision,
+    Instrument,
+    Limit,
+    Mark,
+    Order,
+    Position,
+    Quarantined,
+    Reason,
+    Risk,
+    Surface,
+    Trade,
+)
+from tables.kafka import KafkaClient, owner_partition
+from tables.ranges import read_range
+from tables.records import RecordBatch
+from tables.tail import Tail
+
+log = logging.getLogger(__name__)
+REFRESH_S = 0.1
+#: an execution whose position row does not come (it was refused) stops being waited for
+FILL_WAIT_S = 10.0
+_order, _trade, _decision = decoder_of(Order), decoder_of(Trade), decoder_of(Decision)
+_records: dict[str, Any] = {"marks": decoder_of(Mark), "positions": decoder_of(Position), "limits": decoder_of(Limit),
+                            "controls": decoder_of(Control), "market.surfaces": decoder_of(Surface),
+                            "risk": decoder_of(Risk)}
+
+
+class GateStage:
+    """Owns some partitions of `orders`: decides them, and follows their executions on `trades`."""
+
+    def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
+                 clock: Clock, counters: Counters, base_currency: str, levels: tuple[str, ...],
+                 partitions: int) -> None:
+        self._client, self._topics = client, topics
+        self._names = {v: k for k, v in topics.items()}
+        self._publisher, self._clock, self._counters = publisher, clock, counters
+        self._partitions = partitions
+        self.gate = GateBook(base_currency, levels)
+        self._tail = Tail(client, [topics[t] for t in ("market.surfaces", "marks", "positions", "risk")],
+                          self._on_batch, isolation_level="read_uncommitted")
+        self._rules = Tail(client, [topics["limits"], topics["controls"]], self._on_batch, wait_ms=100)
+        self._next: dict[TopicPartition, int] = {}
+        self._owned: set[int] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reference = reference
+        self._half_done: set[tuple[int, int, str]] = set()
+        #: executions seen on the log before their position row: (offset, order id, quantity, since)
+        self._fills: dict[str, list[tuple[int, str, float, int]]] = {}
+        reference.on_change = self._on_reference
+        for record in (*reference.reference.instrument_records.values(),
+                       *reference.reference.account_records.values()):
+            self._on_reference(record)
+
+    # ---- what is followed -----------------------------------------------------------------------------------------
+    def _on_reference(self, record: Account | Instrument) -> None:
+        if isinstance(record, Instrument):
+            self.gate.add_instrument(record)
+        else:
+            self.gate.add_account(record)
+
+    def _on_batch(self, batch: RecordBatch) -> None:
+        topic = self._names[batch.topic]
+        decoder = _records[topic]
+        for key, value in zip(batch.keys, batch.values, strict=True):
+            name = (key or b"").decode()
+            if value is None:
+                if topic == "limits":
+                    self.gate.remove_limit(name)
+                continue
+            if topic == "risk" and (name.endswith(MODELS_SUFFIX) or "@" in name):
+                continue
+            try:
+                self._take(topic, decoder.decode(value), batch.partition)
+            except (msgspec.DecodeError, ValueError) as error:
+                self._counters.add("gate_refused", topic=topic)
+                log.error("%s: record %r refused: %s", topic, name, error)
+
+    def _take(self, topic: str, record: Any, partition: int) -> None:
+        gate = self.gate
+        if topic == "marks":
+            gate.book.add_mark(record)
+            gate.set_price(record.instrument, record.bid, record.ask, record.mid, record.last, record.ts_event,
+                           record.quality == "good")
+        elif topic == "positions":
+            gate.add_position(record, partition)
+            self._settle(f"{record.account}|{record.instrument}", record.as_of.offset)
+        elif topic == "limits":
+            gate.add_limit(record)
+        elif topic == "controls":
+            for w in gate.add_control(record):
+                self._cancel(w.order, f"killed: {record.scope}, {record.reason}")
+        elif topic == "risk":
+            var = ((record.models or {}).get("var_hist") or {}).get("var_99")
+            if var is not None and record.exposure.gross:
+                gate.set_var(record.node, var, record.exposure.gross)
+        else:
+            gate.book.add_surface(record)
+
+    # ---- partitions -----------------------------------------------------------------------------------------------
+    async def take(self, partitions: set[int]) -> None:
+        """Own these partitions: read what was decided, place what still works, then go on."""
+        if not self._tasks:
+            for tail in (self._rules, self._tail):
+                await tail.start()
+                await tail.read_to_end()
+            loop = asyncio.get_running_loop()
+            self._tasks = [loop.create_task(t) for t in (self._tail.run(), self._rules.run(), self._refresh_loop())]
+            self.gate.refresh(self._clock())
+        orders, trades = self._topics["orders"], self._topics["trades"]
+        decided: dict[int, int] = dict.fromkeys(partitions, 0)
+        accepted: dict[str, Decision] = {}
+
+        def on_decisions(batch: RecordBatch) -> None:
+            for value in batch.values:
+                if value is not None:
+                    self._recall(_decision.decode(value), decided, accepted)
+
+        await read_range(self._client, {TopicPartition(self._topics["decisions"], p): 0 for p in partitions},
+                         on_decisions)
+        self._half_done = {x for x in self._half_done if x[1] == decided.get(x[0])}
+        now = self._clock()
+        begin: dict[int, int] = {}
+        for decision in accepted.values():
+            if decision.order is not None:
+                self.gate.place(decision.order, decision.ts_decision)
+                p = owner_partition(decision.account, self._partitions)
+                begin[p] = min(begin.get(p, decision.fills_from), decision.fills_from)
+        self.gate.refresh(now)  # what worked yesterday has expired
+
+        def on_trades(batch: RecordBatch) -> None:
+            self._follow_fills(batch, {k: d.fills_from for k, d in accepted.items()})
+
+        ends = await self._client_ends([TopicPartition(trades, p) for p in partitions])
+        read = await read_range(self._client, {TopicPartition(trades, p): begin.get(p, ends[TopicPartition(trades, p)])
+                                               for p in partitions}, on_trades)
+        self._next |= read | {TopicPartition(orders, p): decided[p] for p in partitions}
+        self._owned |= partitions
+        log.info("gate: %d orders work", len(self.gate.working))
+
+    def _recall(self, decision: Decision, decided: dict[int, int], accepted: dict[str, Decision]) -> None:
+        """Take one decision of the log in: the first one of an order is its verdict."""
+        if decision.as_of is not None and decision.as_of.partition in decided:
+            self._half_done.add((decision.as_of.partition, decision.as_of.offset + 1, decision.order_id))
+            decided[decision.as_of.partition] = max(decided[decision.as_of.partition], decision.as_of.offset + 1)
+        order = decision.order
+        if order is None:
+            return
+        if decision.outcome == "cancel" or (decision.outcome == "accept" and order.action == "cancel"):
+            accepted.pop(order.ref_order_id or order.order_id, None)
+        elif decision.outcome == "accept":
+            if order.action == "replace":
+                accepted.pop(order.ref_order_id or "", None)
+            accepted.setdefault(order.order_id, decision)
+
+    async def _client_ends(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+        consumer = self._client.consumer()
+        await consumer.start()
+        try:
+            consumer.assign(tps)
+            return dict(await consumer.end_offsets(tps))
+        finally:
+            await consumer.stop()
+
+    async def release(self, partitions: set[int]) -> None:
+        """Let go: what works there is another gate's to hold."""
+        for w in list(self.gate.working.values()):
+            if owner_partition(w.order.account, self._partitions) in partitions:
+                self.gate.release(w.order.order_id)
+        self._owned -= partitions
+
+    def stored_offset(self, topic: str, partition: int) -> int | None:
+        """Return where reading goes on."""
+        return self._next.get(TopicPartition(topic, partition))
+
+    def restored_position(self, topic: str, partition: int) -> int | None:
+        """The gate has no changelog: its state is the decisions it wrote."""
+        return None
+
+    # ---- orders and executions ------------------------------------------------------------------------------------
+    async def process(self, batch: RecordBatch, ack: Callable[[], None]) -> None:
+        """Decide a slice of orders, or follow a slice of executions."""
+        if batch.topic == self._topics["trades"]:
+            self._follow_fills(batch, None)
+        else:
+            for m, value in enumerate(batch.values):
+                if value is not None:
+                    self._decide_message(batch, m, value)
+        self._next[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
+        ack()
+
+    def _decide_message(self, batch: RecordBatch, m: int, value: bytes) -> None:
+        try:
+            raws = split_array(value) if value[:1] == b"[" else [value]
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._quarantine(batch, m, str(error), value)
+            return
+        offset = int(batch.offsets[m])
+        for k, raw in enumerate(raws):
+            try:
+                order = _order.decode(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+                self._quarantine(batch, m, str(error), raw)
+                continue
+            owner = owner_partition(order.account, self._partitions)
+            if owner != batch.partition:  # the client hashes keys in another way: the owner decides
+                self._publisher.send(batch.topic, order.account.encode(), raw, owner)
+                self._counters.add("orders_rerouted")
+                continue
+            if (batch.partition, offset, order.order_id) in self._half_done:
+                continue  # a part of a batch whose decisions the one before wrote half of
+            # a batch is decided when its last order is: until then a restart decides the rest of it
+            self.decide(order, AsOf(batch.partition, offset if k == len(raws) - 1 else offset - 1))
+
+    def decide(self, order: Order, as_of: AsOf | None) -> Decision:
+        """Return the decision on an order, and write it."""
+        begin, now = perf_counter_ns(), self._clock()
+        try:
+            verdict = self.gate.decide(order, now)
+            outcome, reasons, warnings = verdict.outcome, verdict.reasons, verdict.warnings
+            inputs, value = verdict.inputs, verdict.value
+        except (ArithmeticError, ValueError, LookupError, TypeError) as error:  # what cannot be checked is refused
+            log.exception("order %s could not be checked", order.order_id)
+            reason = Reason(code=Check.INTERNAL_ERROR.name, measured=f"{type(error).__name__}: {error}", limit="")
+            outcome, reasons, warnings, inputs, value = "reject", [reason], [], {}, 0.0
+        p = owner_partition(order.account, self._partitions)
+        decision = Decision(
+            order_id=order.order_id, account=order.account, instrument=order.instrument,
+            outcome=outcome, reasons=reasons, warnings=warnings,  # type: ignore[arg-type]
+            effect={"value": value} if value == value else {}, snapshot_id=self.gate.book.snapshot_id,
+            limits_version=self.gate.limits_version, ts_event=now, ts_decision=now,
+            service_ns=perf_counter_ns() - begin, inputs=inputs, as_of=as_of, order=order,
+            fills_from=self._next.get(TopicPartition(self._topics["trades"], p), 0))
+        self._write(decision)
+        self._counters.add("orders_decided", outcome=outcome)
+        for reason in reasons[:1]:
+            self._counters.add("orders_rejected", reason=reason.code)
+        self._counters.observe("risk_check_latency_microseconds", decision.service_ns / 1e3)
+        return decision
+
+    def _write(self, decision: Decision) -> Awaitable[Any]:
+        p = owner_partition(decision.account, self._partitions)
+        return self._publisher.send(self._topics["decisions"], decision.account.encode(), encode(decision), p)
+
+    def _cancel(self, order: Order, why: str) -> None:
+        """Cancel a working order: a record for the order system, which takes it off the venue."""
+        if owner_partition(order.account, self._partitions) not in self._owned or not self.gate.release(order.order_id):
+            return
+        now = self._clock()
+        self._write(Decision(
+            order_id=order.order_id, account=order.account, instrument=order.instrument, outcome="cancel",
+            reasons=[Reason(code=Check.HALTED.name, measured=why, limit="")], effect={}, snapshot_id=0,
+            limits_version=self.gate.limits_version, ts_event=now, ts_decision=now, service_ns=0, order=order))
+        self._counters.add("orders_killed")
+
+    def cancel_orders(self, order_ids: set[str], why: str) -> int:
+        """Cancel what still works of these orders (their session is gone); return how many."""
+        found = [w.order for k, w in self.gate.working.items() if k in order_ids]
+        for order in found:
+            self._cancel(order, why)
+        return len(found)
+
+    def _follow_fills(self, batch: RecordBatch, since: dict[str, int] | None) -> None:
+        """Note the executions of working orders; they settle when the position row that has them arrives."""
+        working, now = self.gate.working, self._clock()
+        for m, value in enumerate(batch.values):
+            if value is None or b'"order_id"' not in value:
+                continue
+            try:
+                raws = split_array(value) if value[:1] == b"[" else [value]
+                trades = [_trade.decode(raw) for raw in raws]
+            except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+                continue  # the position stage puts it into quarantine
+            offset = int(batch.offsets[m])
+            for t in trades:
+                if t.order_id not in working or t.action != "new" or (since or {}).get(t.order_id or "", 0) > offset:
+                    continue
+                if owner_partition(t.account, self._partitions) != batch.partition:
+                    continue  # its copy in the owner's partition counts
+                self._fills.setdefault(f"{t.account}|{t.instrument}", []).append(
+                    (offset, str(t.order_id), float(t.quantity), now))
+                held = self.gate.book.keys.get(f"{t.account}|{t.instrument}")
+                if held is not None:
+                    self._settle(f"{t.account}|{t.instrument}", self.gate.book.positions[held].as_of.offset)
+
+    def _settle(self, key: str, offset: int) -> None:
+        """Apply the executions that a position row includes."""
+        waiting = self._fills.get(key)
+        if waiting is None:
+            return
+        for item in [w for w in waiting if w[0] <= offset]:
+            waiting.remove(item)
+            self.gate.fill(item[1], item[2])
+        if not waiting:
+            del self._fills[key]
+
+    async def _refresh_loop(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            now = self._clock()
+            self.gate.refresh(now)
+            for key in [k for k, w in self._fills.items() if now - w[0][3] > FILL_WAIT_S * 1e9]:
+                for item in self._fills.pop(key):
+                    self.gate.fill(item[1], item[2])
+                    self._counters.add("fills_without_position")
+            self._counters.set("orders_working", len(self.gate.working))
+
+    def _quarantine(self, batch: RecordBatch, m: int, detail: str, raw: bytes) -> None:
+        self._counters.add("poison", reason=str(QuarantineReason.BAD_FIELD))
+        offset = int(batch.offsets[m])
+        record = Quarantined(topic=batch.topic, partition=batch.partition, offset=offset,
+                             reason=str(QuarantineReason.BAD_FIELD), detail=detail,
+                             raw_base64=base64.b64encode(raw[:65_536]).decode(),
+                             ts=int(batch.timestamps_ms[m]) * 1_000_000)
+        self._publisher.send(self._topics["quarantine"], f"{batch.topic}-{batch.partition}-{offset}".encode(),
+                             encode(record))
+
+    async def stop(self) -> None:
+        """Stop following."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await self._tail.stop()
+            await self._rules.stop()

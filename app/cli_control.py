@@ -1,0 +1,177 @@
+"""The commands of the order path: limits, halt, resume, override, decisions."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+err = Console(stderr=True, highlight=False)
+EXIT_FAILED, EXIT_DIFFERENT = 1, 3
+limits_cli = typer.Typer(no_args_is_help=True, help="Limits: versioned, with who and why.")
+decisions_cli = typer.Typer(no_args_is_help=True, help="Decisions on orders, and why.")
+Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers (DESKRISK_BROKERS).")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+By = Annotated[str, typer.Option(help="Who asks for it.")]
+Why = Annotated[str, typer.Option(help="Why; at least ten characters.")]
+
+
+def _settings(brokers: str | None) -> Any:
+    from app.cli import _need_brokers, settings_of
+
+    settings = settings_of(brokers=brokers)
+    _need_brokers(settings)
+    return settings
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return asyncio.run(work)
+    except (OSError, TimeoutError, RuntimeError, ValueError) as error:
+        err.print(f"[red]refused[/]: {error}")
+        raise typer.Exit(EXIT_FAILED) from error
+
+
+def _print(record: Any) -> None:
+    typer.echo(msgspec.json.encode(record).decode())
+
+
+@limits_cli.command("show")
+def limits_show(brokers: Brokers = None, as_json: AsJson = False) -> None:
+    """Every limit as it stands."""
+    from app.control import current
+    from schemas.records import Limit
+
+    found = _run(current(_settings(brokers), "limits", Limit))
+    if as_json:
+        _print(list(found.values()))
+        return
+    table = Table("limit", "node", "metric", "limit", "warn", "mode", "action", "version", "by", "reason", "until")
+    for x in sorted(found.values(), key=lambda x: x.limit_id):
+        table.add_row(x.limit_id, x.node, x.metric, str(x.limit), f"{x.warn:g}", x.mode, x.action, str(x.version), x.by,
+                      x.reason, str(x.until or ""))
+    Console().print(table)
+
+
+@limits_cli.command("set")
+def limits_set(limit_id: str, limit: Annotated[float, typer.Argument(help="In the firm's base currency.")],
+               reason: Why, node: Annotated[str | None, typer.Option(help="firm, fund:ALPHA, trader:x, ...")] = None,
+               metric: str | None = None, mode: str | None = None, warn: float | None = None,
+               window_ms: int | None = None, instrument: str | None = None,
+               action: Annotated[str | None, typer.Option(help="alert, reduce or halt when breached.")] = None,
+               minutes: Annotated[float | None, typer.Option(help="Ends by itself after so long.")] = None,
+               approved_by: str | None = None, by: By = getpass.getuser(), brokers: Brokers = None) -> None:
+    """Set a limit: the next version of it."""
+    from app.control import set_limit
+
+    fields = {"limit_id": limit_id, "limit": limit, "reason": reason, "node": node, "metric": metric, "mode": mode,
+              "warn": warn, "window_ms": window_ms, "instrument": instrument, "action": action, "minutes": minutes,
+              "approved_by": approved_by}
+    _print(_run(set_limit(_settings(brokers), {k: v for k, v in fields.items() if v is not None}, by)))
+
+
+def halt(scope: Annotated[str, typer.Argument(help="all, fund:ALPHA, desk:..., account:..., trader:...")],
+         reason: Why, state: Annotated[str, typer.Option(help="reducing, halted or killed.")] = "halted",
+         by: By = getpass.getuser(), brokers: Brokers = None) -> None:
+    """Stop trading of a scope; it stays so until a person resumes it. `killed` also cancels what works."""
+    from app.control import set_state
+
+    if state == "active":
+        err.print("[red]state[/]: use `deskrisk resume`")
+        raise typer.Exit(2)
+    _print(_run(set_state(_settings(brokers), scope, state, by, reason)))
+
+
+def resume(scope: str, reason: Why, by: By = getpass.getuser(), brokers: Brokers = None) -> None:
+    """Let a scope trade again; a limit that is still breached trips it once more."""
+    from app.control import set_state
+
+    _print(_run(set_state(_settings(brokers), scope, "active", by, reason)))
+
+
+def override(limit_id: str, limit: float, minutes: float, reason: Why,
+             approved_by: Annotated[str, typer.Option(help="The second person.")], by: By = getpass.getuser(),
+             brokers: Brokers = None) -> None:
+    """Raise one limit for some minutes: two people, and it ends by itself."""
+    from app.control import Refused, current, new_limit, publish
+    from schemas.records import Limit
+
+    settings = _settings(brokers)
+
+    async def work() -> Limit:
+        held = (await current(settings, "limits", Limit)).get(limit_id)
+        if held is None:
+            raise Refused(f"limit_id: expected a limit that exists, was {limit_id!r}")
+        if not 0 < minutes <= 60:
+            raise Refused(f"minutes: expected above 0 and at most 60, was {minutes:g}")
+        made = new_limit(held, {"limit_id": limit_id, "limit": limit, "reason": reason, "minutes": minutes,
+                                "approved_by": approved_by}, by)
+        made = msgspec.structs.replace(made, limit_id=f"{limit_id}~override", version=made.version)
+        await publish(settings, "limits", made.limit_id, made)
+        return made
+
+    _print(_run(work()))
+
+
+@decisions_cli.command("show")
+def decisions_show(order_id: Annotated[str | None, typer.Argument()] = None, brokers: Brokers = None,
+                   as_json: AsJson = False) -> None:
+    """Decisions of an order, or the newest ones."""
+    from app.control import decisions_of
+
+    found = _run(decisions_of(_settings(brokers), order_id))
+    if as_json:
+        _print([msgspec.structs.replace(d, inputs={}) for d in found])
+        return
+    table = Table("order", "account", "instrument", "outcome", "primary reason", "measured", "limit", "node", "µs")
+    for d in found:
+        first = d.reasons[0] if d.reasons else None
+        table.add_row(d.order_id, d.account, d.instrument, d.outcome, first.code if first else "",
+                      first.measured if first else "", first.limit if first else "",
+                      (first.node or "") if first else "", f"{d.service_ns / 1e3:.1f}")
+    Console().print(table)
+
+
+@decisions_cli.command("explain")
+def decisions_explain(order_id: str, brokers: Brokers = None) -> None:
+    """Evaluate an order anew from what the gate saw: the same verdict, bit for bit (exit 3 where it is not)."""
+    from app.control import decisions_of
+    from models.gate.explain import explain
+    from schemas.controls import MEANING, Check
+
+    found = _run(decisions_of(_settings(brokers), order_id))
+    if not found:
+        err.print(f"[red]order_id[/]: no decision on {order_id!r}")
+        raise typer.Exit(EXIT_FAILED)
+    decision = found[0]
+    recorded = {r.code for r in decision.reasons}
+    if not decision.inputs:
+        typer.echo(json.dumps({"order_id": order_id, "outcome": decision.outcome, "reasons": sorted(recorded),
+                               "reproduced": None, "why": "decided without the kernel: a cancel or an unknown order"}))
+        return
+    hard, soft, seen = explain(decision.inputs)
+    again = {c.name for c in Check if hard >> c & 1}
+    # a repeated order id is found beside the kernel, by the order's name
+    same = again == recorded - ({Check.DUPLICATE_ORDER.name} - again)
+    typer.echo(json.dumps({
+        "order_id": order_id, "outcome": decision.outcome, "reproduced": same, "service_us": decision.service_ns / 1e3,
+        "reasons": [msgspec.to_builtins(r) | dict(zip(("meaning", "rule"), MEANING[Check[r.code]], strict=True))
+                    for r in decision.reasons],
+        "warnings": [c.name for c in Check if soft >> c & 1], "snapshot_id": decision.snapshot_id,
+        "limits_version": decision.limits_version, "seen": seen}))
+    raise typer.Exit(0 if same else EXIT_DIFFERENT)
+
+
+def register(cli: typer.Typer) -> None:
+    """Add the commands."""
+    cli.add_typer(limits_cli, name="limits")
+    cli.add_typer(decisions_cli, name="decisions")
+    for command in (halt, resume, override):
+        cli.command()(command)

@@ -1,0 +1,190 @@
+"""Writes of people: limits, trading states, acknowledgements; each a record with who, why and a version."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import msgspec
+from aiokafka.structs import TopicPartition
+
+from app.settings import Settings
+from models.gate.state import METRICS as GATE_METRICS
+from models.rollup import GREEKS
+from schemas.codec import decoder_of, encode
+from schemas.records import Alert, Control, Decision, Limit
+from tables.ranges import read_range
+
+REASON_MIN = 10
+MEASURED = ("gross", "net", "long", "short", *GREEKS, "loss_total", "loss_day", "var_hist", "es_hist", "var_mc",
+            "leverage", "drawdown")
+POSITION_METRICS = ("position_long", "position_short")
+LEVELS_OF_LIMITS = ("fund", "strategy", "desk", "book", "account", "pm", "dealer", "trader", "issuer", "sector",
+                    "counterparty", "venue", "instrument")
+SCOPES = ("fund", "strategy", "desk", "book", "account", "trader", "instrument")
+
+
+class Refused(ValueError):
+    """A write that is not allowed as it was asked for: the field, the value, what was expected."""
+
+
+def check_reason(reason: str) -> str:
+    """Return a reason that says something."""
+    if len(reason.strip()) < REASON_MIN:
+        raise Refused(f"reason: expected at least {REASON_MIN} characters, was {reason!r}")
+    return reason.strip()
+
+
+def check_person(by: str) -> str:
+    """Return the name of a person."""
+    if not by.strip() or by.strip() == "deskrisk":
+        raise Refused(f"by: expected the name of a person, was {by!r}")
+    return by.strip()
+
+
+def new_limit(held: Limit | None, fields: dict[str, Any], by: str) -> Limit:
+    """Return the next version of a limit.
+
+    Raises
+    ------
+    Refused
+        The node, metric or value is none, the reason says nothing, or a raise has no second person where the limit
+        it raises was approved by one.
+    """
+    node = str(fields.get("node", held.node if held else ""))
+    metric = str(fields.get("metric", held.metric if held else ""))
+    if node != "firm" and node.partition(":")[0] not in LEVELS_OF_LIMITS:
+        raise Refused(f"node: expected firm or one of {', '.join(LEVELS_OF_LIMITS)} with a name, was {node!r}")
+    if metric not in (*GATE_METRICS, *MEASURED, *POSITION_METRICS):
+        raise Refused(f"metric: expected one of {', '.join(sorted({*GATE_METRICS, *MEASURED, *POSITION_METRICS}))}, "
+                      f"was {metric!r}")
+    try:
+        value = Decimal(str(fields.get("limit", held.limit if held else "")))
+    except InvalidOperation:
+        raise Refused(f"limit: expected a number, was {fields.get('limit')!r}") from None
+    if not value.is_finite() or value < 0:
+        raise Refused(f"limit: expected a number of at least 0, was {fields.get('limit')!r}")
+    reason, approver = check_reason(str(fields.get("reason", ""))), fields.get("approved_by")
+    if approver is not None and check_person(str(approver)) == by:
+        raise Refused(f"approved_by: expected a second person, was {approver!r} twice")
+    if held is not None and value > held.limit and held.approved_by is not None and approver is None:
+        raise Refused("approved_by: a raise of this limit needs a second person")
+    minutes = fields.get("minutes")
+    until = None
+    if minutes is not None:
+        until = (datetime.now(UTC) + timedelta(minutes=float(minutes))).isoformat()
+    known = {f: fields[f] for f in ("warn", "mode", "window_ms", "instrument", "action") if fields.get(f) is not None}
+    base = {f: getattr(held, f) for f in ("warn", "mode", "window_ms", "instrument", "action")} if held else {}
+    try:
+        return msgspec.convert(base | known | {
+            "limit_id": fields["limit_id"], "node": node, "metric": metric, "limit": value, "by": check_person(by),
+            "version": (held.version if held else 0) + 1, "reason": reason, "until": until, "approved_by": approver},
+            Limit, strict=False)
+    except msgspec.ValidationError as error:
+        raise Refused(str(error)) from None
+
+
+def new_control(held: Control | None, scope: str, state: str, by: str, reason: str, rev: int | None = None) -> Control:
+    """Return the next state of a scope.
+
+    Raises
+    ------
+    Refused
+        The scope or state is none, the reason says nothing, or ``rev`` is not the one that stands.
+    """
+    if scope != "all" and (scope.partition(":")[0] not in SCOPES or not scope.partition(":")[2]):
+        raise Refused(f"scope: expected all or one of {', '.join(SCOPES)} with a name, was {scope!r}")
+    if state not in ("active", "reducing", "halted", "killed"):
+        raise Refused(f"state: expected active, reducing, halted or killed, was {state!r}")
+    stands = held.rev if held else 0
+    if rev is not None and rev != stands:
+        raise Refused(f"rev: expected {stands}, was {rev}: somebody changed the scope meanwhile")
+    return Control(scope=scope, state=state, by=check_person(by), reason=check_reason(reason),  # type: ignore[arg-type]
+                   ts=time.time_ns(), rev=stands + 1)
+
+
+async def current(settings: Settings, topic: str, cls: Any) -> dict[str, Any]:
+    """Return the newest record of every key of a one-partition topic."""
+    found: dict[str, Any] = {}
+    decoder = decoder_of(cls)
+
+    def on_batch(batch: Any) -> None:
+        for key, value in zip(batch.keys, batch.values, strict=True):
+            name = (key or b"").decode()
+            if value is None:
+                found.pop(name, None)
+            else:
+                found[name] = decoder.decode(value)
+
+    await read_range(settings.client(), {TopicPartition(settings.topics()[topic], 0): 0}, on_batch)
+    return found
+
+
+async def publish(settings: Settings, topic: str, key: str, record: Any) -> None:
+    """Write one record and wait until the broker has it."""
+    producer = settings.client().producer(enable_idempotence=True)
+    await producer.start()
+    try:
+        await producer.send_and_wait(settings.topics()[topic], encode(record), key.encode(),
+                                     None if topic == "alerts" else 0)
+    finally:
+        await producer.stop()
+
+
+async def set_limit(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
+    """Write the next version of a limit; return it."""
+    held = (await current(settings, "limits", Limit)).get(fields["limit_id"])
+    limit = new_limit(held, fields, by)
+    await publish(settings, "limits", limit.limit_id, limit)
+    return limit
+
+
+async def set_state(settings: Settings, scope: str, state: str, by: str, reason: str,
+                    rev: int | None = None) -> Control:
+    """Write the next state of a scope; return it."""
+    held = (await current(settings, "controls", Control)).get(scope)
+    control = new_control(held, scope, state, by, reason, rev)
+    await publish(settings, "controls", scope, control)
+    return control
+
+
+async def acknowledge(settings: Settings, alert: Alert, by: str, note: str) -> Alert:
+    """Write that a person has seen an alert; return the record."""
+    seen = msgspec.structs.replace(alert, ack_by=check_person(by), note=note)
+    await publish(settings, "alerts", alert.node, seen)
+    return seen
+
+
+async def decisions_of(settings: Settings, order_id: str | None, limit: int = 100) -> list[Decision]:
+    """Return decisions, oldest first: of one order (the first is the verdict), or the newest ones."""
+    found: list[Decision] = []
+    decoder = decoder_of(Decision)
+    wanted = None if order_id is None else f'"{order_id}"'.encode()
+
+    def on_batch(batch: Any) -> None:
+        for value in batch.values:
+            if value is not None and (wanted is None or wanted in value):
+                decision = decoder.decode(value)
+                if order_id is None or decision.order_id == order_id:
+                    found.append(decision)
+
+    topic = settings.topics()["decisions"]
+    await read_range(settings.client(), {TopicPartition(topic, p): 0 for p in range(settings.partitions)}, on_batch)
+    found.sort(key=lambda d: d.ts_decision)
+    return found if order_id is not None else found[-limit:]
+
+
+def unlike_parents(limits: list[Limit], parent_of: dict[str, str]) -> list[str]:
+    """Return a line for every limit that is wider than the same limit of a node above it."""
+    by_node = {(x.node, x.metric): x for x in limits}
+    out = []
+    for x in limits:
+        node = parent_of.get(x.node)
+        while node is not None:
+            above = by_node.get((node, x.metric))
+            if above is not None and above.limit < x.limit:
+                out.append(f"{x.limit_id}: {x.limit} on {x.node} is above {above.limit} on {node} ({above.limit_id})")
+            node = parent_of.get(node)
+    return out

@@ -1,0 +1,53 @@
+"""What reference data and marks say of instruments and nodes, as columns for the models."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from models.reference import FIRM
+from models.risk import exposure
+from models.valued_book import ValuedBook
+
+
+def attributes_of(book: ValuedBook, instruments: int) -> dict[str, Any]:
+    """Return what reference data and marks say of every instrument, by index."""
+    out: dict[str, Any] = {g: np.full(instruments, -1, np.int64) for g in ("issuer", "sector", "country", "name")}
+    labels: dict[str, dict[str, int]] = {g: {} for g in out}
+    adv, horizon = np.full(instruments, np.nan), np.full(instruments, 20, np.int64)
+    cash, underlying = np.zeros(instruments, bool), np.arange(instruments)
+    for name, k in book.market.instruments.items():
+        record = book.reference.instrument_records.get(name)
+        if record is None:
+            continue
+        for g, value in (("issuer", record.issuer), ("sector", record.sector), ("country", record.country),
+                         ("name", record.underlying or name)):
+            if value:
+                out[g][k] = labels[g].setdefault(value, len(labels[g]))
+        adv[k] = np.nan if record.adv is None else float(record.adv)
+        horizon[k] = exposure.LIQUIDITY_HORIZON_DAYS[record.asset_class]
+        cash[k] = record.asset_class == "cash" and record.currency == book.market.base_currency
+        if record.underlying in book.market.instruments:
+            underlying[k] = book.market.instruments[record.underlying]
+    market = book.market
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = 2.0 * market.half_spread[:instruments] / np.abs(market.price[:instruments])
+    return out | {"labels": labels, "adv": adv, "horizon": horizon, "cash": cash, "underlying": underlying,
+                  "spread": spread}
+
+
+def navs_of(book: ValuedBook) -> dict[str, float]:
+    """Return NAV of every node in the firm's base currency; a node with an account without one has none."""
+    out: dict[str, float] = {}
+    market = book.market
+    for account in book.reference.account_records.values():
+        rate = market.rate[market.currency(account.base_currency)]
+        nav = float(account.nav) * float(rate) if account.nav is not None else math.nan
+        for level in book.levels:
+            value = FIRM if level == FIRM else getattr(account, level, None)
+            if value:
+                name = FIRM if level == FIRM else f"{level}:{value}"
+                out[name] = out.get(name, 0.0) + nav
+    return {name: value for name, value in out.items() if value == value}

@@ -1,0 +1,217 @@
+"""Orders to decisions on the deciding broker: once, stable across a kill, limits and halts live, working orders held."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.brokers import Broker
+from app.control import decisions_of, set_limit, set_state
+from models.gate.explain import explain
+from schemas.controls import Check
+from schemas.records import Decision
+from tables.kafka import owner_partition
+from tests.integration.harness import ROOT, Installation, Process
+from tests.integration.test_system import quotes
+
+pytestmark = pytest.mark.kafka
+REASON = "test of the order path"
+
+
+@pytest.fixture
+def made(broker: Broker, tmp_path: Any, request: pytest.FixtureRequest) -> Iterator[Installation]:
+    installation = Installation(broker, tmp_path, f"gate{abs(hash(request.node.name)) % 10**6}")
+    asyncio.run(installation.create())
+    yield installation
+    installation.close()
+
+
+def start(made: Installation, *roles: str) -> list[Process]:
+    found = [made.worker(role, role) for role in roles]
+    for process in found:
+        process.wait_ready()
+    return found
+
+
+def order(order_id: str, account: str = "ACC-001", side: str = "buy", quantity: float = 10, price: float | None = 100, instrument: str = "I00",
+          **more: Any) -> dict[str, Any]:
+    return {"order_id": order_id, "account": account, "trader": "t1", "instrument": instrument, "side": side, "type": "limit" if price else "market",
+            "quantity": str(quantity), "price": None if price is None else str(price), "ts_event": time.time_ns(), "locate_id": "L1"} | more
+
+
+async def send(made: Installation, topic: str, rows: list[Any], wrong_partition: bool = False) -> None:
+    producer = made.settings.client().producer()
+    await producer.start()
+    for row in rows:
+        account = (row[0] if isinstance(row, list) else row)["account"] if not isinstance(row, bytes) else "ACC-001"
+        p = owner_partition(account, made.settings.partitions)
+        await producer.send_and_wait(made.settings.topics()[topic], row if isinstance(row, bytes) else json.dumps(row).encode(), account.encode(),
+                                     (p + 1) % made.settings.partitions if wrong_partition else p)
+    await producer.stop()
+
+
+async def decisions(made: Installation, wanted: int, timeout: float = 20.0) -> list[Decision]:
+    deadline = time.monotonic() + timeout
+    while True:
+        found = await decisions_of(made.settings, None, 100_000)
+        if len(found) >= wanted:
+            return found
+        assert time.monotonic() < deadline, (len(found), wanted, [d.order_id for d in found])
+        await asyncio.sleep(0.2)
+
+
+async def open_the_gate(made: Installation) -> None:
+    await quotes(made, {f"I{k:02d}": 100.0 for k in range(12)})
+    for limit_id, metric, value in (("Q", "order_quantity", 1_000), ("V", "order_value", 1e6)):
+        await set_limit(made.settings, {"limit_id": limit_id, "node": "firm", "metric": metric, "limit": value, "reason": REASON}, "risk-1")
+
+
+async def keep_quoting(made: Installation, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        await quotes(made, {f"I{k:02d}": 100.0 for k in range(12)})
+        await asyncio.sleep(0.5)
+
+
+def by_id(found: list[Decision]) -> dict[str, Decision]:
+    out: dict[str, Decision] = {}
+    for d in found:
+        out.setdefault(d.order_id + ("/cancel" if d.outcome == "cancel" else ""), d)
+    return out
+
+
+def test_verdicts_limits_halts_and_cancels(made: Installation) -> None:
+    start(made, "positions", "marks", "gate")
+
+    async def run() -> None:
+        await open_the_gate(made)
+        stop = asyncio.Event()
+        quoting = asyncio.create_task(keep_quoting(made, stop))
+        await asyncio.sleep(1.5)
+        await send(made, "orders", [order("o1"), order("o2", quantity=2_000), order("o3", price=150), order("o4", instrument="nobody"),
+                                    [order("o5", side="sell"), order("o6", price=None)], b"{", order("o7", account="nobody")])
+        await send(made, "orders", [order("o8", account="ACC-002")], wrong_partition=True)
+        got = by_id(await decisions(made, 8))
+        verdicts = {k: [r.code for r in d.reasons] or d.outcome for k, d in got.items()}
+        assert verdicts == {"o1": "accept", "o2": ["MAX_QUANTITY"], "o3": ["PRICE_COLLAR"], "o4": ["UNKNOWN_INSTRUMENT"], "o5": ["SELF_MATCH"], "o6": "accept",
+                            "o7": ["UNKNOWN_ACCOUNT"], "o8": "accept"}
+        assert got["o2"].reasons[0].limit_id == "Q" and got["o2"].reasons[0].node == "firm"
+        for d in got.values():  # every verdict of the kernel reproduces, bit for bit
+            if d.inputs:
+                assert {c.name for c in Check if explain(d.inputs)[0] >> c & 1} == {r.code for r in d.reasons}
+        # a limit changes live
+        await set_limit(made.settings, {"limit_id": "Q", "limit": 5, "reason": REASON}, "risk-2")
+        await asyncio.sleep(1.0)
+        await send(made, "orders", [order("p1", quantity=6, price=99)])
+        got = by_id(await decisions(made, 9))
+        assert [r.code for r in got["p1"].reasons] == ["MAX_QUANTITY"] and got["p1"].reasons[0].limit == "5" and got["p1"].limits_version == 2
+        # a kill refuses everything but cancels, and cancels what works
+        await set_state(made.settings, "account:ACC-001", "killed", "person-1", REASON)
+        await asyncio.sleep(1.0)
+        await send(made, "orders", [order("p2", quantity=1, price=98), order("p3", action="cancel", ref_order_id="o6")])
+        await send(made, "orders", [order("p4", account="ACC-002", quantity=1, price=97)])
+        got = by_id(await decisions(made, 14))
+        assert [r.code for r in got["p2"].reasons] == ["HALTED"] and got["p3"].outcome == "accept" and got["p4"].outcome == "accept"
+        assert got["o1/cancel"].outcome == "cancel" and got["o6/cancel"].outcome == "cancel"
+        await set_state(made.settings, "account:ACC-001", "active", "person-2", REASON)
+        await asyncio.sleep(1.0)
+        await send(made, "orders", [order("p5", quantity=1, price=96)])
+        got = by_id(await decisions(made, 15))
+        assert got["p5"].outcome == "accept"
+        stop.set()
+        await quoting
+
+    asyncio.run(run())
+    done = subprocess.run([sys.executable, "-m", "app", "decisions", "explain", "o3"], cwd=ROOT, capture_output=True, text=True,
+                          env=__import__("os").environ | made.environment())
+    shown = json.loads(done.stdout)
+    assert done.returncode == 0 and shown["reproduced"] is True and shown["reasons"][0]["rule"].startswith("RTS 6")
+
+
+def test_working_orders_count_until_they_are_filled(made: Installation) -> None:
+    start(made, "positions", "marks", "gate")
+
+    async def run() -> None:
+        await open_the_gate(made)
+        stop = asyncio.Event()
+        quoting = asyncio.create_task(keep_quoting(made, stop))
+        await set_limit(made.settings, {"limit_id": "PL", "node": "account:ACC-003", "instrument": "I01", "metric": "position_long", "limit": 100, "reason": REASON}, "r")
+        await asyncio.sleep(1.5)
+        buy = {"account": "ACC-003", "instrument": "I01"}
+        await send(made, "orders", [order("a1", quantity=60, price=99, **buy), order("a2", quantity=60, price=98, **buy)])
+        got = by_id(await decisions(made, 2))
+        assert got["a1"].outcome == "accept" and [(r.code, r.measured) for r in got["a2"].reasons] == [("POSITION_LONG", "120")]
+        # filled in two parts: position and working order together never exceed what was let through
+        fill = {"side": "buy", "price": "99", "order_id": "a1", "trader": "t1", **buy}
+        await send(made, "trades", [fill | {"trade_id": "F1", "quantity": "20", "ts_event": time.time_ns()}])
+        await asyncio.sleep(1.5)
+        await send(made, "orders", [order("a3", quantity=40, price=97, **buy), order("a4", quantity=1, price=96, **buy)])
+        got = by_id(await decisions(made, 4))
+        assert got["a3"].outcome == "accept" and [(r.code, r.measured) for r in got["a4"].reasons] == [("POSITION_LONG", "101")]
+        # a replace frees what it replaces; an unknown one is refused
+        await send(made, "orders", [order("a5", quantity=30, price=97, action="replace", ref_order_id="a3", **buy), order("a6", quantity=10, price=95, **buy),
+                                    order("a7", quantity=1, price=97, action="replace", ref_order_id="zz", **buy)])
+        got = by_id(await decisions(made, 7))
+        assert got["a5"].outcome == "accept" and got["a6"].outcome == "accept" and [r.code for r in got["a7"].reasons] == ["UNKNOWN_ORDER"]
+        stop.set()
+        await quoting
+
+    asyncio.run(run())
+
+
+def test_no_decision_changes_when_the_gate_is_killed(made: Installation) -> None:
+    start(made, "positions", "marks")
+    (gate,) = start(made, "gate")
+
+    async def run() -> None:
+        nonlocal gate
+        await open_the_gate(made)
+        stop = asyncio.Event()
+        quoting = asyncio.create_task(keep_quoting(made, stop))
+        await set_limit(made.settings, {"limit_id": "PL", "node": "account:ACC-004", "instrument": "I02", "metric": "position_long", "limit": 500, "reason": REASON}, "r")
+        await asyncio.sleep(1.5)
+        sent = [order(f"k{i}", account="ACC-004", instrument="I02", quantity=7, price=99 - i * 0.01) for i in range(150)]
+        for part in range(3):
+            await send(made, "orders", sent[part * 50: part * 50 + 25])
+            gate.kill()
+            await send(made, "orders", sent[part * 50 + 25: part * 50 + 50])
+            gate = made.worker("gate", "gate")
+            await asyncio.to_thread(gate.wait_ready)
+        await decisions(made, 150)
+        await asyncio.sleep(2.0)
+        found = await decisions_of(made.settings, None, 100_000)
+        first: dict[str, Decision] = {}
+        for d in found:
+            if d.order_id in first:
+                assert first[d.order_id].outcome == d.outcome, d.order_id
+            first.setdefault(d.order_id, d)
+        assert set(first) == {o["order_id"] for o in sent}
+        # what was accepted before a kill still counts after it: 71 orders of 7 fit under 500, not one more
+        assert sum(d.outcome == "accept" for d in first.values()) == 71
+        assert {r.code for d in first.values() for r in d.reasons} == {"POSITION_LONG"}
+        stop.set()
+        await quoting
+
+    asyncio.run(run())
+
+
+def test_a_missing_or_stale_price_closes_the_gate(made: Installation) -> None:
+    start(made, "positions", "marks", "gate")
+
+    async def run() -> None:
+        await set_limit(made.settings, {"limit_id": "Q", "node": "firm", "metric": "order_quantity", "limit": 100, "reason": REASON}, "r")
+        await set_limit(made.settings, {"limit_id": "V", "node": "firm", "metric": "order_value", "limit": 1e6, "reason": REASON}, "r")
+        await asyncio.sleep(1.0)
+        await send(made, "orders", [order("s1")])
+        got = by_id(await decisions(made, 1))
+        assert "NO_REFERENCE_PRICE" in {r.code for r in got["s1"].reasons}
+
+    asyncio.run(run())
+    assert msgspec.json.encode(order("x"))
