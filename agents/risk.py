@@ -130,10 +130,11 @@ class RiskStage:
     def watch_limits(self) -> None:
         """Hold every limited node that this worker owns whole against its limits; raise alerts, trip breakers."""
         whole = len(self._owned) == self._partitions
-        values = self.models.values({w.limit.node for w in self.monitor.watches.values()
-                                     if whole or w.limit.node.partition(":")[0] in OWNED_LEVELS})
+        nodes = {w.limit.node for w in self.monitor.watches.values()
+                 if whole or w.limit.node.partition(":")[0] in OWNED_LEVELS}
         now = self._clock()
-        for change in self.monitor.measure(values, now, self.book.snapshot_id):
+        for change in self.monitor.measure(self.models.values(nodes), now, self.book.snapshot_id,
+                                           self.models.partial(nodes)):
             alert = change.alert
             self._publisher.send(self._topics["alerts"], alert.node.encode(), encode(alert))
             self._counters.add("alerts", kind=alert.kind)

@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(None, description="Prometheus port of a worker, loopback; none: off")
     gateway_host: str = Field("127.0.0.1", description="address the gateway listens on (loopback only for now)")
     gateway_port: Annotated[int, Field(ge=0, le=65_535)] = Field(8321, description="0: any free port")
+    api_tokens: SecretStr | None = Field(
+        None, description="token:user:role+role,... who may read and (role risk) write over HTTP; empty: no writes")
     clickhouse_url: SecretStr | None = Field(
         None, description="clickhouse://user:password@host:9000/db; empty: embedded chDB (demo, up)")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"

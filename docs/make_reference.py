@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from app.calc import describe  # noqa: E402
 from app.settings import Settings  # noqa: E402
 from schemas.codec import json_schemas  # noqa: E402
+from schemas.controls import MEANING, Check  # noqa: E402
 from schemas.reasons import QUARANTINE_MEANING  # noqa: E402
 from schemas.records import RECORDS  # noqa: E402
 from schemas.topics import TOPICS  # noqa: E402
@@ -63,9 +66,34 @@ def settings() -> str:
     return "\n".join([GENERATED, "# Settings\n", table(["variable", "default", "what"], rows)])
 
 
+def controls() -> str:
+    """Return the page of pre-trade controls: code, meaning, rule, tests."""
+    table_rows = (ROOT / "tests" / "tables" / "gate_rules.txt").read_text().splitlines()
+    count = Counter(code for line in table_rows if not line.startswith("#")
+                    for code in line.split(" | ")[3].replace("+", " ").split())
+    elsewhere = {"MESSAGE_RATE": "test_gate.py", "VALUE_RATE": "test_gate.py", "UNKNOWN_ORDER": "test_order_path.py",
+                 "INTERNAL_ERROR": "test_gate_book.py"}
+    rows = [[str(int(c)), f"`{c.name}`", *MEANING[c], f"{count[c.name]} rows" if count[c.name] else elsewhere[c.name]]
+            for c in Check]
+    return "\n".join([GENERATED, "# Pre-trade controls\n",
+                      "In the order they are reported; the first one is the primary reason. Tests: rows of "
+                      "`tests/tables/gate_rules.txt`, or the file that has them.\n",
+                      table(["order", "code", "meaning", "rules", "tests"], rows)])
+
+
+def calculators() -> str:
+    """Return the page of `deskrisk calc`."""
+    rows = [[f"`{name}`", ", ".join(also), text.replace("\n", " ").replace("|", "/")]
+            for name, also, text in describe()]
+    return "\n".join([GENERATED, "# Calculators\n",
+                      "`deskrisk calc NAME [FILE]` reads JSON lines and writes JSON lines. A field may have a short "
+                      "name; both are given as long/short.\n", table(["name", "also", "what it does"], rows)])
+
+
 def main() -> int:
     """Write or compare; return the exit code."""
-    pages = {"records.md": records(), "topics.md": topics(), "settings.md": settings(),
+    pages = {"records.md": records(), "topics.md": topics(), "settings.md": settings(), "controls.md": controls(),
+             "calculators.md": calculators(),
              "schemas.json": json.dumps(json_schemas(), indent=1) + "\n"}
     folder = ROOT / "docs" / "reference"
     stale = [name for name, text in pages.items()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from schemas.records import Alert, Limit
 from schemas.units import parse_ts_ns
 
-OK, APPROACH, BREACH = "ok", "approach", "breach"
+OK, APPROACH, BREACH = SEVERITY = ("ok", "approach", "breach")
 #: a state is left only when the utilisation has fallen this far below what entered it
 HYSTERESIS = 0.03
 #: a breach that nobody acknowledged is raised again after this long
@@ -62,12 +63,14 @@ class LimitMonitor:
             if watch.alert is not None and watch.alert.alert_id == alert_id:
                 watch.escalated = True
 
-    def measure(self, values: Mapping[tuple[str, str], float], now_ns: int, snapshot_id: int) -> list[Change]:
+    def measure(self, values: Mapping[tuple[str, str], float], now_ns: int, snapshot_id: int,
+                partial: AbstractSet[str] = frozenset()) -> list[Change]:
         """Hold values against limits; return what changed.
 
         Parameters
         ----------
         values : (node, metric) -> value; a metric that is not there is unknown and changes no state
+        partial : nodes with positions that could not be valued: what is known may breach a limit, but clears none
         """
         out = []
         lasting = {(w.limit.node, w.limit.metric): w.limit for w in self.watches.values()
@@ -84,6 +87,8 @@ class LimitMonitor:
             watch.bound = float(limit.limit)
             watch.value, watch.utilisation = value, size / float(limit.limit)
             state = self._state(watch)
+            if limit.node in partial and SEVERITY.index(state) < SEVERITY.index(watch.state):
+                continue
             if state != watch.state:
                 out.append(self._change(watch, state, now_ns, snapshot_id))
             elif state == BREACH and watch.alert is not None and not watch.escalated \

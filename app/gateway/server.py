@@ -27,8 +27,10 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from app.gateway.access import Access, User, login, parse_tokens
 from app.gateway.events import alert_event, breaker_event, reject_event, risk_event
 from app.gateway.state import LADDER_COLUMNS, NODE_COLUMNS, GatewayState, encode_json
+from app.gateway.writes import Writes
 from app.metrics import PrometheusCounters
 from app.settings import Settings
 from schemas.codec import decoder_of, encode
@@ -92,6 +94,8 @@ class Gateway:
         self.settings = settings
         self.state = GatewayState(settings.base_currency, settings.levels)
         self.counters = PrometheusCounters()
+        secret = settings.api_tokens
+        self.tokens = parse_tokens(secret.get_secret_value() if secret else None)
         topics = settings.topics()
         self._names = {v: k for k, v in topics.items()}
         client = settings.client()
@@ -235,7 +239,8 @@ class Gateway:
                   "state": "none" if a is None else "live" if a <= STALE_MS[n] else "stale"} for n, a in ages.items()]
         return {"t": now, "feeds": feeds, "recon": None}
 
-    async def events(self, scope: str, rate: int, last_id: str | None) -> AsyncIterator[bytes]:
+    async def events(self, scope: str, rate: int, last_id: str | None,
+                     user: User | None = None) -> AsyncIterator[bytes]:
         """Yield the frames of one client until it goes, is too slow, or the server stops."""
         state = self.state
         self.clients += 1
@@ -243,7 +248,8 @@ class Gateway:
         try:
             yield self._event("hello", {
                 "v": 1, "epoch": state.epoch, "seq": state.seq, "server_time": datetime.now(UTC).isoformat(),
-                "user": "local", "roles": [], "scope": scope, "build": BUILD, "stale_ms": STALE_MS,
+                "user": user.name if user else "local",
+                "roles": sorted(user.roles) if user else [], "scope": scope, "build": BUILD, "stale_ms": STALE_MS,
                 "levels": state.levels, "base_currency": self.settings.base_currency}, False)
             since = resume_point(last_id, state.epoch, state.seq)
             if since is None:
@@ -289,7 +295,8 @@ class Gateway:
             rate = min(max(int(request.query_params.get("rate", "10")), RATE_MIN), RATE_MAX)
         except ValueError as error:
             raise HTTPException(400, f"rate: expected a number, was {request.query_params['rate']!r}") from error
-        events = self.events(scope, rate, request.headers.get("last-event-id"))
+        events = self.events(scope, rate, request.headers.get("last-event-id"),
+                             request.scope.get("deskrisk.user"))
         return CountedStream(events, self.counters, ping=3600, send_timeout=SEND_TIMEOUT_S,
                                    headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
@@ -361,6 +368,7 @@ class Gateway:
             await self.stop()
         routes = [
             Route("/", self.page), Route("/api/stream", self.stream), Route("/api/snapshot", self.get_snapshot),
+            Route("/login", login, methods=["GET", "POST"]), *Writes(self.settings, self.state).routes(),
             Route("/api/positions", self.get_positions),
             Route("/api/risk/{node:path}/contributors", self.get_contributors),
             Route("/api/risk/{node:path}", self.get_risk),
@@ -369,7 +377,8 @@ class Gateway:
             Mount("/vendor", StaticFiles(packages=[("youplot", "vendor")])),
             Mount("/static", StaticFiles(directory=STATIC)),
         ]
-        return Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(SecurityHeaders)],
+        return Starlette(routes=routes, lifespan=lifespan, middleware=[
+            Middleware(SecurityHeaders), Middleware(Access, tokens=self.tokens)],
                          exception_handlers={HTTPException: _error})
 
 

@@ -152,7 +152,6 @@ class GateBook:
             source, target = np.array(self._node_map).T
             for metric, column in _FROM_ROLLUP:
                 self._base[target, metric] = rollup.nodes[source, column]
-            state.nodes["exposure_ns"][target] = now_ns
         known = np.flatnonzero(self._market_index >= 0)
         index = self._market_index[known]
         unit = self._multiplier[known] * market.rate[self._currency[known]]
@@ -166,6 +165,8 @@ class GateBook:
             del self._temporary[limit_id]
             self._effective(self.limits[limit_id].node, self.limits[limit_id].metric)
         n = len(state.node_names)
+        # exposures are as old as the newest mark they rest on; a node without positions is known to be flat
+        state.nodes["exposure_ns"][:n] = min(self.book.snapshot_id, now_ns)
         state.nodes["value"][:n] = self._base[:n] + self.reserved[:n]
 
     def set_var(self, node: str, var: float, gross: float) -> None:

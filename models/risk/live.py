@@ -124,7 +124,8 @@ class RiskModels:
     def values(self, names: set[str]) -> dict[tuple[str, str], float]:
         """Return every figure of some nodes that a limit can be on, in the firm's base currency.
 
-        Losses are positive; what an unpriced position or a missing model leaves unknown is not there.
+        Losses are positive; what a missing model leaves unknown is not there. Of a node with unpriced positions it is
+        what is known (see `partial`).
         """
         out: dict[tuple[str, str], float] = {}
         rollup = self.book.rollup
@@ -133,14 +134,12 @@ class RiskModels:
             if node is None:
                 continue
             sums = rollup.nodes[node]
-            if not sums[ru.UNPRICED]:
-                for metric in ("gross", "net", "long", "short", "delta", "gamma", "vega", "theta", "rho"):
-                    out[name, metric] = float(sums[getattr(ru, metric.upper())])
-                out[name, "loss_total"] = -float(sums[ru.REALISED] + sums[ru.UNREALISED] - sums[ru.FEES])
-                if not sums[ru.DAY_UNKNOWN]:
-                    out[name, "loss_day"] = -float(sums[ru.DAY])
+            for metric in ("gross", "net", "long", "short", "delta", "gamma", "vega", "theta", "rho"):
+                out[name, metric] = float(sums[getattr(ru, metric.upper())])
+            out[name, "loss_total"] = -float(sums[ru.REALISED] + sums[ru.UNREALISED] - sums[ru.FEES])
+            out[name, "loss_day"] = -float(sums[ru.DAY])
             s = self.scenarios
-            if s is not None and s.snapshot_id and node < len(s.var) and not s.missing[node]:
+            if s is not None and s.snapshot_id and node < len(s.var):
                 out[name, "var_hist"] = float(s.var[node, s.level_index(0.99)])
                 out[name, "es_hist"] = float(s.es[node, s.level_index(0.975)])
             for metric in ("leverage", "drawdown", "var_mc"):
@@ -149,6 +148,13 @@ class RiskModels:
             if node < len(self.drawdown) and self.drawdown[node, 7]:
                 out[name, "drawdown"] = -float(self.drawdown[node, 6])
         return out
+
+    def partial(self, names: set[str]) -> set[str]:
+        """Return those nodes whose figures leave positions out."""
+        rollup, s = self.book.rollup, self.scenarios
+        found = {n: rollup.node_index[n] for n in names if n in rollup.node_index}
+        return {n for n, k in found.items() if rollup.nodes[k, ru.UNPRICED] or rollup.nodes[k, ru.DAY_UNKNOWN]
+                or rollup.nodes[k, ru.NO_GREEKS] or (s is not None and k < len(s.missing) and s.missing[k])}
 
     def _summary_nodes(self) -> np.ndarray:
         prefixes = tuple(f"{level}:" for level in self.book.levels if level != FIRM)

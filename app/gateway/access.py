@@ -1,0 +1,99 @@
+"""Who may do what: bearer tokens or a cookie, compared in constant time; writes need a role.
+
+Without tokens in the settings reads are open (the gateway listens on the loopback address only) and every write is
+refused.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+COOKIE = "deskrisk-session"
+OPEN_PATHS = ("/login", "/health/", "/static/", "/vendor/")
+LOGIN_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>deskrisk: sign in</title>
+<link rel="stylesheet" href="/static/app.css"><main><section><div class="title"><h1>Sign in</h1></div>
+<form method="post" action="/login"><label>Token <input type="password" name="token" autocomplete="off"></label>
+<button>Sign in</button></form></section></main></html>"""
+
+
+@dataclass(frozen=True)
+class User:
+    """A person or system that holds a token."""
+
+    name: str
+    roles: frozenset[str]
+
+
+def parse_tokens(text: str | None) -> dict[str, User]:
+    """Return users by token from ``token:user:role+role,...``.
+
+    Raises
+    ------
+    ValueError
+        An entry has another form (the token itself is never in the message).
+    """
+    out: dict[str, User] = {}
+    for number, entry in enumerate((text or "").split(",") if text else [], 1):
+        token, _, rest = entry.strip().partition(":")
+        name, _, roles = rest.partition(":")
+        if len(token) < 16 or not name:
+            raise ValueError(f"api_tokens: entry {number}: expected token:user:roles, a token of 16 characters or more")
+        out[token] = User(name, frozenset(r for r in roles.split("+") if r))
+    return out
+
+
+class Access:
+    """Middleware: finds the user of a request, refuses what needs one and has none."""
+
+    def __init__(self, app: Any, tokens: dict[str, User]) -> None:
+        self.app, self.tokens = app, tokens
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass on with ``scope["deskrisk.user"]``, or answer 401."""
+        if scope["type"] == "http":
+            request = Request(scope)
+            user = self._user(request)
+            scope["deskrisk.user"] = user
+            if self.tokens and user is None and not scope["path"].startswith(OPEN_PATHS):
+                response: Response = (RedirectResponse("/login", 303) if scope["path"] == "/"
+                                      else JSONResponse({"error": "a token is needed"}, 401))
+                await response(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _user(self, request: Request) -> User | None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ") or request.cookies.get(COOKIE, "")
+        found = None
+        for token, user in self.tokens.items():  # all of them, so that the time says nothing
+            if hmac.compare_digest(token.encode(), given.encode()):
+                found = user
+        return found
+
+
+def need_role(request: Request, role: str) -> User:
+    """Return the user of a request that has a role; answer 401 or 403 otherwise."""
+    user: User | None = request.scope.get("deskrisk.user")
+    if user is None:
+        raise HTTPException(401, "a token is needed (DESKRISK_API_TOKENS)")
+    if role not in user.roles:
+        raise HTTPException(403, f"role: expected {role!r}, {user.name} has {sorted(user.roles)}")
+    return user
+
+
+async def login(request: Request) -> Response:
+    """`GET /login` shows a form; `POST /login` turns a token into a cookie that scripts cannot read."""
+    if request.method == "GET":
+        return HTMLResponse(LOGIN_PAGE)
+    body = (await request.body()).decode(errors="replace")
+    from urllib.parse import parse_qs
+
+    token = parse_qs(body).get("token", [""])[0]
+    response = RedirectResponse("/", 303)
+    response.set_cookie(COOKIE, token, httponly=True, samesite="strict", max_age=43_200)
+    return response

@@ -1,0 +1,114 @@
+"""Limits, alerts, breakers and decisions over HTTP: reads for everyone, writes for the role `risk`."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from app import control
+from app.gateway.access import need_role
+from app.gateway.state import GatewayState
+from app.settings import Settings
+from models.gate.explain import explain
+from schemas.codec import encode
+from schemas.controls import Check
+
+#: what a person may ask of a breaker, and the state it means
+ACTIONS = {"halt": "halted", "reduce": "reducing", "kill": "killed", "resume": "active"}
+
+
+class Writes:
+    """Routes over the gateway's state; a write goes to Kafka and is seen when it comes back from there."""
+
+    def __init__(self, settings: Settings, state: GatewayState) -> None:
+        self.settings, self.state = settings, state
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [Route("/api/limits", self.limits), Route("/api/limits/{id}", self.put_limit, methods=["PUT"]),
+                Route("/api/alerts", self.alerts), Route("/api/alerts/{id}/ack", self.ack, methods=["POST"]),
+                Route("/api/breakers", self.breakers),
+                Route("/api/breakers/{scope}", self.set_breaker, methods=["POST"]),
+                Route("/api/decisions/{order_id}", self.decision)]
+
+    async def limits(self, request: Request) -> Response:
+        """`GET /api/limits`: every limit, and those that are wider than the same limit above them."""
+        parents = {}
+        for account in self.state.book.reference.account_records.values():
+            chain = [f"{level}:{getattr(account, level, '')}" for level in self.state.levels if level != "firm"]
+            chain = [f"account:{account.account}", *chain, "firm"]
+            parents.update(itertools.pairwise(chain))
+        found = list(self.state.limits.values())
+        return _json({"limits": found, "wider_than_above": control.unlike_parents(found, parents)})
+
+    async def put_limit(self, request: Request) -> Response:
+        """`PUT /api/limits/{id}` {limit, reason, node?, metric?, mode?, minutes?, approved_by?}."""
+        user = need_role(request, "risk")
+        fields = await _body(request) | {"limit_id": request.path_params["id"]}
+        return await _write(control.set_limit(self.settings, fields, user.name))
+
+    async def alerts(self, request: Request) -> Response:
+        """`GET /api/alerts`: the newest first."""
+        return _json(list(self.state.alerts.values())[::-1][:1000])
+
+    async def ack(self, request: Request) -> Response:
+        """`POST /api/alerts/{id}/ack` {note}."""
+        user = need_role(request, "risk")
+        alert = self.state.alerts.get(request.path_params["id"])
+        if alert is None:
+            raise HTTPException(404, f"alert {request.path_params['id']!r} is not known")
+        note = str((await _body(request)).get("note", ""))
+        return await _write(control.acknowledge(self.settings, alert, user.name, note))
+
+    async def breakers(self, request: Request) -> Response:
+        """`GET /api/breakers`: every scope that was ever set."""
+        return _json(list(self.state.controls.values()))
+
+    async def set_breaker(self, request: Request) -> Response:
+        """`POST /api/breakers/{scope}` {action: halt|reduce|kill|resume, reason, rev}."""
+        user = need_role(request, "risk")
+        fields = await _body(request)
+        action = fields.get("action")
+        if action not in ACTIONS:
+            raise HTTPException(400, f"action: expected one of {', '.join(ACTIONS)}, was {action!r}")
+        rev = fields.get("rev")
+        if rev is not None and not isinstance(rev, int):
+            raise HTTPException(400, f"rev: expected a whole number, was {rev!r}")
+        return await _write(control.set_state(self.settings, request.path_params["scope"], ACTIONS[action], user.name,
+                                              str(fields.get("reason", "")), rev))
+
+    async def decision(self, request: Request) -> Response:
+        """`GET /api/decisions/{order_id}`: the verdict, its inputs, and the same verdict reached anew from them."""
+        found = await control.decisions_of(self.settings, request.path_params["order_id"])
+        if not found:
+            raise HTTPException(404, f"no decision on {request.path_params['order_id']!r}")
+        first = found[0]
+        again = None
+        if first.inputs:
+            hard = explain(first.inputs)[0]
+            again = [c.name for c in Check if hard >> c & 1]
+        return _json({"decision": first, "again": again, "later": found[1:]})
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(await request.body() or b"{}", type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise HTTPException(400, f"body: expected a JSON object: {error}") from error
+
+
+async def _write(work: Any) -> Response:
+    try:
+        return _json(await work)
+    except control.Refused as error:
+        raise HTTPException(409 if str(error).startswith("rev:") else 400, str(error)) from error
+
+
+def _json(body: Any) -> Response:
+    return Response(encode(body), media_type="application/json")

@@ -1,0 +1,156 @@
+"""The book around the kernel: reservations, temporary limits, states, expiry, and errors that refuse."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from agents.gate import GateStage
+from models.gate.book import DAY_NS, GateBook
+from models.limits import LimitMonitor
+from schemas.records import Account, Control, Instrument, Limit, Mark, Order
+
+T0 = 1_795_000_000_000_000_000
+LEVELS = ("book", "desk", "strategy", "fund", "firm")
+
+
+def limit(limit_id: str, node: str, metric: str, value: float, version: int = 1, **more: Any) -> Limit:
+    return Limit(limit_id=limit_id, node=node, metric=metric, limit=Decimal(str(value)), version=version, by="r", reason="test of limits", **more)
+
+
+@pytest.fixture
+def gate() -> GateBook:
+    g = GateBook("USD", LEVELS)
+    g.add_instrument(Instrument(instrument="X", asset_class="future", currency="USD", prior_close=Decimal(100), issuer="I"))
+    for a in ("A", "B"):
+        g.add_account(Account(account=a, book=f"B{a}", desk="D", strategy="S", fund="F", nav=Decimal(10**6)))
+    g.book.add_mark(Mark(instrument="X", window_end=T0, ts_event=T0, bid=99.9, ask=100.1, mid=100.0, last=None, quality="good"))
+    g.set_price("X", 99.9, 100.1, 100.0, None, T0, True)
+    g.add_limit(limit("Q", "firm", "order_quantity", 1e6))
+    g.add_limit(limit("V", "firm", "order_value", 1e9))
+    g.refresh(T0)
+    return g
+
+
+def order(order_id: str, account: str = "A", side: str = "buy", quantity: float = 10, price: float = 100, **more: Any) -> Order:
+    return Order(order_id=order_id, account=account, trader="t", instrument="X", side=side, type="limit", quantity=Decimal(str(quantity)),  # type: ignore[arg-type]
+                 price=Decimal(str(price)), ts_event=T0, **more)
+
+
+def codes(g: GateBook, o: Order, now: int = T0) -> list[str]:
+    return [r.code for r in g.decide(o, now).reasons]
+
+
+def test_what_is_let_through_counts_in_every_node_until_it_ends(gate: GateBook) -> None:
+    gate.add_limit(limit("G", "desk:D", "gross", 2_500))
+    assert codes(gate, order("1", "A", price=99)) == [] and codes(gate, order("2", "B", price=99)) == []
+    assert codes(gate, order("3", "A", price=98)) == ["GROSS_EXPOSURE"]
+    gate.release("2")
+    assert codes(gate, order("4", "A", price=98.5)) == []
+    gate.fill("1", 10)  # filled: its position row carries it from here on
+    assert codes(gate, order("5", "A", price=97)) == []
+    assert gate.reserved[gate.state.node("desk:D"), 0] == pytest.approx(2_000)
+    for w in list(gate.working):
+        gate.release(w)
+    assert gate.reserved[gate.state.node("desk:D"), 0] == pytest.approx(0)
+    assert gate.state.positions["working_buy"].sum() == 0 and gate.state.positions["best_buy"].max() == -math.inf
+
+
+def test_a_temporary_limit_ends_by_itself(gate: GateBook) -> None:
+    gate.add_limit(limit("Q2", "fund:F", "order_quantity", 5))
+    assert codes(gate, order("1")) == ["MAX_QUANTITY"]
+    gate.add_limit(limit("Q2~override", "fund:F", "order_quantity", 50, until=T0 + 10**9, approved_by="p2"))
+    gate.refresh(T0)
+    assert codes(gate, order("2", price=99)) == []
+    gate.refresh(T0 + 2 * 10**9)
+    assert codes(gate, order("3", price=98), T0 + 2 * 10**9) == ["MAX_QUANTITY"]
+
+
+def test_the_tightest_of_two_limits_holds_and_removal_brings_the_other_back(gate: GateBook) -> None:
+    gate.add_limit(limit("L1", "book:BA", "order_quantity", 50))
+    gate.add_limit(limit("L2", "book:BA", "order_quantity", 5))
+    verdict = gate.decide(order("1"), T0)
+    assert verdict.reasons[0].limit_id == "L2"
+    gate.remove_limit("L2")
+    assert codes(gate, order("2", price=99)) == []
+    gate.add_limit(limit("L1", "book:BA", "order_quantity", 1, version=0))  # an older version changes nothing
+    assert codes(gate, order("3", price=98)) == []
+
+
+@pytest.mark.parametrize("scope", ["all", "fund:F", "desk:D", "account:A", "instrument:X", "trader:t"])
+def test_halts_of_every_scope_and_the_strictest_wins(gate: GateBook, scope: str) -> None:
+    gate.add_control(Control(scope=scope, state="halted", reason="test", by="p", ts=T0, rev=2))
+    assert codes(gate, order("1")) == ["HALTED"]
+    gate.add_control(Control(scope=scope, state="active", reason="older", by="p", ts=T0, rev=1))
+    assert codes(gate, order("2", quantity=11)) == ["HALTED"]
+    assert gate.decide(order("3", action="cancel", ref_order_id="x"), T0).outcome == "accept"
+    gate.add_control(Control(scope=scope, state="active", reason="over", by="p", ts=T0, rev=3))
+    assert codes(gate, order("4", price=99)) == []
+
+
+def test_a_kill_names_the_orders_to_cancel(gate: GateBook) -> None:
+    assert codes(gate, order("1", "A")) == [] and codes(gate, order("2", "B")) == []
+    found = gate.add_control(Control(scope="account:A", state="killed", reason="test", by="p", ts=T0, rev=1))
+    assert [w.order.order_id for w in found] == ["1"]
+
+
+def test_orders_of_the_day_end_with_it(gate: GateBook) -> None:
+    assert codes(gate, order("1")) == []
+    gate.refresh((T0 // DAY_NS + 1) * DAY_NS)
+    assert not gate.working
+
+
+def test_a_cancel_counts_as_a_message_and_is_never_refused(gate: GateBook) -> None:
+    gate.add_limit(limit("M", "account:A", "message_count", 3, window_ms=1000))
+    for k in range(4):
+        assert gate.decide(order(f"c{k}", action="cancel", ref_order_id="none"), T0).outcome == "accept"
+    assert codes(gate, order("1")) == ["MESSAGE_RATE"]
+    assert codes(gate, order("2", price=99), T0 + 3 * 10**9) == []
+
+
+def test_an_error_inside_a_check_refuses_the_order() -> None:
+    class Broken:
+        book = type("B", (), {"snapshot_id": 0})()
+        limits_version = 0
+
+        def decide(self, *_: Any) -> Any:
+            raise ZeroDivisionError("inside a check")
+
+    stage = GateStage.__new__(GateStage)
+    sent: list[Any] = []
+    stage.gate = Broken()  # type: ignore[assignment]
+    stage._clock, stage._partitions, stage._next, stage._topics = (lambda: T0), 1, {}, {"trades": "t", "decisions": "d"}
+    stage._counters = type("C", (), {"add": lambda *a, **k: None, "observe": lambda *a, **k: None})()  # type: ignore[assignment]
+    stage._publisher = type("P", (), {"send": lambda *a, **k: sent.append(a)})()  # type: ignore[assignment]
+    decision = stage.decide(order("1"), None)
+    assert decision.outcome == "reject" and decision.reasons[0].code == "INTERNAL_ERROR" and sent
+
+
+def test_alerts_have_hysteresis_escalate_and_trip() -> None:
+    monitor = LimitMonitor()
+    monitor.add(limit("L", "desk:D", "loss_day", 100, action="halt"))
+
+    def at(value: float, seconds: float) -> list[tuple[str, str | None, bool]]:
+        found = monitor.measure({("desk:D", "loss_day"): value}, T0 + int(seconds * 1e9), T0 + int(seconds * 1e9))
+        return [(c.alert.kind, c.control, c.alert.escalated) for c in found]
+
+    assert at(70, 0) == []
+    assert at(80, 1) == [("approach", None, False)] and at(78, 2) == [] and at(100, 3) == []
+    assert at(100.1, 4) == [("breach", "halted", False)] and at(98, 5) == []
+    assert at(98, 65) == [("breach", None, True)] and at(98, 130) == []  # nobody acknowledged it: once more, once
+    assert at(96, 131) == [("clear", None, False)] and at(76, 132) == [("clear", None, False)]
+    assert at(101, 133) == [("breach", "halted", False)]  # it trips again
+
+
+def test_an_acknowledged_breach_is_not_escalated() -> None:
+    monitor = LimitMonitor()
+    monitor.add(limit("L", "firm", "net", 100))
+    (change,) = monitor.measure({("firm", "net"): -150.0}, T0, T0)
+    assert change.alert.kind == "breach" and change.alert.utilisation == 1.5
+    monitor.acknowledge(change.alert.alert_id)
+    assert monitor.measure({("firm", "net"): -150.0}, T0 + 10**12, T0) == []
+    assert monitor.measure({("firm", "net"): 1.0}, T0, T0, {"firm"}) == []  # what leaves positions out clears nothing
+    assert monitor.measure({}, T0 + 10**12, T0) == []  # unknown changes no state
