@@ -17,7 +17,7 @@ from aiokafka.structs import TopicPartition
 from agents.ports import Clock, Counters, Publisher
 from agents.reference_tail import ReferenceTail
 from models import trade_columns as tc
-from models.reference import quantity_decimals, settlement_currency
+from models.reference import quantity_decimals
 from models.trade_decode import DecodedTrades, decode_trades
 from schemas.codec import decoder_of, encode, split_array
 from schemas.reasons import QuarantineReason
@@ -30,6 +30,7 @@ from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
 from tables.restore import read_changelogs
 from tables.store import DiskPartition
+from tables.trade_fees import other_fees, settlement_fees
 from tables.writer import PartitionWriter, fault
 
 log = logging.getLogger(__name__)
@@ -180,7 +181,7 @@ class PositionStage:
         if tc.resolve_trades(decoded.buffer, rows, reference.arrays()):
             await self._reference.catch_up()  # a name may have been published just before the trade that uses it
             tc.resolve_trades(decoded.buffer, rows, reference.arrays())
-        self._fees_to_rows(decoded)
+        settlement_fees(decoded, reference)
         part.positions.apply(rows, reference.arrays())
         counts = np.bincount(rows["status"], minlength=32)
         self._counters.add("trades", float(counts[tc.APPLIED] + counts[tc.LATE]))
@@ -188,7 +189,7 @@ class PositionStage:
             if counts[status]:
                 self._counters.add(name, float(counts[status]))
         if decoded.fees:
-            self._other_fees(decoded, part)
+            other_fees(decoded, part)
         odd = np.flatnonzero((rows["status"] == tc.FOREIGN) | (rows["status"] >= tc.UNKNOWN_ACCOUNT))
         for i in odd.tolist():
             if rows["status"][i] == tc.FOREIGN:
@@ -214,30 +215,6 @@ class PositionStage:
         if reason is QuarantineReason.TRADE_ID_REUSED:
             return f"trade_id: {decoded.text(i, 'id')!r} came before with different content"
         return f"ref_trade_id: expected a trade in the id window, for {decoded.text(i, 'id')!r}"
-
-    def _fees_to_rows(self, decoded: DecodedTrades) -> None:
-        """Fees in settlement currency are part of the fold."""
-        records = self._reference.reference.instrument_records
-        for i, fees in decoded.fees.items():
-            instrument = records.get(decoded.text(i, "instrument"))
-            if instrument is not None:
-                currency = settlement_currency(instrument)
-                decoded.rows["fee"][i] = float(sum(f.amount for f in fees if f.currency == currency))
-
-    def _other_fees(self, decoded: DecodedTrades, part: PositionPartition) -> None:
-        """Fees in other currencies are kept per currency, beside the row."""
-        records = self._reference.reference.instrument_records
-        for i, fees in decoded.fees.items():
-            if decoded.rows["status"][i] not in (tc.APPLIED, tc.LATE):
-                continue
-            row = decoded.rows[i]
-            currency = settlement_currency(records[decoded.text(i, "instrument")])
-            slot = part.find_slot(int(row["account_index"]), int(row["instrument_index"]))
-            others = [f for f in fees if f.currency != currency]
-            if others:
-                part.add_fees(slot, f"{int(row['id_hash']):016x}", {f.currency: float(f.amount) for f in others})
-        for i in np.flatnonzero(decoded.rows["action"] != tc.NEW).tolist():
-            part.drop_fees(f"{int(decoded.rows['ref_hash'][i]):016x}")
 
     def _forward(self, batch: RecordBatch, decoded: DecodedTrades, i: int) -> Awaitable[Any]:
         """Hand a record to the partition that owns its account, marked with where it came from."""

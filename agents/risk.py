@@ -16,6 +16,7 @@ from agents.reference_tail import ReferenceTail
 from models import rollup as ru
 from models.limits import LimitMonitor
 from models.reference import FIRM
+from models.risk.limit_values import limit_values, partial_nodes
 from models.risk.live import RiskModels
 from models.risk.scenarios import History
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
@@ -133,8 +134,8 @@ class RiskStage:
         nodes = {w.limit.node for w in self.monitor.watches.values()
                  if whole or w.limit.node.partition(":")[0] in OWNED_LEVELS}
         now = self._clock()
-        for change in self.monitor.measure(self.models.values(nodes), now, self.book.snapshot_id,
-                                           self.models.partial(nodes)):
+        for change in self.monitor.measure(limit_values(self.models, nodes), now, self.book.snapshot_id,
+                                           partial_nodes(self.models, nodes)):
             alert = change.alert
             self._publisher.send(self._topics["alerts"], alert.node.encode(), encode(alert))
             self._counters.add("alerts", kind=alert.kind)

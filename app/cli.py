@@ -18,7 +18,7 @@ from pydantic import ValidationError  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from app import cli_calc, cli_control  # noqa: E402
+from app import cli_calc, cli_control, cli_recovery  # noqa: E402
 from app.settings import ROLES, Settings  # noqa: E402
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -27,6 +27,7 @@ topics_cli = typer.Typer(no_args_is_help=True, help="Topics on the broker.")
 reference_cli = typer.Typer(no_args_is_help=True, help="Reference data: instruments, accounts, the hierarchy.")
 cli_calc.register(cli)
 cli_control.register(cli)
+cli_recovery.register(cli)
 cli.add_typer(topics_cli, name="topics")
 cli.add_typer(reference_cli, name="reference")
 err = Console(stderr=True, highlight=False)

@@ -170,6 +170,24 @@ class Contracts:
         variance = float(np.interp(t, years, [v * v * y for v, y in zip(values, years, strict=True)]))
         return values[-1] if t >= years[-1] else float(np.sqrt(variance / t))
 
+    def _by_instrument(self, field: str, n: int, missing: float) -> np.ndarray:
+        out = np.full(n, missing)
+        inside = self.options["instrument"] < n
+        out[self.options["instrument"][inside]] = self.options[field][inside]
+        return out
+
+    def vol_by_instrument(self, n: int) -> np.ndarray:
+        """Return the volatility of every option, 0 for what is none."""
+        return self._by_instrument("vol", n, 0.0)
+
+    def rate_by_instrument(self, n: int) -> np.ndarray:
+        """Return the riskless rate of every option, 0 for what is none."""
+        return self._by_instrument("rate", n, 0.0)
+
+    def underlying_by_instrument(self, n: int) -> np.ndarray:
+        """Return the underlying of every option, -1 for what is none."""
+        return self._by_instrument("underlying", n, -1).astype(np.int64)
+
     def refresh(self, now_ns: int) -> int:
         """Price again what the market's last changes touch; return how many contracts.
 

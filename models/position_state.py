@@ -272,6 +272,13 @@ class PartitionPositions:
         a.out_epoch[:n] = a.meta[OUT_EPOCH]
         a.meta[N_OUT] = n
 
+    def mark_all_changed(self) -> None:
+        """Have every row and every fill of the window written again."""
+        a, n = self.arrays, len(self)
+        a.dirty[:n] = np.arange(n)
+        a.dirty_epoch[:n] = a.meta[EPOCH]
+        a.meta[N_DIRTY], a.meta[N_FLUSHED], a.meta[N_FLAGGED] = n, 0, 0
+
     def take_fills(self) -> tuple[int, bytes, bytes]:
         """Return (sequence number of the first, new fills, changed flags) since the last call, packed."""
         a = self.arrays

@@ -349,7 +349,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """A fact that wants a person. ``alert_id`` is the identity a re-detection repeats."""
 
     alert_id: str
-    kind: Literal["approach", "breach", "clear", "stale", "reconciliation", "halt", "override", "drift"]
+    kind: Literal["approach", "breach", "clear", "stale", "reconciliation", "halt", "override", "drift",
+                  "rewind", "rebuild"]
     node: str
     metric: str
     value: float | None

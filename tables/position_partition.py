@@ -85,6 +85,12 @@ class PositionPartition:
                     for (key, value), s in zip(rows, slots.tolist(), strict=True)]
         return rows + self._cut_fills()
 
+    def whole(self) -> Rows:
+        """Return the changelog rows of everything, as if nothing had been written before."""
+        self.positions.mark_all_changed()
+        self._blocks.clear()
+        return self.cut()
+
     def _cut_fills(self) -> Rows:
         seq, fills, flags = self.positions.take_fills()
         rows: Rows = []

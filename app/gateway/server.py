@@ -30,6 +30,7 @@ from starlette.staticfiles import StaticFiles
 from app.gateway.access import Access, User, login, parse_tokens
 from app.gateway.events import alert_event, breaker_event, reject_event, risk_event
 from app.gateway.state import LADDER_COLUMNS, NODE_COLUMNS, GatewayState, encode_json
+from app.gateway.whatif import WhatIf
 from app.gateway.writes import Writes
 from app.metrics import PrometheusCounters
 from app.settings import Settings
@@ -369,6 +370,7 @@ class Gateway:
         routes = [
             Route("/", self.page), Route("/api/stream", self.stream), Route("/api/snapshot", self.get_snapshot),
             Route("/login", login, methods=["GET", "POST"]), *Writes(self.settings, self.state).routes(),
+            Route("/api/whatif", WhatIf(self.settings, self.state).answer, methods=["POST"]),
             Route("/api/positions", self.get_positions),
             Route("/api/risk/{node:path}/contributors", self.get_contributors),
             Route("/api/risk/{node:path}", self.get_risk),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +12,16 @@ import numpy as np
 from models import rollup as ru
 from models.contracts import Contracts
 from models.reference import FIRM
-from models.risk import exposure, factor, monte_carlo
+from models.risk import exposure, factor, monte_carlo, stress
 from models.risk.attributes import attributes_of, navs_of
 from models.risk.factor_set import PATHS, SEED, FactorSet, build_factors
 from models.risk.node_cells import CELL, CELL_METRICS, cells, group_shares
 from models.risk.option_grid import add_paths, gamma_grid, largest, places
 from models.risk.performance import update_drawdown
+from models.risk.pnl_explain import PnlExplain
 from models.risk.quantile import age_weights, weighted_tail
 from models.risk.scenarios import LEVELS, History, ScenarioBook
+from models.risk.stress import Scenario
 from models.valued_book import ValuedBook
 
 TOP = 5
@@ -52,12 +55,14 @@ class RiskModels:
         self._factors_version = -1
         self.drawdown = np.zeros((256, 8))
         self.prior: dict[str, dict[str, float]] = {}
-        self._latest: dict[str, dict[str, float]] = {}
+        self.latest: dict[str, dict[str, float]] = {}
         self._day = -1
         self._grid = np.zeros((0, 0, 0))
         self._chain_key = (-1, -1)
         self._chain = np.zeros((0, 1), np.int64)
         self._place_of = np.zeros(0, np.int64)
+        self.explain = PnlExplain()
+        self.stress_scenarios: Sequence[Scenario] = stress.DEFAULTS
         self._specific_draw = np.random.Generator(np.random.PCG64(SEED + 1)).standard_normal(PATHS)
 
     # ---- one run --------------------------------------------------------------------------------------------------
@@ -80,9 +85,12 @@ class RiskModels:
         self._roll_day(now_ns)
         if not len(summary):
             return ModelRun(book.snapshot_id, now_ns, {}, {}, {})
+        self._explain(summary, names_of(rollup, summary), grid[0], now_ns)
+        past = self.scenarios.history if self.scenarios is not None else None
+        shocked = stress.stress(book, self.contracts, self.stress_scenarios, past)
         factors, quality = self._factor_exposures(grid)
         simulated = self._monte_carlo(grid, quality)
-        names = [rollup.node_names[n] for n in summary]
+        names = names_of(rollup, summary)
         navs = navs_of(book)
         self._drawdowns(summary, names, navs, now_ns)
         attributes = attributes_of(book, instruments)
@@ -101,10 +109,14 @@ class RiskModels:
                       "concentration": concentrations[place],
                       "leverage": self._leverage(cell, attributes, navs.get(name), scale),
                       "drawdown": self._drawdown(node)}
+            models["stress"] = {x.name: float(shocked.vectors[node, k]) * scale
+                                for k, x in enumerate(self.stress_scenarios)} | {
+                                    "missing": int(shocked.missing[node])}
+            models["pnl_explain"] = self.explain.of(name, scale) or {"quality": "missing", "why": "one snapshot so far"}
             run.models[name] = models
             run.top[name] = self._top(place, tops, labels, scale)
             run.metrics[name] = self._metrics(node, models, scale)
-        self._latest = run.metrics
+        self.latest = run.metrics
         return run
 
     def update_rows(self, which: np.ndarray) -> np.ndarray:
@@ -114,47 +126,18 @@ class RiskModels:
         self.scenarios.update(which)
         return np.unique(self.book.rollup.ancestors[which])
 
+    def _explain(self, summary: np.ndarray, names: list[str], quantity: np.ndarray, now_ns: int) -> None:
+        s, nodes = self.scenarios, self.book.rollup.nodes[summary]
+        if s is not None:
+            totals = nodes[:, ru.REALISED] + nodes[:, ru.UNREALISED] - nodes[:, ru.FEES]
+            self.explain.observe(names, quantity, totals, self.book.market, self.contracts, s.columns, now_ns)
+
     def quick(self, node: int) -> dict[str, Any] | None:
         """Return what is exact after every trade: historical VaR and ES of a node; None before the first run."""
         s = self.scenarios
         if s is None or not s.snapshot_id or node >= len(s.var):
             return None
         return {"var_hist": self._historical(node, self._scale(node), False)}
-
-    def values(self, names: set[str]) -> dict[tuple[str, str], float]:
-        """Return every figure of some nodes that a limit can be on, in the firm's base currency.
-
-        Losses are positive; what a missing model leaves unknown is not there. Of a node with unpriced positions it is
-        what is known (see `partial`).
-        """
-        out: dict[tuple[str, str], float] = {}
-        rollup = self.book.rollup
-        for name in names:
-            node = rollup.node_index.get(name)
-            if node is None:
-                continue
-            sums = rollup.nodes[node]
-            for metric in ("gross", "net", "long", "short", "delta", "gamma", "vega", "theta", "rho"):
-                out[name, metric] = float(sums[getattr(ru, metric.upper())])
-            out[name, "loss_total"] = -float(sums[ru.REALISED] + sums[ru.UNREALISED] - sums[ru.FEES])
-            out[name, "loss_day"] = -float(sums[ru.DAY])
-            s = self.scenarios
-            if s is not None and s.snapshot_id and node < len(s.var):
-                out[name, "var_hist"] = float(s.var[node, s.level_index(0.99)])
-                out[name, "es_hist"] = float(s.es[node, s.level_index(0.975)])
-            for metric in ("leverage", "drawdown", "var_mc"):
-                if metric in self._latest.get(name, {}):
-                    out[name, metric] = self._latest[name][metric]
-            if node < len(self.drawdown) and self.drawdown[node, 7]:
-                out[name, "drawdown"] = -float(self.drawdown[node, 6])
-        return out
-
-    def partial(self, names: set[str]) -> set[str]:
-        """Return those nodes whose figures leave positions out."""
-        rollup, s = self.book.rollup, self.scenarios
-        found = {n: rollup.node_index[n] for n in names if n in rollup.node_index}
-        return {n for n, k in found.items() if rollup.nodes[k, ru.UNPRICED] or rollup.nodes[k, ru.DAY_UNKNOWN]
-                or rollup.nodes[k, ru.NO_GREEKS] or (s is not None and k < len(s.missing) and s.missing[k])}
 
     def _summary_nodes(self) -> np.ndarray:
         prefixes = tuple(f"{level}:" for level in self.book.levels if level != FIRM)
@@ -425,9 +408,16 @@ class RiskModels:
         """Freeze the last metrics of a day when a new one begins (UTC)."""
         self._now_ns = now_ns
         day = now_ns // DAY_NS
-        if self._day >= 0 and day != self._day and self._latest:
-            self.prior = self._latest
+        if self._day >= 0 and day != self._day and self.latest:
+            self.prior = self.latest
+        if day != self._day:
+            self.explain.new_day()
         self._day = day
+
+
+def names_of(rollup: Any, nodes: np.ndarray) -> list[str]:
+    """Return the names of nodes."""
+    return [rollup.node_names[n] for n in nodes.tolist()]
 
 
 def _percent(level: float) -> str:

@@ -21,6 +21,7 @@ from models.risk.live import RiskModels
 from models.risk.quantile import RULES, expected_shortfall, node_tails, quantile_loss, tail_count, worst_rank
 from models.risk.scenarios import LEVELS as CONFIDENCE
 from models.risk.scenarios import History
+from models.risk.stress import Scenario, Shock, reverse_stress, stress
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.records import Account, Instrument, Surface, VolSlice
 from tests.property.test_rollup import LEVELS, mark
@@ -208,6 +209,55 @@ def test_a_position_without_history_is_counted_in_every_node_above_it() -> None:
     run = models.run(NOW)
     assert run.models["firm"]["var_hist"]["missing"] == 1 and run.models["firm"]["var_hist"]["quality"] == "partial"
     assert run.models["fund:F0"]["var_hist"]["missing"] == 1 and run.models["fund:F1"]["var_hist"]["quality"] == "good"
+
+
+def test_stress_is_full_revaluation_of_the_shocked_market() -> None:
+    book = make_book()
+    for k, (name, q) in enumerate((("SAP", 100.0), ("TOYO", -10.0), ("OPT", -5.0), ("EURUSD", 1000.0)), 1):
+        book.add_position(position("A0", name, q, k))
+    book.revalue(NOW)
+    firm = book.rollup.node_index["firm"]
+    scenarios = [Scenario(name="equity", shocks=[Shock(match={"asset_class": "equity"}, move=-0.2), Shock(kind="volatility", move=0.1)]),
+                 Scenario(name="german", shocks=[Shock(match={"country": "DE"}, move=0.1)]), Scenario(name="euro", shocks=[Shock(match={"instrument": "EURUSD"}, move=-0.1)])]
+    got = stress(book, book.contracts, scenarios).vectors[firm]
+    o = book.contracts.options[book.contracts.option_row["OPT"]]
+    def worth(spot: float, vol: float) -> float:
+        return float(greeks(*(np.array([float(x)]) for x in (o["sign"], spot, o["strike"], o["t_years"], vol, o["rate"], o["carry"]))).price[0])
+    option = worth(80.0, float(o["vol"]) + 0.1) - worth(100.0, float(o["vol"]))
+    assert got[0] == pytest.approx(100 * -20 * 1.1 - 10 * -600 / 150 - 50 * option * 1.1, rel=1e-9)
+    assert got[1] == pytest.approx(100 * 10 * 1.1 - 50 * (worth(110.0, float(o["vol"])) - worth(100.0, float(o["vol"]))) * 1.1, rel=1e-9)
+    # the euro: equities are held outright, the future-like pair earns its move, the option is worth less in dollars
+    assert got[2] < -100 * 100 * 0.11
+    answer = reverse_stress(book, book.contracts, "firm", Shock(match={"asset_class": "equity"}, move=0.0), 3_000.0)
+    for side in ("down", "up"):
+        if answer[side] is not None:
+            shock = Scenario(name="x", shocks=[Shock(match={"asset_class": "equity"}, move=answer[side])])
+            assert -stress(book, book.contracts, [shock]).vectors[firm, 0] == pytest.approx(3_000.0, rel=1e-6)
+    assert answer["down"] is not None and answer["down"] < 0
+    with pytest.raises(ValueError, match="move"):
+        stress(book, book.contracts, [Scenario(name="x", shocks=[Shock(move=-1.5)])])
+
+
+def test_the_parts_of_explained_pnl_sum_and_each_does_its_work() -> None:
+    book = make_book()
+    for k, (name, q) in enumerate((("SAP", 100.0), ("OPT", 20.0), ("INV", 3.0)), 1):
+        book.add_position(position("A0", name, q, k))
+    models = RiskModels(book, book.contracts, history(), INSTRUMENT_GROUPINGS)
+    book.revalue(NOW)
+    models.run(NOW)
+    book.add_mark(mark("SAP", 100.8))
+    book.add_mark(mark("INV", 60_100.0))
+    book.add_surface(Surface(underlying="SAP", ts_event=NOW, dividends=[(1.0, 0.01)], vols=[VolSlice(expiry="2027-06-18", strikes=[90.0, 110.0], vols=[0.325, 0.285])]))
+    book.revalue(NOW + 3_600_000_000_000)
+    run = models.run(NOW + 3_600_000_000_000)
+    parts = run.models["firm"]["pnl_explain"]
+    assert sum(v for k, v in parts.items() if k != "total") == pytest.approx(parts["total"], rel=1e-9)
+    assert parts["vega"] > 0 and parts["theta"] < 0 and parts["gamma"] > 0
+    assert abs(parts["unexplained"]) < 0.01 * abs(parts["total"]) and abs(parts["new_trades"]) < 1e-6 * abs(parts["total"])
+    book.add_position(position("A1", "SAP", 50.0, 9))  # bought at 100, worth 100.8: its gain is a new trade's
+    book.revalue(NOW + 3_600_000_000_001)
+    parts = models.run(NOW + 3_600_000_000_001).models["firm"]["pnl_explain"]
+    assert parts["new_trades"] == pytest.approx(50 * 0.8 * 1.1, rel=1e-6)
 
 
 def test_monte_carlo_of_a_linear_book_is_the_normal_quantile_within_its_standard_error() -> None:

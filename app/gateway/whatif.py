@@ -1,0 +1,125 @@
+"""What if: trades or shocks on the live snapshot, answered by the kernels of production; nothing is written."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import numpy as np
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.gateway.state import GatewayState
+from app.history import load_history
+from app.settings import Settings
+from models import rollup as ru
+from models.risk.scenarios import LEVELS, History, ScenarioBook, what_if
+from models.risk.stress import Scenario, Shock, reverse_stress, stress
+from models.valued_book import INSTRUMENT_GROUPINGS
+from schemas.codec import encode
+
+
+class WhatIfTrade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A trade that might be done: signed quantity at the present price."""
+
+    instrument: str
+    quantity: float
+
+
+class Reverse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which move of one factor loses so much."""
+
+    shock: Shock
+    loss: float
+
+
+class WhatIfRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked: effects of trades on a node, scenarios on it, a reverse stress."""
+
+    node: str = "firm"
+    trades: list[WhatIfTrade] = msgspec.field(default_factory=list)
+    scenarios: list[Scenario] = msgspec.field(default_factory=list)
+    reverse: Reverse | None = None
+
+
+class WhatIf:
+    """`POST /api/whatif` over the gateway's book."""
+
+    def __init__(self, settings: Settings, state: GatewayState) -> None:
+        self._settings, self._state = settings, state
+        self._history: History | None = None
+        self._lock = asyncio.Lock()
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a question; every figure is in the firm's base currency."""
+        try:
+            asked = msgspec.json.decode(await request.body(), type=WhatIfRequest)
+        except msgspec.DecodeError as error:
+            raise HTTPException(400, f"body: {error}") from error
+        book = self._state.book
+        node = book.rollup.node_index.get(asked.node)
+        if node is None:
+            raise HTTPException(404, f"node {asked.node!r} is not known")
+        async with self._lock:
+            if self._history is None and self._settings.history:
+                self._history = await asyncio.get_running_loop().run_in_executor(
+                    None, load_history, self._settings.history)
+            book.revalue()
+            out: dict[str, Any] = {"node": asked.node, "snapshot_id": book.snapshot_id}
+            try:
+                if asked.trades:
+                    out["trades"] = self._trades(node, asked.trades)
+                if asked.scenarios:
+                    shocked = stress(book, book.contracts, asked.scenarios, self._history)
+                    out["scenarios"] = {s.name: float(shocked.vectors[node, k]) for k, s in enumerate(asked.scenarios)}
+                    out["missing"] = int(shocked.missing[node])
+                if asked.reverse is not None:
+                    out["reverse"] = reverse_stress(book, book.contracts, asked.node, asked.reverse.shock,
+                                                    asked.reverse.loss)
+            except ValueError as error:
+                raise HTTPException(400, str(error)) from error
+        return Response(encode(out), media_type="application/json")
+
+    def _trades(self, node: int, trades: list[WhatIfTrade]) -> dict[str, Any]:
+        book, market = self._state.book, self._state.book.market
+        sums = book.rollup.nodes[node]
+        change = dict.fromkeys(("net", *ru.GREEKS), 0.0)
+        vector: np.ndarray | None = None
+        scenarios = None
+        if self._history is not None:
+            scenarios = ScenarioBook(book, book.contracts, self._history, INSTRUMENT_GROUPINGS)
+            scenarios.fill_units()
+            scenarios.rebuild()
+            vector = np.zeros(scenarios.days)
+        for t in trades:
+            k = market.instruments.get(t.instrument)
+            record = book.reference.instrument_records.get(t.instrument)
+            if k is None or record is None:
+                raise ValueError(f"instrument: expected a known one, was {t.instrument!r}")
+            rate = float(market.rate[market.currency(record.settlement or record.currency)])
+            price = float(market.price[k])
+            unit = float(record.multiplier * (record.quanto_rate or 1)) * rate
+            if price != price or rate != rate:
+                raise ValueError(f"instrument: {t.instrument!r} has no price or exchange rate")
+            value = t.quantity * (unit / price if record.inverse else unit * price)
+            change["net"] += value
+            if market.greek_kind[k] == 0:
+                change["delta"] += value
+            else:
+                for g, name in enumerate(ru.GREEKS):
+                    change[name] += t.quantity * unit * float(market.unit_greeks[k, g])
+            if scenarios is not None and vector is not None:
+                vector += t.quantity * scenarios.unit[k]
+        out: dict[str, Any] = {m: {"now": float(sums[getattr(ru, m.upper())]), "change": _known(c)}
+                               for m, c in change.items()}
+        if scenarios is not None and vector is not None:
+            for level, rank in zip(LEVELS, scenarios.ranks.tolist(), strict=True):
+                now, then = what_if(scenarios.vectors[node], vector, rank)
+                out[f"var_hist_{level * 100:g}"] = {"now": now, "change": _known(then - now)}
+        return out
+
+
+def _known(value: float) -> float | None:
+    return value if value == value else None

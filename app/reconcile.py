@@ -1,0 +1,120 @@
+"""`deskrisk reconcile`: positions against outside statements and the trade store, now or every 15 minutes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiokafka.structs import TopicPartition
+
+from app.settings import Settings
+from app.sink.clickhouse import ServerClickHouse
+from models.reconciliation import Break, reconcile
+from schemas.codec import decoder_of, encode, split_array
+from schemas.records import Alert, External, Instrument, Position
+from tables.ranges import read_range
+from tables.records import RecordBatch
+
+log = logging.getLogger(__name__)
+STORE_SQL = """SELECT account, instrument, sum(if(side = 'buy', quantity, -quantity)) FROM (
+  SELECT account, instrument, side, quantity FROM deskrisk.trades FINAL WHERE action = 'new'
+  AND (account, trade_id) NOT IN (SELECT account, ref_trade_id FROM deskrisk.trades FINAL WHERE action != 'new')
+  ORDER BY partition, offset, idx LIMIT 1 BY account, trade_id) GROUP BY account, instrument"""
+
+
+async def run_reconcile(settings: Settings) -> dict[str, Any]:
+    """Return the report: what was compared, and every break with its age; new and gone breaks go to `alerts`."""
+    topics = settings.topics()
+    positions: dict[tuple[str, str], Position] = {}
+    statements: list[External] = []
+    instruments: dict[str, Instrument] = {}
+
+    def on_batch(batch: RecordBatch) -> None:
+        for value in batch.values:
+            if value is None:
+                continue
+            if batch.topic == topics["positions"]:
+                p = decoder_of(Position).decode(value)
+                held = positions.get((p.account, p.instrument))
+                if held is None or (p.as_of.offset, p.revision) >= (held.as_of.offset, held.revision):
+                    positions[p.account, p.instrument] = p
+            elif batch.topic == topics["reference.instruments"]:
+                record = decoder_of(Instrument).decode(value)
+                instruments[record.instrument] = record
+            else:
+                for raw in split_array(value) if value[:1] == b"[" else [value]:
+                    try:
+                        statements.append(decoder_of(External).decode(raw))
+                    except msgspec.DecodeError as error:
+                        log.warning("positions.external: %s", error)
+
+    data = range(settings.partitions)
+    await read_range(settings.client(), {TopicPartition(topics["reference.instruments"], 0): 0} | {
+        TopicPartition(topics[t], p): 0 for t in ("positions", "positions.external") for p in data}, on_batch)
+    stored = _trade_store(settings)
+    book = Path(settings.data_dir) / "reconciliation.json"
+    known: dict[str, int] = json.loads(book.read_text())["since"] if book.exists() else {}
+    now = time.time_ns()
+    found = reconcile(positions, [*(s for s in statements if s.kind == "snapshot"), *stored], instruments, known, now)
+    since = {b.key: b.since_ns for b in found}
+    book.parent.mkdir(parents=True, exist_ok=True)
+    history = (json.loads(book.read_text())["history"] if book.exists() else [])[-10_000:]
+    history += [{"key": k, "opened_ns": since[k]} for k in since if k not in known]
+    history += [{"key": k, "opened_ns": t, "closed_ns": now} for k, t in known.items() if k not in since]
+    book.write_text(json.dumps({"since": since, "history": history}))
+    await _alert(settings, [b for b in found if b.key not in known], [k for k in known if k not in since], now)
+    return {"positions": len(positions), "statements": len(statements), "trade_store_rows": len(stored),
+            "breaks": len(found), "ok": not found,
+            "rows": [{"source": b.source, "account": b.account, "instrument": b.instrument, "field": b.field,
+                      "internal": b.internal, "external": b.external, "age_s": (now - b.since_ns) / 1e9}
+                     for b in found]}
+
+
+def _trade_store(settings: Settings) -> list[External]:
+    """Return what the analysts' store adds up to; nothing where there is no server to ask."""
+    if settings.clickhouse_url is None:
+        return []
+    store = ServerClickHouse(settings.clickhouse_url.get_secret_value())
+    try:
+        return [External(source="trade-store", account=a, instrument=i, quantity=q, ts_event=time.time_ns(),
+                         kind="snapshot") for a, i, q in store.query(STORE_SQL)]
+    finally:
+        store.close()
+
+
+async def _alert(settings: Settings, opened: list[Break], closed: list[str], now: int) -> None:
+    if not opened and not closed:
+        return
+    producer = settings.client().producer(enable_idempotence=True)
+    await producer.start()
+    try:
+        for b in opened:
+            record = Alert(alert_id=f"recon.{b.key}.{now}", kind="reconciliation", node=f"account:{b.account}",
+                           metric=f"{b.instrument} {b.field}", value=b.internal, limit=b.external, utilisation=None,
+                           cause_ts=now, raised_ts=now, snapshot_id=0, limit_id=f"recon.{b.key}", note=b.source)
+            await producer.send_and_wait(settings.topics()["alerts"], encode(record), record.node.encode())
+        for key in closed:
+            source, account, instrument, field = key.split("|")
+            record = Alert(alert_id=f"recon.{key}.{now}", kind="clear", node=f"account:{account}",
+                           metric=f"{instrument} {field}", value=None, limit=None, utilisation=None, cause_ts=now,
+                           raised_ts=now, snapshot_id=0, limit_id=f"recon.{key}", note=source)
+            await producer.send_and_wait(settings.topics()["alerts"], encode(record), record.node.encode())
+    finally:
+        await producer.stop()
+
+
+async def reconcile_every(settings: Settings, seconds: float) -> None:
+    """Reconcile on and on; a run that fails is logged, and the next one comes."""
+    while True:
+        try:
+            report = await run_reconcile(settings)
+            log.info("reconciled %d positions with %d statements: %d breaks", report["positions"], report["statements"],
+                     report["breaks"])
+        except (OSError, TimeoutError, RuntimeError, ValueError):
+            log.exception("reconciliation failed")
+        await asyncio.sleep(seconds)

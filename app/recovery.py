@@ -1,0 +1,337 @@
+"""Rewind and rebuild of the position table: its state at a point from the changelog, its state anew from the trades."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+from aiokafka.structs import TopicPartition
+
+from app.settings import Settings
+from models import trade_columns as tc
+from models.reference import Reference
+from models.trade_decode import decode_trades
+from schemas.codec import decoder_of, encode, split_array, trade_decoder
+from schemas.records import Account, Alert, Instrument, Position
+from schemas.units import parse_ts_ns
+from tables.kafka import KafkaClient, owner_partition
+from tables.partition import MARKER_KEY, Marker
+from tables.position_partition import PositionPartition
+from tables.ranges import read_range
+from tables.records import RecordBatch
+from tables.trade_fees import other_fees, settlement_fees
+
+CHUNK = 20_000
+SHOWN = 50
+RELATIVE = 1e-9
+
+
+class Refused(ValueError):
+    """The rewind cannot be done as asked for: why."""
+
+
+@dataclass
+class Loaded:
+    """One partition's changelog and trades, in order."""
+
+    changelog: list[tuple[int, int, bytes, bytes | None]] = field(default_factory=list)  # offset, ms, key, value
+    trades: list[tuple[int, int, bytes]] = field(default_factory=list)  # offset, ms, value
+    trades_begin: int = 0
+
+
+def target_ms(text: str, now_ms: int, horizon_ms: int) -> int:
+    """Return the point to rewind to, ms since the epoch.
+
+    Raises
+    ------
+    Refused
+        It is no time, in the future, or before the changelog still has every row.
+    """
+    try:
+        at = parse_ts_ns(text if not text.isdigit() else int(text), "to") // 1_000_000
+    except ValueError as error:
+        raise Refused(f"--to: expected a time (2026-11-20T14:30:00Z) or an offset (offset:123): {error}") from error
+    if at > now_ms:
+        raise Refused(f"--to: expected a time in the past, was {text}")
+    if at < now_ms - horizon_ms:
+        oldest = datetime.fromtimestamp((now_ms - horizon_ms) / 1e3).astimezone().isoformat(timespec="seconds")
+        raise Refused(f"--to: {text} is beyond the horizon: the changelog keeps every row since {oldest} only "
+                      f"({horizon_ms / 3_600_000:g} h, DESKRISK_REWIND_HORIZON_HOURS)")
+    return at
+
+
+async def members_of(client: KafkaClient, group: str) -> int:
+    """Return how many workers are in a consumer group."""
+    admin = client.admin()
+    await admin.start()
+    try:
+        (answer,) = await admin.describe_consumer_groups([group])
+        return len(answer.groups[0][5])  # error, group, state, protocol type, protocol, members
+    finally:
+        await admin.close()
+
+
+async def load(settings: Settings) -> tuple[dict[int, Loaded], Reference]:
+    """Return every partition's changelog and trades, and the reference data."""
+    topics = settings.topics()
+    out: dict[int, Loaded] = defaultdict(Loaded)
+    reference = Reference(lambda account: owner_partition(account, settings.partitions))
+
+    def on_batch(batch: RecordBatch) -> None:
+        loaded = out[batch.partition]
+        for k, value in enumerate(batch.values):
+            offset, ms = int(batch.offsets[k]), int(batch.timestamps_ms[k])
+            if batch.topic == topics["positions-changelog"]:
+                loaded.changelog.append((offset, ms, batch.keys[k] or b"", value))
+            elif value is not None:
+                loaded.trades.append((offset, ms, value))
+
+    def on_reference(batch: RecordBatch) -> None:
+        instruments = batch.topic == topics["reference.instruments"]
+        for value in batch.values:
+            if value is not None and instruments:
+                reference.add_instrument(decoder_of(Instrument).decode(value))
+            elif value is not None:
+                reference.add_account(decoder_of(Account).decode(value))
+
+    await read_range(settings.client(), {TopicPartition(topics[t], 0): 0 for t in (
+        "reference.instruments", "reference.accounts")}, on_reference)
+    tps = {TopicPartition(topics[t], p): 0 for t in ("positions-changelog", "trades")
+           for p in range(settings.partitions)}
+    await read_range(settings.client(), tps, on_batch)
+    consumer = settings.client().consumer()
+    await consumer.start()
+    try:
+        trades = [TopicPartition(topics["trades"], p) for p in range(settings.partitions)]
+        for tp, first in (await consumer.beginning_offsets(trades)).items():
+            out[tp.partition].trades_begin = first
+    finally:
+        await consumer.stop()
+    return out, reference
+
+
+def state_at(loaded: Loaded, partition: int, reference: Reference, settings: Settings, until_ms: int | None,
+             until_offset: int | None = None) -> tuple[PositionPartition, Marker]:
+    """Return the partition as it was: all whole transactions up to a time or a changelog offset."""
+    rows: dict[bytes, bytes | None] = {}
+    pending: dict[bytes, bytes | None] = {}
+    for offset, ms, key, value in loaded.changelog:
+        if (until_ms is not None and ms > until_ms) or (until_offset is not None and offset > until_offset):
+            break
+        pending[key] = value
+        if key == MARKER_KEY:  # a transaction ends with its marker: what came after it may be half of one
+            rows |= pending
+            pending = {}
+    live = {k: v for k, v in rows.items() if v is not None}
+    marker = Marker.unpack(live.pop(MARKER_KEY)) if MARKER_KEY in live else Marker()
+    part = PositionPartition(partition, reference, settings.trade_ids_per_partition, settings.lateness_ms * 1_000_000)
+    part.restore(live)
+    return part, marker
+
+
+def fold(part: PositionPartition, trades: list[tuple[int, int, bytes]]) -> None:
+    """Fold trades with the kernels of production; what belongs elsewhere or is poison is left out, as it was then."""
+    for start in range(0, len(trades), CHUNK):
+        chunk = trades[start: start + CHUNK]
+        decoded = decode_trades([value for _, _, value in chunk])
+        decoded.rows["offset"] = np.array([o for o, _, _ in chunk])[decoded.messages]
+        decoded.rows["ts_source"] = np.array([ms for _, ms, _ in chunk])[decoded.messages]
+        tc.resolve_trades(decoded.buffer, decoded.rows, part.reference.arrays())
+        settlement_fees(decoded, part.reference)
+        part.positions.apply(decoded.rows, part.reference.arrays())
+        other_fees(decoded, part)
+
+
+def by_trade_time(trades: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+    """Return single trades in the order they happened; what came as one message is taken apart."""
+    single: list[tuple[int, int, int, bytes]] = []
+    for offset, ms, value in trades:
+        try:
+            raws = split_array(value) if value.lstrip()[:1] == b"[" else [value]
+            single += [(parse_ts_ns(trade_decoder.decode(raw).ts_event), offset, ms, raw) for raw in raws]
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+            continue  # poison: on the quarantine topic
+    single.sort(key=lambda x: (x[0], x[1]))
+    return [(offset, ms, raw) for _, offset, ms, raw in single]
+
+
+def records_of(part: PositionPartition) -> dict[str, Position]:
+    """Return a partition's rows by key."""
+    n = len(part.positions)
+    return {f"{r.account}|{r.instrument}": r for r in part.records(np.arange(n))} if n else {}
+
+
+def differences(before: dict[str, Position], after: dict[str, Position], what: tuple[str, str]) -> list[str]:
+    """Return a line for every row that is not the same in quantity, average price or realised P&L."""
+    out = []
+    for key in sorted(set(before) | set(after)):
+        a, b = before.get(key), after.get(key)
+        if a is None or b is None:
+            there = b if a is None else a
+            if there is not None and (there.quantity != "0" or there.trades):
+                out.append(f"{key}: only in {what[1] if a is None else what[0]} ({there.quantity})")
+            continue
+        if a.quantity != b.quantity:
+            out.append(f"{key}: quantity {a.quantity} in {what[0]}, {b.quantity} in {what[1]}")
+        elif not _near(a.realised_pnl, b.realised_pnl):
+            out.append(f"{key}: realised {a.realised_pnl:.10g} in {what[0]}, {b.realised_pnl:.10g} in {what[1]}")
+        elif not _near(a.average_price, b.average_price):
+            out.append(f"{key}: average {a.average_price} in {what[0]}, {b.average_price} in {what[1]}")
+    return out
+
+
+def _near(a: float | None, b: float | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return abs(a - b) <= RELATIVE * max(abs(a), abs(b), 1.0)
+
+
+async def rewind(settings: Settings, to: str, dry_run: bool, by: str, reason: str) -> dict[str, Any]:
+    """Return the report of a rewind: the state then, proved from the trades, rolled forward, and (unless dry) written.
+
+    Raises
+    ------
+    Refused
+        Beyond the horizon, an owner still runs, a trade that is needed is gone, or the target is wrong.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    offset = int(to.removeprefix("offset:")) if to.startswith("offset:") and to[7:].isdigit() else None
+    until = None if offset is not None else target_ms(to, now_ms, settings.horizon_ms)
+    await _need_stopped(settings)
+    loaded, reference = await load(settings)
+    report: dict[str, Any] = {"to": to, "horizon_hours": settings.rewind_horizon_hours, "positions_then": 0,
+                              "positions_now": 0, "unproved": 0, "trades_rolled_forward": 0}
+    then_now: list[str] = []
+    wrong: list[str] = []
+    forward: dict[int, tuple[PositionPartition, Marker]] = {}
+    for p, data in sorted(loaded.items()):
+        if offset is not None and data.changelog and not data.changelog[0][0] <= offset <= data.changelog[-1][0]:
+            raise Refused(f"--to: offset {offset} is not on partition {p} ({data.changelog[0][0]} to "
+                          f"{data.changelog[-1][0]})")
+        then, marker = state_at(data, p, reference, settings, until, offset)
+        now, head = state_at(data, p, reference, settings, None)
+        included = marker.offsets.get(settings.topics()["trades"], 0)
+        proof = PositionPartition(p, reference, settings.trade_ids_per_partition, settings.lateness_ms * 1_000_000)
+        if data.trades_begin == 0:
+            fold(proof, [t for t in data.trades if t[0] < included])
+            opened = {k for k, r in records_of(then).items() if r.opening_quantity != "0"}
+            wrong += [line for line in differences(records_of(then), records_of(proof), ("the changelog", "the trades"))
+                      if line.partition(":")[0] not in opened]
+        else:
+            report["unproved"] += 1  # older trades are gone: the changelog alone says what they came to
+        a, b = records_of(then), records_of(now)
+        then_now += differences(a, b, ("then", "now"))
+        report["positions_then"] += len(a)
+        report["positions_now"] += len(b)
+        after = [t for t in data.trades if included <= t[0] < head.offsets.get(settings.topics()["trades"], 0)]
+        fold(then, after)
+        report["trades_rolled_forward"] += len(after)
+        wrong += differences(records_of(then), b, ("rolled forward", "now"))
+        forward[p] = (then, head)
+    report |= {"changed_since": len(then_now), "changes": then_now[:SHOWN], "wrong": len(wrong),
+               "wrong_rows": wrong[:SHOWN], "dry_run": dry_run}
+    if not dry_run:
+        for p, (part, head) in forward.items():
+            await write(settings, p, part, head)
+        await audit(settings, "rewind", by, f"positions to {to}: {reason}; {len(wrong)} rows put right")
+    return report
+
+
+async def rebuild(settings: Settings, swap: bool, by: str, reason: str) -> dict[str, Any]:
+    """Return the report of a rebuild: every trade again in trade-time order, row by row against the table.
+
+    Raises
+    ------
+    Refused
+        Trades are missing from the log, or (to swap) an owner still runs.
+    """
+    if swap:
+        await _need_stopped(settings)
+    loaded, reference = await load(settings)
+    found: list[str] = []
+    shadow: dict[int, tuple[PositionPartition, Marker]] = {}
+    report: dict[str, Any] = {"trades": 0, "positions": 0}
+    for p, data in sorted(loaded.items()):
+        if data.trades_begin > 0:
+            raise Refused(f"partition {p}: trades before offset {data.trades_begin} are no longer on the log; "
+                          "a rebuild would lose them (use rewind)")
+        now, head = state_at(data, p, reference, settings, None)
+        part = PositionPartition(p, reference, settings.trade_ids_per_partition, settings.lateness_ms * 1_000_000)
+        included = [t for t in data.trades if t[0] < head.offsets.get(settings.topics()["trades"], 0)]
+        fold(part, by_trade_time(included))
+        opened = {k for k, r in records_of(now).items() if r.opening_quantity != "0"}
+        found += [line for line in differences(records_of(now), records_of(part), ("the table", "trade-time order"))
+                  if line.partition(":")[0] not in opened]
+        report["trades"] += len(included)
+        report["positions"] += len(records_of(part))
+        if swap and opened:
+            raise Refused(f"partition {p}: {len(opened)} positions began with an outside statement; a rebuild from "
+                          "trades alone would lose it")
+        shadow[p] = (part, head)
+    report |= {"differences": len(found), "rows": found[:SHOWN], "swapped": swap}
+    if swap:
+        for p, (part, head) in shadow.items():
+            await write(settings, p, part, head)
+        await audit(settings, "rebuild", by, f"positions: {reason}; {len(found)} rows changed")
+    return report
+
+
+async def _need_stopped(settings: Settings) -> None:
+    running = await members_of(settings.client(), settings.group("positions"))
+    if running:
+        raise Refused(f"{running} position worker(s) are running: stop them first, or the table would have two writers")
+
+
+async def write(settings: Settings, partition: int, part: PositionPartition, head: Marker) -> None:
+    """Put a partition's state on its changelog as one transaction, in place of what is there; fences any owner."""
+    topic = settings.topics()["positions-changelog"]
+    group = settings.group("positions")
+    old: dict[bytes, bytes | None] = {}
+
+    def on_batch(batch: RecordBatch) -> None:
+        old.update(zip((k or b"" for k in batch.keys), batch.values, strict=True))
+
+    await read_range(settings.client(), {TopicPartition(topic, partition): 0}, on_batch)
+    rows = dict(part.whole())
+    gone = {k for k, v in old.items() if v is not None and k not in rows and k != MARKER_KEY}
+    marker = Marker(head.offsets, head.batch_id + 1, head.extra)
+    producer = settings.client().producer(transactional_id=f"{group}-positions-{partition}")
+    await producer.start()
+    try:
+        async with producer.transaction():
+            for key in sorted(gone):
+                await producer.send(topic, None, key, partition)
+            for key, value in rows.items():
+                await producer.send(topic, value, key, partition)
+            await producer.send(topic, marker.pack(), MARKER_KEY, partition)
+    finally:
+        await producer.stop()
+
+
+async def audit(settings: Settings, kind: str, by: str, text: str) -> None:
+    """Write the audit record of a rewind or rebuild: an alert that everyone sees."""
+    now = time.time_ns()
+    record = Alert(alert_id=f"{kind}-{now}", kind=kind, node="firm", metric="positions",  # type: ignore[arg-type]
+                   value=None, limit=None, utilisation=None, cause_ts=now, raised_ts=now, snapshot_id=0, ack_by=by,
+                   note=text)
+    producer = settings.client().producer(enable_idempotence=True)
+    await producer.start()
+    try:
+        await producer.send_and_wait(settings.topics()["alerts"], encode(record), b"firm")
+    finally:
+        await producer.stop()
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """Return a report as lines a person reads."""
+    lines = [f"{k}: {v}" for k, v in report.items() if not isinstance(v, list)]
+    for key, value in report.items():
+        if isinstance(value, list) and value:
+            lines += [f"{key}:", *(f"  {line}" for line in value)]
+    return "\n".join(lines) if lines else json.dumps(report)

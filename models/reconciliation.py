@@ -1,0 +1,71 @@
+"""Reconciliation: internal positions against what others state, with a tolerance for each asset class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from schemas.records import External, Instrument, Position
+
+#: how far quantities may differ before it is a break, by asset class, and average prices (relative)
+QUANTITY_TOLERANCE = {"perpetual": 1e-8, "cash": 0.01}
+PRICE_TOLERANCE = {"equity": 1e-6, "bond": 1e-5, "fx": 1e-6}
+PRICE_TOLERANCE_DEFAULT = 1e-6
+
+
+@dataclass(frozen=True)
+class Break:
+    """One difference: which source states what about which position."""
+
+    source: str
+    account: str
+    instrument: str
+    field: str
+    internal: float | None
+    external: float | None
+    since_ns: int
+
+    @property
+    def key(self) -> str:
+        """What stays the same while the break lasts."""
+        return f"{self.source}|{self.account}|{self.instrument}|{self.field}"
+
+
+def reconcile(positions: Mapping[tuple[str, str], Position], statements: Iterable[External],
+              instruments: Mapping[str, Instrument], known: Mapping[str, int], now_ns: int) -> list[Break]:
+    """Return every break, the largest quantity first.
+
+    Parameters
+    ----------
+    positions : by (account, instrument); a position that is not there is flat
+    statements : the newest one of each source, account and instrument counts
+    known : since when each break of the last run is there, by `Break.key`: its age goes on
+    """
+    newest: dict[tuple[str, str, str], External] = {}
+    for s in statements:
+        key = (s.source, s.account, s.instrument)
+        if key not in newest or str(newest[key].ts_event) <= str(s.ts_event):
+            newest[key] = s
+    out: list[Break] = []
+    for (source, account, instrument), s in newest.items():
+        p = positions.get((account, instrument))
+        held = float(p.quantity) if p else 0.0
+        record = instruments.get(instrument)
+        asset_class = record.asset_class if record else ""
+        stated = float(s.quantity)
+
+        def add(field: str, internal: float | None, external: float | None, where: tuple[str, str, str]) -> None:
+            made = Break(*where, field, internal, external, now_ns)
+            since = known.get(made.key, now_ns)
+            out.append(Break(*where, field, internal, external, since))
+
+        where = (source, account, instrument)
+        if abs(held - stated) > QUANTITY_TOLERANCE.get(asset_class, 0.0):
+            add("quantity", held, stated, where)
+        elif s.average_price is not None and held and p is not None and p.average_price is not None:
+            theirs = float(s.average_price)
+            tolerance = PRICE_TOLERANCE.get(asset_class, PRICE_TOLERANCE_DEFAULT)
+            if abs(p.average_price - theirs) > tolerance * max(abs(theirs), 1e-12):
+                add("average_price", p.average_price, theirs, where)
+    out.sort(key=lambda b: -abs((b.internal or 0.0) - (b.external or 0.0)))
+    return out

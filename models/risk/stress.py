@@ -1,0 +1,141 @@
+"""Stress: named shocks on typed factors, run on the live snapshot by the same full revaluation as historical VaR."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from models.contracts import Contracts
+from models.risk.scenarios import RATE_FACTOR, VOLATILITY_FACTOR, History, ScenarioBook
+from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
+from schemas.records import Instrument
+
+
+class Shock(msgspec.Struct, frozen=True, kw_only=True):
+    """One move of some factors. A price moves relatively, a volatility or rate absolutely (0.01 = one point).
+
+    ``match`` names fields of instruments and the value they must have; empty: all of them.
+    """
+
+    kind: str = "price"  # price, volatility, rate
+    move: float
+    match: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """A named set of shocks, or a day of the history."""
+
+    name: str
+    shocks: list[Shock] = msgspec.field(default_factory=list)
+    day: str | None = None
+
+
+#: hypothetical ones that every desk asks for first
+DEFAULTS = (
+    Scenario(name="equities -20 %, volatility +15 points", shocks=[
+        Shock(match={"asset_class": "equity"}, move=-0.20), Shock(kind="volatility", move=0.15)]),
+    Scenario(name="equities +10 %, volatility -5 points", shocks=[
+        Shock(match={"asset_class": "equity"}, move=0.10), Shock(kind="volatility", move=-0.05)]),
+    Scenario(name="rates +100 bp", shocks=[Shock(kind="rate", move=0.01)]),
+    Scenario(name="rates -100 bp", shocks=[Shock(kind="rate", move=-0.01)]),
+    Scenario(name="dollar +10 % against all", shocks=[
+        Shock(match={"asset_class": "fx", "currency": "USD"}, move=-0.0909),
+        Shock(match={"asset_class": "fx"}, move=0.10)]),
+    Scenario(name="crypto -50 %", shocks=[Shock(match={"asset_class": "perpetual"}, move=-0.5)]),
+)
+
+
+def _matches(record: Instrument, match: dict[str, str]) -> bool:
+    return all(str(getattr(record, field, None)) == value for field, value in match.items())
+
+
+def check(scenarios: Sequence[Scenario]) -> None:
+    """Refuse a shock of an unknown kind or field, or a price that falls below nothing.
+
+    Raises
+    ------
+    ValueError
+        With the scenario, the field and what was expected.
+    """
+    for s in scenarios:
+        for shock in s.shocks:
+            if shock.kind not in ("price", "volatility", "rate"):
+                raise ValueError(f"{s.name}: kind: expected price, volatility or rate, was {shock.kind!r}")
+            if not np.isfinite(shock.move) or (shock.kind == "price" and shock.move <= -1.0):
+                raise ValueError(f"{s.name}: move: expected a number above -1 for a price, was {shock.move!r}")
+            unknown = set(shock.match) - set(Instrument.__struct_fields__)
+            if unknown:
+                raise ValueError(f"{s.name}: match: expected fields of an instrument, was {sorted(unknown)}")
+
+
+def stress_history(book: ValuedBook, scenarios: Sequence[Scenario], past: History | None) -> History:
+    """Return scenarios as factor moves: the first shock that matches a factor is the one that moves it.
+
+    An option moves with its underlying and its volatility; the price of the option itself is no factor.
+    """
+    check(scenarios)
+    records = book.reference.instrument_records
+    names = [n for n, r in records.items() if r.right is None]
+    underlyings = sorted({r.underlying for r in records.values() if r.right is not None and r.underlying})
+    currencies = sorted({r.currency for r in records.values()})
+    factors = [*names, *(VOLATILITY_FACTOR + u for u in underlyings), *(RATE_FACTOR + c for c in currencies)]
+    moves = np.zeros((len(scenarios), len(factors)))
+    for k, s in enumerate(scenarios):
+        if s.day is not None:
+            if past is None or s.day not in past.days:
+                raise ValueError(f"{s.name}: day: expected a day of the history, was {s.day!r}")
+            row = past.moves[past.days.index(s.day)]
+            moves[k] = [row[past.index[f]] if f in past.index else 0.0 for f in factors]
+            continue
+        for j, factor in enumerate(factors):
+            kind = ("volatility" if factor.startswith(VOLATILITY_FACTOR) else "rate" if factor.startswith(RATE_FACTOR)
+                    else "price")
+            record = records.get(factor.partition(":")[2] if kind == "volatility" else factor)
+            for shock in s.shocks:
+                if shock.kind == kind and (_matches(record, shock.match) if record is not None else
+                                           not shock.match or shock.match.get("currency") == factor.partition(":")[2]):
+                    moves[k, j] = shock.move
+                    break
+    return History(tuple(factors), moves, tuple(s.name for s in scenarios))
+
+
+def stress(book: ValuedBook, contracts: Contracts, scenarios: Sequence[Scenario],
+           past: History | None = None) -> ScenarioBook:
+    """Return the P&L of every node in every scenario: ``vectors[node, scenario]`` in the firm's base currency."""
+    out = ScenarioBook(book, contracts, stress_history(book, scenarios, past), INSTRUMENT_GROUPINGS)
+    out.fill_units()
+    out.rebuild()
+    return out
+
+
+def reverse_stress(book: ValuedBook, contracts: Contracts, node: str, shock: Shock, loss: float,
+                   low: float = -0.95, high: float = 3.0) -> dict[str, Any]:
+    """Return the smallest move of one factor, either way, at which a node loses ``loss``.
+
+    Returns
+    -------
+    dict
+        ``down`` and ``up``: the moves, None where no move within the bounds loses as much
+    """
+    index = book.rollup.node_index[node]
+
+    def lost(move: float) -> float:
+        scenario = Scenario(name="reverse", shocks=[Shock(kind=shock.kind, match=shock.match, move=move)])
+        return -float(stress(book, contracts, [scenario]).vectors[index, 0])
+
+    out: dict[str, Any] = {"node": node, "loss": loss}
+    for side, end in (("down", low), ("up", high)):
+        steps = np.linspace(0.0, end, 25)
+        inside = next((i for i in range(1, len(steps)) if lost(float(steps[i])) >= loss), None)
+        if inside is None:
+            out[side] = None
+            continue
+        a, b = float(steps[inside - 1]), float(steps[inside])
+        for _ in range(40):
+            middle = 0.5 * (a + b)
+            a, b = (a, middle) if lost(middle) >= loss else (middle, b)
+        out[side] = b
+    return out
