@@ -281,6 +281,10 @@ class GateStage:
             limits_version=self.gate.limits_version, ts_event=now, ts_decision=now, service_ns=0, order=order))
         self._counters.add("orders_killed")
 
+    def owns(self, partition: int) -> bool:
+        """Whether this worker decides orders of a partition."""
+        return partition in self._owned
+
     def cancel_orders(self, order_ids: set[str], why: str) -> int:
         """Cancel what still works of these orders (their session is gone); return how many."""
         found = [w.order for k, w in self.gate.working.items() if k in order_ids]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from models.reference import FIRM
 from models.risk.limit_values import limit_values, partial_nodes
 from models.risk.live import RiskModels
 from models.risk.scenarios import History
+from models.staleness import Feeds
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.codec import decoder_of, encode
 from schemas.records import (
@@ -71,6 +73,7 @@ class RiskStage:
         self.models = RiskModels(self.book, self.book.contracts, history, INSTRUMENT_GROUPINGS, participation)
         self._surfaces = Tail(client, [topics["market.surfaces"]], self._on_surfaces, wait_ms=500)
         self.monitor = LimitMonitor()
+        self.feeds = Feeds()
         self._controls: dict[str, Control] = {}
         self._rules = Tail(client, [topics["limits"], topics["controls"]], self._on_rules, wait_ms=100)
         self._acks = Tail(client, [topics["alerts"]], self._on_acks, from_end=True, wait_ms=500)
@@ -94,9 +97,28 @@ class RiskStage:
             self.book.add_account(record)
 
     def _on_marks(self, batch: RecordBatch) -> None:
+        now, heard = self._clock(), Counter[str]()
+        records = self._reference.reference.instrument_records
         for value in batch.values:
             if value is not None:
-                self.book.add_mark(_mark.decode(value))
+                mark = _mark.decode(value)
+                self.book.add_mark(mark)
+                record = records.get(mark.instrument)
+                if record is not None and mark.quality != "stale":
+                    heard[record.asset_class] += 1
+        for asset_class, count in heard.items():
+            self.feeds.heard(f"prices {asset_class}", now, count)
+
+    def watch_feeds(self) -> None:
+        """Say it when prices of a class of instruments fall silent, by their own rhythm, and when they are back."""
+        now = self._clock()
+        for name, silent, seconds in self.feeds.changes(now):
+            alert = Alert(alert_id=f"{name}.{now}", kind="stale" if silent else "clear", node=FIRM, metric=name,
+                          value=seconds, limit=self.feeds.feeds[name].bound_ns / 1e9, utilisation=None, cause_ts=now,
+                          raised_ts=now, snapshot_id=self.book.snapshot_id, limit_id=f"feed.{name}")
+            self._publisher.send(self._topics["alerts"], b"firm", encode(alert))
+            log.log(logging.WARNING if silent else logging.INFO, "%s: %s after %.1f s", name,
+                    "silent" if silent else "back", seconds)
 
     def _on_surfaces(self, batch: RecordBatch) -> None:
         for key, value in zip(batch.keys, batch.values, strict=True):
@@ -232,6 +254,7 @@ class RiskStage:
                 self._publish(self.book.rollup.take_touched())
             if self.ready:
                 self.watch_limits()
+                self.watch_feeds()
             if loop.time() >= models_due and self.ready and self.book.snapshot_id:
                 begun = loop.time()
                 self.publish_models()

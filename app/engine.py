@@ -20,6 +20,7 @@ from agents.marks import MarkStage
 from agents.positions import PositionStage
 from agents.reference_tail import ReferenceTail
 from agents.risk import RiskStage
+from app.gate_socket import GateSocket
 from app.history import load_history
 from app.metrics import PrometheusCounters
 from app.publisher import BatchingPublisher
@@ -80,6 +81,7 @@ class Engine:
         self.app = self._app()
         self.stage: Any = None
         self.history: History | None = None
+        self.gate_socket: GateSocket | None = None
         self.ready = asyncio.Event()
         self._beat: asyncio.Task[None] | None = None
 
@@ -153,6 +155,9 @@ class Engine:
             self.history = await asyncio.get_running_loop().run_in_executor(None, load_history, s.history)
             log.info("history: %d days of %d factors", len(self.history.moves), len(self.history.factors))
         self.stage = self._stage()
+        if isinstance(self.stage, GateStage) and s.gate_socket is not None:
+            self.gate_socket = GateSocket(self.stage, s.gate_socket, s.partitions)
+            await self.gate_socket.start()
         tables: EngineTableManager = self.app.tables
         tables.stage = self.stage
         tables.source_topic = self.topics[SOURCES[self.role][0]]
@@ -206,6 +211,8 @@ class Engine:
         """Flush and disconnect."""
         if self._beat is not None:
             self._beat.cancel()
+        if self.gate_socket is not None:
+            await self.gate_socket.stop()
         if self.stage is not None:
             if not isinstance(self.stage, MarkStage):
                 await self.stage.stop()

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
         0.20, description="share of the average daily volume that liquidating may take")
     session_timeout_s: Annotated[float, Field(ge=2, le=60)] = Field(6.0, description="after which a dead worker is out")
     instance: str | None = Field(None, description="static group membership; unique per worker process")
+    gate_socket: Path | None = Field(None, description="Unix socket of the local gate (role gate); none: off")
     metrics_port: int | None = Field(None, description="Prometheus port of a worker, loopback; none: off")
     gateway_host: str = Field("127.0.0.1", description="address the gateway listens on (loopback only for now)")
     gateway_port: Annotated[int, Field(ge=0, le=65_535)] = Field(8321, description="0: any free port")

@@ -202,6 +202,41 @@ def test_no_decision_changes_when_the_gate_is_killed(made: Installation) -> None
     asyncio.run(run())
 
 
+def test_the_local_gate_decides_and_cancels_when_its_session_ends(made: Installation, tmp_path: Any) -> None:
+    path = tmp_path / "gate.sock"
+    start(made, "positions", "marks")
+    made.worker("gate", "gate", DESKRISK_GATE_SOCKET=str(path)).wait_ready()
+
+    async def run() -> None:
+        await open_the_gate(made)
+        stop = asyncio.Event()
+        quoting = asyncio.create_task(keep_quoting(made, stop))
+        await asyncio.sleep(1.5)
+        reader, writer = await asyncio.open_unix_connection(str(path))
+
+        async def ask(line: Any) -> Any:
+            writer.write((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n")
+            return json.loads(await reader.readline())
+
+        assert await ask({"session": "algo-1", "cancel_on_disconnect": True}) == {"session": "open"}
+        assert (await ask(order("u1", price=99)))["outcome"] == "accept"
+        refused = await ask(order("u2", price=150))
+        assert refused["outcome"] == "reject" and refused["reasons"][0]["code"] == "PRICE_COLLAR"
+        assert "error" in await ask(b"{")
+        # both doors see the same book: the topic's order would trade against the session's
+        await send(made, "orders", [order("u3", side="sell", price=99)])
+        got = by_id(await decisions(made, 3))
+        assert [r.code for r in got["u3"].reasons] == ["SELF_MATCH"]
+        writer.close()
+        got = by_id(await decisions(made, 4))
+        assert got["u1/cancel"].outcome == "cancel" and "algo-1" in got["u1/cancel"].reasons[0].measured
+        stop.set()
+        await quoting
+
+    asyncio.run(run())
+    assert oct(path.stat().st_mode & 0o777) == "0o600"
+
+
 def test_a_missing_or_stale_price_closes_the_gate(made: Installation) -> None:
     start(made, "positions", "marks", "gate")
 

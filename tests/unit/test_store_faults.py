@@ -1,0 +1,52 @@
+"""F14, F22: a damaged store is built again, a held lock is an error; rows of another version are never read by guess."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tables.partition import Marker
+from tables.store import DiskPartition
+
+
+def stored(path: Path) -> DiskPartition:
+    disk = DiskPartition(path, "topic")
+    disk.write({b"P1": b"row", b"P2": b"other"}, 17)
+    return disk
+
+
+@pytest.mark.parametrize("harm", ["file deleted", "byte flipped", "cut short", "other installation"])
+def test_a_damaged_store_is_thrown_away_and_starts_empty(tmp_path: Path, harm: str) -> None:
+    disk = stored(tmp_path / "p")
+    for k in range(3000):
+        disk.write({b"P%d" % k: b"x" * 200}, 18 + k)
+    disk.close()
+    files = sorted((tmp_path / "p").iterdir())
+    if harm == "file deleted":
+        next(f for f in files if f.name.startswith("MANIFEST")).unlink()
+    elif harm in ("byte flipped", "cut short"):
+        manifest = next(f for f in files if f.name.startswith("MANIFEST"))
+        raw = bytearray(manifest.read_bytes())
+        manifest.write_bytes(bytes(raw[:10]) if harm == "cut short" else bytes([raw[0] ^ 255, raw[1] ^ 255]) + bytes(raw[2:]))
+    again = DiskPartition(tmp_path / "p", "topic" if harm != "other installation" else "another")
+    assert again.rebuilt is not None and again.offset() is None and again.rows() == {}
+    again.write({b"P9": b"new"}, 5)
+    assert again.offset() == 5
+    again.close()
+
+
+def test_a_held_lock_is_an_error_not_a_reason_to_delete(tmp_path: Path) -> None:
+    disk = stored(tmp_path / "p")
+    with pytest.raises(Exception, match=r"(?i)lock"):
+        DiskPartition(tmp_path / "p", "topic")
+    assert disk.rows() == {b"P1": b"row", b"P2": b"other"}
+    disk.close()
+
+
+def test_a_marker_of_another_version_is_refused() -> None:
+    good = Marker({"trades": 5}, 3).pack()
+    assert Marker.unpack(good).offsets == {"trades": 5}
+    with pytest.raises(ValueError, match="version 1, was 2"):
+        Marker.unpack(json.dumps(json.loads(good) | {"version": 2}).encode())
