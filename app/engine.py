@@ -38,6 +38,8 @@ from tables.watchdog import Watchdog
 log = logging.getLogger(__name__)
 EXIT_STAGE = 74
 TRIM_BEATS = 10
+#: a decision waits for no other: the order path trades requests for time
+GATE_LINGER_S = 0.0
 SOURCES: dict[Role, tuple[str, ...]] = {
     "positions": ("trades", "positions.external"), "marks": ("ticks",), "risk": ("positions",),
     "gate": ("orders", "trades")}
@@ -87,6 +89,8 @@ class Engine:
 
     def _app(self) -> EngineApp:
         transport.register()
+        if self.role == "gate":
+            transport.BatchConsumerThread.gather_s = 0.0
         store.register()
         s = self.settings
         # one folder per role and instance: Faust creates the last level only
@@ -145,7 +149,7 @@ class Engine:
         gc.set_threshold(100_000, 20, 50)
         await create_topics(self.client, s.prefix, s.partitions, s.horizon_ms, s.replication)
         counts = {topic_name(s.prefix, t): s.partitions if t.partitions == "data" else 1 for t in TOPICS}
-        self.publisher = BatchingPublisher(self.client, counts)
+        self.publisher = BatchingPublisher(self.client, counts, *([GATE_LINGER_S] if self.role == "gate" else []))
         await self.publisher.start()
         reference = Reference(lambda account: owner_partition(account, s.partitions))
         self.reference = ReferenceTail(self.client, self.topics["reference.instruments"],

@@ -17,7 +17,8 @@ EXIT_PUBLISHER = 73
 class BatchingPublisher:
     """Sends without waiting; a batch that cannot be delivered ends the process (a fresh one publishes anew)."""
 
-    def __init__(self, client: KafkaClient, partition_counts: dict[str, int]) -> None:
+    def __init__(self, client: KafkaClient, partition_counts: dict[str, int], linger_s: float = LINGER_S) -> None:
+        self._linger_s = linger_s
         self._producer = client.producer(max_batch_size=900_000, linger_ms=0, enable_idempotence=True)
         self._partition_counts = partition_counts
         self._open: dict[tuple[str, int], tuple[Any, asyncio.Future[Any]]] = {}
@@ -55,7 +56,7 @@ class BatchingPublisher:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                await asyncio.sleep(LINGER_S)
+                await asyncio.sleep(self._linger_s)
                 await self._send_all()
         except asyncio.CancelledError:
             raise

@@ -8,7 +8,7 @@ transaction, never by Faust; after a rebalance reading goes on at the offset sto
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import faust
 import faust.transport.drivers
@@ -19,7 +19,7 @@ from faust.types.tuples import ConsumerMessage
 from mode.utils.futures import notify
 
 from tables.kafka import FETCH_WAIT_MS
-from tables.records import PREFETCH_BACKOFF_S, RecordBatch, fetch_slices
+from tables.records import GATHER_S, PREFETCH_BACKOFF_S, RecordBatch, fetch_slices
 
 #: name in the broker URL: ``batch://host:port``
 ALIAS = "batch"
@@ -27,6 +27,9 @@ ALIAS = "batch"
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that fetches; it returns slices and reads only what is committed."""
+
+    #: how long a small slice waits for more; a role that answers one record at a time sets it to 0
+    gather_s: ClassVar[float] = GATHER_S
 
     async def on_start(self) -> None:
         """Start the consumer with sizes that suit slices."""
@@ -54,7 +57,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         if consumer._closed or fetcher._closed:
             raise driver.ConsumerStoppedError()
         with fetcher._subscriptions.fetch_context():
-            return await fetch_slices(fetcher, active_partitions, timeout or 0.0, with_keys=False)
+            return await fetch_slices(fetcher, active_partitions, timeout or 0.0, with_keys=False,
+                                      gather_s=BatchConsumerThread.gather_s)
 
 
 class BatchConsumer(driver.Consumer):
