@@ -82,6 +82,20 @@ def parity(paths: Annotated[list[Path], typer.Argument(help="Files of published 
     raise typer.Exit(EXIT_DIFFERENT if missed or not found else 0)
 
 
+def backtest(node: Annotated[str, typer.Argument(help="A node of deskrisk.risk in ClickHouse.")] = "firm",
+             file: Annotated[Path | None, typer.Argument(help="Instead: a CSV with the columns pnl and var.")] = None,
+             level: float = 0.99) -> None:
+    """Backtest a node's VaR by day: exceptions, Kupiec, Christoffersen, Basel zone and multiplier."""
+    from app.backtests import run_backtest
+    from app.cli import settings_of
+
+    try:
+        typer.echo(json.dumps(run_backtest(settings_of(), node, file, level)))
+    except (OSError, ValueError) as error:
+        err.print(f"[red]backtest[/]: {error}")
+        raise typer.Exit(EXIT_FAILED) from error
+
+
 def markdown(found: list, total: dict) -> str:
     """Return the parity table as a document."""
     lines = ["# Parity with published results", "",
@@ -98,3 +112,4 @@ def register(cli: typer.Typer) -> None:
     """Add the commands."""
     cli.command()(calc)
     cli.command()(parity)
+    cli.command()(backtest)

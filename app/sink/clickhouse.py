@@ -65,6 +65,10 @@ class ServerClickHouse:
         """Return rows."""
         return list(self._call(sql))
 
+    def select(self, sql: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """Return rows of a query with parameters."""
+        return list(self._call(sql, parameters))
+
     def close(self) -> None:
         """Disconnect."""
         self._client.disconnect()

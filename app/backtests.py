@@ -1,0 +1,54 @@
+"""`deskrisk backtest`: VaR of each day against the P&L of the next, by node, from the log's store or from a file."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.settings import Settings
+from app.sink.clickhouse import ServerClickHouse
+from models.risk.backtest import backtest
+
+#: the day's last VaR is held against the change of total P&L from that day's end to the next one's
+SQL = """SELECT toDate(ts) AS day, argMax(var_99, (ts, offset)), argMax(total, (ts, offset)) FROM deskrisk.risk
+WHERE node = %(node)s AND var_99 IS NOT NULL AND total IS NOT NULL GROUP BY day ORDER BY day"""
+
+
+class NoData(ValueError):
+    """There is nothing to test: what was looked for where."""
+
+
+def from_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return (pnl, var) of a CSV with the columns ``pnl`` and ``var``, a line a day, the oldest first."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"pnl", "var"} <= set(rows[0]):
+        found = sorted(rows[0]) if rows else "empty"
+        raise NoData(f"{path}: expected columns pnl and var and a line a day, was {found}")
+    return np.array([float(r["pnl"]) for r in rows]), np.array([float(r["var"]) for r in rows])
+
+
+def from_store(settings: Settings, node: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return (pnl, var) of a node's days in ClickHouse."""
+    if settings.clickhouse_url is None:
+        raise NoData("backtest: expected DESKRISK_CLICKHOUSE_URL, or a file with pnl and var")
+    store = ServerClickHouse(settings.clickhouse_url.get_secret_value())
+    try:
+        rows = store.select(SQL, {"node": node})
+    finally:
+        store.close()
+    if len(rows) < 2:
+        raise NoData(f"backtest: expected at least two days of {node!r} in deskrisk.risk, was {len(rows)}")
+    totals = np.array([float(r[2]) for r in rows])
+    return np.diff(totals), np.array([float(r[1]) for r in rows[:-1]])
+
+
+def run_backtest(settings: Settings, node: str, file: Path | None, level: float) -> dict[str, Any]:
+    """Return the report of a node."""
+    pnl, var = from_file(file) if file is not None else from_store(settings, node)
+    if (var < 0).any():
+        raise NoData(f"var: expected positive losses, was {float(var.min())!r}")
+    return {"node": node, "level": level} | backtest(pnl, var, level)
