@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 REFRESH_S = 0.1
 #: an execution whose position row does not come (it was refused) stops being waited for
 FILL_WAIT_S = 10.0
+#: marks taken in before whoever waits gets a turn
+MARKS_AT_ONCE = 16
 _order, _trade, _decision = decoder_of(Order), decoder_of(Trade), decoder_of(Decision)
 _records: dict[str, Any] = {"marks": decoder_of(Mark), "positions": decoder_of(Position), "limits": decoder_of(Limit),
                             "controls": decoder_of(Control), "market.surfaces": decoder_of(Surface),
@@ -72,6 +74,8 @@ class GateStage:
         self._owned: set[int] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._reference = reference
+        self._waiting_marks: dict[bytes | None, bytes] = {}
+        self._marks_came = asyncio.Event()
         self._half_done: set[tuple[int, int, str]] = set()
         #: executions seen on the log before their position row: (offset, order id, quantity, since)
         self._fills: dict[str, list[tuple[int, str, float, int]]] = {}
@@ -89,6 +93,10 @@ class GateStage:
 
     def _on_batch(self, batch: RecordBatch) -> None:
         topic = self._names[batch.topic]
+        if topic == "marks":  # a window is hundreds of records: they are taken in between orders, the newest of each
+            self._waiting_marks.update({k: v for k, v in zip(batch.keys, batch.values, strict=True) if v is not None})
+            self._marks_came.set()
+            return
         decoder = _records[topic]
         for key, value in zip(batch.keys, batch.values, strict=True):
             name = (key or b"").decode()
@@ -133,7 +141,9 @@ class GateStage:
                 await tail.start()
                 await tail.read_to_end()
             loop = asyncio.get_running_loop()
-            self._tasks = [loop.create_task(t) for t in (self._tail.run(), self._rules.run(), self._refresh_loop())]
+            self._take_marks(len(self._waiting_marks))
+            self._tasks = [loop.create_task(t) for t in (self._tail.run(), self._rules.run(), self._refresh_loop(),
+                                                         self._mark_loop())]
             self.gate.refresh(self._clock())
         orders, trades = self._topics["orders"], self._topics["trades"]
         decided: dict[int, int] = dict.fromkeys(partitions, 0)
@@ -325,6 +335,22 @@ class GateStage:
             self.gate.fill(item[1], item[2])
         if not waiting:
             del self._fills[key]
+
+    def _take_marks(self, most: int) -> None:
+        for key in list(self._waiting_marks)[:most]:
+            try:
+                self._take("marks", _records["marks"].decode(self._waiting_marks.pop(key)), 0)
+            except (msgspec.DecodeError, ValueError) as error:
+                self._counters.add("gate_refused", topic="marks")
+                log.error("marks: record %r refused: %s", key, error)
+
+    async def _mark_loop(self) -> None:
+        while True:
+            await self._marks_came.wait()
+            self._take_marks(MARKS_AT_ONCE)
+            if not self._waiting_marks:
+                self._marks_came.clear()
+            await asyncio.sleep(0)
 
     async def _refresh_loop(self) -> None:
         while True:

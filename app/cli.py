@@ -361,7 +361,7 @@ def doctor(brokers: Brokers = None, as_json: AsJson = False) -> None:
 
 @cli.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(context: typer.Context,
-          name: Annotated[str, typer.Argument(help="engine, ticks, latency, restore.")]) -> None:
+          name: Annotated[str, typer.Argument(help="engine, ticks, latency, restore, risk, gate, orders.")]) -> None:
     """Run a benchmark: --size smoke|real, --json."""
     import runpy
     import sys

@@ -208,6 +208,8 @@ class Engine:
             self.watchdog.beat()
             await asyncio.sleep(0.5)
             turn += 1
+            if self.role == "gate" and turn % TRIM_BEATS == 0:
+                gc.freeze()  # working orders live for hours: scanning them all would hold an answer back for 100 ms
             if trim is not None and turn % TRIM_BEATS == 0:  # give back what bursts of slices left
                 await loop.run_in_executor(None, trim, 0)
 

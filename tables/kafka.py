@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -66,6 +67,7 @@ class KafkaClient:
         return AIOKafkaAdminClient(**self.options())
 
 
+@lru_cache(maxsize=65_536)
 def owner_partition(key: str, partitions: int) -> int:
     """Return the partition that owns a key: Kafka's default (murmur2) over all partitions."""
     return int((murmur2(key.encode()) & 0x7FFFFFFF) % partitions)

@@ -62,6 +62,8 @@ class RiskModels:
         self._chain = np.zeros((0, 1), np.int64)
         self._place_of = np.zeros(0, np.int64)
         self.explain = PnlExplain()
+        self._shocked: ScenarioBook | None = None
+        self._shocked_version = -1
         self.stress_scenarios: Sequence[Scenario] = stress.DEFAULTS
         self._specific_draw = np.random.Generator(np.random.PCG64(SEED + 1)).standard_normal(PATHS)
 
@@ -86,8 +88,7 @@ class RiskModels:
         if not len(summary):
             return ModelRun(book.snapshot_id, now_ns, {}, {}, {})
         self._explain(summary, names_of(rollup, summary), grid[0], now_ns)
-        past = self.scenarios.history if self.scenarios is not None else None
-        shocked = stress.stress(book, self.contracts, self.stress_scenarios, past)
+        shocked = self._stressed()
         factors, quality = self._factor_exposures(grid)
         simulated = self._monte_carlo(grid, quality)
         names = names_of(rollup, summary)
@@ -131,6 +132,17 @@ class RiskModels:
         if s is not None:
             totals = nodes[:, ru.REALISED] + nodes[:, ru.UNREALISED] - nodes[:, ru.FEES]
             self.explain.observe(names, quantity, totals, self.book.market, self.contracts, s.columns, now_ns)
+
+    def _stressed(self) -> ScenarioBook:
+        """Return the stress vectors on the market as it stands; scenarios are looked up when reference data change."""
+        if self._shocked is None or self._shocked_version != self.book.reference.version:
+            past = self.scenarios.history if self.scenarios is not None else None
+            moves = stress.stress_history(self.book, self.stress_scenarios, past)
+            self._shocked = ScenarioBook(self.book, self.contracts, moves, self._groupings)
+            self._shocked_version = self.book.reference.version
+        self._shocked.fill_units()
+        self._shocked.rebuild()
+        return self._shocked
 
     def quick(self, node: int) -> dict[str, Any] | None:
         """Return what is exact after every trade: historical VaR and ES of a node; None before the first run."""

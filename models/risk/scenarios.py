@@ -107,20 +107,23 @@ def unit_vectors(which: np.ndarray, kind: np.ndarray, factor: np.ndarray, curren
                           american[o] != 0, tables[o], moneyness, moves[f],
                           moves[vol_factor[i]] if vol_factor[i] >= 0 else still,
                           moves[rate_factor[i]] if rate_factor[i] >= 0 else still, change)
-        for s in range(out.shape[1]):
-            xs = x * (1.0 + currency_moves[currency[i], s])
-            r = moves[f, s] if f >= 0 else 0.0
-            if kind[i] == INVERSE:
-                value = unit[i] * (1.0 / p - 1.0 / (p * (1.0 + r)))
-            elif kind[i] == OPTION:
-                value = unit[i] * change[s]
-            elif kind[i] == BOND and f < 0:
+        elif kind[i] == INVERSE:
+            for s in range(out.shape[1]):
+                change[s] = 1.0 / p - 1.0 / (p * (1.0 + moves[f, s]))
+        elif kind[i] == BOND and f < 0:
+            for s in range(out.shape[1]):
                 dy = moves[rate_factor[i], s]
-                value = unit[i] * (bond[i, 0] * dy + 0.5 * bond[i, 1] * dy * dy)
-            else:
-                value = unit[i] * p * r
-            # what is held outright moves with the exchange rate as a whole, a margined product only with its P&L
-            out[i, s] = value * xs + (unit[i] * p * (xs - x) if outright[i] != 0 else 0.0)
+                change[s] = bond[i, 0] * dy + 0.5 * bond[i, 1] * dy * dy
+        elif f < 0:
+            change[:] = 0.0
+        else:
+            for s in range(out.shape[1]):
+                change[s] = p * moves[f, s]
+        # what is held outright moves with the exchange rate as a whole, a margined product only with its P&L
+        held = p if outright[i] != 0 else 0.0
+        fx, row, size = currency_moves[currency[i]], out[i], unit[i] * x
+        for s in range(out.shape[1]):
+            row[s] = size * (change[s] * (1.0 + fx[s]) + held * fx[s])
 
 
 @kernel
@@ -154,6 +157,26 @@ def add_rows(which: np.ndarray, quantity: np.ndarray, instrument: np.ndarray, li
                     vectors[node, s] += d * unit[i, s]
         included[r] = np.nan if lacks else q
         n += 1
+    return n
+
+
+@kernel
+def add_and_measure(which: np.ndarray, quantity: np.ndarray, instrument: np.ndarray, live: np.ndarray,
+                    ancestors: np.ndarray, unit: np.ndarray, included: np.ndarray, missing: np.ndarray,
+                    vectors: np.ndarray, touched: np.ndarray, ranks: np.ndarray, tails: np.ndarray, var: np.ndarray,
+                    es: np.ndarray) -> int:
+    """Bring nodes up to date with rows (see `add_rows`) and measure those they lie under; return how many."""
+    add_rows(which, quantity, instrument, live, ancestors, unit, included, missing, vectors, touched)
+    nodes = np.empty(which.shape[0] * ancestors.shape[1], np.int64)
+    n = 0
+    for w in range(which.shape[0]):
+        for k in range(ancestors.shape[1]):
+            node = ancestors[which[w], k]
+            if node >= 0 and touched[node] != 0:
+                touched[node] = 0
+                nodes[n] = node
+                n += 1
+    node_tails(vectors, nodes[:n], ranks, tails, var, es)
     return n
 
 
@@ -375,15 +398,14 @@ class ScenarioBook:
 
     def update(self, which: np.ndarray) -> int:
         """Take rows whose quantity changed in and measure their ancestors; return how many numbers were touched."""
-        self._grow()
         rollup = self.book.rollup
+        if len(self.vectors) < len(rollup.nodes) or len(self.included) < len(rollup.rows):
+            self._grow()
         rows = rollup.rows
-        n = add_rows(which, rows["quantity"], rows["instrument"], rows["live"], rollup.ancestors, self.unit,
-                     self.included, self.missing, self.vectors, self.touched)
-        nodes = np.flatnonzero(self.touched)
-        self.touched[nodes] = 0
-        self.measure(nodes)
-        return int(n * rollup.ancestors.shape[1] * self.days + len(nodes) * self.days)
+        nodes = add_and_measure(which, rows["quantity"], rows["instrument"], rows["live"], rollup.ancestors, self.unit,
+                                self.included, self.missing, self.vectors, self.touched, self.ranks, self.tails,
+                                self.var, self.es)
+        return int(len(which) * rollup.ancestors.shape[1] * self.days + nodes * self.days)
 
     def measure(self, nodes: np.ndarray) -> None:
         """Fill VaR and ES of nodes, exactly, at every level."""

@@ -57,6 +57,12 @@ def test_benchmarks_run_at_smoke_size() -> None:
     assert engine["trades"] == 60_000 and engine["result_hash"]
     restore = last_json("bench", "restore", "--size", "smoke", "--json")
     assert restore["rows"] == 100_000
+    risk = last_json("bench", "risk", "--size", "smoke", "--json")
+    assert risk["gap_to_full"] < 1e-9 and risk["after_trade_share_of_full_work"] < 0.03
+    gate = last_json("bench", "gate", "--size", "smoke", "--json")
+    assert gate["batch_orders_per_s"] > 0 and gate["kernel_p99_us"] > 0
+    orders = last_json("bench", "orders", "--size", "smoke", "--json")
+    assert orders["unanswered"] == 0 and orders["kafka_p99_ms"] > 0
 
 
 def test_reference_files_are_checked_with_file_line_and_field(tmp_path: Path) -> None:
