@@ -276,6 +276,17 @@ class GateStage:
         self._counters.observe("risk_check_latency_microseconds", decision.service_ns / 1e3)
         return decision
 
+    def check(self, order: Order) -> Decision:
+        """Return the decision an order would get; nothing is reserved, counted or written."""
+        begin, now = perf_counter_ns(), self._clock()
+        verdict = self.gate.check(order, now)
+        return Decision(
+            order_id=order.order_id, account=order.account, instrument=order.instrument,
+            outcome=verdict.outcome, reasons=verdict.reasons, warnings=verdict.warnings,  # type: ignore[arg-type]
+            effect={"value": verdict.value} if verdict.value == verdict.value else {},
+            snapshot_id=self.gate.book.snapshot_id, limits_version=self.gate.limits_version, ts_event=now,
+            ts_decision=now, service_ns=perf_counter_ns() - begin)
+
     def _write(self, decision: Decision) -> Awaitable[Any]:
         p = owner_partition(decision.account, self._partitions)
         return self._publisher.send(self._topics["decisions"], decision.account.encode(), encode(decision), p)

@@ -40,6 +40,7 @@ from schemas.records import (
     Surface,
 )
 from tables.kafka import KafkaClient
+from tables.ranges import read_range
 from tables.records import RecordBatch
 from tables.tail import Tail
 
@@ -53,7 +54,7 @@ MODELS_PERIOD_S, MODELS_AGE_MAX_S = 1.0, 5.0
 EXCLUDED_NAMED = 10
 _position = decoder_of(Position)
 _mark = decoder_of(Mark)
-_surface = decoder_of(Surface)
+_surface, _risk = decoder_of(Surface), decoder_of(Risk)
 _limit, _control, _alert = decoder_of(Limit), decoder_of(Control), decoder_of(Alert)
 #: levels that lie within one fund: one worker sees all of such a node
 OWNED_LEVELS = ("book", "desk", "strategy", "fund", "account")
@@ -194,10 +195,26 @@ class RiskStage:
                 await tail.start()
                 await tail.read_to_end()
             await self._acks.start()
+            await self._resume_models()
             loop = asyncio.get_running_loop()
             self._tasks = [loop.create_task(self._marks.run()), loop.create_task(self._surfaces.run()),
                            loop.create_task(self._rules.run()), loop.create_task(self._acks.run()),
                            loop.create_task(self._publish_loop())]
+
+    async def _resume_models(self) -> None:
+        """Read the models of the worker before: peaks and the prior day go on."""
+        newest: dict[str, Risk] = {}
+
+        def on_batch(batch: RecordBatch) -> None:
+            for key, value in zip(batch.keys, batch.values, strict=True):
+                name = (key or b"").decode()
+                if value is not None and name.endswith(MODELS_SUFFIX):
+                    newest[name.removesuffix(MODELS_SUFFIX)] = _risk.decode(value)
+
+        topic = self._topics["risk"]
+        await read_range(self._client, {TopicPartition(topic, p): 0 for p in range(self._partitions)}, on_batch)
+        for name, risk in newest.items():
+            self.models.resume(name, risk.ts, risk.models or {}, risk.prior_day)
 
     async def release(self, partitions: set[int]) -> None:
         """Let go: another worker values these shards now."""

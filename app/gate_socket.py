@@ -21,6 +21,8 @@ from tables.kafka import owner_partition
 
 log = logging.getLogger(__name__)
 LINE_MAX = 65_536
+#: an order with this field is checked and leaves no trace
+DRY_RUN = b'"dry_run":true'
 _order = decoder_of(Order)
 
 
@@ -77,6 +79,11 @@ class GateSocket:
         partition = owner_partition(order.account, self._partitions)
         if not self._stage.owns(partition):
             return encode({"redirect": partition, "error": f"account {order.account!r} is another worker's"})
+        if DRY_RUN in line.replace(b" ", b""):
+            try:
+                return encode(self._stage.check(order))
+            except ValueError as error:
+                return encode({"error": str(error)})
         decision = self._stage.decide(order, None)
         if decision.outcome == "accept":
             mine.add(order.order_id)

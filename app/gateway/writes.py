@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import Any
 
@@ -35,6 +36,7 @@ class Writes:
                 Route("/api/alerts", self.alerts), Route("/api/alerts/{id}/ack", self.ack, methods=["POST"]),
                 Route("/api/breakers", self.breakers),
                 Route("/api/breakers/{scope}", self.set_breaker, methods=["POST"]),
+                Route("/api/orders/check", self.check, methods=["POST"]),
                 Route("/api/decisions/{order_id}", self.decision)]
 
     async def limits(self, request: Request) -> Response:
@@ -82,6 +84,26 @@ class Writes:
             raise HTTPException(400, f"rev: expected a whole number, was {rev!r}")
         return await _write(control.set_state(self.settings, request.path_params["scope"], ACTIONS[action], user.name,
                                               str(fields.get("reason", "")), rev))
+
+    async def check(self, request: Request) -> Response:
+        """`POST /api/orders/check` {order}: what the gate says; with `dry_run: false` (role `trader`) it counts."""
+        fields = await _body(request)
+        if not fields.setdefault("dry_run", True):
+            need_role(request, "trader")
+        path = self.settings.gate_socket
+        if path is None:
+            raise HTTPException(503, "no local gate: set DESKRISK_GATE_SOCKET to that of a worker on this machine")
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(path))
+        except OSError as error:
+            raise HTTPException(503, f"the local gate does not answer: {error}") from error
+        try:
+            writer.write(encode(fields) + b"\n")
+            answer = await asyncio.wait_for(reader.readline(), 5.0)
+        finally:
+            writer.close()
+        found = msgspec.json.decode(answer, type=dict[str, Any])
+        return Response(answer, 400 if "error" in found else 200, media_type="application/json")
 
     async def decision(self, request: Request) -> Response:
         """`GET /api/decisions/{order_id}`: the verdict, its inputs, and the same verdict reached anew from them."""

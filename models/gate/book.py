@@ -18,6 +18,7 @@ from models import rollup as ru
 from models.gate import state as gs
 from models.gate.explain import INPUTS_VERSION, pack, reasons_of
 from models.gate.kernel import check_order, count_message
+from models.gate.reservations import DAY_NS, Reservations, Working
 from models.gate.state import GateState
 from models.reference import FIRM, settlement_currency
 from models.valued_book import ValuedBook
@@ -28,29 +29,10 @@ from schemas.units import parse_ts_ns
 #: what a node's figures are taken from
 _FROM_ROLLUP = ((gs.GROSS, ru.GROSS), (gs.NET, ru.NET), (gs.LONG, ru.LONG), (gs.SHORT, ru.SHORT), (gs.DELTA, ru.DELTA),
                 (gs.VEGA, ru.VEGA))
-DAY_NS = 86_400_000_000_000
 #: default collars, by asset class: (basis points, ticks)
 COLLARS = {"equity": (300.0, 10.0), "fx": (50.0, 20.0), "future": (150.0, 20.0), "option": (2_000.0, 20.0),
            "fx_option": (2_000.0, 20.0), "bond": (100.0, 20.0), "perpetual": (300.0, 20.0), "cash": (10.0, 1.0)}
 PRICE_AGE_MAX_NS = 10_000_000_000
-
-
-@dataclass
-class Working:
-    """An accepted order that may still trade."""
-
-    order: Order
-    account: int
-    instrument: int
-    side: float
-    left: float
-    gross: float
-    net: float
-    trader: int
-    counterparty: int
-    venue: int
-    expires_ns: int
-    state: str = "working"
 
 
 @dataclass
@@ -64,20 +46,16 @@ class Verdict:
     inputs: dict[str, Any]
 
 
-class GateBook:
+class GateBook(Reservations):
     """One gate: a valued book for exposures, the kernel's columns, working orders."""
 
     def __init__(self, base_currency: str, levels: tuple[str, ...], **capacities: int) -> None:
         self.book = ValuedBook(base_currency, levels)
         self.levels = levels
-        self.state = GateState(**capacities)
-        self.working: dict[str, Working] = {}
-        self._of_position: dict[tuple[int, int], dict[str, Working]] = {}
+        super().__init__(GateState(**capacities))
         self.limits: dict[str, Limit] = {}
         self.limits_version = 0
         self.controls: dict[str, Control] = {}
-        self.reserved = np.zeros((len(self.state.nodes), gs.NM))
-        self._base = np.zeros((len(self.state.nodes), gs.NM))
         self._node_map: list[tuple[int, int]] = []
         self._mapped = 0
         self._multiplier = np.full(len(self.state.instruments), np.nan)
@@ -306,21 +284,27 @@ class GateBook:
         self.place(order, now_ns)
         return Verdict("accept", [], warnings, float(result["value"]), inputs)
 
-    def _fill(self, order: Order, now_ns: int) -> None:
-        state = self.state
-        o = state.orders[0]
-        o["account"] = state.account_index.get(order.account, -1)
-        o["instrument"] = state.instrument_index.get(order.instrument, -1)
-        o["side"], o["quantity"] = (1.0 if order.side == "buy" else -1.0), float(order.quantity)
-        o["market"] = order.type == "market"
-        o["price"] = math.nan if order.price is None else float(order.price)
-        o["ts_ns"] = now_ns
-        o["trader"] = state.node(f"trader:{order.trader}")
-        o["counterparty"] = state.node(f"counterparty:{order.counterparty}") if order.counterparty else -1
-        o["venue"] = state.node(f"venue:{order.venue}") if order.venue else -1
-        o["algo"] = 0 if order.algo_id else -1
-        o["locate"], o["exempt"] = bool(order.locate_id), order.short_exempt
-        o["action"] = {"new": gs.NEW, "replace": gs.REPLACE, "cancel": gs.CANCEL}[order.action]
+    def check(self, order: Order, now_ns: int) -> Verdict:
+        """Return what `decide` would say, and leave everything as it was."""
+        self._fill(order, now_ns)
+        o, s = self.state.orders[0], self.state
+        if order.action == "replace":
+            raise ValueError("action: expected new or cancel for a check without effect, was 'replace'")
+        if order.action == "cancel":
+            return Verdict("accept", [], [], 0.0, {})
+        if o["account"] < 0 or o["instrument"] < 0:
+            return self.decide(order, now_ns)  # refused before anything is touched
+        position = s.position(int(o["account"]), int(o["instrument"]))
+        before, rates = position.copy(), s.rates.copy()
+        held = self.working.get(order.order_id)
+        verdict = self.decide(order, now_ns)
+        if verdict.outcome == "accept" and held is None:
+            self._undo(order.order_id)
+        s.rates[:] = rates
+        for name in gs.POSITION.names or ():
+            if name.startswith("last_"):
+                position[name] = before[name]
+        return verdict
 
     def _count(self, order: Order, now_ns: int) -> None:
         """Count a cancel in the message windows: it is never refused, but it is a message."""
@@ -332,89 +316,6 @@ class GateBook:
             rate = int(self.state.nodes["rate"][node]) if node >= 0 else -1
             if rate >= 0:
                 count_message(self.state.rates[rate], now_ns, 0.0)
-
-    def place(self, order: Order, now_ns: int) -> None:
-        """Reserve an accepted order (also one that a decision on the log accepted before a restart)."""
-        self._fill(order, now_ns)
-        o = self.state.orders[0]
-        if o["account"] < 0 or o["instrument"] < 0:
-            return
-        w = Working(order, int(o["account"]), int(o["instrument"]), float(o["side"]), float(o["quantity"]), 0.0, 0.0,
-                    int(o["trader"]), int(o["counterparty"]), int(o["venue"]), (now_ns // DAY_NS + 1) * DAY_NS)
-        i = self.state.instruments[w.instrument]
-        ref = float(i["mid"] if i["mid"] == i["mid"] else i["last"] if i["last"] == i["last"] else i["prior_close"])
-        per = float(i["unit"]) / ref if i["inverse"] else float(i["unit"]) * abs(ref)
-        w.gross, w.net = (per, w.side * per) if per == per else (0.0, 0.0)
-        self._keep(w)
-        self._reserve(w, 1.0)
-        for node in self._nodes_of(w):
-            self._base[node, gs.DAILY_QUANTITY] += w.left
-            self._base[node, gs.DAILY_VALUE] += w.left * abs(w.gross)
-        self._sum_nodes(w)
-
-    def _nodes_of(self, w: Working) -> list[int]:
-        i = self.state.instruments[w.instrument]
-        found = [*self.state.accounts["nodes"][w.account].tolist(), w.trader, int(i["issuer"]), int(i["sector"]),
-                 w.counterparty, w.venue, int(i["node"])]
-        return [n for n in found if n >= 0]
-
-    def _reserve(self, w: Working, sign: float) -> None:
-        p = self.state.position(w.account, w.instrument)
-        q = float(p["quantity"])
-        before = max(q + p["working_buy"], p["working_sell"] - q, 0.0)
-        p["working_buy" if w.side > 0 else "working_sell"] += sign * w.left
-        if abs(p["working_buy"]) < 1e-9:
-            p["working_buy"] = 0.0
-        if abs(p["working_sell"]) < 1e-9:
-            p["working_sell"] = 0.0
-        after = max(q + p["working_buy"], p["working_sell"] - q, 0.0)
-        for node in self._nodes_of(w):
-            self.reserved[node, gs.GROSS] += (after - before) * w.gross
-            self.reserved[node, gs.NET] += sign * w.left * w.net
-            self.reserved[node, gs.CREDIT] += (after - before) * w.gross
-        self._best(w)
-        self._sum_nodes(w)
-
-    def _sum_nodes(self, w: Working) -> None:
-        nodes = self._nodes_of(w)
-        self.state.nodes["value"][nodes] = self._base[nodes] + self.reserved[nodes]
-
-    def _best(self, w: Working) -> None:
-        p = self.state.position(w.account, w.instrument)
-        mine = [x for x in self._of_position.get((w.account, w.instrument), {}).values() if x.order.price is not None]
-        p["best_buy"] = max((float(x.order.price or 0) for x in mine if x.side > 0), default=-math.inf)
-        p["best_sell"] = min((float(x.order.price or 0) for x in mine if x.side < 0), default=math.inf)
-
-    def fill(self, order_id: str, quantity: float) -> None:
-        """Take an execution of a working order in: what is done no longer works."""
-        w = self.working.get(order_id)
-        if w is None:
-            return
-        self._reserve(w, -1.0)
-        w.left = max(w.left - quantity, 0.0)
-        if w.left <= 1e-12:
-            self._drop(w)
-            self._best(w)
-        else:
-            self._reserve(w, 1.0)
-
-    def release(self, order_id: str) -> Working | None:
-        """Take a working order out (cancelled, expired, killed)."""
-        w = self.working.get(order_id)
-        if w is None:
-            return None
-        self._reserve(w, -1.0)
-        self._drop(w)
-        self._best(w)
-        return w
-
-    def _keep(self, w: Working) -> None:
-        self.working[w.order.order_id] = w
-        self._of_position.setdefault((w.account, w.instrument), {})[w.order.order_id] = w
-
-    def _drop(self, w: Working) -> None:
-        del self.working[w.order.order_id]
-        del self._of_position[w.account, w.instrument][w.order.order_id]
 
     def _expire(self, now_ns: int) -> None:
         """End the day: what still works has expired, and daily sums begin anew."""

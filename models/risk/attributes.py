@@ -9,12 +9,15 @@ import numpy as np
 
 from models.reference import FIRM
 from models.risk import exposure
+from models.risk.node_cells import group_shares
+from models.risk.option_grid import largest
 from models.valued_book import ValuedBook
 
 
 def attributes_of(book: ValuedBook, instruments: int) -> dict[str, Any]:
     """Return what reference data and marks say of every instrument, by index."""
-    out: dict[str, Any] = {g: np.full(instruments, -1, np.int64) for g in ("issuer", "sector", "country", "name")}
+    groups = ("issuer", "sector", "country", "name", "expiry")
+    out: dict[str, Any] = {g: np.full(instruments, -1, np.int64) for g in groups}
     labels: dict[str, dict[str, int]] = {g: {} for g in out}
     adv, horizon = np.full(instruments, np.nan), np.full(instruments, 20, np.int64)
     cash, underlying = np.zeros(instruments, bool), np.arange(instruments)
@@ -23,7 +26,7 @@ def attributes_of(book: ValuedBook, instruments: int) -> dict[str, Any]:
         if record is None:
             continue
         for g, value in (("issuer", record.issuer), ("sector", record.sector), ("country", record.country),
-                         ("name", record.underlying or name)):
+                         ("name", record.underlying or name), ("expiry", record.expiry if record.right else None)):
             if value:
                 out[g][k] = labels[g].setdefault(value, len(labels[g]))
         adv[k] = np.nan if record.adv is None else float(record.adv)
@@ -51,3 +54,26 @@ def navs_of(book: ValuedBook) -> dict[str, float]:
                 name = FIRM if level == FIRM else f"{level}:{value}"
                 out[name] = out.get(name, 0.0) + nav
     return {name: value for name, value in out.items() if value == value}
+
+
+def concentrations_of(net: np.ndarray, a: dict[str, Any], top: int) -> list[dict[str, Any]]:
+    """Return shares of gross and HHI of every node, by name, issuer, sector and country."""
+    out: list[dict[str, Any]] = [{"quality": "good", "hhi": None} for _ in net]
+    for g in ("name", "issuer", "sector", "country"):
+        labels = list(a["labels"][g])
+        shares = np.empty((len(net), len(labels) + 1))
+        group_shares(net, a[g], shares)
+        known = np.ascontiguousarray(shares[:, :-1])
+        best = np.empty((len(net), top), np.int64)
+        largest(known, top, best)
+        # with one contributor alone an index says nothing
+        several = (known > 0.0).sum(axis=1) >= 2
+        hhi = np.where(several, (known ** 2).sum(axis=1), np.nan).tolist()
+        held = np.take_along_axis(known, np.maximum(best, 0), axis=1).tolist() if labels else [[]] * len(net)
+        for k, (places_, values, index, unknown) in enumerate(zip(best.tolist(), held, hhi,
+                                                                  shares[:, -1].tolist(), strict=True)):
+            out[k][g] = {"hhi": index if index == index else None, "unknown": unknown,
+                         "top": {labels[j]: v for j, v in zip(places_, values, strict=False) if j >= 0 and v > 0.0}}
+    for row in out:
+        row["hhi"] = row["name"]["hhi"]
+    return out

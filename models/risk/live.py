@@ -13,9 +13,9 @@ from models import rollup as ru
 from models.contracts import Contracts
 from models.reference import FIRM
 from models.risk import exposure, factor, monte_carlo, stress
-from models.risk.attributes import attributes_of, navs_of
+from models.risk.attributes import attributes_of, concentrations_of, navs_of
 from models.risk.factor_set import PATHS, SEED, FactorSet, build_factors
-from models.risk.node_cells import CELL, CELL_METRICS, cells, group_shares
+from models.risk.node_cells import CELL, CELL_METRICS, cells
 from models.risk.option_grid import add_paths, gamma_grid, largest, places
 from models.risk.performance import update_drawdown
 from models.risk.pnl_explain import PnlExplain
@@ -64,6 +64,7 @@ class RiskModels:
         self.explain = PnlExplain()
         self._shocked: ScenarioBook | None = None
         self._shocked_version = -1
+        self._held_drawdown: dict[str, np.ndarray] = {}
         self.stress_scenarios: Sequence[Scenario] = stress.DEFAULTS
         self._specific_draw = np.random.Generator(np.random.PCG64(SEED + 1)).standard_normal(PATHS)
 
@@ -99,13 +100,13 @@ class RiskModels:
         labels = list(book.market.instruments)
         tops = self._tops(summary, grid)
         horizon_es = self._horizon_es(grid[0], attributes["horizon"])
-        concentrations = self._concentrations(grid[1], attributes)
+        concentrations = concentrations_of(grid[1], attributes, TOP)
         for place, node in enumerate(summary.tolist()):
             name = names[place]
             scale = self._scale(node)
             cell = grid[:, place]
             models = {"var_hist": self._historical(node, scale), "var_mc": simulated(place, scale),
-                      "greeks": self._greeks(node, scale), "factor": factors(place, scale),
+                      "greeks": self._greeks(node, scale, cell, attributes), "factor": factors(place, scale),
                       "liquidity": self._liquidity(node, cell, attributes, scale, horizon_es[place]),
                       "concentration": concentrations[place],
                       "leverage": self._leverage(cell, attributes, navs.get(name), scale),
@@ -116,7 +117,7 @@ class RiskModels:
             models["pnl_explain"] = self.explain.of(name, scale) or {"quality": "missing", "why": "one snapshot so far"}
             run.models[name] = models
             run.top[name] = self._top(place, tops, labels, scale)
-            run.metrics[name] = self._metrics(node, models, scale)
+            run.metrics[name] = models["metrics"] = self._metrics(node, models, scale)
         self.latest = run.metrics
         return run
 
@@ -287,11 +288,16 @@ class RiskModels:
         return np.asarray(found[found[:, 0] >= 0])
 
     # ---- the others -----------------------------------------------------------------------------------------------
-    def _greeks(self, node: int, scale: float) -> dict[str, Any]:
+    def _greeks(self, node: int, scale: float, cell: np.ndarray, a: dict[str, Any]) -> dict[str, Any]:
         sums = self.book.rollup.nodes[node]
         out: dict[str, Any] = {g: float(sums[ru.DELTA + k]) * scale for k, g in enumerate(ru.GREEKS)}
         missing = round(float(sums[ru.NO_GREEKS]))
-        return out | {"missing": missing, "sticky": "strike", "quality": "partial" if missing else "good"}
+        of_option = a["expiry"] >= 0
+        ladder = {label: {"gamma": float(cell[CELL.index("gamma"), of_option & (a["expiry"] == k)].sum()) * scale,
+                          "vega": float(cell[CELL.index("vega"), of_option & (a["expiry"] == k)].sum()) * scale}
+                  for label, k in sorted(a["labels"]["expiry"].items())}
+        return out | {"by_expiry": ladder, "missing": missing, "sticky": "strike",
+                      "quality": "partial" if missing else "good"}
 
     def _liquidity(self, node: int, cell: np.ndarray, a: dict[str, Any], scale: float,
                    horizon_es: float) -> dict[str, Any]:
@@ -326,28 +332,6 @@ class RiskModels:
                 steps[k][h] = max(-value, 0.0) * math.sqrt(10.0)
         return [exposure.liquidity_horizon_es(x) for x in steps]
 
-    def _concentrations(self, net: np.ndarray, a: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return shares of gross and HHI of every node, by name, issuer, sector and country."""
-        out: list[dict[str, Any]] = [{"quality": "good", "hhi": None} for _ in net]
-        for g in ("name", "issuer", "sector", "country"):
-            labels = list(a["labels"][g])
-            shares = np.empty((len(net), len(labels) + 1))
-            group_shares(net, a[g], shares)
-            known = np.ascontiguousarray(shares[:, :-1])
-            best = np.empty((len(net), TOP), np.int64)
-            largest(known, TOP, best)
-            # with one contributor alone an index says nothing
-            several = (known > 0.0).sum(axis=1) >= 2
-            hhi = np.where(several, (known ** 2).sum(axis=1), np.nan).tolist()
-            held = np.take_along_axis(known, np.maximum(best, 0), axis=1).tolist() if labels else [[]] * len(net)
-            for k, (places_, values, index, unknown) in enumerate(zip(best.tolist(), held, hhi,
-                                                                      shares[:, -1].tolist(), strict=True)):
-                out[k][g] = {"hhi": index if index == index else None, "unknown": unknown,
-                             "top": {labels[j]: v for j, v in zip(places_, values, strict=False) if j >= 0 and v > 0.0}}
-        for row in out:
-            row["hhi"] = row["name"]["hhi"]
-        return out
-
     def _leverage(self, cell: np.ndarray, a: dict[str, Any], nav: float | None, scale: float) -> dict[str, Any]:
         delta = np.where(a["cash"], 0.0, cell[CELL.index("delta")])
         net = np.bincount(a["underlying"], delta, len(delta))
@@ -367,6 +351,8 @@ class RiskModels:
             sums = nodes[node]
             if name in navs and not sums[ru.UNPRICED]:
                 value[node] = navs[name] + sums[ru.REALISED] + sums[ru.UNREALISED] - sums[ru.FEES]
+            if self.drawdown[node, 7] == 0.0 and name in self._held_drawdown:
+                self.drawdown[node] = self._held_drawdown.pop(name)
         update_drawdown(value, np.zeros(len(value)), summary, now_ns, now_ns // DAY_NS * DAY_NS, self.drawdown)
 
     def _drawdown(self, node: int) -> dict[str, Any]:
@@ -375,7 +361,18 @@ class RiskModels:
             return {"quality": "missing", "why": "no NAV, or unpriced positions"}
         return {"current": _finite(s[6]), "since_inception": _finite(s[2]), "intraday": _finite(s[5]),
                 "peak_ns": int(s[1]), "underwater_s": (self._now_ns - int(s[1])) / 1e9 if s[6] < 0 else 0.0,
-                "quality": "good"}
+                "state": s.tolist(), "quality": "good"}
+
+    def resume(self, name: str, ts_ns: int, models: dict[str, Any], prior: dict[str, float] | None) -> None:
+        """Go on where the last worker was: peaks, worst falls and the prior day, from a node's record on the log."""
+        state = models.get("drawdown", {}).get("state")
+        if state is not None and len(state) == self.drawdown.shape[1]:
+            self._held_drawdown[name] = np.array([np.nan if x is None else float(x) for x in state])
+        if "metrics" in models:
+            self.latest[name] = models["metrics"]
+        if prior is not None:
+            self.prior[name] = prior
+        self._day = max(self._day, ts_ns // DAY_NS)
 
     _now_ns = 0
     _loaded: tuple[np.ndarray, np.ndarray] = (np.zeros((0, 0)), np.zeros(0))

@@ -223,6 +223,8 @@ def test_the_local_gate_decides_and_cancels_when_its_session_ends(made: Installa
         refused = await ask(order("u2", price=150))
         assert refused["outcome"] == "reject" and refused["reasons"][0]["code"] == "PRICE_COLLAR"
         assert "error" in await ask(b"{")
+        dry = await ask(order("u9", price=98) | {"dry_run": True})  # says it, and leaves no trace
+        assert dry["outcome"] == "accept" and "error" in await ask(order("u9", price=98, action="replace") | {"dry_run": True})
         # both doors see the same book: the topic's order would trade against the session's
         await send(made, "orders", [order("u3", side="sell", price=99)])
         got = by_id(await decisions(made, 3))

@@ -260,6 +260,38 @@ def test_the_parts_of_explained_pnl_sum_and_each_does_its_work() -> None:
     assert parts["new_trades"] == pytest.approx(50 * 0.8 * 1.1, rel=1e-6)
 
 
+def test_peaks_and_the_prior_day_outlive_a_restart() -> None:
+    book = make_book()
+    book.add_position(position("A0", "SAP", 1000.0, 1))
+    book.revalue(NOW)
+    first = RiskModels(book, book.contracts, history(), INSTRUMENT_GROUPINGS)
+    first.run(NOW)
+    book.add_mark(mark("SAP", 90.0))
+    book.revalue(NOW)
+    before = first.run(NOW + 1).models["firm"]
+    assert before["drawdown"]["since_inception"] < -0.001
+    again = RiskModels(book, book.contracts, history(), INSTRUMENT_GROUPINGS)
+    again.resume("firm", NOW, before, {"var_hist": 7.0})
+    book.add_mark(mark("SAP", 95.0))
+    book.revalue(NOW)
+    run = again.run(NOW + 2)
+    assert run.models["firm"]["drawdown"]["since_inception"] == pytest.approx(before["drawdown"]["since_inception"])
+    assert run.models["firm"]["drawdown"]["peak_ns"] == before["drawdown"]["peak_ns"] and again.prior["firm"] == {"var_hist": 7.0}
+    assert run.models["desk:D0"]["drawdown"]["since_inception"] == 0.0  # nothing was held of it
+    again.run(NOW + 86_400_000_000_000)  # a day later the last figures are the prior day's
+    assert again.prior["firm"] == run.metrics["firm"]
+
+
+def test_the_ladder_by_expiry_adds_up_to_the_node() -> None:
+    book = make_book()
+    book.add_position(position("A0", "OPT", 7, 1))
+    book.add_position(position("A0", "PUT", -3, 2))
+    book.revalue(NOW)
+    g = RiskModels(book, book.contracts, history(), INSTRUMENT_GROUPINGS).run(NOW).models["firm"]["greeks"]
+    assert list(g["by_expiry"]) == ["2027-06-18"]
+    assert sum(x["vega"] for x in g["by_expiry"].values()) == pytest.approx(g["vega"]) and sum(x["gamma"] for x in g["by_expiry"].values()) == pytest.approx(g["gamma"])
+
+
 def test_monte_carlo_of_a_linear_book_is_the_normal_quantile_within_its_standard_error() -> None:
     covariance = np.array([[0.0004, 0.0001], [0.0001, 0.0009]])
     draws = monte_carlo.factor_draws(covariance, 100_000, 5)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from agents.gate import GateStage
-from models.gate.book import DAY_NS, GateBook
+from models.gate.book import GateBook
+from models.gate.reservations import DAY_NS
 from models.limits import LimitMonitor
 from schemas.records import Account, Control, Instrument, Limit, Mark, Order
 
@@ -57,6 +58,17 @@ def test_what_is_let_through_counts_in_every_node_until_it_ends(gate: GateBook) 
         gate.release(w)
     assert gate.reserved[gate.state.node("desk:D"), 0] == pytest.approx(0)
     assert gate.state.positions["working_buy"].sum() == 0 and gate.state.positions["best_buy"].max() == -math.inf
+
+
+def test_a_check_without_effect_says_the_same_and_leaves_no_trace(gate: GateBook) -> None:
+    gate.add_limit(limit("M", "account:A", "message_count", 2, window_ms=1000))
+    gate.add_limit(limit("G", "desk:D", "gross", 2_500))
+    before = (gate.state.nodes.tobytes(), gate.state.rates.tobytes(), gate.reserved.tobytes())
+    for k in range(5):
+        assert gate.check(order(f"c{k}", price=99), T0).outcome == "accept"
+        assert [r.code for r in gate.check(order(f"d{k}", quantity=100, price=98), T0).reasons] == ["GROSS_EXPOSURE"]
+    assert (gate.state.nodes.tobytes(), gate.state.rates.tobytes(), gate.reserved.tobytes()) == before and not gate.working
+    assert codes(gate, order("1", price=99)) == []
 
 
 def test_a_temporary_limit_ends_by_itself(gate: GateBook) -> None:

@@ -9,7 +9,7 @@ const CHART_POINTS = 1200;
 const state = { scope: new URLSearchParams(location.search).get("scope") || "firm", nodes: new Map(), staleMs: 1500,
   chart: null, xs: [], ys: [], alerts: 0, rejects: 0, levels: ["book", "desk", "strategy", "fund", "firm"], total: 0 };
 
-const risk = new RiskPanel($("models"), $("top"), $("metric-select"), $("risk-note"));
+const risk = new RiskPanel($("models"), $("top"), $("expiries"), $("metric-select"), $("risk-note"));
 const ladder = new Grid($("ladder"), [
   { key: "inst", title: "instrument", width: 128, text: true },
   { key: "book", title: "book", width: 130, text: true },

@@ -10,8 +10,8 @@ function cells(row, values) {
 }
 
 export class RiskPanel {
-  constructor(models, top, select, note) {
-    Object.assign(this, { models: models.tBodies[0], top: top.tBodies[0], select, note, last: null });
+  constructor(models, top, expiries, select, note) {
+    Object.assign(this, { models: models.tBodies[0], top: top.tBodies[0], expiries, select, note, last: null });
     select.addEventListener("change", () => this.showTop());
   }
 
@@ -24,6 +24,13 @@ export class RiskPanel {
       tr.dataset.model = m.m; tr.title = JSON.stringify(m.detail, null, 1);
       cells(tr, [[NAMES[m.m] || m.m], [fmt.number(m.v, digits)], [fmt.number(m.prev, digits)], [m.metric.replaceAll("_", " "), "text"],
         [m.q + (m.missing ? ` (${m.missing})` : ""), m.q === "good" ? "" : m.q]]);
+      return tr;
+    }));
+    const ladder = Object.entries(data.models.find((m) => m.m === "greeks")?.detail.by_expiry || {}).filter(([, g]) => g.gamma || g.vega);
+    this.expiries.hidden = !ladder.length;
+    this.expiries.tBodies[0].replaceChildren(...ladder.map(([expiry, g]) => {
+      const tr = document.createElement("tr");
+      cells(tr, [[expiry], [fmt.number(g.gamma, 0)], [fmt.number(g.vega, 0)]]);
       return tr;
     }));
     const metrics = Object.keys(data.top), chosen = this.select.value || "var_hist";
