@@ -193,3 +193,32 @@ def test_breaks_have_an_age_and_close(made: Installation) -> None:
     asyncio.run(statements(0))
     closed = command(made, "reconcile", "--json")
     assert closed.returncode == 0 and json.loads(closed.stdout)["ok"]
+
+
+def test_a_restore_ends_whatever_the_changelog_ends_with(made: Installation) -> None:
+    """F12: empty, tombstones only, an aborted transaction last, a transaction marker last."""
+    from aiokafka.structs import TopicPartition
+
+    from tables.restore import read_changelogs
+
+    topic, client = made.settings.topics()["positions-changelog"], made.settings.client()
+
+    async def run() -> None:
+        tp = {p: TopicPartition(topic, p) for p in range(4)}
+        producer = client.producer(transactional_id="f12")
+        await producer.start()
+        async with producer.transaction():
+            await producer.send(topic, b"v1", b"P1", 1)
+            await producer.send(topic, None, b"P1", 1)
+            await producer.send(topic, b"v2", b"P2", 2)
+            await producer.send(topic, b"v3", b"P3", 3)
+        await producer.begin_transaction()
+        await (await producer.send(topic, b"never", b"P3", 3))
+        await producer.abort_transaction()
+        await producer.stop()
+        found = await asyncio.wait_for(read_changelogs(client, dict.fromkeys(tp.values(), 0), stall_s=10), 30)
+        assert found[tp[0]].rows == {} and found[tp[0]].position == found[tp[0]].end == 0
+        assert found[tp[1]].rows == {b"P1": None} and found[tp[2]].rows == {b"P2": b"v2"} and found[tp[3]].rows == {b"P3": b"v3"}
+        assert all(f.position >= f.end for f in found.values())
+
+    asyncio.run(run())
