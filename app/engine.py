@@ -209,7 +209,7 @@ class Engine:
             await asyncio.sleep(0.5)
             turn += 1
             if self.role == "gate" and turn % TRIM_BEATS == 0:
-                gc.freeze()  # working orders live for hours: a full collection would scan them all while an answer waits
+                gc.freeze()  # working orders live long: a full collection would scan them all while an answer waits
             if trim is not None and turn % TRIM_BEATS == 0:  # give back what bursts of slices left
                 await loop.run_in_executor(None, trim, 0)
 
