@@ -21,6 +21,7 @@ from models.gate.kernel import check_order, count_message
 from models.gate.reservations import DAY_NS, Reservations, Working
 from models.gate.state import GateState
 from models.reference import FIRM, settlement_currency
+from models.risk.attributes import navs_of
 from models.valued_book import ValuedBook
 from schemas.controls import Check
 from schemas.records import Account, Control, Instrument, Limit, Order, Position, Reason
@@ -32,6 +33,8 @@ _FROM_ROLLUP = ((gs.GROSS, ru.GROSS), (gs.NET, ru.NET), (gs.LONG, ru.LONG), (gs.
 #: default collars, by asset class: (basis points, ticks)
 COLLARS = {"equity": (300.0, 10.0), "fx": (50.0, 20.0), "future": (150.0, 20.0), "option": (2_000.0, 20.0),
            "fx_option": (2_000.0, 20.0), "bond": (100.0, 20.0), "perpetual": (300.0, 20.0), "cash": (10.0, 1.0)}
+#: NAVs move with exchange rates and accounts: looked up this often
+NAVS_NS = 1_000_000_000
 PRICE_AGE_MAX_NS = 10_000_000_000
 
 
@@ -64,6 +67,9 @@ class GateBook(Reservations):
         self._limit_ids: dict[tuple[int, int], str] = {}
         self._temporary: dict[str, int] = {}
         self._day = -1
+        self._states_old = False
+        self._price_tests: dict[int, int] = {}
+        self._navs_ns = -NAVS_NS
         self._address = self.state.table.ctypes.data
 
     # ---- reference data, marks, positions -------------------------------------------------------------------------
@@ -77,8 +83,7 @@ class GateBook(Reservations):
         nodes = [self.state.node(n) for n in names] + [self.state.node(FIRM)]
         nodes += [-1] * (gs.ACCOUNT_NODES - 1 - len(nodes)) + [self.state.node(f"account:{record.account}")]
         row["known"], row["nodes"] = 1, nodes
-        self._navs()
-        self._apply_states()
+        self._states_old = True
 
     def add_instrument(self, record: Instrument) -> None:
         """Take an instrument in: its terms, its collar, its lists."""
@@ -99,7 +104,7 @@ class GateBook(Reservations):
         self._multiplier[k] = float(record.multiplier * (record.quanto_rate or 1))
         self._currency[k] = market.currency(settlement_currency(record))
         self._market_index[k] = market.instrument(record.instrument)
-        self._apply_states()
+        self._states_old = True
 
     def add_position(self, position: Position, shard: int = 0) -> None:
         """Take a position row in."""
@@ -108,6 +113,7 @@ class GateBook(Reservations):
         account = self.state.account(position.account)
         row = self.state.position(account, self.state.instrument(position.instrument))
         row["quantity"] = float(position.quantity)
+        self.hold_position(int(row["account"]), int(row["instrument"]))
 
     def set_price(self, instrument: str, bid: float | None, ask: float | None, mid: float | None, last: float | None,
                   ts_ns: int, usable: bool) -> None:
@@ -117,7 +123,8 @@ class GateBook(Reservations):
         row["price_ns"], row["stale"] = ts_ns, not usable
         close = row["prior_close"]
         if row["equity"] and mid is not None and close == close and mid <= 0.9 * close:
-            row["price_test"] = 1  # for the rest of the day and the next: reference data brings the new close
+            row["price_test"] = 1  # for the rest of the day and the next
+            self._price_tests[self.state.instrument_index[instrument]] = (ts_ns // DAY_NS + 2) * DAY_NS
 
     def refresh(self, now_ns: int) -> None:
         """Bring exposures, rates and sensitivities up to the market as it stands; call it for every mark window."""
@@ -139,6 +146,11 @@ class GateBook(Reservations):
         state.instruments["unit_delta"][known] = np.where(linear, unit * market.price[index], unit * greeks[:, 0])
         state.instruments["unit_vega"][known] = np.where(linear, 0.0, unit * greeks[:, 2])
         self._expire(now_ns)
+        if now_ns - self._navs_ns >= NAVS_NS:
+            self._navs_ns = now_ns
+            state.nodes["nav"] = np.nan
+            for name, nav in navs_of(self.book).items():
+                state.nodes["nav"][state.node(name)] = nav
         for limit_id in [k for k, until in self._temporary.items() if until <= now_ns]:
             del self._temporary[limit_id]
             self._effective(self.limits[limit_id].node, self.limits[limit_id].metric)
@@ -152,18 +164,6 @@ class GateBook(Reservations):
         k = self.state.node(node)
         self._base[k, gs.VAR_HIST] = var
         self.state.nodes["var_per_value"][k] = var / gross if gross > 0 else 0.0
-
-    def _navs(self) -> None:
-        totals: dict[str, float] = {}
-        market = self.book.market
-        for account in self.book.reference.account_records.values():
-            rate = float(market.rate[market.currency(account.base_currency)])
-            nav = math.nan if account.nav is None else float(account.nav) * (rate if rate == rate else 1.0)
-            for level in self.levels:
-                name = FIRM if level == FIRM else f"{level}:{getattr(account, level, '')}"
-                totals[name] = totals.get(name, 0.0) + nav
-        for name, nav in totals.items():
-            self.state.nodes["nav"][self.state.node(name)] = nav
 
     # ---- limits and states ----------------------------------------------------------------------------------------
     def add_limit(self, limit: Limit) -> None:
@@ -224,6 +224,7 @@ class GateBook(Reservations):
 
     def _apply_states(self) -> None:
         accounts, state = self.state.accounts, self.state
+        self._states_old = False
         accounts["state"], accounts["state_node"] = gs.ACTIVE, -1
         state.instruments["state"], state.nodes["state"] = gs.ACTIVE, gs.ACTIVE
         state.settings["state"] = gs.ACTIVE
@@ -256,6 +257,8 @@ class GateBook(Reservations):
     # ---- orders ---------------------------------------------------------------------------------------------------
     def decide(self, order: Order, now_ns: int) -> Verdict:
         """Return the verdict on an order and reserve what it may trade."""
+        if self._states_old:  # an account that came under a halted desk a moment ago is halted
+            self._apply_states()
         if order.action == "cancel":
             self._count(order, now_ns)
             self.release(order.ref_order_id or order.order_id)
@@ -281,7 +284,7 @@ class GateBook(Reservations):
             return Verdict("reject", reasons, warnings, float(result["value"]), inputs)
         if replaced is not None:
             self._drop(replaced)
-        self.place(order, now_ns)
+        self._place_filled(order, now_ns)
         return Verdict("accept", [], warnings, float(result["value"]), inputs)
 
     def check(self, order: Order, now_ns: int) -> Verdict:
@@ -323,6 +326,9 @@ class GateBook(Reservations):
         if day == self._day:
             return
         self._day = day
+        for k in [k for k, end in self._price_tests.items() if end <= now_ns]:
+            del self._price_tests[k]
+            self.state.instruments["price_test"][k] = 0
         for order_id in [k for k, w in self.working.items() if w.expires_ns <= now_ns]:
             self.release(order_id)
         self._base[:, [gs.DAILY_QUANTITY, gs.DAILY_VALUE, gs.REPEATED]] = 0.0

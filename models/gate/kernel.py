@@ -26,7 +26,6 @@ _M_GROSS, _M_NET, _M_DELTA, _M_VEGA, _M_VAR = gs.GROSS, gs.NET, gs.DELTA, gs.VEG
 _M_LEVERAGE, _M_CONCENTRATION, _M_MARGIN, _M_CREDIT = gs.LEVERAGE, gs.CONCENTRATION, gs.MARGIN, gs.CREDIT
 _M_QUANTITY, _M_VALUE, _M_COUNT, _M_FLOW = gs.ORDER_QUANTITY, gs.ORDER_VALUE, gs.MESSAGE_COUNT, gs.MESSAGE_VALUE
 _M_DAY_QUANTITY, _M_DAY_VALUE, _M_REPEATED, _M_RATING = gs.DAILY_QUANTITY, gs.DAILY_VALUE, gs.REPEATED, gs.RATING
-_M_LONG, _M_SHORT = gs.LONG, gs.SHORT
 _ACCOUNT_NODES, _BUCKETS, _CHECKS = gs.ACCOUNT_NODES, gs.BUCKETS, gs.CHECKS
 _ACCOUNT, _INSTRUMENT, _POSITION, _NODE = gs.ACCOUNT, gs.INSTRUMENT, gs.POSITION, gs.NODE
 _RATE, _ORDER, _RESULT, _SETTINGS = gs.RATE, gs.ORDER, gs.RESULT, gs.SETTINGS
@@ -207,6 +206,12 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
 
 
 @hot_kernel
+def _over(measured: float, limit: float) -> bool:
+    """Whether a limit is exceeded: what could not be measured is within no limit; without a limit nothing is."""
+    return limit == limit and not measured <= limit
+
+
+@hot_kernel
 def _nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg: Any, gross: float, net: float,
            value: float, opens: bool, size: float) -> None:
     has_quantity, has_value = False, False
@@ -231,25 +236,25 @@ def _nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg: Any,
         d = nodes[n]
         has_quantity = has_quantity or d.limit[_M_QUANTITY] == d.limit[_M_QUANTITY]
         has_value = has_value or d.limit[_M_VALUE] == d.limit[_M_VALUE]
-        if size > d.limit[_M_QUANTITY]:
+        if _over(size, d.limit[_M_QUANTITY]):
             _fail(out, MAX_QUANTITY, (d.soft >> _M_QUANTITY) & 1 != 0, size, d.limit[_M_QUANTITY], n)
-        if value > d.limit[_M_VALUE]:
+        if _over(value, d.limit[_M_VALUE]):
             _fail(out, MAX_VALUE, (d.soft >> _M_VALUE) & 1 != 0, value, d.limit[_M_VALUE], n)
-        if d.value[_M_DAY_QUANTITY] + size > d.limit[_M_DAY_QUANTITY]:
+        if _over(d.value[_M_DAY_QUANTITY] + size, d.limit[_M_DAY_QUANTITY]):
             _fail(out, DAILY_QUANTITY, (d.soft >> _M_DAY_QUANTITY) & 1 != 0, d.value[_M_DAY_QUANTITY] + size,
                   d.limit[_M_DAY_QUANTITY], n)
-        if d.value[_M_DAY_VALUE] + value > d.limit[_M_DAY_VALUE]:
+        if _over(d.value[_M_DAY_VALUE] + value, d.limit[_M_DAY_VALUE]):
             _fail(out, DAILY_VALUE, (d.soft >> _M_DAY_VALUE) & 1 != 0, d.value[_M_DAY_VALUE] + value,
                   d.limit[_M_DAY_VALUE], n)
-        if o.algo >= 0 and k == 6 and d.value[_M_REPEATED] + 1.0 > d.limit[_M_REPEATED]:
+        if o.algo >= 0 and k == 6 and _over(d.value[_M_REPEATED] + 1.0, d.limit[_M_REPEATED]):
             _fail(out, REPEATED, (d.soft >> _M_REPEATED) & 1 != 0, d.value[_M_REPEATED] + 1.0, d.limit[_M_REPEATED], n)
-        if k == 9 and d.value[_M_RATING] > d.limit[_M_RATING]:
+        if k == 9 and _over(d.value[_M_RATING], d.limit[_M_RATING]):
             _fail(out, RATING, (d.soft >> _M_RATING) & 1 != 0, d.value[_M_RATING], d.limit[_M_RATING], n)
         if d.rate >= 0:
-            messages, flow = count_message(rates[d.rate], o.ts_ns, value)
-            if messages > d.limit[_M_COUNT]:
+            messages, flow = count_message(rates[d.rate], o.ts_ns, value if value == value else 0.0)
+            if _over(messages, d.limit[_M_COUNT]):
                 _fail(out, MESSAGE_RATE, (d.soft >> _M_COUNT) & 1 != 0, messages, d.limit[_M_COUNT], n)
-            if flow > d.limit[_M_FLOW]:
+            if _over(flow, d.limit[_M_FLOW]):
                 _fail(out, VALUE_RATE, (d.soft >> _M_FLOW) & 1 != 0, flow, d.limit[_M_FLOW], n)
         _exposures(d, n, k, i, o, out, cfg, gross, net, opens, size)
     if cfg.limits_required != 0:
@@ -267,37 +272,54 @@ def _exposures(d: Any, n: int, k: int, i: Any, o: Any, out: Any, cfg: Any,
     if opens:
         after = d.value[_M_GROSS] + gross
         limited = d.limit[_M_GROSS] == d.limit[_M_GROSS]
-        if after > d.limit[_M_GROSS]:
+        if _over(after, d.limit[_M_GROSS]):
             _fail(out, GROSS, (d.soft >> _M_GROSS) & 1 != 0, after, d.limit[_M_GROSS], n)
-        if (k == 9 or k == 10) and d.value[_M_CREDIT] + gross > d.limit[_M_CREDIT]:
+        if (k == 9 or k == 10) and _over(d.value[_M_CREDIT] + gross, d.limit[_M_CREDIT]):
             _fail(out, CREDIT, (d.soft >> _M_CREDIT) & 1 != 0, d.value[_M_CREDIT] + gross, d.limit[_M_CREDIT], n)
-        if after / d.nav > d.limit[_M_LEVERAGE]:
+        if _over(after / d.nav, d.limit[_M_LEVERAGE]):
             _fail(out, LEVERAGE, (d.soft >> _M_LEVERAGE) & 1 != 0, after / d.nav, d.limit[_M_LEVERAGE], n)
-        if (k == 7 or k == 8) and after / d.nav > d.limit[_M_CONCENTRATION]:
+        if (k == 7 or k == 8) and _over(after / d.nav, d.limit[_M_CONCENTRATION]):
             _fail(out, CONCENTRATION, (d.soft >> _M_CONCENTRATION) & 1 != 0, after / d.nav,
                   d.limit[_M_CONCENTRATION], n)
         if k == 5:
             margin = d.value[_M_MARGIN] + gross * i.margin_rate
-            if margin > d.limit[_M_MARGIN]:
+            if _over(margin, d.limit[_M_MARGIN]):
                 _fail(out, MARGIN, (d.soft >> _M_MARGIN) & 1 != 0, margin, d.limit[_M_MARGIN], n)
     before, after = d.value[_M_NET], d.value[_M_NET] + net
     limited = limited or d.limit[_M_NET] == d.limit[_M_NET]
-    if abs(after) > abs(before) and abs(after) > d.limit[_M_NET]:
+    if not abs(after) <= abs(before) and _over(abs(after), d.limit[_M_NET]):
         _fail(out, NET, (d.soft >> _M_NET) & 1 != 0, abs(after), d.limit[_M_NET], n)
     before, after = d.value[_M_DELTA], d.value[_M_DELTA] + o.side * size * i.unit_delta
-    if abs(after) > abs(before) and abs(after) > d.limit[_M_DELTA]:
+    if not abs(after) <= abs(before) and _over(abs(after), d.limit[_M_DELTA]):
         _fail(out, DELTA, (d.soft >> _M_DELTA) & 1 != 0, abs(after), d.limit[_M_DELTA], n)
     before, after = d.value[_M_VEGA], d.value[_M_VEGA] + o.side * size * i.unit_vega
-    if abs(after) > abs(before) and abs(after) > d.limit[_M_VEGA]:
+    if not abs(after) <= abs(before) and _over(abs(after), d.limit[_M_VEGA]):
         _fail(out, VEGA, (d.soft >> _M_VEGA) & 1 != 0, abs(after), d.limit[_M_VEGA], n)
     if opens and d.limit[_M_VAR] == d.limit[_M_VAR]:
         limited = True
         # an upper bound: the VaR of a sum is at most the sum where the order's own VaR is fully correlated
         var = d.value[_M_VAR] + gross * d.var_per_value
-        if not var <= d.limit[_M_VAR]:
+        if _over(var, d.limit[_M_VAR]):
             _fail(out, VAR, (d.soft >> _M_VAR) & 1 != 0, var, d.limit[_M_VAR], n)
     if limited and o.ts_ns - d.exposure_ns > cfg.exposure_age_ns:
         _fail(out, STALE_EXPOSURE, False, (o.ts_ns - d.exposure_ns) * 1e-6, cfg.exposure_age_ns * 1e-6, n)
+
+
+@hot_kernel
+def _columns(table: int) -> Any:
+    """Return the state's columns from the table of their addresses."""
+    t = carray(_pointer(table), (17,), np.int64)
+    a = carray(_pointer(t[0]), (t[10],), _ACCOUNT)
+    ins = carray(_pointer(t[1]), (t[11],), _INSTRUMENT)
+    positions = carray(_pointer(t[2]), (t[12],), _POSITION)
+    slots = carray(_pointer(t[3]), (t[13],), np.int32)
+    nodes = carray(_pointer(t[4]), (t[14],), _NODE)
+    rates = carray(_pointer(t[5]), (t[15],), _RATE)
+    orders = carray(_pointer(t[6]), (t[16],), _ORDER)
+    results = carray(_pointer(t[7]), (t[16],), _RESULT)
+    cfg = carray(_pointer(t[8]), (1,), _SETTINGS)
+    count = carray(_pointer(t[9]), (1,), np.int64)
+    return a, ins, positions, slots, nodes, rates, orders, results, cfg, count
 
 
 @kernel
@@ -308,37 +330,17 @@ def check_order(table: int, index: int) -> int:
     ----------
     table : address of `GateState.table`
     """
-    t = carray(_pointer(table), (17,), np.int64)
-    a = carray(_pointer(t[0]), (t[10],), _ACCOUNT)
-    ins = carray(_pointer(t[1]), (t[11],), _INSTRUMENT)
-    positions = carray(_pointer(t[2]), (t[12],), _POSITION)
-    slots = carray(_pointer(t[3]), (t[13],), np.int32)
-    nodes = carray(_pointer(t[4]), (t[14],), _NODE)
-    rates = carray(_pointer(t[5]), (t[15],), _RATE)
-    orders = carray(_pointer(t[6]), (t[16],), _ORDER)
-    results = carray(_pointer(t[7]), (t[16],), _RESULT)
-    cfg = carray(_pointer(t[8]), (1,), _SETTINGS)
-    count = carray(_pointer(t[9]), (1,), np.int64)
-    _check(a, ins, positions, slots, count, nodes, rates, orders[index], results[index], cfg, t[10], t[11])
+    a, ins, positions, slots, nodes, rates, orders, results, cfg, count = _columns(table)
+    _check(a, ins, positions, slots, count, nodes, rates, orders[index], results[index], cfg, a.shape[0], ins.shape[0])
     return results[index].hard
 
 
 @kernel
 def check_batch(table: int, first: int, n: int) -> int:
     """Check orders ``first .. first + n`` of the ring, one after the other; return how many were accepted."""
-    t = carray(_pointer(table), (17,), np.int64)
-    a = carray(_pointer(t[0]), (t[10],), _ACCOUNT)
-    ins = carray(_pointer(t[1]), (t[11],), _INSTRUMENT)
-    positions = carray(_pointer(t[2]), (t[12],), _POSITION)
-    slots = carray(_pointer(t[3]), (t[13],), np.int32)
-    nodes = carray(_pointer(t[4]), (t[14],), _NODE)
-    rates = carray(_pointer(t[5]), (t[15],), _RATE)
-    orders = carray(_pointer(t[6]), (t[16],), _ORDER)
-    results = carray(_pointer(t[7]), (t[16],), _RESULT)
-    cfg = carray(_pointer(t[8]), (1,), _SETTINGS)
-    count = carray(_pointer(t[9]), (1,), np.int64)
+    a, ins, positions, slots, nodes, rates, orders, results, cfg, count = _columns(table)
     accepted = 0
     for k in range(first, first + n):
-        _check(a, ins, positions, slots, count, nodes, rates, orders[k], results[k], cfg, t[10], t[11])
+        _check(a, ins, positions, slots, count, nodes, rates, orders[k], results[k], cfg, a.shape[0], ins.shape[0])
         accepted += results[k].hard == 0
     return accepted

@@ -73,7 +73,9 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
     for node in nodes:
         for check, measured, limit in _measures(order, instrument, node, after > before, (after - before) * per,
                                                 side * size * per, size * paid):
-            if measured > node["limit"][limit]:
+            bound = node["limit"][limit]
+            # what is not known is within no limit; without a limit it does not matter
+            if not math.isnan(bound) and not measured <= bound:
                 (soft if limit in node["soft"] else hard).add(check)
         var = node["value"]["var_hist"] + (after - before) * per * node["var_per_value"]
         if after > before and not math.isnan(node["limit"]["var_hist"]) and not var <= node["limit"]["var_hist"]:
@@ -128,10 +130,9 @@ def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float,
     if opens:
         after = v["gross"] + gross
         out.append((Check.GROSS_EXPOSURE, after, "gross"))
-        if node["nav"]:
-            out.append((Check.LEVERAGE, after / node["nav"], "leverage"))
-            if node["role"] in ("issuer", "sector"):
-                out.append((Check.CONCENTRATION, after / node["nav"], "concentration"))
+        out.append((Check.LEVERAGE, after / node["nav"], "leverage"))
+        if node["role"] in ("issuer", "sector"):
+            out.append((Check.CONCENTRATION, after / node["nav"], "concentration"))
         if node["role"] in ("counterparty", "venue"):
             out.append((Check.CREDIT, v["credit"] + gross, "credit"))
         if node["role"] == "account":
@@ -139,6 +140,6 @@ def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float,
     for check, metric, change in ((Check.NET_EXPOSURE, "net", net),
                                   (Check.DELTA, "delta", order["side"] * size * instrument["unit_delta"]),
                                   (Check.VEGA, "vega", order["side"] * size * instrument["unit_vega"])):
-        if abs(v[metric] + change) > abs(v[metric]):
+        if not abs(v[metric] + change) <= abs(v[metric]):
             out.append((check, abs(v[metric] + change), metric))
     return out

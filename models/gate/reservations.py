@@ -29,6 +29,7 @@ class Working:
     counterparty: int
     venue: int
     expires_ns: int
+    nodes: list[int]
     state: str = "working"
 
 
@@ -39,6 +40,8 @@ class Reservations:
         self.state = state
         self.working: dict[str, Working] = {}
         self._of_position: dict[tuple[int, int], dict[str, Working]] = {}
+        #: gross held in nodes for the worse side of a position, and which nodes: given back as it was taken
+        self._held: dict[tuple[int, int], tuple[float, list[int]]] = {}
         self.reserved = np.zeros((len(state.nodes), gs.NM))
         self._base = np.zeros((len(state.nodes), gs.NM))
 
@@ -61,47 +64,65 @@ class Reservations:
     def place(self, order: Order, now_ns: int) -> None:
         """Reserve an accepted order (also one that a decision on the log accepted before a restart)."""
         self._fill(order, now_ns)
+        if self.state.orders[0]["account"] >= 0 and self.state.orders[0]["instrument"] >= 0:
+            self._place_filled(order, now_ns)
+
+    def _place_filled(self, order: Order, now_ns: int) -> None:
+        """Reserve the order that stands at the first place of the ring."""
         o = self.state.orders[0]
-        if o["account"] < 0 or o["instrument"] < 0:
-            return
+        own = [n for n in (int(o["trader"]), int(o["counterparty"]), int(o["venue"])) if n >= 0]
+        per = self._per(int(o["instrument"]))
         w = Working(order, int(o["account"]), int(o["instrument"]), float(o["side"]), float(o["quantity"]), 0.0, 0.0,
-                    int(o["trader"]), int(o["counterparty"]), int(o["venue"]), (now_ns // DAY_NS + 1) * DAY_NS)
-        i = self.state.instruments[w.instrument]
+                    int(o["trader"]), int(o["counterparty"]), int(o["venue"]), (now_ns // DAY_NS + 1) * DAY_NS,
+                    self._position_nodes(int(o["account"]), int(o["instrument"])) + own)
+        w.gross, w.net = per, w.side * per
+        self._keep(w)
+        for node in w.nodes:
+            self._base[node, gs.DAILY_QUANTITY] += w.left
+            self._base[node, gs.DAILY_VALUE] += w.left * w.gross
+        self._reserve(w, 1.0)
+
+    def _per(self, instrument: int) -> float:
+        """Return the value of one unit in the firm's base currency; 0 where it is not known (no order passes then)."""
+        i = self.state.instruments[instrument]
         ref = float(i["mid"] if i["mid"] == i["mid"] else i["last"] if i["last"] == i["last"] else i["prior_close"])
         per = float(i["unit"]) / ref if i["inverse"] else float(i["unit"]) * abs(ref)
-        w.gross, w.net = (per, w.side * per) if per == per else (0.0, 0.0)
-        self._keep(w)
-        self._reserve(w, 1.0)
-        for node in self._nodes_of(w):
-            self._base[node, gs.DAILY_QUANTITY] += w.left
-            self._base[node, gs.DAILY_VALUE] += w.left * abs(w.gross)
-        self._sum_nodes(w)
+        return per if per == per else 0.0
 
-    def _nodes_of(self, w: Working) -> list[int]:
-        i = self.state.instruments[w.instrument]
-        found = [*self.state.accounts["nodes"][w.account].tolist(), w.trader, int(i["issuer"]), int(i["sector"]),
-                 w.counterparty, w.venue, int(i["node"])]
+    def _position_nodes(self, account: int, instrument: int) -> list[int]:
+        i = self.state.instruments[instrument]
+        found = [*self.state.accounts["nodes"][account].tolist(), int(i["issuer"]), int(i["sector"]), int(i["node"])]
         return [n for n in found if n >= 0]
+
+    def hold_position(self, account: int, instrument: int) -> None:
+        """Reserve what the worse side of a position exceeds it by; call it whenever either has changed."""
+        p = self.state.position(account, instrument)
+        q = float(p["quantity"])
+        worst = max(q + p["working_buy"], p["working_sell"] - q, 0.0)
+        held, old = self._held.pop((account, instrument), (0.0, []))
+        amount = (worst - abs(q)) * self._per(instrument)
+        nodes = self._position_nodes(account, instrument) if amount else []
+        self.reserved[old, gs.GROSS] -= held
+        self.reserved[nodes, gs.GROSS] += amount
+        if amount:
+            self._held[account, instrument] = (amount, nodes)
+        self._sum_nodes(old + nodes)
 
     def _reserve(self, w: Working, sign: float) -> None:
         p = self.state.position(w.account, w.instrument)
-        q = float(p["quantity"])
-        before = max(q + p["working_buy"], p["working_sell"] - q, 0.0)
         p["working_buy" if w.side > 0 else "working_sell"] += sign * w.left
-        if abs(p["working_buy"]) < 1e-9:
-            p["working_buy"] = 0.0
-        if abs(p["working_sell"]) < 1e-9:
-            p["working_sell"] = 0.0
-        after = max(q + p["working_buy"], p["working_sell"] - q, 0.0)
-        for node in self._nodes_of(w):
-            self.reserved[node, gs.GROSS] += (after - before) * w.gross
-            self.reserved[node, gs.NET] += sign * w.left * w.net
-            self.reserved[node, gs.CREDIT] += (after - before) * w.gross
+        for side in ("working_buy", "working_sell"):
+            if abs(p[side]) < 1e-9:
+                p[side] = 0.0
+        self.reserved[w.nodes, gs.NET] += sign * w.left * w.net
+        own = [n for n in (w.trader, w.counterparty, w.venue) if n >= 0]
+        self.reserved[own, gs.GROSS] += sign * w.left * w.gross
+        self.reserved[own, gs.CREDIT] += sign * w.left * w.gross
         self._best(w)
-        self._sum_nodes(w)
+        self.hold_position(w.account, w.instrument)
+        self._sum_nodes(w.nodes)
 
-    def _sum_nodes(self, w: Working) -> None:
-        nodes = self._nodes_of(w)
+    def _sum_nodes(self, nodes: list[int]) -> None:
         self.state.nodes["value"][nodes] = self._base[nodes] + self.reserved[nodes]
 
     def _best(self, w: Working) -> None:
@@ -143,7 +164,7 @@ class Reservations:
 
     def _undo(self, order_id: str) -> None:
         w = self.working[order_id]
-        for node in self._nodes_of(w):
+        for node in w.nodes:
             self._base[node, gs.DAILY_QUANTITY] -= w.left
-            self._base[node, gs.DAILY_VALUE] -= w.left * abs(w.gross)
+            self._base[node, gs.DAILY_VALUE] -= w.left * w.gross
         self.release(order_id)

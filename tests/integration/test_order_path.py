@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import pytest
 
 from app.brokers import Broker
@@ -130,7 +130,7 @@ def test_verdicts_limits_halts_and_cancels(made: Installation) -> None:
 
     asyncio.run(run())
     done = subprocess.run([sys.executable, "-m", "app", "decisions", "explain", "o3"], cwd=ROOT, capture_output=True, text=True,
-                          env=__import__("os").environ | made.environment())
+                          env=os.environ | made.environment())
     shown = json.loads(done.stdout)
     assert done.returncode == 0 and shown["reproduced"] is True and shown["reasons"][0]["rule"].startswith("RTS 6")
 
@@ -251,4 +251,3 @@ def test_a_missing_or_stale_price_closes_the_gate(made: Installation) -> None:
         assert "NO_REFERENCE_PRICE" in {r.code for r in got["s1"].reasons}
 
     asyncio.run(run())
-    assert msgspec.json.encode(order("x"))

@@ -6,13 +6,14 @@ import math
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 
 from agents.gate import GateStage
 from models.gate.book import GateBook
 from models.gate.reservations import DAY_NS
 from models.limits import LimitMonitor
-from schemas.records import Account, Control, Instrument, Limit, Mark, Order
+from schemas.records import Account, AsOf, Control, Fifo, Instrument, Limit, Mark, Order, Position
 
 T0 = 1_795_000_000_000_000_000
 LEVELS = ("book", "desk", "strategy", "fund", "firm")
@@ -58,6 +59,43 @@ def test_what_is_let_through_counts_in_every_node_until_it_ends(gate: GateBook) 
         gate.release(w)
     assert gate.reserved[gate.state.node("desk:D"), 0] == pytest.approx(0)
     assert gate.state.positions["working_buy"].sum() == 0 and gate.state.positions["best_buy"].max() == -math.inf
+
+
+def test_reservations_are_given_back_as_they_were_taken_whatever_the_position_did_meanwhile(gate: GateBook) -> None:
+    def row(quantity: float, rev: int) -> Position:
+        return Position(account="A", instrument="X", quantity=str(quantity), average_price=100.0, realised_pnl=0.0, fees={}, currency="USD", trades=rev,
+                        last_ts_event=rev, fifo=Fifo(0.0, None, 0), break_even_price=None, as_of=AsOf(0, rev), revision=rev)
+
+    desk = gate.state.node("desk:D")
+    gate.add_position(row(100, 1))
+    gate.refresh(T0)
+    gate.decide(order("1", price=99), T0)
+    gate.decide(order("2", side="sell", quantity=250, price=101), T0)
+    assert gate.reserved[desk, 0] == pytest.approx(5_000)  # 250 sold from 100 long: 150 short at worst, 50 more than 100
+    gate.add_position(row(-500, 2))
+    gate.refresh(T0)
+    assert gate.reserved[desk, 0] == pytest.approx(25_000)
+    gate.add_account(Account(account="A", book="BA", desk="E", strategy="S", fund="F", nav=Decimal(10**6)))  # moved meanwhile
+    gate.fill("2", 100)
+    for order_id in ("1", "2"):
+        gate.release(order_id)
+    assert np.abs(gate.reserved).max() < 1e-6 and not gate._held
+
+
+def test_an_account_that_comes_under_a_halted_desk_is_halted_at_once(gate: GateBook) -> None:
+    gate.add_control(Control(scope="desk:Z", state="halted", reason="test", by="p", ts=T0, rev=1))
+    gate.add_account(Account(account="N", book="BN", desk="Z", strategy="S", fund="F", nav=Decimal(10**6)))
+    assert codes(gate, order("1", "N")) == ["HALTED"]
+
+
+def test_the_price_test_ends_after_the_next_day(gate: GateBook) -> None:
+    gate.add_instrument(Instrument(instrument="S", asset_class="equity", currency="USD", prior_close=Decimal(100)))
+    gate.set_price("S", 89.0, 89.2, 89.1, None, T0, True)
+    k, day = gate.state.instrument("S"), T0 // DAY_NS
+    gate.refresh((day + 1) * DAY_NS + 5)
+    assert gate.state.instruments["price_test"][k] == 1
+    gate.refresh((day + 2) * DAY_NS)
+    assert gate.state.instruments["price_test"][k] == 0
 
 
 def test_a_check_without_effect_says_the_same_and_leaves_no_trace(gate: GateBook) -> None:
