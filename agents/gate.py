@@ -40,8 +40,8 @@ from schemas.records import (
     Trade,
 )
 from tables.kafka import KafkaClient, owner_partition
-from tables.ranges import read_range
 from tables.records import RecordBatch
+from tables.restore import read_range
 from tables.tail import Tail
 
 log = logging.getLogger(__name__)
@@ -172,7 +172,8 @@ class GateStage:
         ends = await self._client_ends([TopicPartition(trades, p) for p in partitions])
         read = await read_range(self._client, {TopicPartition(trades, p): begin.get(p, ends[TopicPartition(trades, p)])
                                                for p in partitions}, on_trades)
-        self._next |= read | {TopicPartition(orders, p): decided[p] for p in partitions}
+        self._next |= {tp: position for tp, (position, _) in read.items()}
+        self._next |= {TopicPartition(orders, p): decided[p] for p in partitions}
         self._owned |= partitions
         log.info("gate: %d orders work", len(self.gate.working))
 

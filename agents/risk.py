@@ -15,6 +15,7 @@ from aiokafka.structs import TopicPartition
 from agents.ports import Clock, Counters, Publisher
 from agents.reference_tail import ReferenceTail
 from models import rollup as ru
+from models.gate.state import STATES
 from models.limits import LimitMonitor
 from models.reference import FIRM
 from models.risk.limit_values import limit_values, partial_nodes
@@ -40,8 +41,8 @@ from schemas.records import (
     Surface,
 )
 from tables.kafka import KafkaClient
-from tables.ranges import read_range
 from tables.records import RecordBatch
+from tables.restore import read_range
 from tables.tail import Tail
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,6 @@ _surface, _risk = decoder_of(Surface), decoder_of(Risk)
 _limit, _control, _alert = decoder_of(Limit), decoder_of(Control), decoder_of(Alert)
 #: levels that lie within one fund: one worker sees all of such a node
 OWNED_LEVELS = ("book", "desk", "strategy", "fund", "account")
-STRICTNESS = ("active", "reducing", "halted", "killed")
 
 
 class RiskStage:
@@ -169,7 +169,7 @@ class RiskStage:
         """Trip the breaker of a node; it stays until a named person resumes it."""
         scope = "all" if alert.node == FIRM else alert.node
         held = self._controls.get(scope)
-        if held is not None and STRICTNESS.index(held.state) >= STRICTNESS.index(state):
+        if held is not None and STATES.index(held.state) >= STATES.index(state):
             return
         control = Control(scope=scope, state=state, by="deskrisk", ts=now, rev=(held.rev if held else 0) + 1,
                           reason=f"{alert.metric} {alert.value:.10g} above {alert.limit:.10g} ({alert.limit_id})")

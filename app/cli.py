@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +13,21 @@ from app import guard
 guard.check()
 
 import typer  # noqa: E402
-from pydantic import ValidationError  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from app import cli_calc, cli_control, cli_recovery  # noqa: E402
+from app.cli_common import (  # noqa: E402
+    EXIT_DIFFERENT,
+    EXIT_FAILED,
+    AsJson,
+    Brokers,
+    err,
+    fail,
+    run,
+    settings_of,
+    with_brokers,
+)
 from app.settings import ROLES, Settings  # noqa: E402
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -30,24 +39,7 @@ cli_control.register(cli)
 cli_recovery.register(cli)
 cli.add_typer(topics_cli, name="topics")
 cli.add_typer(reference_cli, name="reference")
-err = Console(stderr=True, highlight=False)
-
-Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers (DESKRISK_BROKERS).")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
-#: wrong usage or settings; something is wrong with data or services; the invariant checks found a difference
-EXIT_USAGE, EXIT_FAILED, EXIT_DIFFERENT = 2, 1, 3
-
-
-def settings_of(**given: Any) -> Settings:
-    """Return the settings with what the command line gave; exits with a line per wrong field."""
-    try:
-        return Settings(**{k: v for k, v in given.items() if v is not None})
-    except ValidationError as error:
-        for problem in error.errors():
-            where = ".".join(map(str, problem["loc"])) or "settings"
-            err.print(f"[red]setting {where}[/]: {problem['msg']}")
-        raise typer.Exit(EXIT_USAGE) from error
 
 
 def _start(settings: Settings, process: str, supervised: bool) -> None:
@@ -57,20 +49,6 @@ def _start(settings: Settings, process: str, supervised: bool) -> None:
     configure(settings.log_level, settings.log_json, process)
     if supervised:
         stop_with_parent()
-
-
-def _need_brokers(settings: Settings) -> None:
-    if not settings.brokers:
-        err.print("[red]brokers[/]: expected host:port, was empty; give --brokers or set DESKRISK_BROKERS")
-        raise typer.Exit(EXIT_USAGE)
-
-
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        return asyncio.run(work)
-    except (OSError, TimeoutError, RuntimeError, ValueError) as error:
-        err.print(f"[red]{type(error).__name__}[/]: {error}")
-        raise typer.Exit(EXIT_FAILED) from error
 
 
 def _say(text: str) -> None:
@@ -93,7 +71,7 @@ def demo(seconds: Annotated[float | None, typer.Option("--for", help="End by its
 
     settings = settings_of(brokers=brokers, gateway_port=gateway_port if gateway_port is not None else 0)
     _start(settings, "demo", False)
-    raise typer.Exit(_run(run_demo(settings, seconds, as_json, browser, seed, tick_rate, trade_rate, opening, feed,
+    raise typer.Exit(run(run_demo(settings, seconds, as_json, browser, seed, tick_rate, trade_rate, opening, feed,
                                    _say)))
 
 
@@ -110,7 +88,7 @@ def up(embedded: Annotated[bool, typer.Option("--embedded", help="Embedded broke
     elif not settings.brokers:
         err.print("no brokers given: using the embedded one")
     _start(settings, "up", False)
-    raise typer.Exit(_run(run_up(settings, embedded or not settings.brokers, ready_file, _say)))
+    raise typer.Exit(run(run_up(settings, embedded or not settings.brokers, ready_file, _say)))
 
 
 @cli.command()
@@ -121,17 +99,15 @@ def worker(roles: Annotated[str, typer.Option(help="Comma-separated: positions, 
     wanted = [r.strip() for r in roles.split(",") if r.strip()]
     unknown = [r for r in wanted if r not in ROLES]
     if unknown or not wanted:
-        err.print(f"[red]roles[/]: expected some of {', '.join(ROLES)}, was {roles!r}")
-        raise typer.Exit(EXIT_USAGE)
-    settings = settings_of(brokers=brokers, data_dir=data_dir, instance=instance)
-    _need_brokers(settings)
+        raise fail("roles", f"expected some of {', '.join(ROLES)}, was {roles!r}")
+    settings = with_brokers(brokers=brokers, data_dir=data_dir, instance=instance)
     _start(settings, wanted[0] if supervised else "worker", supervised)
     if supervised and len(wanted) == 1:
         from app.engine import run_worker
 
         run_worker(settings, wanted[0])  # type: ignore[arg-type]
         return
-    _run(_keep([(f"worker-{r}", ["worker", "--roles", r]) for r in wanted], settings))
+    run(_keep([(f"worker-{r}", ["worker", "--roles", r]) for r in wanted], settings))
 
 
 async def _keep(commands: list[tuple[str, list[str]]], settings: Settings) -> None:
@@ -157,8 +133,7 @@ def gateway(brokers: Brokers = None, port: Annotated[int | None, typer.Option(he
     """The page, the snapshot and the stream."""
     from app.gateway.server import run_gateway
 
-    settings = settings_of(brokers=brokers, gateway_port=port)
-    _need_brokers(settings)
+    settings = with_brokers(brokers=brokers, gateway_port=port)
     _start(settings, "gateway", supervised)
     run_gateway(settings)
 
@@ -169,8 +144,7 @@ def sink(brokers: Brokers = None, data_dir: Path | None = None, supervised: Supe
     from app.sink.runner import run_sink
     from app.supervisor import on_signals
 
-    settings = settings_of(brokers=brokers, data_dir=data_dir)
-    _need_brokers(settings)
+    settings = with_brokers(brokers=brokers, data_dir=data_dir)
     _start(settings, "sink", supervised)
 
     async def until_signal() -> None:
@@ -182,7 +156,7 @@ def sink(brokers: Brokers = None, data_dir: Path | None = None, supervised: Supe
             task.result()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    _run(until_signal())
+    run(until_signal())
 
 
 @cli.command(hidden=True)
@@ -191,10 +165,9 @@ def feed(seed: int = 20261120, tick_rate: float = 3000.0, trade_rate: float = 60
     """The demo's simulated upstream, by itself."""
     from app.feed import run_feed
 
-    settings = settings_of(brokers=brokers)
-    _need_brokers(settings)
+    settings = with_brokers(brokers=brokers)
     _start(settings, "feed", supervised)
-    _run(run_feed(settings, seed, tick_rate, trade_rate, opening))
+    run(run_feed(settings, seed, tick_rate, trade_rate, opening))
 
 
 @cli.command(hidden=True)
@@ -214,9 +187,8 @@ def topics_create(brokers: Brokers = None) -> None:
     """Create the topics that do not exist."""
     from tables.kafka import create_topics
 
-    settings = settings_of(brokers=brokers)
-    _need_brokers(settings)
-    made = _run(create_topics(settings.client(), settings.prefix, settings.partitions, settings.horizon_ms,
+    settings = with_brokers(brokers=brokers)
+    made = run(create_topics(settings.client(), settings.prefix, settings.partitions, settings.horizon_ms,
                               settings.replication))
     _say(f"created {len(made)}: {', '.join(made) or 'nothing was missing'}")
 
@@ -226,9 +198,8 @@ def topics_check(brokers: Brokers = None) -> None:
     """Say what is wrong with the topics; exit code 1 if anything is."""
     from tables.kafka import check_topics
 
-    settings = settings_of(brokers=brokers)
-    _need_brokers(settings)
-    wrong = _run(check_topics(settings.client(), settings.prefix, settings.partitions))
+    settings = with_brokers(brokers=brokers)
+    wrong = run(check_topics(settings.client(), settings.prefix, settings.partitions))
     for line in wrong:
         _say(f"[red]{line}[/]")
     raise typer.Exit(EXIT_FAILED if wrong else 0)
@@ -247,14 +218,13 @@ def reference_load(folder: Path, brokers: Brokers = None) -> None:
     """Check a folder of CSV, YAML or Parquet files and publish it; changes apply live."""
     from app.reference_files import ReferenceDataError, publish_reference, read_folder
 
-    settings = settings_of(brokers=brokers)
-    _need_brokers(settings)
+    settings = with_brokers(brokers=brokers)
     try:
         instruments, accounts = read_folder(folder)
     except ReferenceDataError as error:
         err.print(str(error), markup=False)
         raise typer.Exit(EXIT_FAILED) from error
-    sent = _run(publish_reference(settings.client(), settings.topics(), instruments, accounts))
+    sent = run(publish_reference(settings.client(), settings.topics(), instruments, accounts))
     _say(f"published {sent} records: {len(instruments)} instruments, {len(accounts)} accounts")
 
 
@@ -268,9 +238,8 @@ def replay(files: list[Path],
     """CSV or Parquet ticks and trades into the topics, in time order over all files."""
     from app.replay import run_replay
 
-    settings = settings_of(brokers=brokers)
-    _need_brokers(settings)
-    _say(json.dumps(_run(run_replay(settings, files, speed, as_is, limit, reference, err))))
+    settings = with_brokers(brokers=brokers)
+    _say(json.dumps(run(run_replay(settings, files, speed, as_is, limit, reference, err))))
 
 
 @cli.command()
@@ -280,9 +249,8 @@ def load(trades_per_s: float = 1000.0, ticks_per_s: float = 5000.0, seconds: flo
     """An open-loop load with a latency report: each record is stamped with the time it was due."""
     from app.load import run_load
 
-    settings = settings_of(brokers=brokers)
-    _need_brokers(settings)
-    report = _run(run_load(settings, trades_per_s, ticks_per_s, seconds, accounts, instruments, gateway_url, seed))
+    settings = with_brokers(brokers=brokers)
+    report = run(run_load(settings, trades_per_s, ticks_per_s, seconds, accounts, instruments, gateway_url, seed))
     _show(report, as_json)
 
 
@@ -305,7 +273,7 @@ def positions(account: str | None = None, instrument: str | None = None, scope: 
     from app.show import get_json
 
     query = {k: v for k, v in {"account": account, "instrument": instrument, "scope": scope}.items() if v}
-    rows = _run(get_json(f"{gateway_url}/api/positions", query))
+    rows = run(get_json(f"{gateway_url}/api/positions", query))
     if as_json:
         print(json.dumps(rows))
         return
@@ -323,7 +291,7 @@ def risk(node: Annotated[str, typer.Argument(help="firm, fund:ALPHA, desk:FX1, .
     """A node's aggregates as the gateway has them."""
     from app.show import flat, get_json
 
-    found = _run(get_json(f"{gateway_url}/api/risk/{node}", {}))
+    found = run(get_json(f"{gateway_url}/api/risk/{node}", {}))
     print(json.dumps(found)) if as_json else _show(flat(found), False)
 
 
@@ -332,9 +300,8 @@ def verify(brokers: Brokers = None, as_json: AsJson = False) -> None:
     """Prove the tables from the topics: I1 (= the trades, folded anew), I2 (sums), I4 (changelog = published)."""
     from app.verify import run_verify
 
-    settings = settings_of(brokers=brokers)
-    _need_brokers(settings)
-    report = _run(run_verify(settings))
+    settings = with_brokers(brokers=brokers)
+    report = run(run_verify(settings))
     for line in report.pop("differences"):
         _say(f"[red]{line}[/]")
     _show(report, as_json)
@@ -347,7 +314,7 @@ def doctor(brokers: Brokers = None, as_json: AsJson = False) -> None:
     from app.doctor import examine
 
     settings = settings_of(brokers=brokers)
-    found = _run(examine(settings))
+    found = run(examine(settings))
     if as_json:
         print(json.dumps(found))
     else:
@@ -370,8 +337,7 @@ def bench(context: typer.Context,
     module = root / "benchmarks" / f"{name}.py"
     if not module.exists():
         known = sorted(p.stem for p in module.parent.glob("*.py") if not p.stem.startswith("_"))
-        err.print(f"[red]bench[/]: expected one of {', '.join(known) or 'those of a checkout'}, was {name!r}")
-        raise typer.Exit(EXIT_USAGE)
+        raise fail("bench", f"expected one of {', '.join(known) or 'those of a checkout'}, was {name!r}")
     sys.argv = [str(module), *context.args]
     sys.path.insert(0, str(root))
     os.environ.setdefault("PYTHONPATH", str(root))

@@ -11,8 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-err = Console(stderr=True, highlight=False)
-EXIT_FAILED, EXIT_USAGE, EXIT_DIFFERENT = 1, 2, 3
+from app.cli_common import EXIT_DIFFERENT, EXIT_FAILED, AsJson, err, fail, settings_of
 
 
 def calc(name: Annotated[str, typer.Argument(help="A calculator, or `list`.")] = "list",
@@ -30,28 +29,25 @@ def calc(name: Annotated[str, typer.Argument(help="A calculator, or `list`.")] =
         Console().print(table)
         return
     if name not in CALCULATORS:
-        err.print(f"[red]calc[/]: expected one of {', '.join(k for k, _, _ in all_calculators())}, was {name!r}")
-        raise typer.Exit(EXIT_USAGE)
+        raise fail("calc", f"expected one of {', '.join(k for k, _, _ in all_calculators())}, was {name!r}")
     if describe:
         typer.echo(CALCULATORS[name].__doc__)
         return
     if file is not None and not file.exists():
-        err.print(f"[red]calc[/]: no file {file}")
-        raise typer.Exit(EXIT_USAGE)
+        raise fail("calc", f"no file {file}")
     failed = 0
     with (file.open() if file else sys.stdin) as lines:
         for result in run_lines(name, lines):
             failed += "error" in result
             typer.echo(json.dumps(result))
     if failed:
-        err.print(f"[red]calc[/]: {failed} lines could not be calculated; each says which field and why")
-        raise typer.Exit(EXIT_FAILED)
+        raise fail("calc", f"{failed} lines could not be calculated; each says which field and why", EXIT_FAILED)
 
 
 def parity(paths: Annotated[list[Path], typer.Argument(help="Files of published results, or folders of them.")],
            market: Annotated[Path | None, typer.Option(help="Folder of the series that some files refer to.")] = None,
            write: Annotated[Path | None, typer.Option(help="Write the table as Markdown.")] = None,
-           as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+           as_json: AsJson = False) -> None:
     """Run published reference results through the calculators; count the misses (exit 3 if there are any)."""
     from app.calc.parity import COMPARISONS, Parity, compare_file
 
@@ -87,13 +83,11 @@ def backtest(node: Annotated[str, typer.Argument(help="A node of deskrisk.risk i
              level: float = 0.99) -> None:
     """Backtest a node's VaR by day: exceptions, Kupiec, Christoffersen, Basel zone and multiplier."""
     from app.backtests import run_backtest
-    from app.cli import settings_of
 
     try:
         typer.echo(json.dumps(run_backtest(settings_of(), node, file, level)))
     except (OSError, ValueError) as error:
-        err.print(f"[red]backtest[/]: {error}")
-        raise typer.Exit(EXIT_FAILED) from error
+        raise fail("backtest", error, EXIT_FAILED) from error
 
 
 def markdown(found: list, total: dict) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import json
-from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import msgspec
@@ -13,30 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-err = Console(stderr=True, highlight=False)
-EXIT_FAILED, EXIT_DIFFERENT = 1, 3
+from app.cli_common import EXIT_DIFFERENT, EXIT_FAILED, AsJson, Brokers, By, fail, run, with_brokers
+
 limits_cli = typer.Typer(no_args_is_help=True, help="Limits: versioned, with who and why.")
 decisions_cli = typer.Typer(no_args_is_help=True, help="Decisions on orders, and why.")
-Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers (DESKRISK_BROKERS).")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-By = Annotated[str, typer.Option(help="Who asks for it.")]
 Why = Annotated[str, typer.Option(help="Why; at least ten characters.")]
-
-
-def _settings(brokers: str | None) -> Any:
-    from app.cli import _need_brokers, settings_of
-
-    settings = settings_of(brokers=brokers)
-    _need_brokers(settings)
-    return settings
-
-
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        return asyncio.run(work)
-    except (OSError, TimeoutError, RuntimeError, ValueError) as error:
-        err.print(f"[red]refused[/]: {error}")
-        raise typer.Exit(EXIT_FAILED) from error
 
 
 def _print(record: Any) -> None:
@@ -49,7 +28,7 @@ def limits_show(brokers: Brokers = None, as_json: AsJson = False) -> None:
     from app.control import current
     from schemas.records import Limit
 
-    found = _run(current(_settings(brokers), "limits", Limit))
+    found = run(current(with_brokers(brokers=brokers), "limits", Limit))
     if as_json:
         _print(list(found.values()))
         return
@@ -74,7 +53,7 @@ def limits_set(limit_id: str, limit: Annotated[float, typer.Argument(help="In th
     fields = {"limit_id": limit_id, "limit": limit, "reason": reason, "node": node, "metric": metric, "mode": mode,
               "warn": warn, "window_ms": window_ms, "instrument": instrument, "action": action, "minutes": minutes,
               "approved_by": approved_by}
-    _print(_run(set_limit(_settings(brokers), {k: v for k, v in fields.items() if v is not None}, by)))
+    _print(run(set_limit(with_brokers(brokers=brokers), {k: v for k, v in fields.items() if v is not None}, by)))
 
 
 def halt(scope: Annotated[str, typer.Argument(help="all, fund:ALPHA, desk:..., account:..., trader:...")],
@@ -84,16 +63,15 @@ def halt(scope: Annotated[str, typer.Argument(help="all, fund:ALPHA, desk:..., a
     from app.control import set_state
 
     if state == "active":
-        err.print("[red]state[/]: use `deskrisk resume`")
-        raise typer.Exit(2)
-    _print(_run(set_state(_settings(brokers), scope, state, by, reason)))
+        raise fail("state", "expected reducing, halted or killed; `deskrisk resume` makes a scope active")
+    _print(run(set_state(with_brokers(brokers=brokers), scope, state, by, reason)))
 
 
 def resume(scope: str, reason: Why, by: By = getpass.getuser(), brokers: Brokers = None) -> None:
     """Let a scope trade again; a limit that is still breached trips it once more."""
     from app.control import set_state
 
-    _print(_run(set_state(_settings(brokers), scope, "active", by, reason)))
+    _print(run(set_state(with_brokers(brokers=brokers), scope, "active", by, reason)))
 
 
 def override(limit_id: str, limit: float, minutes: float, reason: Why,
@@ -103,7 +81,7 @@ def override(limit_id: str, limit: float, minutes: float, reason: Why,
     from app.control import Refused, current, new_limit, publish
     from schemas.records import Limit
 
-    settings = _settings(brokers)
+    settings = with_brokers(brokers=brokers)
 
     async def work() -> Limit:
         held = (await current(settings, "limits", Limit)).get(limit_id)
@@ -113,11 +91,11 @@ def override(limit_id: str, limit: float, minutes: float, reason: Why,
             raise Refused(f"minutes: expected above 0 and at most 60, was {minutes:g}")
         made = new_limit(held, {"limit_id": limit_id, "limit": limit, "reason": reason, "minutes": minutes,
                                 "approved_by": approved_by}, by)
-        made = msgspec.structs.replace(made, limit_id=f"{limit_id}~override", version=made.version)
+        made = msgspec.structs.replace(made, limit_id=f"{limit_id}~override")
         await publish(settings, "limits", made.limit_id, made)
         return made
 
-    _print(_run(work()))
+    _print(run(work()))
 
 
 @decisions_cli.command("show")
@@ -126,7 +104,7 @@ def decisions_show(order_id: Annotated[str | None, typer.Argument()] = None, bro
     """Decisions of an order, or the newest ones."""
     from app.control import decisions_of
 
-    found = _run(decisions_of(_settings(brokers), order_id))
+    found = run(decisions_of(with_brokers(brokers=brokers), order_id))
     if as_json:
         _print([msgspec.structs.replace(d, inputs={}) for d in found])
         return
@@ -146,10 +124,9 @@ def decisions_explain(order_id: str, brokers: Brokers = None) -> None:
     from models.gate.explain import explain
     from schemas.controls import MEANING, Check
 
-    found = _run(decisions_of(_settings(brokers), order_id))
+    found = run(decisions_of(with_brokers(brokers=brokers), order_id))
     if not found:
-        err.print(f"[red]order_id[/]: no decision on {order_id!r}")
-        raise typer.Exit(EXIT_FAILED)
+        raise fail("order_id", f"no decision on {order_id!r}", EXIT_FAILED)
     decision = found[0]
     recorded = {r.code for r in decision.reasons}
     if not decision.inputs:

@@ -15,7 +15,7 @@ from models.gate.state import METRICS as GATE_METRICS
 from models.rollup import GREEKS
 from schemas.codec import decoder_of, encode
 from schemas.records import Alert, Control, Decision, Limit
-from tables.ranges import read_range
+from tables.restore import read_range
 
 REASON_MIN = 10
 MEASURED = ("gross", "net", "long", "short", *GREEKS, "loss_total", "loss_day", "var_hist", "es_hist", "var_mc",

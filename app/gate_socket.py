@@ -21,8 +21,6 @@ from tables.kafka import owner_partition
 
 log = logging.getLogger(__name__)
 LINE_MAX = 65_536
-#: an order with this field is checked and leaves no trace
-DRY_RUN = b'"dry_run":true'
 _order = decoder_of(Order)
 
 
@@ -31,6 +29,15 @@ class Session(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     session: str
     cancel_on_disconnect: bool = False
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What a line says beside its order; `dry_run`: it is checked and leaves no trace."""
+
+    dry_run: bool = False
+
+
+_options = msgspec.json.Decoder(Options)
 
 
 class GateSocket:
@@ -74,12 +81,13 @@ class GateSocket:
     def _answer(self, line: bytes, mine: set[str]) -> bytes:
         try:
             order = _order.decode(line)
+            dry_run = b'"dry_run"' in line and _options.decode(line).dry_run
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
             return encode({"error": str(error)})
         partition = owner_partition(order.account, self._partitions)
         if not self._stage.owns(partition):
             return encode({"redirect": partition, "error": f"account {order.account!r} is another worker's"})
-        if DRY_RUN in line.replace(b" ", b""):
+        if dry_run:
             try:
                 return encode(self._stage.check(order))
             except ValueError as error:

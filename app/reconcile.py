@@ -17,8 +17,8 @@ from app.sink.clickhouse import ServerClickHouse
 from models.reconciliation import Break, reconcile
 from schemas.codec import decoder_of, encode, split_array
 from schemas.records import Alert, External, Instrument, Position
-from tables.ranges import read_range
 from tables.records import RecordBatch
+from tables.restore import read_range
 
 log = logging.getLogger(__name__)
 STORE_SQL = """SELECT account, instrument, sum(if(side = 'buy', quantity, -quantity)) FROM (

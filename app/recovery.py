@@ -23,8 +23,8 @@ from schemas.units import parse_ts_ns
 from tables.kafka import KafkaClient, owner_partition
 from tables.partition import MARKER_KEY, Marker
 from tables.position_partition import PositionPartition
-from tables.ranges import read_range
 from tables.records import RecordBatch
+from tables.restore import read_range
 from tables.trade_fees import other_fees, settlement_fees
 
 CHUNK = 20_000

@@ -119,7 +119,9 @@ async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float
             result = fetcher._records[tp]
             if type(result) is FetchResult:
                 batch = drain(result, tp, with_keys)
-                del fetcher._records[tp]
+                # a broker's return can end the assignment meanwhile, which clears this; what was drained is still good:
+                # a record delivered again is told by its offset
+                fetcher._records.pop(tp, None)
                 fetcher._notify(fetcher._wait_consume_future)
                 if batch is not None:
                     out[tp] = batch

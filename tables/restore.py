@@ -1,15 +1,18 @@
-"""Bulk restore: read changelog partitions to their end, whole slices at a time."""
+"""Read topics once, to their present end, whole slices at a time: bulk restore, and what starts from a log."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiokafka.structs import TopicPartition
 
 from tables.kafka import KafkaClient
-from tables.records import fetch_slices
+from tables.records import RecordBatch, fetch_slices
+
+STALL_S = 60.0
 
 
 @dataclass
@@ -26,9 +29,9 @@ class RestoreStalled(RuntimeError):
     """No progress within the bound: the process has to start again."""
 
 
-async def read_changelogs(client: KafkaClient, starts: dict[TopicPartition, int], stall_s: float = 60.0,
+async def read_changelogs(client: KafkaClient, starts: dict[TopicPartition, int], stall_s: float = STALL_S,
                           ) -> dict[TopicPartition, Restored]:
-    """Read each partition from its start offset to its present end (committed records only).
+    """Read each partition from its start offset to its present end; return the newest row of every key.
 
     Raises
     ------
@@ -36,31 +39,53 @@ async def read_changelogs(client: KafkaClient, starts: dict[TopicPartition, int]
         If nothing arrives for ``stall_s`` seconds.
     """
     out = {tp: Restored(position=offset) for tp, offset in starts.items()}
-    if not out:
-        return out
+
+    def on_batch(batch: RecordBatch) -> None:
+        restored = out[TopicPartition(batch.topic, batch.partition)]
+        restored.rows.update(zip(batch.keys, batch.values, strict=True))  # type: ignore[arg-type]
+        restored.records += len(batch)
+
+    for tp, (position, end) in (await read_range(client, starts, on_batch, stall_s)).items():
+        out[tp].position, out[tp].end = position, end
+    return out
+
+
+async def read_range(client: KafkaClient, starts: dict[TopicPartition, int],
+                     on_batch: Callable[[RecordBatch], None], stall_s: float = STALL_S,
+                     ) -> dict[TopicPartition, tuple[int, int]]:
+    """Hand every slice of committed records to a callback; return how far each partition was read, and its end.
+
+    Parameters
+    ----------
+    starts : where to begin; an offset that is no longer on the log begins at its earliest
+
+    Raises
+    ------
+    RestoreStalled
+        If nothing arrives for ``stall_s`` seconds.
+    """
+    if not starts:
+        return {}
     consumer = client.consumer(check_crcs=False)
     await consumer.start()
     try:
-        consumer.assign(list(starts))
-        first = await consumer.beginning_offsets(list(starts))
-        for tp, offset in starts.items():
-            out[tp].position = max(offset, first[tp])
-            consumer.seek(tp, out[tp].position)
-        ends = await consumer.end_offsets(list(starts))
-        for tp, end in ends.items():
-            out[tp].end = end
+        tps = list(starts)
+        consumer.assign(tps)
+        first = await consumer.beginning_offsets(tps)
+        ends = await consumer.end_offsets(tps)
+        position = {tp: max(starts[tp], first[tp]) for tp in tps}
+        for tp in tps:
+            consumer.seek(tp, position[tp])
         progress = time.monotonic()
-        while any(out[tp].position < end for tp, end in ends.items()):
-            slices = await fetch_slices(consumer._fetcher, None, 1.0, with_keys=True)
-            for tp, batch in slices.items():
-                restored = out[tp]
-                restored.rows.update(zip(batch.keys, batch.values, strict=True))  # type: ignore[arg-type]
-                restored.records += len(batch)
-                restored.position = batch.next_offset
+        while any(position[tp] < ends[tp] for tp in tps):
+            for tp, batch in (await fetch_slices(consumer._fetcher, None, 1.0, with_keys=True)).items():
+                if len(batch):
+                    on_batch(batch)
+                position[tp] = batch.next_offset
                 progress = time.monotonic()
             if time.monotonic() - progress > stall_s:
-                raise RestoreStalled(f"no changelog record for {stall_s} s at {ends}")
+                raise RestoreStalled(f"no record for {stall_s} s before {ends}")
             await asyncio.sleep(0)
-        return out
+        return {tp: (position[tp], ends[tp]) for tp in tps}
     finally:
         await consumer.stop()

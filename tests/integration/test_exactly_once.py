@@ -134,19 +134,25 @@ def test_broker_restart(tmp_path: Path) -> None:
     broker.start()
     made = Installation(broker, tmp_path / "data", "f5")
 
+    async def supervise() -> None:  # a worker may leave rather than wait
+        while True:
+            await asyncio.sleep(0.5)
+            if made.processes[-1].process.poll() is not None:
+                made.start("worker", "--roles", "positions")
+
     async def scenario() -> None:
         await made.create()
         async with Upstream(made, SEED) as upstream:
             made.start("worker", "--roles", "positions").wait_ready()
             await upstream.send(1_000)
             await made.quiesce()
+            supervisor = asyncio.create_task(supervise())
             broker.kill()
             await asyncio.sleep(3)
             broker.start()
             await upstream.send(1_000)
-            if made.processes[-1].process.poll() is not None:  # it may leave rather than wait: a supervisor restarts it
-                made.start("worker", "--roles", "positions").wait_ready()
             await made.quiesce(120)
+            supervisor.cancel()
         await made.assert_exact()
     try:
         asyncio.run(scenario())

@@ -158,7 +158,7 @@ def test_breaks_have_an_age_and_close(made: Installation) -> None:
         from aiokafka.structs import TopicPartition
 
         from schemas.codec import decoder_of
-        from tables.ranges import read_range
+        from tables.restore import read_range
         rows: dict[str, Position] = {}
         await read_range(made.settings.client(), {TopicPartition(made.settings.topics()["positions"], p): 0 for p in range(4)},
                          lambda b: rows.update({(k or b"").decode(): decoder_of(Position).decode(v) for k, v in zip(b.keys, b.values, strict=True) if v}))

@@ -1,0 +1,54 @@
+"""What the commands share: options, exit codes, settings from the command line, one way to run and to fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from app.settings import Settings
+
+err = Console(stderr=True, highlight=False)
+Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers (DESKRISK_BROKERS).")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+By = Annotated[str, typer.Option(help="Who asks for it; goes into the record.")]
+#: wrong usage or settings; something is wrong with data or services; a comparison found a difference
+EXIT_USAGE, EXIT_FAILED, EXIT_DIFFERENT = 2, 1, 3
+
+
+def fail(field: str, why: object, code: int = EXIT_USAGE) -> typer.Exit:
+    """Print what is wrong with a field; return the exit to raise."""
+    err.print(f"[red]{field}[/]:", end=" ")
+    err.print(str(why), markup=False)
+    return typer.Exit(code)
+
+
+def settings_of(**given: Any) -> Settings:
+    """Return the settings with what the command line gave; exits with a line per wrong field."""
+    try:
+        return Settings(**{k: v for k, v in given.items() if v is not None})
+    except ValidationError as error:
+        for problem in error.errors():
+            where = ".".join(map(str, problem["loc"])) or "settings"
+            exit_ = fail(f"setting {where}", problem["msg"])
+        raise exit_ from error
+
+
+def with_brokers(**given: Any) -> Settings:
+    """Return the settings; exits where no broker is named."""
+    settings = settings_of(**given)
+    if not settings.brokers:
+        raise fail("brokers", "expected host:port, was empty; give --brokers or set DESKRISK_BROKERS")
+    return settings
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a command's work; what a person can do something about is one line, not a traceback."""
+    try:
+        return asyncio.run(work)
+    except (OSError, TimeoutError, RuntimeError, ValueError) as error:
+        raise fail(type(error).__name__, error, EXIT_FAILED) from error
