@@ -229,13 +229,14 @@ class PositionStage:
         """Skip forwarded records that were forwarded before (their first owner crashed before its commit)."""
         seen = self.writers[part.partition].marker.extra.setdefault("forwarded", {})
         assert isinstance(seen, dict)
+        batch.values = values = list(batch.values)
         for i, headers in batch.headers.items():
             for name, value in headers:
                 if name == ORIGIN_HEADER:
                     origin, offset, index = value.decode().split("/")
                     at = [int(offset), int(index)]
                     if at <= seen.get(origin, [-1, -1]):
-                        batch.values[i] = b"[]"
+                        values[i] = b"[]"
                         self._counters.add("forward_repeats")
                     else:
                         seen[origin] = at

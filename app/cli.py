@@ -328,7 +328,7 @@ def doctor(brokers: Brokers = None, as_json: AsJson = False) -> None:
 
 @cli.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(context: typer.Context,
-          name: Annotated[str, typer.Argument(help="engine, ticks, latency, restore, risk, gate, orders.")]) -> None:
+          name: Annotated[str, typer.Argument(help="engine, ticks, latency, risk, gate, ...")]) -> None:
     """Run a benchmark: --size smoke|real, --json."""
     import runpy
     import sys

@@ -31,8 +31,8 @@ STOCK_SECONDS = {"smoke": 6, "real": 20}
 PEERS = {"quix-500k": "quix", "ks-eos-1": "kstreams_eos"}
 
 
-async def measure(broker: Broker, folder: Path, size: str, seed: int) -> dict[str, Any]:
-    """Fill the log, run one worker over it."""
+async def prepare(broker: Broker, folder: Path, seed: int) -> tuple[Settings, KafkaClient, PeerTrades]:
+    """Create the topics and the reference data of the workload."""
     s = Settings(brokers=broker.address, partitions=PARTITIONS, data_dir=folder / "data")
     client = KafkaClient(broker.address)
     await create_topics(client, "", PARTITIONS, s.horizon_ms)
@@ -43,14 +43,26 @@ async def measure(broker: Broker, folder: Path, size: str, seed: int) -> dict[st
          trades.instruments],
         [Account(account=n, book=f"B{i % 50}", desk=f"D{i % 20}", strategy=f"S{i % 10}", fund=f"F{i % 5}")
          for i, n in enumerate(trades.accounts)])
-    count = int(os.environ.get("DESKRISK_BENCH_TRADES") or TRADES[size])
-    started = time.monotonic()
-    await produce(client, "trades", trades, count)
-    print(f"  {count:,} trades on the log after {time.monotonic() - started:.0f} s", file=sys.stderr)
+    return s, client, trades
+
+
+def start_worker(broker: Broker, folder: Path) -> Worker:
+    """Start the position worker under measurement."""
     worker = Worker(["worker", "--roles", "positions"], {
         "DESKRISK_BROKERS": broker.address, "DESKRISK_DATA_DIR": str(folder / "data"),
         "DESKRISK_LOG_LEVEL": "error"})
     assert worker.ready.wait(90), "the worker did not come up"
+    return worker
+
+
+async def measure(broker: Broker, folder: Path, size: str, seed: int) -> dict[str, Any]:
+    """Fill the log, run one worker over it."""
+    s, client, trades = await prepare(broker, folder, seed)
+    count = int(os.environ.get("DESKRISK_BENCH_TRADES") or TRADES[size])
+    started = time.monotonic()
+    await produce(client, "trades", trades, count)
+    print(f"  {count:,} trades on the log after {time.monotonic() - started:.0f} s", file=sys.stderr)
+    worker = start_worker(broker, folder)
     t0 = time.monotonic()
     samples: list[tuple[float, int]] = [(t0, 0)]
     try:
@@ -63,7 +75,7 @@ async def measure(broker: Broker, folder: Path, size: str, seed: int) -> dict[st
     seconds = done - t0
     half = next((t, n) for t, n in samples if n >= count / 2)
     print("  progress " + " ".join(f"{t - t0:.1f}s:{n // 1000}k" for t, n in samples[::8]), file=sys.stderr)
-    state = await _state(client)
+    state = await durable_state(client)
     assert state["quantity_sum"] == trades.quantity_sum, (state, trades.quantity_sum)
     return {"trades": count, "seconds": round(seconds, 2), "trades_per_s": round(count / seconds),
             "trades_per_s_second_half": round((count - half[1]) / max(done - half[0], 1e-9)),
@@ -71,7 +83,7 @@ async def measure(broker: Broker, folder: Path, size: str, seed: int) -> dict[st
             "result_hash": state["hash"], "broker": broker.name}
 
 
-async def _state(client: KafkaClient) -> dict[str, Any]:
+async def durable_state(client: KafkaClient) -> dict[str, Any]:
     """Read the changelog back: durability is what it says, not what memory held."""
     from aiokafka.structs import TopicPartition
 

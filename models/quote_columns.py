@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,6 +25,7 @@ from models.json_scan import (
     skip_space,
     string_end,
 )
+from models.record_scan import ByteRows
 from schemas.codec import TICK_BLOCK_HEADER, TICK_BLOCK_MAGIC, TICK_DTYPE, split_array, tick_decoder, unpack_ticks
 from schemas.reasons import QuarantineReason
 from schemas.units import decimal_parts, parse_ts_ns
@@ -195,9 +198,12 @@ class DecodedQuotes:
     poison: list[tuple[int, QuarantineReason, str, bytes]] = field(default_factory=list)
 
 
-def decode_quotes(values: list[bytes | None], names: NameArrays, known: np.ndarray) -> DecodedQuotes:
+def decode_quotes(values: Sequence[bytes | None], names: NameArrays, known: np.ndarray) -> DecodedQuotes:
     """Return the columns of tick messages: JSON records, JSON arrays, packed blocks, in any mix."""
     out = DecodedQuotes(np.zeros(0, QUOTE_DTYPE))
+    if isinstance(values, ByteRows) and values.all_begin_with(ord("{"), len(values.buffer)):
+        out.rows = _scanned_rows(values.buffer, values.starts, values.ends, values, names, known, out)
+        return out
     parts: list[np.ndarray] = []
     run: list[bytes] = []
     packed: list[bytes] = []
@@ -270,16 +276,20 @@ def _equal_blocks(blocks: list[bytes]) -> np.ndarray | None:
 def _json_rows(raws: list[bytes], names: NameArrays, known: np.ndarray, out: DecodedQuotes) -> np.ndarray:
     lengths = np.fromiter(map(len, raws), np.int64, len(raws))
     joined = b"".join(raws)
-    buffer = np.frombuffer(joined, np.uint8)
     ends = np.cumsum(lengths)
-    rows = np.zeros(len(raws), QUOTE_DTYPE)
-    if scan_quotes(buffer, ends - lengths, ends, rows):
+    return _scanned_rows(np.frombuffer(joined, np.uint8), ends - lengths, ends, raws, names, known, out)
+
+
+def _scanned_rows(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray, raws: Sequence[Any], names: NameArrays,
+                  known: np.ndarray, out: DecodedQuotes) -> np.ndarray:
+    rows = np.zeros(len(starts), QUOTE_DTYPE)
+    if scan_quotes(buffer, starts, ends, rows):
         buffer = _read_slowly(raws, rows, buffer, out)
     out.unknown += resolve_quotes(buffer, rows, names, known)
     return rows
 
 
-def _read_slowly(raws: list[bytes], rows: np.ndarray, buffer: np.ndarray, out: DecodedQuotes) -> np.ndarray:
+def _read_slowly(raws: Sequence[Any], rows: np.ndarray, buffer: np.ndarray, out: DecodedQuotes) -> np.ndarray:
     extra = bytearray()
     base = len(buffer)
     for i in np.flatnonzero(rows["status"] == UNREAD).tolist():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
 
+from models.record_scan import ByteRows
 from models.trade_columns import (
     BUST,
     CORRECT,
@@ -24,6 +27,7 @@ from schemas.records import Fee, Trade
 from schemas.units import decimal_parts, parse_ts_ns
 
 VALUE_BYTES_MAX = 8 << 20
+_OBJECT = ord("{")
 _ACTIONS = {"new": NEW, "correct": CORRECT, "bust": BUST}
 
 
@@ -48,7 +52,7 @@ class DecodedTrades:
 
     rows: np.ndarray
     buffer: np.ndarray
-    raws: list[bytes]
+    raws: Sequence[Any]
     messages: np.ndarray
     indices: np.ndarray
     poison: list[Poison] = field(default_factory=list)
@@ -65,9 +69,16 @@ class DecodedTrades:
         self.poison.append(Poison(int(self.messages[row]), int(self.indices[row]), reason, detail, self.raws[row]))
 
 
-def decode_trades(values: list[bytes | None]) -> DecodedTrades:
+def decode_trades(values: Sequence[bytes | None]) -> DecodedTrades:
     """Return the columns of a batch of messages (single records or JSON arrays)."""
     poison: list[Poison] = []
+    if isinstance(values, ByteRows) and values.all_begin_with(_OBJECT, VALUE_BYTES_MAX):
+        n = len(values)
+        rows = np.zeros(n, TRADE_DTYPE)
+        out = DecodedTrades(rows, values.buffer, values, np.arange(n, dtype=np.int32), np.zeros(n, np.int32), poison)
+        if scan_trades(values.buffer, values.starts, values.ends, rows):
+            _read_slowly(out, len(values.buffer))
+        return out
     raws, messages, indices = _expand(values, poison)
     lengths = np.fromiter(map(len, raws), np.int64, len(raws))
     joined = b"".join(raws)
@@ -81,7 +92,7 @@ def decode_trades(values: list[bytes | None]) -> DecodedTrades:
     return out
 
 
-def _expand(values: list[bytes | None], poison: list[Poison]) -> tuple[list[bytes], np.ndarray, np.ndarray]:
+def _expand(values: Sequence[bytes | None], poison: list[Poison]) -> tuple[list[bytes], np.ndarray, np.ndarray]:
     """Split arrays, take out what has no value or is too long; plain batches pass untouched."""
     n = len(values)
     plain = [v for v in values if v is not None and len(v) <= VALUE_BYTES_MAX and v[:1] == b"{"]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiokafka.consumer.fetcher
 import numpy as np
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import CorruptRecordException
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
+
+from models import record_scan as rs
 
 READ_COMMITTED = 1
 #: aiokafka does not ask a node again while a slice of one of its partitions lies unread; by default for 100 ms
@@ -32,7 +37,7 @@ class RecordBatch:
     topic: str
     partition: int
     offsets: np.ndarray
-    values: list[bytes | None]
+    values: Sequence[bytes | None]
     keys: list[bytes | None]
     headers: dict[int, Any]
     timestamps_ms: np.ndarray
@@ -47,24 +52,79 @@ class RecordBatch:
         self.values, self.keys, self.headers = [], [], {}
 
 
+class KeptRecords(MemoryRecords):
+    """Fetched records that can also be read as bytes (aiokafka's own keep them to themselves)."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.data = data
+
+
+aiokafka.consumer.fetcher.MemoryRecords = KeptRecords
+
+
 def drain(result: FetchResult, tp: TopicPartition, with_keys: bool) -> RecordBatch | None:
     """Take all records of one fetched slice; None where the slice is stale (sought away, reassigned)."""
     if not result.check_assignment(tp) or not result.has_more():
         return None
     source = result._partition_records
+    data = source._records.data if not with_keys and isinstance(source._records, KeptRecords) else None
+    position = source.next_fetch_offset
+    begin, batches = 0, []
+    while source._records.has_next():
+        batch = source._records.next_batch()
+        if source._check_crcs and not batch.validate_crc():
+            raise CorruptRecordException(f"Invalid CRC - {tp}")
+        if data is not None:
+            length = int.from_bytes(data[begin + rs.LENGTH_AT : begin + rs.LENGTH_AT + 4], "big") + 12
+            begin += length
+        if not _is_skipped(source, batch):
+            batches.append((batch, begin - length if data is not None else 0))
+        position = batch.next_offset
+    found = None if data is None else _columns(data, batches, source.next_fetch_offset)
+    offsets, stamps, values, keys, headers = found or _objects(batches, source.next_fetch_offset, with_keys)
+    source.next_fetch_offset = position
+    result._update_position()
+    result._partition_records = None
+    source._records_iterator = source._records = None  # a cycle would keep the raw megabytes until the next collection
+    return RecordBatch(tp.topic, tp.partition, _joined(offsets), values, keys, headers, _joined(stamps), position)
+
+
+def _columns(data: bytes, batches: list[tuple[Any, int]], position: int) -> tuple[Any, ...] | None:
+    """Return the records as columns; None where a batch is compressed, old, or has headers."""
+    buffer = np.frombuffer(data, np.uint8)
+    parts: list[np.ndarray] = []
+    stamps: list[np.ndarray] = []
+    for batch, at in batches:
+        if data[at + rs.MAGIC_AT] != 2 or data[at + rs.ATTRIBUTES_AT + 1] & rs.COMPRESSION_MASK:
+            return None
+        count = int.from_bytes(data[at + rs.HEADER_BYTES - 4 : at + rs.HEADER_BYTES], "big")
+        end = at + 12 + int.from_bytes(data[at + rs.LENGTH_AT : at + rs.LENGTH_AT + 4], "big")
+        rows = np.empty((4, count), np.int64)
+        if not rs.scan_records(buffer, at + rs.HEADER_BYTES, end, *rows):
+            return None
+        rows[2] += batch.base_offset
+        rows = rows[:, rows[2] >= position]
+        if not rows.shape[1]:
+            continue
+        first, last = (int.from_bytes(data[at + k : at + k + 8], "big", signed=True)
+                       for k in (rs.FIRST_TS_AT, rs.LAST_TS_AT))
+        by_append = data[at + rs.ATTRIBUTES_AT + 1] & rs.APPEND_TIME
+        newest = last if by_append else first + max(int(rows[3, 0]), int(rows[3, -1]))
+        parts.append(rows[:3])
+        stamps.append(np.full(rows.shape[1], newest))
+    starts, ends, offsets = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0), np.int64)
+    return [offsets], stamps, rs.ByteRows(buffer, starts, ends), [], {}
+
+
+def _objects(batches: list[tuple[Any, int]], position: int, with_keys: bool) -> tuple[Any, ...]:
+    """Return the records as Python objects."""
     values: list[bytes | None] = []
     keys: list[bytes | None] = []
     headers: dict[int, Any] = {}
     offsets: list[np.ndarray] = []
     stamps: list[np.ndarray] = []
-    position = source.next_fetch_offset
-    while source._records.has_next():
-        batch = source._records.next_batch()
-        if source._check_crcs and not batch.validate_crc():
-            raise CorruptRecordException(f"Invalid CRC - {tp}")
-        if _is_skipped(source, batch):
-            position = batch.next_offset
-            continue
+    for batch, _ in batches:
         records = list(batch)
         base = batch.base_offset
         if records and (len(records) != batch.next_offset - base or base < position):
@@ -80,12 +140,7 @@ def drain(result: FetchResult, tp: TopicPartition, with_keys: bool) -> RecordBat
             headers.update({start + i: r.headers for i, r in enumerate(records) if r.headers})
         if records:
             stamps.append(np.full(len(records), max(records[0].timestamp or 0, records[-1].timestamp or 0)))
-        position = batch.next_offset
-    source.next_fetch_offset = position
-    result._update_position()
-    result._partition_records = None
-    source._records_iterator = source._records = None  # a cycle would keep the raw megabytes until the next collection
-    return RecordBatch(tp.topic, tp.partition, _joined(offsets), values, keys, headers, _joined(stamps), position)
+    return offsets, stamps, values, keys, headers
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

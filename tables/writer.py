@@ -26,8 +26,9 @@ BATCH_BYTES = 900_000
 #: aiokafka wraps a producer's sequence number wrongly at 2**31: a producer is replaced long before
 SEQUENCE_MAX = 1_000_000_000
 #: nothing waits for a commit but the acknowledgement: rows are published right after the fold
-FLUSH_S_MIN, FLUSH_S_MAX = 0.25, 1.0
-DISK_S = 5.0
+FLUSH_S_MIN, FLUSH_S_MAX = 0.25, 2.0
+#: the store only shortens a restore; a write of it stops all threads for as long as it takes
+DISK_S = 15.0
 #: rows above this are written at once: they never repeat, holding them back would only cost memory
 STAGED_BYTES_MAX = 16_384
 FAULT_ENV = "DESKRISK_FAULT"
