@@ -46,6 +46,8 @@ from tables.tail import Tail
 
 log = logging.getLogger(__name__)
 REFRESH_S = 0.1
+#: prices and exposures are taken in this often: they are measured every 100 ms
+FOLLOW_S = 0.03
 #: an execution whose position row does not come (it was refused) stops being waited for
 FILL_WAIT_S = 10.0
 #: marks taken in before whoever waits gets a turn
@@ -68,7 +70,7 @@ class GateStage:
         self._partitions = partitions
         self.gate = GateBook(base_currency, levels)
         self._tail = Tail(client, [topics[t] for t in ("market.surfaces", "marks", "positions", "risk")],
-                          self._on_batch, isolation_level="read_uncommitted")
+                          self._on_batch, isolation_level="read_uncommitted", pause_s=FOLLOW_S)
         self._rules = Tail(client, [topics["limits"], topics["controls"]], self._on_batch, wait_ms=100)
         self._next: dict[TopicPartition, int] = {}
         self._owned: set[int] = set()

@@ -78,7 +78,8 @@ class RiskStage:
         self._controls: dict[str, Control] = {}
         self._rules = Tail(client, [topics["limits"], topics["controls"]], self._on_rules, wait_ms=100)
         self._acks = Tail(client, [topics["alerts"]], self._on_acks, from_end=True, wait_ms=500)
-        self._marks = Tail(client, [topics["marks"]], self._on_marks, isolation_level="read_uncommitted")
+        self._marks = Tail(client, [topics["marks"]], self._on_marks, isolation_level="read_uncommitted",
+                           pause_s=TRADE_PERIOD_S / 2)
         self._next: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._owned: set[int] = set()

@@ -11,15 +11,23 @@ from typing import Any
 import aiohttp
 import numpy as np
 
+WINDOW_MS = 100
+
 
 @dataclass
 class StreamMeter:
-    """Counts what a stream delivers; latencies are from the trade's producer time stamp to the row's arrival."""
+    """Counts what a stream delivers.
+
+    Trade latencies are from the trade's producer time stamp to the row's arrival; tick latencies from the begin of the
+    mark window that a frame's P&L rests on, so that of the oldest tick in it, to the frame's arrival.
+    """
 
     rows: int = 0
     frames: int = 0
     latencies_ms: list[float] = field(default_factory=list)
+    tick_latencies_ms: list[float] = field(default_factory=list)
     as_of_steps_back: int = 0
+    _window_end_ms: int = 0
     _trade_t: dict[str, int] = field(default_factory=dict)
     _from_ms: float = field(default_factory=lambda: time.time() * 1000)
 
@@ -31,6 +39,11 @@ class StreamMeter:
         self.frames += 1
         cols = data["cols"]
         key, stamp = cols.index("id"), cols.index("trade_t")
+        window_end = max((row[cols.index("px_t")] for row in data["rows"]), default=0)
+        if window_end > self._window_end_ms:
+            if event == "delta" and self._window_end_ms:
+                self.tick_latencies_ms.append(now - window_end + WINDOW_MS)
+            self._window_end_ms = window_end
         for row in data["rows"]:
             self.rows += 1
             old = self._trade_t.get(row[key], 0)
@@ -42,11 +55,13 @@ class StreamMeter:
                 self.as_of_steps_back += 1
 
     def quantiles(self) -> dict[str, float | None]:
-        """Return p50, p99 and p99.9 of the latencies, ms; None where nothing was measured."""
-        if not self.latencies_ms:
-            return {"p50": None, "p99": None, "p999": None}
-        p50, p99, p999 = np.percentile(self.latencies_ms, [50, 99, 99.9])
-        return {"p50": round(float(p50), 1), "p99": round(float(p99), 1), "p999": round(float(p999), 1)}
+        """Return p50, p99 and p99.9 of both latencies, ms; None where nothing was measured."""
+        out: dict[str, float | None] = {}
+        for name, values in (("trade_to_stream", self.latencies_ms), ("tick_to_pnl", self.tick_latencies_ms)):
+            found = np.percentile(values, [50, 99, 99.9]).tolist() if values else [None] * 3
+            for q, value in zip(("p50", "p99", "p999"), found, strict=True):
+                out[f"{name}_ms_{q}"] = None if value is None else round(value, 1)
+        return out
 
 
 async def follow(url: str, meter: StreamMeter, scope: str = "firm", rate: int = 20) -> None:

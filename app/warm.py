@@ -7,6 +7,7 @@ from decimal import Decimal
 import numpy as np
 
 from models import marks as mk
+from models.ladder import COLUMNS, ladder_lines
 from models.position_state import PartitionPositions
 from models.position_window import absorb_half_chain, evict_oldest
 from models.quote_columns import decode_quotes
@@ -83,3 +84,5 @@ def _warm_rollup(instrument: Instrument, account: Account) -> None:
     models = RiskModels(book, book.contracts, History(("X",), moves), INSTRUMENT_GROUPINGS)
     models.run(10**18)
     models.update_rows(np.array([0, 1]))
+    ladder_lines(book.rollup.rows, 2, book.rollup.own, book.rollup.contribution, np.zeros(2, np.int64),
+                 np.zeros(2, np.int64), np.empty((1, COLUMNS)))

@@ -200,12 +200,20 @@ def recount(contribution: np.ndarray, ancestors: np.ndarray, count: int, nodes: 
 
 
 class RollUp:
-    """The position matrix of one process and the sums of its nodes."""
+    """The position matrix of one process and the sums of its nodes.
 
-    def __init__(self, group_count: int) -> None:
+    Parameters
+    ----------
+    group_count : nodes a row lies under
+    instrument_groups : how many of them, at the end, follow from the instrument alone
+    """
+
+    def __init__(self, group_count: int, instrument_groups: int = 0) -> None:
         self.group_count = group_count
-        #: grows whenever a row comes to lie under other nodes
-        self.placements = 0
+        #: rows that differ only in the instrument share a leaf: leaf by row, and the nodes of every leaf
+        self.leaf_nodes: list[tuple[int, ...]] = []
+        self._leaf_depth = group_count - instrument_groups
+        self._leaf_of: dict[tuple[int, ...], int] = {}
         self.count = 0
         self.node_names: list[str] = []
         self.node_index: dict[str, int] = {}
@@ -216,12 +224,13 @@ class RollUp:
     def _size(self, n: int) -> None:
         old = self.count
         grown = [np.zeros(n, VALUED_DTYPE), np.full((n, FEE_SLOTS), -1, np.int32), np.zeros((n, FEE_SLOTS)),
-                 np.zeros((n, M)), np.full((n, self.group_count), -1, np.int32), np.zeros((n, 3))]
+                 np.zeros((n, M)), np.full((n, self.group_count), -1, np.int32), np.zeros((n, 3)),
+                 np.zeros(n, np.int64)]
         if old:
-            for new, name in zip(grown, ("rows", "fee_currency", "fee_amount", "contribution", "ancestors", "own"),
-                                 strict=True):
+            for new, name in zip(grown, ("rows", "fee_currency", "fee_amount", "contribution", "ancestors", "own",
+                                         "leaf"), strict=True):
                 new[:old] = getattr(self, name)[:old]
-        (self.rows, self.fee_currency, self.fee_amount, self.contribution, self.ancestors, self.own) = grown
+        (self.rows, self.fee_currency, self.fee_amount, self.contribution, self.ancestors, self.own, self.leaf) = grown
 
     rows: Any
     fee_currency: Any
@@ -229,6 +238,7 @@ class RollUp:
     contribution: Any
     ancestors: Any
     own: Any
+    leaf: Any
 
     def new_row(self) -> int:
         """Open a row; the caller fills its columns and ancestors, then values it."""
@@ -257,8 +267,12 @@ class RollUp:
                 self.touched[node] = 1
         self.contribution[row] = 0.0
         if self.ancestors[row].tolist() != ancestors:
-            self.placements += 1
             self.ancestors[row] = ancestors
+            leaf = tuple(ancestors[: self._leaf_depth])
+            if leaf not in self._leaf_of:
+                self._leaf_of[leaf] = len(self.leaf_nodes)
+                self.leaf_nodes.append(leaf)
+            self.leaf[row] = self._leaf_of[leaf]
 
     def value(self, which: np.ndarray, market: Market) -> None:
         """Value rows on a snapshot and roll the differences up."""

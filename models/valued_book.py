@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from models.columns import grown
 from models.contracts import Contracts
 from models.reference import FIRM, Reference
 from models.rollup import FEE_SLOTS, M, Market, RollUp, pair_currencies
@@ -30,7 +31,7 @@ class ValuedBook:
         self.levels = levels
         self.market = Market(base_currency)
         self.contracts = Contracts(self.market)
-        self.rollup = RollUp(len(levels) + len(GROUPINGS))
+        self.rollup = RollUp(len(levels) + len(GROUPINGS), INSTRUMENT_GROUPINGS)
         self.keys: dict[str, int] = {}
         self.positions: list[Position] = []
         self.reference = Reference(lambda account: 0)
@@ -38,6 +39,8 @@ class ValuedBook:
         self.snapshot_id = 0
         self.node_currency: dict[int, str] = {}
         self._pending: set[int] = set()
+        #: version of the reference data that each row was filled under
+        self._filled = np.full(1024, -1, np.int64)
         self._rows_of_instrument: dict[str, list[int]] = {}
         self._rows_of_account: dict[str, list[int]] = {}
 
@@ -88,14 +91,28 @@ class ValuedBook:
         else:
             held = self.positions[row]
             newer = (position.as_of.offset, position.revision) >= (held.as_of.offset, held.revision)
-            if not newer and self.rollup.rows["live"][row]:
+            live = self.rollup.rows["live"][row]
+            if not newer and live:
                 return -1
             self.positions[row] = position
+            if live and self._filled[row] == self.reference.version and _same_place(position, held):
+                self._refill(row, position, held, shard)
+                return row
         self.rollup.rows["shard"][row] = shard
         self.as_of[position.as_of.partition] = max(self.as_of.get(position.as_of.partition, -1),
                                                    position.as_of.offset)
         self._fill(row, position)
         return row
+
+    def _refill(self, row: int, position: Position, held: Position, shard: int) -> None:
+        """Bring a row up to date of which only the position has changed: most of what comes in."""
+        self.rollup.rows["shard"][row] = shard
+        self.as_of[position.as_of.partition] = max(self.as_of.get(position.as_of.partition, -1),
+                                                   position.as_of.offset)
+        self._fill_position(row, position)
+        if position.fees != held.fees:
+            self._fill_fees(row, position)
+        self._pending.add(row)
 
     def remove(self, key: str) -> None:
         """Take a position away (its row was withdrawn, or its shard went elsewhere)."""
@@ -114,15 +131,9 @@ class ValuedBook:
     def _fill(self, row: int, position: Position) -> None:
         instrument = self.reference.instrument_records.get(position.instrument)
         account = self.reference.account_records.get(position.account)
-        rows, market = self.rollup.rows, self.market
-        r = rows[row]
-        r["quantity"] = float(position.quantity)
-        r["average_price"] = _number(position.average_price)
-        r["realised_pnl"] = position.realised_pnl
-        r["opening_quantity"] = float(position.opening_quantity)
-        r["opening_price"] = _number(position.opening_price)
-        r["opening_realised_pnl"] = position.opening_realised_pnl
-        r["last_ts_event"] = position.last_ts_event
+        market = self.market
+        self._fill_position(row, position)
+        r = self.rollup.rows[row]
         r["instrument"] = market.instrument(position.instrument)
         r["currency"] = market.currency(position.currency or "?")
         quanto = float(instrument.quanto_rate) if instrument and instrument.quanto_rate is not None else 1.0
@@ -130,12 +141,28 @@ class ValuedBook:
         r["inverse"] = bool(instrument and instrument.inverse)
         r["outright"] = bool(instrument and instrument.asset_class in OUTRIGHT)
         r["live"] = 1
+        self._fill_fees(row, position)
+        self.rollup.place(row, self._nodes_of(position, instrument, account))
+        if row >= len(self._filled):
+            self._filled = grown(self._filled, len(self.rollup.rows), -1)
+        self._filled[row] = self.reference.version
+        self._pending.add(row)
+
+    def _fill_position(self, row: int, position: Position) -> None:
+        r = self.rollup.rows[row]
+        r["quantity"] = float(position.quantity)
+        r["average_price"] = _number(position.average_price)
+        r["realised_pnl"] = position.realised_pnl
+        r["opening_quantity"] = float(position.opening_quantity)
+        r["opening_price"] = _number(position.opening_price)
+        r["opening_realised_pnl"] = position.opening_realised_pnl
+        r["last_ts_event"] = position.last_ts_event
+
+    def _fill_fees(self, row: int, position: Position) -> None:
         self.rollup.fee_currency[row] = -1
         for k, (currency, amount) in enumerate(sorted(position.fees.items(), key=_by_size)[:FEE_SLOTS]):
-            self.rollup.fee_currency[row, k] = market.currency(currency)
+            self.rollup.fee_currency[row, k] = self.market.currency(currency)
             self.rollup.fee_amount[row, k] = amount
-        self.rollup.place(row, self._nodes_of(position, instrument, account))
-        self._pending.add(row)
 
     def _nodes_of(self, position: Position, instrument: Instrument | None, account: Account | None) -> list[int]:
         node = self.rollup.node
@@ -192,6 +219,11 @@ class ValuedBook:
 
 _MONEY = 15  # the first metrics are money, the rest counts and quantity
 assert M == 21
+
+
+def _same_place(a: Position, b: Position) -> bool:
+    return (a.currency == b.currency and a.book == b.book and a.desk == b.desk and a.strategy == b.strategy
+            and a.fund == b.fund)
 
 
 def _number(value: float | None) -> float:

@@ -21,8 +21,8 @@ READ_COMMITTED = 1
 #: aiokafka does not ask a node again while a slice of one of its partitions lies unread; by default for 100 ms
 PREFETCH_BACKOFF_S = 0.002
 #: pause after a small read: a few milliseconds of latency save most of the requests, here and on the broker
-GATHER_S = 0.005
-TAIL_GATHER_S = 0.006
+GATHER_S = 0.012
+TAIL_GATHER_S = 0.012
 GATHER_BELOW = 2_000
 
 

@@ -35,7 +35,19 @@ from app.gateway.writes import Writes
 from app.metrics import PrometheusCounters
 from app.settings import Settings
 from schemas.codec import decoder_of, encode
-from schemas.records import Account, Alert, Control, Decision, Instrument, Limit, Mark, Position, Risk, Surface
+from schemas.records import (
+    MODELS_SUFFIX,
+    Account,
+    Alert,
+    Control,
+    Decision,
+    Instrument,
+    Limit,
+    Mark,
+    Position,
+    Risk,
+    Surface,
+)
 from tables.records import RecordBatch
 from tables.tail import Tail
 
@@ -134,7 +146,10 @@ class Gateway:
             state.book.add_mark(mark)
             state.last_mark_ns = max(state.last_mark_ns, mark.window_end)
         elif topic == "risk":
-            state.add_risk(key, _risk.decode(value))
+            if key.endswith(MODELS_SUFFIX):
+                state.add_models(key.removesuffix(MODELS_SUFFIX), value)
+            else:
+                state.add_risk(key, _risk.decode(value))
         elif topic == "alerts":
             state.add_alert(_alert.decode(value))
         elif topic == "decisions":
@@ -277,7 +292,7 @@ class Gateway:
                     frame, since = self._delta(scope, since), state.seq
                     if frame:
                         yield frame
-                if (held := state.models.get(scope)) is not None and held[0] > models:
+                if (held := state.models_since(scope, models)) is not None:
                     models = held[0]
                     yield self._event("risk", risk_event(held[1], state.seq), False)
                 if now >= next_hb:
@@ -328,7 +343,7 @@ class Gateway:
         risk = self.state.risk(request.path_params["node"])
         if risk is None:
             raise HTTPException(404, f"node {request.path_params['node']!r} is not known")
-        held = self.state.models.get(risk.node)
+        held = self.state.models_since(risk.node, -1)
         if held is not None:
             models = (held[1].models or {}) | (risk.models or {})
             risk = msgspec.structs.replace(risk, models=models, top=held[1].top, prior_day=held[1].prior_day)
@@ -337,7 +352,7 @@ class Gateway:
     async def get_contributors(self, request: Request) -> Response:
         """`GET /api/risk/{node}/contributors?metric=`."""
         node, metric = request.path_params["node"], request.query_params.get("metric", "var_hist")
-        held = self.state.models.get(node)
+        held = self.state.models_since(node, -1)
         if held is None or metric not in (held[1].top or {}):
             known = sorted(held[1].top or {}) if held else []
             raise HTTPException(404, f"metric: expected one of {known} of a measured node, was {metric!r} of {node!r}")

@@ -6,6 +6,7 @@ the number it has. Facts are never dropped: they are kept in a ring and sent to 
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
@@ -17,9 +18,11 @@ import numpy as np
 from app.gateway.events import alert_event
 from models import rollup as ru
 from models.columns import grown
+from models.ladder import COLUMNS, ladder_lines
 from models.reference import FIRM
 from models.valued_book import ValuedBook
-from schemas.records import MODELS_SUFFIX, Alert, Control, Limit, Position, Risk
+from schemas.codec import decoder_of
+from schemas.records import Alert, Control, Limit, Position, Risk
 
 LADDER_ROWS_MAX = 5_000
 FACTS_KEPT = 10_000
@@ -30,6 +33,8 @@ NODE_COLUMNS = ("id", "level", "ccy", "realised", "unrealised", "day", "fees", "
                 "rho", "var_99", "es_97_5")
 GOOD, STALE, PARTIAL, BAD = 0, 1, 2, 3
 encode_json = msgspec.json.encode
+log = logging.getLogger(__name__)
+_risk = decoder_of(Risk)
 
 
 @dataclass
@@ -46,6 +51,7 @@ class Groups:
     """Ladder lines: the accounts of one book in one instrument, added up."""
 
     index: dict[tuple[str, str], int] = field(default_factory=dict)
+    id: list[str] = field(default_factory=list)
     instrument: list[str] = field(default_factory=list)
     book: list[str] = field(default_factory=list)
     desk: list[str] = field(default_factory=list)
@@ -65,9 +71,8 @@ class GatewayState:
         self._group_of_row = np.full(1024, -1, np.int64)
         self._last: np.ndarray | None = None
         self.group_seq = np.zeros(0, np.int64)
-        self.group_values = np.zeros((0, 8))
+        self.group_values = np.zeros((0, COLUMNS))
         self.trade_t = np.zeros(1024, np.int64)
-        self.mark_t = np.zeros(1024, np.int64)
         self.nodes: dict[str, tuple[int, list[Any]]] = {}
         self._node_risks: dict[str, Risk] = {}
         self._parts: dict[str, dict[str, Risk]] = {}
@@ -75,7 +80,9 @@ class GatewayState:
         self.controls: dict[str, Control] = {}
         self.alerts: dict[str, Alert] = {}
         self._open: dict[tuple[str, str, str], Alert] = {}
-        self.models: dict[str, tuple[int, Risk]] = {}
+        self._models: dict[str, tuple[int, bytes]] = {}
+        self._terms_key = (-1, -1)
+        self._group_terms = (np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool))
         self._changed_nodes: set[str] = set()
         self.facts: deque[Fact] = deque(maxlen=FACTS_KEPT)
         self._scopes: dict[str, tuple[int, np.ndarray]] = {}
@@ -100,6 +107,7 @@ class GatewayState:
         index = groups.index.get(key)
         if index is None:
             index = groups.index[key] = len(groups.instrument)
+            groups.id.append(f"{position.desk}|{position.book}|{position.instrument}")
             groups.instrument.append(position.instrument)
             groups.book.append(position.book)
             groups.desk.append(position.desk)
@@ -112,11 +120,24 @@ class GatewayState:
             groups.nodes.append(frozenset(names))
         return index
 
+    def add_models(self, node: str, raw: bytes) -> None:
+        """Take a node's models in, as they are: nobody looks at most of them."""
+        self._models[node] = (self.seq + 1, raw)
+
+    def models_since(self, node: str, seq: int) -> tuple[int, Risk] | None:
+        """Return a node's models if they came after a sequence number, with their own."""
+        held = self._models.get(node)
+        if held is None or held[0] <= seq:
+            return None
+        try:
+            return held[0], _risk.decode(held[1])
+        except msgspec.DecodeError as error:
+            log.error("models of %s refused: %s", node, error)
+            del self._models[node]
+            return None
+
     def add_risk(self, key: str, risk: Risk) -> None:
         """Take a node in; parts of a node that spans several workers are added up here."""
-        if key.endswith(MODELS_SUFFIX):
-            self.models[risk.node] = (self.seq + 1, risk)
-            return
         held = self._parts.setdefault(risk.node, {}) if risk.shard else None
         if held is not None:
             held[key] = risk
@@ -165,25 +186,16 @@ class GatewayState:
         return changed
 
     def _turn_ladder(self, seq: int) -> int:
-        rollup, count, n = self.book.rollup, self.book.rollup.count, len(self.groups.instrument)
+        rollup, n = self.book.rollup, len(self.groups.instrument)
         if not n:
             return 0
-        group = self._group_of_row[:count]
-        live = (rollup.rows["live"][:count] != 0) & (group >= 0)
-        g, rows = group[live], rollup.rows[:count][live]
-        own, contribution = rollup.own[:count][live], rollup.contribution[:count][live]
-        bad = contribution[:, ru.UNPRICED] > 0
-        columns = [
-            np.bincount(g, rows["quantity"], n), np.bincount(g, contribution[:, ru.NET], n),
-            np.bincount(g, np.where(bad, 0, own[:, 2]), n), np.bincount(g, np.nan_to_num(rows["realised_pnl"]), n),
-            np.bincount(g, bad, n), np.bincount(g, contribution[:, ru.STALE], n),
-            np.bincount(g, contribution[:, ru.FEES], n)]
-        latest = np.zeros(n)
-        np.maximum.at(latest, g, self.trade_t[:count][live])
-        values = np.stack([*columns, latest], axis=1)
+        values = np.empty((n, COLUMNS))
+        ladder_lines(rollup.rows, rollup.count, rollup.own, rollup.contribution, self._group_of_row, self.trade_t,
+                     values)
         if len(self.group_seq) < n:
             self.group_seq = grown(self.group_seq, n)
-            self.group_values = np.concatenate([self.group_values, np.full((n - len(self.group_values), 8), np.nan)])
+            new = np.full((n - len(self.group_values), COLUMNS), np.nan)
+            self.group_values = np.concatenate([self.group_values, new])
         moved = (values != self.group_values).any(axis=1)
         self.group_seq[moved] = seq
         self.group_values = values
@@ -207,27 +219,35 @@ class GatewayState:
             size = np.abs(self.group_values[groups, 1])
             groups = groups[np.argsort(-size)[:LADDER_ROWS_MAX]]
         groups = groups[self.group_seq[groups] > since]
-        return [self._ladder_row(k) for k in groups.tolist()], total
+        return self._ladder_rows(groups), total
 
-    def _ladder_row(self, k: int) -> list[Any]:
-        qty, mv, upnl, rpnl, bad, stale, fees, trade_t = self.group_values[k].tolist()
-        name = self.groups.instrument[k]
-        index = self.book.market.instruments[name]
-        mid = float(self.book.market.mid[index])
-        known = bad == 0
-        instrument = self.book.reference.instrument_records.get(name)
-        average = None
-        if known and qty and mid == mid and instrument is not None:
-            multiplier = float(instrument.multiplier * (instrument.quanto_rate or 1))
-            if instrument.inverse:
-                inverse = upnl / (qty * multiplier) + 1 / mid
-                average = 1 / inverse if inverse else None
-            else:
-                average = mid - upnl / (qty * multiplier)
-        quality = (BAD if not known else STALE if stale else GOOD)
-        return [f"{self.groups.desk[k]}|{self.groups.book[k]}|{name}", name, self.groups.book[k], self.groups.desk[k],
-                qty, average, mid if mid == mid else None, mv if known else None, upnl if known else None, rpnl, fees,
-                self.groups.currency[k], quality, int(self.book.snapshot_id // 1_000_000), int(trade_t)]
+    def _terms(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return by group: the instrument's place in the market, its multiplier (NaN: not known), whether inverse."""
+        key = (len(self.groups.instrument), self.book.reference.version)
+        if self._terms_key != key:
+            records = [self.book.reference.instrument_records.get(name) for name in self.groups.instrument]
+            self._group_terms = (
+                np.array([self.book.market.instruments[name] for name in self.groups.instrument], np.int64),
+                np.array([np.nan if r is None else float(r.multiplier * (r.quanto_rate or 1)) for r in records]),
+                np.array([r is not None and r.inverse for r in records], bool))
+            self._terms_key = key
+        return self._group_terms
+
+    def _ladder_rows(self, which: np.ndarray) -> list[Any]:
+        qty, mv, upnl, rpnl, bad, stale, fees, trade_t = self.group_values[which].T
+        index, multiplier, inverse = (a[which] for a in self._terms())
+        mid, known = self.book.market.mid[index], bad == 0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            moved = upnl / (qty * multiplier)
+            average = np.where(inverse, 1.0 / (moved + 1.0 / mid), mid - moved)
+        g, k = self.groups, which.tolist()
+        quality = np.where(known, np.where(stale != 0, STALE, GOOD), BAD).tolist()
+        as_of = int(self.book.snapshot_id // 1_000_000)
+        return list(zip([g.id[i] for i in k], [g.instrument[i] for i in k], [g.book[i] for i in k],
+                        [g.desk[i] for i in k], qty.tolist(), _or_none(average, known & np.isfinite(average)),
+                        _or_none(mid, np.isfinite(mid)), _or_none(mv, known), _or_none(upnl, known), rpnl.tolist(),
+                        fees.tolist(), [g.currency[i] for i in k], quality, [as_of] * len(k),
+                        trade_t.astype(np.int64).tolist(), strict=True))
 
     def node_rows(self, since: int, scope: str | None = None) -> list[list[Any]]:
         """Return the nodes changed since a sequence number (accounts only where one is the scope)."""
@@ -246,6 +266,13 @@ class GatewayState:
             return []
         below = chain[chain.index(level) - 1]
         return sorted({n for nodes in self.groups.nodes if node in nodes for n in nodes if n.startswith(f"{below}:")})
+
+
+def _or_none(values: np.ndarray, known: np.ndarray) -> list[float | None]:
+    out: list[float | None] = values.tolist()
+    for k in np.flatnonzero(~known).tolist():
+        out[k] = None
+    return out
 
 
 def merge(parts: list[Risk]) -> Risk:

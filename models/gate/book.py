@@ -110,10 +110,10 @@ class GateBook(Reservations):
         """Take a position row in."""
         if self.book.add_position(position, shard) < 0:
             return
-        account = self.state.account(position.account)
-        row = self.state.position(account, self.state.instrument(position.instrument))
-        row["quantity"] = float(position.quantity)
-        self.hold_position(int(row["account"]), int(row["instrument"]))
+        account, instrument = self.state.account(position.account), self.state.instrument(position.instrument)
+        self.state.position(account, instrument)["quantity"] = float(position.quantity)
+        if self.works(account, instrument):
+            self.hold_position(account, instrument)
 
     def set_price(self, instrument: str, bid: float | None, ask: float | None, mid: float | None, last: float | None,
                   ts_ns: int, usable: bool) -> None:

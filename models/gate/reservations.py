@@ -94,6 +94,10 @@ class Reservations:
         found = [*self.state.accounts["nodes"][account].tolist(), int(i["issuer"]), int(i["sector"]), int(i["node"])]
         return [n for n in found if n >= 0]
 
+    def works(self, account: int, instrument: int) -> bool:
+        """Whether an order works on a position, or something is still held for one."""
+        return bool(self._of_position.get((account, instrument))) or (account, instrument) in self._held
+
     def hold_position(self, account: int, instrument: int) -> None:
         """Reserve what the worse side of a position exceeds it by; call it whenever either has changed."""
         p = self.state.position(account, instrument)

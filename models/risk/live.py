@@ -58,7 +58,7 @@ class RiskModels:
         self.latest: dict[str, dict[str, float]] = {}
         self._day = -1
         self._grid = np.zeros((0, 0, 0))
-        self._chain_key = (-1, -1)
+        self._chain_leaves = 0
         self._chain = np.zeros((0, 1), np.int64)
         self._place_of = np.zeros(0, np.int64)
         self.explain = PnlExplain()
@@ -280,10 +280,10 @@ class RiskModels:
 
     def _chains(self) -> np.ndarray:
         """Return the place of every book and of the nodes above it: int64[books, levels]."""
-        if self._chain_key != (self.book.rollup.placements, len(self.book.rollup.node_names)):
-            count, depth = self.book.rollup.count, len(self.book.levels)
-            self._chain = np.unique(self.book.rollup.ancestors[:count, :depth], axis=0)
-            self._chain_key = (self.book.rollup.placements, len(self.book.rollup.node_names))
+        leaves = self.book.rollup.leaf_nodes
+        if self._chain_leaves != len(leaves):
+            self._chain = np.unique(np.array(leaves)[:, : len(self.book.levels)], axis=0)
+            self._chain_leaves = len(leaves)
         found = np.where(self._chain >= 0, self._place_of[self._chain], -1)
         return np.asarray(found[found[:, 0] >= 0])
 

@@ -259,9 +259,6 @@ class ScenarioBook:
         self.var = np.zeros((256, len(LEVELS)))
         self.es = np.zeros((256, len(LEVELS)))
         self.snapshot_id = 0
-        self._leaf = np.zeros(1024, np.int64)
-        self._placements = -1
-        self._leaf_nodes = np.zeros((1, 1), np.int64)
         #: the unit vectors with nothing in place of those that are missing
         self.usable = np.zeros((0, 0))
         self.columns: dict[str, np.ndarray] = {}
@@ -282,7 +279,6 @@ class ScenarioBook:
         if len(self.included) < len(rollup.rows):
             n = len(rollup.rows)
             self.included = grown(self.included, n)
-            self._leaf = grown(self._leaf, n)
         if len(self.unit) < len(market.mid):
             self.unit = np.concatenate([self.unit, np.full((len(market.mid) - len(self.unit), self.days), np.nan)])
 
@@ -365,28 +361,20 @@ class ScenarioBook:
         """Sum every node's vector from nothing: leaves from rows, everything else from leaves and instruments."""
         self._grow()
         rollup, count = self.book.rollup, self.book.rollup.count
-        self._place_leaves(count)
-        rows, n = rollup.rows[:count], len(self._leaf_nodes)
+        rows, n = rollup.rows[:count], len(rollup.leaf_nodes)
         leaves, lacking = np.zeros((max(n, 1), self.days)), np.zeros(max(n, 1), np.int64)
         net, without = np.zeros(len(self.unit)), np.zeros(len(self.unit), np.int64)
         leaf_vectors(count, np.ascontiguousarray(rows["quantity"]), np.ascontiguousarray(rows["instrument"]),
-                     np.ascontiguousarray(rows["live"]), self._leaf, self.unit, self.included, leaves, lacking, net,
+                     np.ascontiguousarray(rows["live"]), rollup.leaf, self.unit, self.included, leaves, lacking, net,
                      without)
         self.vectors[:] = 0.0
         self.missing[:] = 0
-        add_leaves(self._leaf_nodes, leaves, lacking, self.vectors, self.missing)
+        if n:
+            add_leaves(np.array(rollup.leaf_nodes, np.int32), leaves, lacking, self.vectors, self.missing)
         self._instrument_nodes(net, without)
         self.touched[:] = 0
         self.measure(np.arange(len(rollup.node_names)))
         self.snapshot_id = self.book.snapshot_id
-
-    def _place_leaves(self, count: int) -> None:
-        if self._placements == self.book.rollup.placements or not count:
-            return
-        ancestors = self.book.rollup.ancestors[:count, : -self.instrument_groups]
-        self._leaf_nodes, inverse = np.unique(ancestors, axis=0, return_inverse=True)
-        self._leaf[:count] = inverse.reshape(-1)
-        self._placements = self.book.rollup.placements
 
     def _instrument_nodes(self, net: np.ndarray, without: np.ndarray) -> None:
         rollup, count = self.book.rollup, self.book.rollup.count
