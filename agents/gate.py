@@ -16,9 +16,15 @@ from typing import Any
 import msgspec
 from aiokafka.structs import TopicPartition
 
+from agents.breakers import Breakers
 from agents.ports import Clock, Counters, Publisher
 from agents.reference_tail import ReferenceTail
 from models.gate.book import GateBook
+from models.gate.flow import METRICS as FLOW_METRICS
+from models.gate.flow import WINDOW_NS_DEFAULT, OrderFlow
+from models.gate.reservations import DAY_NS
+from models.gate.state import METRICS as GATE_METRICS
+from models.limits import LimitMonitor
 from schemas.codec import decoder_of, encode, split_array
 from schemas.controls import Check
 from schemas.reasons import QuarantineReason
@@ -27,6 +33,7 @@ from schemas.records import (
     Account,
     AsOf,
     Control,
+    Counterparty,
     Decision,
     Instrument,
     Limit,
@@ -55,7 +62,11 @@ MARKS_AT_ONCE = 16
 _order, _trade, _decision = decoder_of(Order), decoder_of(Trade), decoder_of(Decision)
 _records: dict[str, Any] = {"marks": decoder_of(Mark), "positions": decoder_of(Position), "limits": decoder_of(Limit),
                             "controls": decoder_of(Control), "market.surfaces": decoder_of(Surface),
-                            "risk": decoder_of(Risk)}
+                            "risk": decoder_of(Risk), "reference.counterparties": decoder_of(Counterparty)}
+
+
+def _window(limit: Limit) -> int:
+    return WINDOW_NS_DEFAULT if limit.window_ms is None else limit.window_ms * 1_000_000
 
 
 class GateStage:
@@ -69,9 +80,12 @@ class GateStage:
         self._publisher, self._clock, self._counters = publisher, clock, counters
         self._partitions = partitions
         self.gate = GateBook(base_currency, levels)
+        self.flow, self.monitor = OrderFlow(), LimitMonitor()
+        self.breakers = Breakers(topics, publisher, counters)
         self._tail = Tail(client, [topics[t] for t in ("market.surfaces", "marks", "positions", "risk")],
                           self._on_batch, isolation_level="read_uncommitted", pause_s=FOLLOW_S)
-        self._rules = Tail(client, [topics["limits"], topics["controls"]], self._on_batch, wait_ms=100)
+        self._rules = Tail(client, [topics[t] for t in ("limits", "controls", "reference.counterparties")],
+                           self._on_batch, wait_ms=100)
         self._next: dict[TopicPartition, int] = {}
         self._owned: set[int] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -105,6 +119,7 @@ class GateStage:
             if value is None:
                 if topic == "limits":
                     self.gate.remove_limit(name)
+                    self.monitor.remove(name)
                 continue
             if topic == "risk" and (name.endswith(MODELS_SUFFIX) or "@" in name):
                 continue
@@ -125,7 +140,13 @@ class GateStage:
             self._settle(f"{record.account}|{record.instrument}", record.as_of.offset)
         elif topic == "limits":
             gate.add_limit(record)
+            if record.metric in FLOW_METRICS and record.metric not in GATE_METRICS:
+                self.flow.watch(record.node, _window(record))
+                self.monitor.add(record)
+        elif topic == "reference.counterparties":
+            gate.add_counterparty(record)
         elif topic == "controls":
+            self.breakers.take(record)
             for w in gate.add_control(record):
                 self._cancel(w.order, f"killed: {record.scope}, {record.reason}")
         elif topic == "risk":
@@ -151,15 +172,23 @@ class GateStage:
         decided: dict[int, int] = dict.fromkeys(partitions, 0)
         accepted: dict[str, Decision] = {}
 
+        today, now = [], self._clock()
+
         def on_decisions(batch: RecordBatch) -> None:
             for value in batch.values:
                 if value is not None:
-                    self._recall(_decision.decode(value), decided, accepted)
+                    decision = _decision.decode(value)
+                    self._recall(decision, decided, accepted)
+                    if decision.ts_decision > now - DAY_NS:
+                        today.append(msgspec.structs.replace(decision, inputs={}))
 
         await read_range(self._client, {TopicPartition(self._topics["decisions"], p): 0 for p in partitions},
                          on_decisions)
         self._half_done = {x for x in self._half_done if x[1] == decided.get(x[0])}
-        now = self._clock()
+        self.gate.recount(today, now)
+        for decision in today:
+            if decision.order is not None and decision.outcome != "cancel":
+                self.flow.add(self.gate.names_above(decision.order), decision.ts_decision, decision.outcome == "reject")
         begin: dict[int, int] = {}
         for decision in accepted.values():
             if decision.order is not None:
@@ -273,6 +302,7 @@ class GateStage:
             service_ns=perf_counter_ns() - begin, inputs=inputs, as_of=as_of, order=order,
             fills_from=self._next.get(TopicPartition(self._topics["trades"], p), 0))
         self._write(decision)
+        self.flow.add(self.gate.names_above(order), now, outcome == "reject")
         self._counters.add("orders_decided", outcome=outcome)
         for reason in reasons[:1]:
             self._counters.add("orders_rejected", reason=reason.code)
@@ -376,6 +406,17 @@ class GateStage:
                     self.gate.fill(item[1], item[2])
                     self._counters.add("fills_without_position")
             self._counters.set("orders_working", len(self.gate.working))
+            self.watch_flow(now)
+
+    def watch_flow(self, now_ns: int) -> None:
+        """Hold what comes of orders against its limits; raise alerts, trip breakers."""
+        values: dict[tuple[str, str], float] = {}
+        for watch in self.monitor.watches.values():
+            limit = watch.limit
+            values |= {(limit.node, m): v for m, v in self.flow.values(limit.node, _window(limit), now_ns).items()
+                       if m == limit.metric}
+        if self.monitor.watches:
+            self.breakers.raise_all(self.monitor.measure(values, now_ns, self.gate.book.snapshot_id), now_ns)
 
     def _quarantine(self, batch: RecordBatch, m: int, detail: str, raw: bytes) -> None:
         self._counters.add("poison", reason=str(QuarantineReason.BAD_FIELD))

@@ -12,10 +12,10 @@ import msgspec
 import numpy as np
 from aiokafka.structs import TopicPartition
 
+from agents.breakers import Breakers
 from agents.ports import Clock, Counters, Publisher
 from agents.reference_tail import ReferenceTail
 from models import rollup as ru
-from models.gate.state import STATES
 from models.limits import LimitMonitor
 from models.reference import FIRM
 from models.risk.limit_values import limit_values, partial_nodes
@@ -75,7 +75,7 @@ class RiskStage:
         self._surfaces = Tail(client, [topics["market.surfaces"]], self._on_surfaces, wait_ms=500)
         self.monitor = LimitMonitor()
         self.feeds = Feeds()
-        self._controls: dict[str, Control] = {}
+        self.breakers = Breakers(topics, publisher, counters)
         self._rules = Tail(client, [topics["limits"], topics["controls"]], self._on_rules, wait_ms=100)
         self._acks = Tail(client, [topics["alerts"]], self._on_acks, from_end=True, wait_ms=500)
         self._marks = Tail(client, [topics["marks"]], self._on_marks, isolation_level="read_uncommitted",
@@ -137,8 +137,7 @@ class RiskStage:
             try:
                 if batch.topic == self._topics["controls"]:
                     if value is not None:
-                        control = _control.decode(value)
-                        self._controls[control.scope] = control
+                        self.breakers.take(_control.decode(value))
                 elif value is None:
                     self.monitor.remove((key or b"").decode())
                 else:
@@ -158,25 +157,9 @@ class RiskStage:
         nodes = {w.limit.node for w in self.monitor.watches.values()
                  if whole or w.limit.node.partition(":")[0] in OWNED_LEVELS}
         now = self._clock()
-        for change in self.monitor.measure(limit_values(self.models, nodes), now, self.book.snapshot_id,
-                                           partial_nodes(self.models, nodes)):
-            alert = change.alert
-            self._publisher.send(self._topics["alerts"], alert.node.encode(), encode(alert))
-            self._counters.add("alerts", kind=alert.kind)
-            if change.control is not None:
-                self._trip(alert, change.control, now)
-
-    def _trip(self, alert: Alert, state: Any, now: int) -> None:
-        """Trip the breaker of a node; it stays until a named person resumes it."""
-        scope = "all" if alert.node == FIRM else alert.node
-        held = self._controls.get(scope)
-        if held is not None and STATES.index(held.state) >= STATES.index(state):
-            return
-        control = Control(scope=scope, state=state, by="deskrisk", ts=now, rev=(held.rev if held else 0) + 1,
-                          reason=f"{alert.metric} {alert.value:.10g} above {alert.limit:.10g} ({alert.limit_id})")
-        self._controls[scope] = control
-        self._publisher.send(self._topics["controls"], scope.encode(), encode(control))
-        self._counters.add("circuit_breaker_trips_total", scope=scope, reason=alert.metric)
+        self.breakers.raise_all(
+            self.monitor.measure(limit_values(self.models, nodes), now, self.book.snapshot_id,
+                                 partial_nodes(self.models, nodes)), now)
 
     async def take(self, partitions: set[int]) -> None:
         """Own these partitions: their rows are read from the beginning of the compacted topic."""

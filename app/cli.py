@@ -220,11 +220,12 @@ def reference_load(folder: Path, brokers: Brokers = None) -> None:
 
     settings = with_brokers(brokers=brokers)
     try:
-        instruments, accounts = read_folder(folder)
+        instruments, accounts, counterparties = read_folder(folder)
     except ReferenceDataError as error:
         err.print(str(error), markup=False)
         raise typer.Exit(EXIT_FAILED) from error
-    sent = run(publish_reference(settings.client(), settings.topics(), instruments, accounts))
+    sent = run(publish_reference(settings.client(), settings.topics(), instruments, accounts,
+                                 counterparties))
     _say(f"published {sent} records: {len(instruments)} instruments, {len(accounts)} accounts")
 
 

@@ -74,28 +74,17 @@ def resume(scope: str, reason: Why, by: By = getpass.getuser(), brokers: Brokers
     _print(run(set_state(with_brokers(brokers=brokers), scope, "active", by, reason)))
 
 
-def override(limit_id: str, limit: float, minutes: float, reason: Why,
-             approved_by: Annotated[str, typer.Option(help="The second person.")], by: By = getpass.getuser(),
-             brokers: Brokers = None) -> None:
-    """Raise one limit for some minutes: two people, and it ends by itself."""
-    from app.control import Refused, current, new_limit, publish
-    from schemas.records import Limit
+def override(limit: Annotated[float, typer.Argument(help="The limit meanwhile; of an order, its value at most.")],
+             minutes: float, reason: Why, approved_by: Annotated[str, typer.Option(help="The second person.")],
+             limit_id: Annotated[str | None, typer.Option("--limit", help="The limit to raise.")] = None,
+             order_id: Annotated[str | None, typer.Option("--order", help="The one order to let pass.")] = None,
+             by: By = getpass.getuser(), brokers: Brokers = None) -> None:
+    """Raise one limit, or let one order pass its limits: two people, and it ends by itself."""
+    from app.control import set_override
 
-    settings = with_brokers(brokers=brokers)
-
-    async def work() -> Limit:
-        held = (await current(settings, "limits", Limit)).get(limit_id)
-        if held is None:
-            raise Refused(f"limit_id: expected a limit that exists, was {limit_id!r}")
-        if not 0 < minutes <= 60:
-            raise Refused(f"minutes: expected above 0 and at most 60, was {minutes:g}")
-        made = new_limit(held, {"limit_id": limit_id, "limit": limit, "reason": reason, "minutes": minutes,
-                                "approved_by": approved_by}, by)
-        made = msgspec.structs.replace(made, limit_id=f"{limit_id}~override")
-        await publish(settings, "limits", made.limit_id, made)
-        return made
-
-    _print(run(work()))
+    _print(run(set_override(with_brokers(brokers=brokers), {
+        "limit_id": limit_id, "order_id": order_id, "limit": limit, "minutes": minutes, "reason": reason,
+        "approved_by": approved_by}, by)))
 
 
 @decisions_cli.command("show")
@@ -135,6 +124,8 @@ def decisions_explain(order_id: str, brokers: Brokers = None) -> None:
         return
     hard, soft, seen = explain(decision.inputs)
     again = {c.name for c in Check if hard >> c & 1}
+    if "override" in decision.inputs:  # two people let it pass: what spoke against it is among the warnings
+        recorded = {r.code for r in decision.warnings} & again
     # a repeated order id is found beside the kernel, by the order's name
     same = again == recorded - ({Check.DUPLICATE_ORDER.name} - again)
     typer.echo(json.dumps({

@@ -12,17 +12,19 @@ from aiokafka.structs import TopicPartition
 
 from app.settings import Settings
 from models.gate.state import METRICS as GATE_METRICS
+from models.gate.state import POSITION_METRICS
 from models.rollup import GREEKS
 from schemas.codec import decoder_of, encode
 from schemas.records import Alert, Control, Decision, Limit
 from tables.restore import read_range
 
 REASON_MIN = 10
-MEASURED = ("gross", "net", "long", "short", *GREEKS, "loss_total", "loss_day", "var_hist", "es_hist", "var_mc",
-            "leverage", "drawdown")
-POSITION_METRICS = ("position_long", "position_short")
+MEASURED = ("gross", "net", "long", "short", *GREEKS, "loss_total", "loss_day", "stale_positions", "unpriced_positions",
+            "reject_rate", "reject_count", "var_hist", "es_hist", "var_mc", "leverage", "drawdown")
 LEVELS_OF_LIMITS = ("fund", "strategy", "desk", "book", "account", "pm", "dealer", "trader", "issuer", "sector",
-                    "counterparty", "venue", "instrument")
+                    "counterparty", "venue", "instrument", "order")
+#: how long an override may last
+OVERRIDE_MINUTES_MAX = 60
 SCOPES = ("fund", "strategy", "desk", "book", "account", "trader", "instrument")
 
 
@@ -57,7 +59,9 @@ def new_limit(held: Limit | None, fields: dict[str, Any], by: str) -> Limit:
     metric = str(fields.get("metric", held.metric if held else ""))
     if node != "firm" and node.partition(":")[0] not in LEVELS_OF_LIMITS:
         raise Refused(f"node: expected firm or one of {', '.join(LEVELS_OF_LIMITS)} with a name, was {node!r}")
-    if metric not in (*GATE_METRICS, *MEASURED, *POSITION_METRICS):
+    if (metric == "override") != (node.partition(":")[0] == "order"):
+        raise Refused(f"metric: expected override for an order and for nothing else, was {metric!r} of {node!r}")
+    if metric not in ("override", *GATE_METRICS, *MEASURED, *POSITION_METRICS):
         raise Refused(f"metric: expected one of {', '.join(sorted({*GATE_METRICS, *MEASURED, *POSITION_METRICS}))}, "
                       f"was {metric!r}")
     try:
@@ -139,6 +143,28 @@ async def set_limit(settings: Settings, fields: dict[str, Any], by: str) -> Limi
     limit = new_limit(held, fields, by)
     await publish(settings, "limits", limit.limit_id, limit)
     return limit
+
+
+async def set_override(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
+    """Write an override, of one limit or of one order: two people, a reason, and it ends by itself; return it."""
+    limit_id, order_id, minutes = fields.get("limit_id"), fields.get("order_id"), fields.get("minutes")
+    if (limit_id is None) == (order_id is None):
+        raise Refused(f"limit_id, order_id: expected one of them, was {limit_id!r} and {order_id!r}")
+    if not isinstance(minutes, int | float) or not 0 < minutes <= OVERRIDE_MINUTES_MAX:
+        raise Refused(f"minutes: expected above 0 and at most {OVERRIDE_MINUTES_MAX}, was {minutes!r}")
+    if not fields.get("approved_by"):
+        raise Refused(f"approved_by: expected a second person, was {fields.get('approved_by')!r}")
+    if order_id is not None:
+        node = f"order:{order_id}"
+        held, wanted = None, {"limit_id": f"{node}~override", "node": node, "metric": "override"}
+    else:
+        held = (await current(settings, "limits", Limit)).get(str(limit_id))
+        if held is None:
+            raise Refused(f"limit_id: expected a limit that exists, was {limit_id!r}")
+        wanted = {"limit_id": f"{limit_id}~override"}
+    made = new_limit(held, {k: fields.get(k) for k in ("limit", "reason", "minutes", "approved_by")} | wanted, by)
+    await publish(settings, "limits", made.limit_id, made)
+    return made
 
 
 async def set_state(settings: Settings, scope: str, state: str, by: str, reason: str,

@@ -20,7 +20,9 @@ from agents.marks import MarkStage
 from agents.positions import PositionStage
 from agents.reference_tail import ReferenceTail
 from agents.risk import RiskStage
+from app.gate_http import GateAddresses, GateHttp
 from app.gate_socket import GateSocket
+from app.gateway.access import parse_tokens
 from app.history import load_history
 from app.metrics import PrometheusCounters
 from app.publisher import BatchingPublisher
@@ -88,6 +90,8 @@ class Engine:
         self.stage: Any = None
         self.history: History | None = None
         self.gate_socket: GateSocket | None = None
+        self.gate_http: GateHttp | None = None
+        self.gate_addresses: GateAddresses | None = None
         self.ready = asyncio.Event()
         self._beat: asyncio.Task[None] | None = None
 
@@ -165,6 +169,13 @@ class Engine:
         if isinstance(self.stage, GateStage) and s.gate_socket is not None:
             self.gate_socket = GateSocket(self.stage, s.gate_socket, s.partitions)
             await self.gate_socket.start()
+        if isinstance(self.stage, GateStage) and s.gate_http_port is not None:
+            self.gate_addresses = GateAddresses(self.client, self.topics["gates"], self.publisher)
+            await self.gate_addresses.start()
+            tokens = parse_tokens(s.api_tokens.get_secret_value() if s.api_tokens else None)
+            self.gate_http = GateHttp(self.stage, self.gate_addresses, s.partitions, s.gate_http_host, s.gate_http_port,
+                                      tokens)
+            await self.gate_http.start()
         tables: EngineTableManager = self.app.tables
         tables.stage = self.stage
         tables.source_topic = self.topics[SOURCES[self.role][0]]
@@ -201,6 +212,8 @@ class Engine:
 
     async def _on_ready(self, partitions: set[int]) -> None:
         log.info("owns partitions %s", sorted(partitions))
+        if self.gate_http is not None and self.gate_addresses is not None:
+            self.gate_addresses.announce(partitions, self.gate_http.address, time.time_ns())
         self.ready.set()
         print(f"READY {self.role} {','.join(map(str, sorted(partitions)))}", flush=True)
 
@@ -222,6 +235,9 @@ class Engine:
             self._beat.cancel()
         if self.gate_socket is not None:
             await self.gate_socket.stop()
+        if self.gate_http is not None and self.gate_addresses is not None:
+            await self.gate_http.stop()
+            await self.gate_addresses.stop()
         if self.stage is not None:
             if not isinstance(self.stage, MarkStage):
                 await self.stage.stop()

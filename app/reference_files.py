@@ -5,18 +5,19 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import yaml
 
 from models.reference import quantity_decimals
 from schemas.codec import encode
-from schemas.records import Account, Instrument
+from schemas.records import Account, Counterparty, Instrument
 from tables.kafka import KafkaClient
 
-T = TypeVar("T", Instrument, Account)
-FILES = {"instruments": Instrument, "accounts": Account}
+#: files of a folder: what they hold, the field that names a record, whether the file has to be there
+FILES = {"instruments": (Instrument, "instrument", True), "accounts": (Account, "account", True),
+         "counterparties": (Counterparty, "counterparty", False)}
 
 
 class ReferenceDataError(ValueError):
@@ -42,23 +43,26 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """YAML and Parquet give floats and dates; their shortest text is what was meant."""
-    return {k: str(v) if not isinstance(v, bool | str) else v for k, v in row.items()}
+    """YAML and Parquet give floats and dates; their shortest text is what was meant. Traders are parted by spaces."""
+    out = {k: str(v) if not isinstance(v, bool | str | list) else v for k, v in row.items()}
+    if isinstance(out.get("traders"), str):
+        out["traders"] = out["traders"].split()
+    return out
 
 
-def read_folder(folder: Path) -> tuple[list[Instrument], list[Account]]:
-    """Return the instruments and accounts of a folder (``instruments.*`` and ``accounts.*``).
+def read_folder(folder: Path) -> tuple[list[Instrument], list[Account], list[Counterparty]]:
+    """Return instruments, accounts and counterparties of a folder (``instruments.*``, ``accounts.*``, and so on).
 
     Raises
     ------
     ReferenceDataError
         With every problem found, not only the first.
     """
-    found: dict[str, dict[str, Any]] = {"instruments": {}, "accounts": {}}
+    found: dict[str, dict[str, Any]] = {stem: {} for stem in FILES}
     problems: list[str] = []
-    for stem, cls in FILES.items():
+    for stem, (cls, key, needed) in FILES.items():
         paths = sorted(p for p in folder.glob(f"{stem}*") if p.suffix in (".csv", ".yaml", ".yml", ".parquet"))
-        if not paths:
+        if needed and not paths:
             problems.append(f"{folder}: expected a file {stem}.csv, .yaml or .parquet, found none")
         for path in paths:
             for where, row in _rows(path):
@@ -66,19 +70,20 @@ def read_folder(folder: Path) -> tuple[list[Instrument], list[Account]]:
                     record = msgspec.convert(_plain(row), cls, strict=False)
                     if isinstance(record, Instrument):
                         quantity_decimals(record)
-                    name = getattr(record, stem[:-1])
+                    name = getattr(record, key)
                     if name in found[stem]:
-                        problems.append(f"{where}: {stem[:-1]} {name!r} appears twice")
+                        problems.append(f"{where}: {key} {name!r} appears twice")
                     found[stem][name] = record
                 except (msgspec.ValidationError, ValueError) as error:
                     problems.append(f"{where}: {error}")
     if problems:
         raise ReferenceDataError("\n".join(problems))
-    return list(found["instruments"].values()), list(found["accounts"].values())
+    return (list(found["instruments"].values()), list(found["accounts"].values()),
+            list(found["counterparties"].values()))
 
 
 async def publish_reference(client: KafkaClient, topics: dict[str, str], instruments: Iterable[Instrument],
-                            accounts: Iterable[Account]) -> int:
+                            accounts: Iterable[Account], counterparties: Iterable[Counterparty] = ()) -> int:
     """Publish records to the compacted topics; return how many."""
     producer = client.producer(linger_ms=5, enable_idempotence=True)
     await producer.start()
@@ -89,6 +94,8 @@ async def publish_reference(client: KafkaClient, topics: dict[str, str], instrum
                                             instrument.instrument.encode(), 0))
         for account in accounts:
             sent.append(await producer.send(topics["reference.accounts"], encode(account), account.account.encode(), 0))
+        for c in counterparties:
+            sent.append(await producer.send(topics["reference.counterparties"], encode(c), c.counterparty.encode(), 0))
         for future in sent:
             await future
     finally:

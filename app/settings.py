@@ -41,8 +41,13 @@ class Settings(BaseSettings):
     session_timeout_s: Annotated[float, Field(ge=2, le=60)] = Field(6.0, description="after which a dead worker is out")
     instance: str | None = Field(None, description="static group membership; unique per worker process")
     gate_socket: Path | None = Field(None, description="Unix socket of the local gate (role gate); none: off")
+    gate_http_host: str = Field("127.0.0.1", description="address the gate of a worker listens on over HTTP; beyond "
+                                "loopback only with api_tokens")
+    gate_http_port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
+        None, description="port of the gate over HTTP (role gate); 0: any free one; none: off")
     metrics_port: int | None = Field(None, description="Prometheus port of a worker, loopback; none: off")
-    gateway_host: str = Field("127.0.0.1", description="address the gateway listens on (loopback only for now)")
+    gateway_host: str = Field(
+        "127.0.0.1", description="address the gateway listens on; beyond loopback only with api_tokens")
     gateway_port: Annotated[int, Field(ge=0, le=65_535)] = Field(8321, description="0: any free port")
     api_tokens: SecretStr | None = Field(
         None, description="token:user:role+role,... who may read and (role risk) write over HTTP; empty: no writes")
@@ -63,8 +68,9 @@ class Settings(BaseSettings):
         if self.levels[-1] != "firm" or len(set(self.levels)) != len(self.levels) or "fund" not in self.levels:
             raise ValueError("levels: expected distinct names, bottom up, with 'fund' and ending in 'firm', "
                              f"was {self.levels}")
-        if self.gateway_host not in ("127.0.0.1", "::1", "localhost"):
-            raise ValueError(f"gateway_host: expected a loopback address, was {self.gateway_host!r}")
+        for name, host in (("gateway_host", self.gateway_host), ("gate_http_host", self.gate_http_host)):
+            if host not in ("127.0.0.1", "::1", "localhost") and not self.api_tokens:
+                raise ValueError(f"{name}: expected a loopback address where no api_tokens are set, was {host!r}")
         return self
 
     def client(self) -> KafkaClient:

@@ -132,6 +132,15 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     dealer: str | None = None
     pm: str | None = None
     nav: Number | None = None
+    #: who may trade it; absent: whoever an order names
+    traders: list[Text] | None = None
+
+
+class Counterparty(msgspec.Struct, frozen=True, kw_only=True):
+    """A bank, broker or clearer that orders name, with its rating: 1 is the best grade, larger is worse."""
+
+    counterparty: Text
+    rating: Annotated[int, msgspec.Meta(ge=1, le=99)]
 
 
 class VolSlice(msgspec.Struct, frozen=True, kw_only=True):
@@ -387,3 +396,11 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
                 Position, Mark, Risk, Limit, Control, Decision,
                 Alert, Quarantined)
 }
+
+
+class GateAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the gate that owns a partition of `orders` answers over HTTP."""
+
+    partition: int
+    address: Text
+    ts: Timestamp

@@ -39,6 +39,10 @@ TICKS = Topic("ticks", "instrument", "in", "Quotes: JSON, JSON arrays or the pac
 EXTERNAL = Topic("positions.external", "account", "in", "Positions as outside sources state them.", compact=True)
 INSTRUMENTS = Topic("reference.instruments", "instrument", "in", "What is traded.", compact=True, partitions="one")
 ACCOUNTS = Topic("reference.accounts", "account", "in", "Where positions belong.", compact=True, partitions="one")
+COUNTERPARTIES = Topic("reference.counterparties", "counterparty", "in", "Ratings of counterparties.", compact=True,
+                       partitions="one")
+GATES = Topic("gates", "partition", "internal", "Where the gate of a partition answers over HTTP.", compact=True,
+              partitions="one")
 LIMITS = Topic("limits", "limit_id", "both", "Limits, versioned.", compact=True, partitions="one")
 CONTROLS = Topic("controls", "scope", "both", "Halts and kills, versioned.", compact=True, partitions="one")
 SURFACES = Topic("market.surfaces", "underlying", "in", "Vol surfaces, curves, dividends, funding.", compact=True,
@@ -56,8 +60,8 @@ POSITIONS_CHANGELOG = Topic("positions-changelog", "table key", "internal",
                             "The position table's changelog (Faust table `positions`).", compact=True)
 
 TOPICS: tuple[Topic, ...] = (
-    TRADES, ORDERS, TICKS, EXTERNAL, INSTRUMENTS, ACCOUNTS, LIMITS, CONTROLS, SURFACES, MARKS, POSITIONS, DECISIONS,
-    RISK, EXPOSURE, ALERTS, QUARANTINE, POSITIONS_CHANGELOG,
+    TRADES, ORDERS, TICKS, EXTERNAL, INSTRUMENTS, ACCOUNTS, COUNTERPARTIES, LIMITS, CONTROLS, SURFACES, MARKS,
+    POSITIONS, DECISIONS, RISK, EXPOSURE, ALERTS, GATES, QUARANTINE, POSITIONS_CHANGELOG,
 )
 
 

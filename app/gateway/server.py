@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -28,13 +27,15 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from app.gateway.access import Access, User, login, parse_tokens
+from app.gateway.answers import error_answer, json_answer, scope_of
 from app.gateway.events import alert_event, breaker_event, reject_event, risk_event
+from app.gateway.reads import Reads
 from app.gateway.state import LADDER_COLUMNS, NODE_COLUMNS, GatewayState, encode_json
 from app.gateway.whatif import WhatIf
 from app.gateway.writes import Writes
 from app.metrics import PrometheusCounters
 from app.settings import Settings
-from schemas.codec import decoder_of, encode
+from schemas.codec import decoder_of
 from schemas.records import (
     MODELS_SUFFIX,
     Account,
@@ -60,7 +61,6 @@ STALE_MS = {"stream": 1500, "prices": 2000, "trades": 60000}
 SEND_TIMEOUT_S = 3
 SEND_BUFFER_BYTES = 65_536
 RATE_MIN, RATE_MAX = 2, 20
-_SCOPE = re.compile(r"^(firm|[a-z_]+:[^\s]{1,128})$")
 _position, _mark, _risk = decoder_of(Position), decoder_of(Mark), decoder_of(Risk)
 _surface, _decision = decoder_of(Surface), decoder_of(Decision)
 _limit, _control = decoder_of(Limit), decoder_of(Control)
@@ -306,7 +306,7 @@ class Gateway:
 
     async def stream(self, request: Request) -> Response:
         """`GET /api/stream?scope=&rate=`."""
-        scope = _scope(request)
+        scope = scope_of(request)
         try:
             rate = min(max(int(request.query_params.get("rate", "10")), RATE_MIN), RATE_MAX)
         except ValueError as error:
@@ -319,49 +319,13 @@ class Gateway:
     # ---- plain answers --------------------------------------------------------------------------------------------
     async def get_snapshot(self, request: Request) -> Response:
         """`GET /api/snapshot?scope=`."""
-        scope = _scope(request)
-        return _json({"v": 1, "epoch": self.state.epoch, "seq": self.state.seq, "scope": scope,
+        scope = scope_of(request)
+        return json_answer({"v": 1, "epoch": self.state.epoch, "seq": self.state.seq, "scope": scope,
                       "tables": self.snapshot(scope)})
-
-    async def get_positions(self, request: Request) -> Response:
-        """`GET /api/positions?scope=&account=&instrument=`."""
-        account, instrument = request.query_params.get("account"), request.query_params.get("instrument")
-        scope = _scope(request)
-        live = self.state.book.rollup.rows["live"]
-        chosen = [p for row, p in enumerate(self.state.book.positions)
-                  if live[row] and (account is None or p.account == account)
-                  and (instrument is None or p.instrument == instrument) and self._under(p, scope)]
-        return _json(chosen)
-
-    @staticmethod
-    def _under(position: Position, scope: str) -> bool:
-        level, _, name = scope.partition(":")
-        return scope == "firm" or getattr(position, level, None) == name
-
-    async def get_risk(self, request: Request) -> Response:
-        """`GET /api/risk/{node}`."""
-        risk = self.state.risk(request.path_params["node"])
-        if risk is None:
-            raise HTTPException(404, f"node {request.path_params['node']!r} is not known")
-        held = self.state.models_since(risk.node, -1)
-        if held is not None:
-            models = (held[1].models or {}) | (risk.models or {})
-            risk = msgspec.structs.replace(risk, models=models, top=held[1].top, prior_day=held[1].prior_day)
-        return _json(risk)
-
-    async def get_contributors(self, request: Request) -> Response:
-        """`GET /api/risk/{node}/contributors?metric=`."""
-        node, metric = request.path_params["node"], request.query_params.get("metric", "var_hist")
-        held = self.state.models_since(node, -1)
-        if held is None or metric not in (held[1].top or {}):
-            known = sorted(held[1].top or {}) if held else []
-            raise HTTPException(404, f"metric: expected one of {known} of a measured node, was {metric!r} of {node!r}")
-        return _json({"node": node, "metric": metric, "snapshot_id": held[1].snapshot_id, "ts": held[1].ts,
-                      "contributors": (held[1].top or {})[metric]})
 
     async def live(self, request: Request) -> Response:
         """`GET /health/live`."""
-        return _json({"status": "live"})
+        return json_answer({"status": "live"})
 
     async def is_ready(self, request: Request) -> Response:
         """`GET /health/ready`."""
@@ -386,9 +350,7 @@ class Gateway:
             Route("/", self.page), Route("/api/stream", self.stream), Route("/api/snapshot", self.get_snapshot),
             Route("/login", login, methods=["GET", "POST"]), *Writes(self.settings, self.state).routes(),
             Route("/api/whatif", WhatIf(self.settings, self.state).answer, methods=["POST"]),
-            Route("/api/positions", self.get_positions),
-            Route("/api/risk/{node:path}/contributors", self.get_contributors),
-            Route("/api/risk/{node:path}", self.get_risk),
+            *Reads(self.state).routes(),
             Route("/health/live", self.live), Route("/health/ready", self.is_ready),
             Route("/metrics", self.metrics),
             Mount("/vendor", StaticFiles(packages=[("youplot", "vendor")])),
@@ -396,7 +358,7 @@ class Gateway:
         ]
         return Starlette(routes=routes, lifespan=lifespan, middleware=[
             Middleware(SecurityHeaders), Middleware(Access, tokens=self.tokens)],
-                         exception_handlers={HTTPException: _error})
+                         exception_handlers={HTTPException: error_answer})
 
 
 def resume_point(last_id: str | None, epoch: str, seq: int) -> int | None:
@@ -405,22 +367,6 @@ def resume_point(last_id: str | None, epoch: str, seq: int) -> int | None:
         return None
     had, _, number = last_id.rpartition("-")
     return int(number) if had == epoch and number.isdigit() and int(number) <= seq else None
-
-
-def _scope(request: Request) -> str:
-    scope = request.query_params.get("scope", "firm")
-    if not _SCOPE.match(scope):
-        raise HTTPException(400, f"scope: expected firm or level:name, was {scope!r}")
-    return scope
-
-
-def _json(body: Any) -> Response:
-    return Response(encode(body), media_type="application/json")
-
-
-async def _error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code)
 
 
 class _Server(uvicorn.Server):

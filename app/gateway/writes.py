@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from app import control
 from app.gateway.access import need_role
+from app.gateway.answers import json_answer
 from app.gateway.state import GatewayState
 from app.settings import Settings
 from models.gate.explain import explain
@@ -36,6 +37,7 @@ class Writes:
                 Route("/api/alerts", self.alerts), Route("/api/alerts/{id}/ack", self.ack, methods=["POST"]),
                 Route("/api/breakers", self.breakers),
                 Route("/api/breakers/{scope}", self.set_breaker, methods=["POST"]),
+                Route("/api/overrides", self.override, methods=["POST"]),
                 Route("/api/orders/check", self.check, methods=["POST"]),
                 Route("/api/decisions/{order_id}", self.decision)]
 
@@ -47,7 +49,7 @@ class Writes:
             chain = [f"account:{account.account}", *chain, "firm"]
             parents.update(itertools.pairwise(chain))
         found = list(self.state.limits.values())
-        return _json({"limits": found, "wider_than_above": control.unlike_parents(found, parents)})
+        return json_answer({"limits": found, "wider_than_above": control.unlike_parents(found, parents)})
 
     async def put_limit(self, request: Request) -> Response:
         """`PUT /api/limits/{id}` {limit, reason, node?, metric?, mode?, minutes?, approved_by?}."""
@@ -55,9 +57,14 @@ class Writes:
         fields = await _body(request) | {"limit_id": request.path_params["id"]}
         return await _write(control.set_limit(self.settings, fields, user.name))
 
+    async def override(self, request: Request) -> Response:
+        """`POST /api/overrides` {limit_id or order_id, limit, minutes, reason, approved_by}."""
+        user = need_role(request, "risk")
+        return await _write(control.set_override(self.settings, await _body(request), user.name))
+
     async def alerts(self, request: Request) -> Response:
         """`GET /api/alerts`: the newest first."""
-        return _json(list(self.state.alerts.values())[::-1][:1000])
+        return json_answer(list(self.state.alerts.values())[::-1][:1000])
 
     async def ack(self, request: Request) -> Response:
         """`POST /api/alerts/{id}/ack` {note}."""
@@ -70,7 +77,7 @@ class Writes:
 
     async def breakers(self, request: Request) -> Response:
         """`GET /api/breakers`: every scope that was ever set."""
-        return _json(list(self.state.controls.values()))
+        return json_answer(list(self.state.controls.values()))
 
     async def set_breaker(self, request: Request) -> Response:
         """`POST /api/breakers/{scope}` {action: halt|reduce|kill|resume, reason, rev}."""
@@ -115,7 +122,7 @@ class Writes:
         if first.inputs:
             hard = explain(first.inputs)[0]
             again = [c.name for c in Check if hard >> c & 1]
-        return _json({"decision": first, "again": again, "later": found[1:]})
+        return json_answer({"decision": first, "again": again, "later": found[1:]})
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -127,10 +134,6 @@ async def _body(request: Request) -> dict[str, Any]:
 
 async def _write(work: Any) -> Response:
     try:
-        return _json(await work)
+        return json_answer(await work)
     except control.Refused as error:
         raise HTTPException(409 if str(error).startswith("rev:") else 400, str(error)) from error
-
-
-def _json(body: Any) -> Response:
-    return Response(encode(body), media_type="application/json")

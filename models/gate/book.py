@@ -9,6 +9,7 @@ filled. The same events in the same order give the same verdicts: time comes wit
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +20,23 @@ from models.gate import state as gs
 from models.gate.explain import INPUTS_VERSION, pack, reasons_of
 from models.gate.kernel import check_order, count_message
 from models.gate.reservations import DAY_NS, Reservations, Working
-from models.gate.state import GateState
+from models.gate.state import POSITION_METRICS, GateState
 from models.reference import FIRM, settlement_currency
 from models.risk.attributes import navs_of
 from models.valued_book import ValuedBook
 from schemas.controls import Check
-from schemas.records import Account, Control, Instrument, Limit, Order, Position, Reason
+from schemas.records import Account, Control, Counterparty, Decision, Instrument, Limit, Order, Position, Reason
 from schemas.units import parse_ts_ns
 
 #: what a node's figures are taken from
 _FROM_ROLLUP = ((gs.GROSS, ru.GROSS), (gs.NET, ru.NET), (gs.LONG, ru.LONG), (gs.SHORT, ru.SHORT), (gs.DELTA, ru.DELTA),
                 (gs.VEGA, ru.VEGA))
+#: what two people may let one order pass: limits, not states, lists, permissions or data that are missing
+OVERRIDABLE = sum(1 << c for c in (
+    Check.MAX_QUANTITY, Check.MAX_VALUE, Check.PRICE_COLLAR, Check.PRICE_DRIFT, Check.MESSAGE_RATE, Check.VALUE_RATE,
+    Check.REPEATED_EXECUTION, Check.POSITION_LONG, Check.POSITION_SHORT, Check.GROSS_EXPOSURE, Check.NET_EXPOSURE,
+    Check.CONCENTRATION, Check.MARGIN, Check.CREDIT, Check.LEVERAGE, Check.DELTA, Check.VEGA, Check.VAR,
+    Check.DAILY_QUANTITY, Check.DAILY_VALUE))
 #: default collars, by asset class: (basis points, ticks)
 COLLARS = {"equity": (300.0, 10.0), "fx": (50.0, 20.0), "future": (150.0, 20.0), "option": (2_000.0, 20.0),
            "fx_option": (2_000.0, 20.0), "bond": (100.0, 20.0), "perpetual": (300.0, 20.0), "cash": (10.0, 1.0)}
@@ -83,6 +90,10 @@ class GateBook(Reservations):
         nodes = [self.state.node(n) for n in names] + [self.state.node(FIRM)]
         nodes += [-1] * (gs.ACCOUNT_NODES - 1 - len(nodes)) + [self.state.node(f"account:{record.account}")]
         row["known"], row["nodes"] = 1, nodes
+        if record.traders is None:
+            self.traders.pop(record.account, None)
+        else:
+            self.traders[record.account] = frozenset(record.traders)
         self._states_old = True
 
     def add_instrument(self, record: Instrument) -> None:
@@ -105,6 +116,12 @@ class GateBook(Reservations):
         self._currency[k] = market.currency(settlement_currency(record))
         self._market_index[k] = market.instrument(record.instrument)
         self._states_old = True
+
+    def add_counterparty(self, record: Counterparty) -> None:
+        """Take a counterparty's rating in."""
+        node = self.state.node(f"counterparty:{record.counterparty}")
+        self._base[node, gs.RATING] = record.rating
+        self._sum_nodes([node])
 
     def add_position(self, position: Position, shard: int = 0) -> None:
         """Take a position row in."""
@@ -153,7 +170,11 @@ class GateBook(Reservations):
                 state.nodes["nav"][state.node(name)] = nav
         for limit_id in [k for k, until in self._temporary.items() if until <= now_ns]:
             del self._temporary[limit_id]
-            self._effective(self.limits[limit_id].node, self.limits[limit_id].metric)
+            ended = self.limits[limit_id]
+            if ended.metric in gs.METRICS:
+                self._effective(ended.node, ended.metric)
+            else:
+                self._restore_position_limit(ended)
         n = len(state.node_names)
         # exposures are as old as the newest mark they rest on; a node without positions is known to be flat
         state.nodes["exposure_ns"][:n] = min(self.book.snapshot_id, now_ns)
@@ -174,11 +195,11 @@ class GateBook(Reservations):
         value = float(limit.limit)
         if value != value:
             raise ValueError(f"limit: expected a number, was {limit.limit!r}")
-        if limit.metric in ("position_long", "position_short"):
+        if limit.metric in POSITION_METRICS:
             self._position_limit(limit, value)
         self.limits[limit.limit_id] = limit
         self.limits_version = max(self.limits_version, limit.version)
-        if limit.until is not None:
+        if limit.until is not None and limit.metric != "override":
             self._temporary[limit.limit_id] = parse_ts_ns(limit.until)
         if limit.metric in gs.METRICS:
             if limit.metric in ("message_count", "message_value"):
@@ -206,6 +227,12 @@ class GateBook(Reservations):
         row = self.state.position(self.state.account(name), self.state.instrument(limit.instrument))
         row["long_limit" if limit.metric == "position_long" else "short_limit"] = value
 
+    def _restore_position_limit(self, ended: Limit) -> None:
+        """Set a position's limit back to what held before a temporary one."""
+        lasting = [x for x in self.limits.values() if x.until is None and x.metric == ended.metric
+                   and x.node == ended.node and x.instrument == ended.instrument]
+        self._position_limit(ended, min((float(x.limit) for x in lasting), default=math.nan))
+
     def remove_limit(self, limit_id: str) -> None:
         """Take a limit away."""
         limit = self.limits.pop(limit_id, None)
@@ -219,6 +246,10 @@ class GateBook(Reservations):
         if held is not None and held.rev > control.rev:
             return []
         self.controls[control.scope] = control
+        if control.state == "active" and control.scope.startswith("trader:"):
+            node = self.state.node(control.scope)
+            self._base[node, gs.REPEATED] = 0.0  # a person has looked
+            self._sum_nodes([node])
         self._apply_states()
         return [w for w in self.working.values() if control.state == "killed" and self._under(w, control.scope)]
 
@@ -277,15 +308,32 @@ class GateBook(Reservations):
         if duplicate_id:
             hard |= 1 << Check.DUPLICATE_ORDER
         names = (self.state.node_names, self._limit_ids)
-        reasons, warnings = reasons_of(hard, result, *names), reasons_of(int(result["soft"]) & ~hard, result, *names)
+        warned = int(result["soft"]) & ~hard
+        if hard and not hard & ~OVERRIDABLE and (by := self._override_of(order, float(result["value"]), now_ns)):
+            inputs["override"], warned, hard = by, warned | hard, 0
+        reasons, warnings = reasons_of(hard, result, *names), reasons_of(warned, result, *names)
         if hard:
             if replaced is not None:
                 self._reserve(replaced, 1.0)
             return Verdict("reject", reasons, warnings, float(result["value"]), inputs)
         if replaced is not None:
             self._drop(replaced)
-        self._place_filled(order, now_ns)
+        self.count_day(self._place_filled(order, now_ns))
         return Verdict("accept", [], warnings, float(result["value"]), inputs)
+
+    def _override_of(self, order: Order, value: float, now_ns: int) -> str | None:
+        """Return which override lets one order pass its limits: by two people, up to a value, until it ends."""
+        found = self.limits.get(f"order:{order.order_id}~override")
+        if found is None or found.until is None or parse_ts_ns(found.until) <= now_ns or not value <= found.limit:
+            return None
+        return found.limit_id
+
+    def names_above(self, order: Order) -> list[str]:
+        """Return the names of all nodes an order lies under."""
+        names = [FIRM, f"account:{order.account}", f"trader:{order.trader}", f"instrument:{order.instrument}",
+                 f"venue:{order.venue}", f"counterparty:{order.counterparty}"]
+        account = self.book.reference.account_records.get(order.account)
+        return names + [f"{level}:{getattr(account, level, '')}" for level in self.levels if level != FIRM]
 
     def check(self, order: Order, now_ns: int) -> Verdict:
         """Return what `decide` would say, and leave everything as it was."""
@@ -312,13 +360,35 @@ class GateBook(Reservations):
     def _count(self, order: Order, now_ns: int) -> None:
         """Count a cancel in the message windows: it is never refused, but it is a message."""
         self._fill(order, now_ns)
-        o = self.state.orders[0]
-        if o["account"] < 0:
+        self._count_filled(now_ns, 0.0)
+
+    def _count_filled(self, ts_ns: int, value: float) -> None:
+        o, s = self.state.orders[0], self.state
+        if o["account"] < 0 or o["instrument"] < 0:
             return
-        for node in [*self.state.accounts["nodes"][o["account"]].tolist(), int(o["trader"]), int(o["venue"])]:
-            rate = int(self.state.nodes["rate"][node]) if node >= 0 else -1
+        own = [int(o[f]) for f in ("trader", "counterparty", "venue")]
+        for node in [*self._position_nodes(int(o["account"]), int(o["instrument"])), *own]:
+            rate = int(s.nodes["rate"][node]) if node >= 0 else -1
             if rate >= 0:
-                count_message(self.state.rates[rate], now_ns, 0.0)
+                count_message(s.rates[rate], ts_ns, value)
+
+    def recount(self, past: Sequence[Decision], now_ns: int) -> None:
+        """Count what a log says was decided: message windows, and the day's sums, as if there had been no restart."""
+        looked_ns = {k: parse_ts_ns(c.ts) for k, c in self.controls.items() if c.state == "active"}
+        for d in sorted(past, key=lambda d: d.ts_decision):
+            if d.order is None:
+                continue
+            self._fill(d.order, d.ts_decision)
+            o = self.state.orders[0]
+            if o["account"] < 0 or o["instrument"] < 0:
+                continue
+            if d.outcome != "cancel":
+                self._count_filled(d.ts_decision, d.effect.get("value", 0.0))
+            if d.outcome == "accept" and d.order.action != "cancel" and d.ts_decision // DAY_NS == now_ns // DAY_NS:
+                w = self._working(d.order, d.ts_decision)
+                self.count_day(w)
+                if d.order.algo_id and d.ts_decision < looked_ns.get(f"trader:{d.order.trader}", 0):
+                    self._base[w.trader, gs.REPEATED] -= 1.0  # a person has looked since
 
     def _expire(self, now_ns: int) -> None:
         """End the day: what still works has expired, and daily sums begin anew."""

@@ -14,7 +14,7 @@ from schemas.controls import Check
 from schemas.records import Reason
 
 #: changes whenever a row of the gate's state does
-INPUTS_VERSION = 1
+INPUTS_VERSION = 2
 
 
 def pack(row: Any) -> str:

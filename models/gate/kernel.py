@@ -166,7 +166,7 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
         left = abs(q) - (p.working_sell if q > 0.0 else p.working_buy)
         if q == 0.0 or side * q > 0.0 or size > left:
             _fail(out, REDUCING_ONLY, False, size, max(left, 0.0) if side * q < 0.0 else 0.0, at)
-    if o.trader >= 0 and acc.traders & (np.uint64(1) << np.uint64(o.trader & 63)) == 0:
+    if o.permitted == 0:
         _fail(out, NOT_PERMITTED, False, 0.0, 0.0, o.trader)
     if i.restricted != 0:
         _fail(out, RESTRICTED, False, 1.0, 0.0, i.node)

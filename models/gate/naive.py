@@ -43,6 +43,8 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
     else:
         _prices(hard, order, instrument, ref, price)
     _states(hard, order, account, instrument, position, nodes, settings)
+    if not order.get("permitted", True):
+        hard.add(Check.TRADER_NOT_PERMITTED)
     if instrument["restricted"]:
         hard.add(Check.RESTRICTED)
     buys = position["working_buy"] + (size if side > 0 else 0)

@@ -44,6 +44,9 @@ class Reservations:
         self._held: dict[tuple[int, int], tuple[float, list[int]]] = {}
         self.reserved = np.zeros((len(state.nodes), gs.NM))
         self._base = np.zeros((len(state.nodes), gs.NM))
+        self._base[:, gs.RATING] = np.nan
+        #: who may trade an account; an account that is not here may be traded by whoever an order names
+        self.traders: dict[str, frozenset[str]] = {}
 
     def _fill(self, order: Order, now_ns: int) -> None:
         state = self.state
@@ -57,6 +60,8 @@ class Reservations:
         o["trader"] = state.node(f"trader:{order.trader}")
         o["counterparty"] = state.node(f"counterparty:{order.counterparty}") if order.counterparty else -1
         o["venue"] = state.node(f"venue:{order.venue}") if order.venue else -1
+        allowed = self.traders.get(order.account)
+        o["permitted"] = allowed is None or order.trader in allowed
         o["algo"] = 0 if order.algo_id else -1
         o["locate"], o["exempt"] = bool(order.locate_id), order.short_exempt
         o["action"] = {"new": gs.NEW, "replace": gs.REPLACE, "cancel": gs.CANCEL}[order.action]
@@ -67,8 +72,15 @@ class Reservations:
         if self.state.orders[0]["account"] >= 0 and self.state.orders[0]["instrument"] >= 0:
             self._place_filled(order, now_ns)
 
-    def _place_filled(self, order: Order, now_ns: int) -> None:
+    def _place_filled(self, order: Order, now_ns: int) -> Working:
         """Reserve the order that stands at the first place of the ring."""
+        w = self._working(order, now_ns)
+        self._keep(w)
+        self._reserve(w, 1.0)
+        return w
+
+    def _working(self, order: Order, now_ns: int) -> Working:
+        """Return the order that stands at the first place of the ring, with the nodes it lies under."""
         o = self.state.orders[0]
         own = [n for n in (int(o["trader"]), int(o["counterparty"]), int(o["venue"])) if n >= 0]
         per = self._per(int(o["instrument"]))
@@ -76,11 +88,15 @@ class Reservations:
                     int(o["trader"]), int(o["counterparty"]), int(o["venue"]), (now_ns // DAY_NS + 1) * DAY_NS,
                     self._position_nodes(int(o["account"]), int(o["instrument"])) + own)
         w.gross, w.net = per, w.side * per
-        self._keep(w)
-        for node in w.nodes:
-            self._base[node, gs.DAILY_QUANTITY] += w.left
-            self._base[node, gs.DAILY_VALUE] += w.left * w.gross
-        self._reserve(w, 1.0)
+        return w
+
+    def count_day(self, w: Working, sign: float = 1.0) -> None:
+        """Add an accepted order to the day's sums of its nodes, and to its trader's unattended executions."""
+        self._base[w.nodes, gs.DAILY_QUANTITY] += sign * float(w.order.quantity)
+        self._base[w.nodes, gs.DAILY_VALUE] += sign * float(w.order.quantity) * w.gross
+        if w.order.algo_id:
+            self._base[w.trader, gs.REPEATED] += sign
+        self._sum_nodes(w.nodes)
 
     def _per(self, instrument: int) -> float:
         """Return the value of one unit in the firm's base currency; 0 where it is not known (no order passes then)."""
@@ -167,8 +183,5 @@ class Reservations:
         del self._of_position[w.account, w.instrument][w.order.order_id]
 
     def _undo(self, order_id: str) -> None:
-        w = self.working[order_id]
-        for node in w.nodes:
-            self._base[node, gs.DAILY_QUANTITY] -= w.left
-            self._base[node, gs.DAILY_VALUE] -= w.left * w.gross
+        self.count_day(self.working[order_id], -1.0)
         self.release(order_id)

@@ -16,6 +16,8 @@ METRICS = ("gross", "net", "long", "short", "delta", "vega", "var_hist", "levera
 (GROSS, NET, LONG, SHORT, DELTA, VEGA, VAR_HIST, LEVERAGE, CONCENTRATION, MARGIN, CREDIT, ORDER_QUANTITY, ORDER_VALUE,
  MESSAGE_COUNT, MESSAGE_VALUE, DAILY_QUANTITY, DAILY_VALUE, REPEATED, RATING) = range(len(METRICS))
 NM = len(METRICS)
+#: limits on one position, beside those of nodes
+POSITION_METRICS = ("position_long", "position_short")
 ACTIVE, REDUCING, HALTED, KILLED = 0, 1, 2, 3
 STATES = ("active", "reducing", "halted", "killed")
 #: nodes above an account, then those of the order: trader, issuer, sector, counterparty, venue, instrument
@@ -23,7 +25,7 @@ ACCOUNT_NODES, ORDER_NODES = 6, 6
 BUCKETS = 32
 CHECKS = 39
 
-ACCOUNT = np.dtype([("known", "i1"), ("state", "i1"), ("traders", "u8"), ("nodes", "i4", ACCOUNT_NODES),
+ACCOUNT = np.dtype([("known", "i1"), ("state", "i1"), ("nodes", "i4", ACCOUNT_NODES),
                     ("state_node", "i4")], align=True)
 INSTRUMENT = np.dtype([
     ("known", "i1"), ("restricted", "i1"), ("shortable", "i1"), ("equity", "i1"), ("price_test", "i1"),
@@ -43,8 +45,8 @@ RATE = np.dtype([("window_ns", "i8"), ("count", "i4", BUCKETS), ("value", "f8", 
                 align=True)
 ORDER = np.dtype([("account", "i4"), ("instrument", "i4"), ("side", "f8"), ("quantity", "f8"), ("price", "f8"),
                   ("ts_ns", "i8"), ("trader", "i4"), ("counterparty", "i4"), ("venue", "i4"), ("algo", "i4"),
-                  ("market", "i1"), ("locate", "i1"), ("exempt", "i1"), ("action", "i1"), ("replaces", "f8")],
-                 align=True)
+                  ("market", "i1"), ("locate", "i1"), ("exempt", "i1"), ("permitted", "i1"), ("action", "i1"),
+                  ("replaces", "f8")], align=True)
 RESULT = np.dtype([("hard", "u8"), ("soft", "u8"), ("measured", "f8", CHECKS), ("limit", "f8", CHECKS),
                    ("node", "i4", CHECKS), ("position", "i4"), ("value", "f8")], align=True)
 NEW, REPLACE, CANCEL = 0, 1, 2
@@ -66,7 +68,6 @@ class GateState:
         self.accounts: Any = np.zeros(accounts, ACCOUNT)
         self.accounts["nodes"] = -1
         self.accounts["state_node"] = -1
-        self.accounts["traders"] = ~np.uint64(0)
         self.instruments: Any = np.zeros(instruments, INSTRUMENT)
         for f in ("mid", "bid", "ask", "last", "prior_close", "unit", "drift_low", "drift_high", "unit_delta",
                   "unit_vega", "margin_rate"):
@@ -80,9 +81,11 @@ class GateState:
         self.nodes: Any = np.zeros(nodes, NODE)
         self.nodes["limit"], self.nodes["nav"], self.nodes["var_per_value"] = np.nan, np.nan, np.nan
         self.nodes["rate"] = -1
+        self.nodes["value"][:, RATING] = np.nan  # a counterparty that nobody rated is within no limit on ratings
         self.rates: Any = np.zeros(rates, RATE)
         self.rates["stamp"] = -1
         self.orders: Any = np.zeros(ring, ORDER)
+        self.orders["permitted"] = 1
         self.results: Any = np.zeros(ring, RESULT)
         self.settings: Any = np.zeros(1, SETTINGS)
         self.settings["duplicate_ns"], self.settings["exposure_age_ns"] = 500_000_000, 5_000_000_000

@@ -21,6 +21,7 @@ def limit_values(models: RiskModels, names: set[str]) -> dict[tuple[str, str], f
         sums = rollup.nodes[node]
         for metric in ("gross", "net", "long", "short", "delta", "gamma", "vega", "theta", "rho"):
             out[name, metric] = float(sums[getattr(ru, metric.upper())])
+        out[name, "stale_positions"], out[name, "unpriced_positions"] = float(sums[ru.STALE]), float(sums[ru.UNPRICED])
         out[name, "loss_total"] = -float(sums[ru.REALISED] + sums[ru.UNREALISED] - sums[ru.FEES])
         out[name, "loss_day"] = -float(sums[ru.DAY])
         s = models.scenarios

@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import aiohttp
 import pytest
 
 from app.brokers import Broker
-from app.control import decisions_of, set_limit, set_state
+from app.control import current, decisions_of, set_limit, set_state
 from models.gate.explain import explain
 from schemas.controls import Check
-from schemas.records import Decision
+from schemas.records import Control, Decision, GateAddress
 from tables.kafka import owner_partition
 from tests.integration.harness import ROOT, Installation, Process
 from tests.integration.test_system import quotes
@@ -251,3 +252,72 @@ def test_a_missing_or_stale_price_closes_the_gate(made: Installation) -> None:
         assert "NO_REFERENCE_PRICE" in {r.code for r in got["s1"].reasons}
 
     asyncio.run(run())
+
+
+def test_over_http_the_owner_decides_and_others_redirect(made: Installation) -> None:
+    """Two gates: whichever is asked, the order reaches the worker that owns its account, with a token of the role `trader`."""
+    tokens = "t" * 20 + ":alice:trader," + "v" * 20 + ":bob:"
+
+    async def scenario() -> None:
+        start(made, "marks", "positions")
+        workers = [made.worker("gate", folder, DESKRISK_GATE_HTTP_PORT="0", DESKRISK_API_TOKENS=tokens, DESKRISK_INSTANCE=folder) for folder in ("g1", "g2")]
+        await open_the_gate(made)
+        for worker in workers:
+            worker.wait_ready()
+        stop = asyncio.Event()
+        quoting = asyncio.create_task(keep_quoting(made, stop))
+        found: dict[int, str] = {}
+        deadline = time.monotonic() + 40
+        while len(set(found.values())) < 2:
+            assert time.monotonic() < deadline, found
+            found = {int(k): a.address for k, a in (await current(made.settings, "gates", GateAddress)).items()}
+            await asyncio.sleep(0.5)
+        await asyncio.sleep(2.0)
+        accounts = [f"ACC-{k:03d}" for k in range(1, 9)]
+        trader = {"Authorization": "Bearer " + "t" * 20}
+        redirected = 0
+        async with aiohttp.ClientSession() as session:
+            for k, account in enumerate(accounts):
+                for address in sorted(set(found.values())):
+                    body = json.dumps(order(f"h{k}-{address[-1]}", account=account, quantity=1 + k, price=99)).encode()
+                    url = f"{address}/orders"
+                    async with session.post(url, data=body, headers=trader, allow_redirects=False) as reply:
+                        if reply.status == 307:  # a client must not carry a token to another address by itself
+                            redirected, url = redirected + 1, reply.headers["Location"]
+                        else:
+                            answer = await reply.json()
+                    if url != f"{address}/orders":
+                        async with session.post(url, data=body, headers=trader, allow_redirects=False) as reply:
+                            answer = await reply.json()
+                    assert reply.status == 200 and answer["account"] == account, answer
+            async with session.post(f"{address}/orders", data=body) as reply:
+                assert reply.status == 401
+            async with session.post(f"{address}/orders", data=body, headers={"Authorization": "Bearer " + "v" * 20}) as reply:
+                assert reply.status == 403
+            async with session.post(f"{address}/orders", data=b'{"order_id":1}', headers=trader) as reply:
+                assert reply.status == 400 and "error" in await reply.json()
+        assert redirected == len(accounts), "one of the two gates owns each account"
+        assert len(await decisions(made, 2 * len(accounts))) == 2 * len(accounts)
+        stop.set()
+        await quoting
+    asyncio.run(scenario())
+
+
+def test_refusals_trip_the_breaker_that_watches_their_rate(made: Installation) -> None:
+    async def scenario() -> None:
+        start(made, "marks", "positions", "gate")
+        await open_the_gate(made)
+        await set_limit(made.settings, {"limit_id": "RR", "node": "trader:t1", "metric": "reject_rate", "limit": 0.5, "reason": REASON, "action": "halt"}, "risk-1")
+        await asyncio.sleep(1.5)
+        await send(made, "orders", [order(f"r{k}", quantity=5_000 + k) for k in range(25)])
+        await decisions(made, 25)
+        deadline = time.monotonic() + 10
+        while "trader:t1" not in (held := await current(made.settings, "controls", Control)):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.2)
+        assert held["trader:t1"].state == "halted" and held["trader:t1"].by == "deskrisk" and "reject_rate" in held["trader:t1"].reason
+        await quotes(made, {"I00": 100.0})
+        await asyncio.sleep(0.5)
+        await send(made, "orders", [order("small", quantity=1, price=99)])
+        assert "HALTED" in [r.code for d in await decisions(made, 26) if d.order_id == "small" for r in d.reasons]
+    asyncio.run(scenario())

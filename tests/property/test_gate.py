@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.gate import state as gs
-from models.gate.explain import explain, pack
+from models.gate.explain import INPUTS_VERSION, explain, pack
 from models.gate.kernel import check_batch, check_order
 from models.gate.naive import naive_check
 from models.gate.state import METRICS, GateState
@@ -111,7 +111,7 @@ def test_a_decision_reproduces_from_its_inputs(case: dict[str, Any]) -> None:
     o = s.orders[0]
     a, i = s.accounts[0], s.instruments[0]
     nodes = [n for n in [*a["nodes"].tolist(), int(o["trader"]), int(i["issuer"]), int(i["sector"]), int(o["counterparty"]), int(o["venue"]), int(i["node"])] if n >= 0]
-    inputs = {"v": 1, "order": pack(o), "account": pack(a), "instrument": pack(i), "position": pack(s.positions[0]), "settings": pack(s.settings[0]),
+    inputs = {"v": INPUTS_VERSION, "order": pack(o), "account": pack(a), "instrument": pack(i), "position": pack(s.positions[0]), "settings": pack(s.settings[0]),
               "nodes": [[s.node_names[n], n, pack(s.nodes[n]), None] for n in nodes]}
     hard = check_order(s.table.ctypes.data, 0)
     assert explain(inputs)[:2] == (int(hard), int(s.results["soft"][0]))

@@ -11,9 +11,22 @@ import pytest
 
 from agents.gate import GateStage
 from models.gate.book import GateBook
+from models.gate.flow import OrderFlow
 from models.gate.reservations import DAY_NS
 from models.limits import LimitMonitor
-from schemas.records import Account, AsOf, Control, Fifo, Instrument, Limit, Mark, Order, Position
+from schemas.records import (
+    Account,
+    AsOf,
+    Control,
+    Counterparty,
+    Decision,
+    Fifo,
+    Instrument,
+    Limit,
+    Mark,
+    Order,
+    Position,
+)
 
 T0 = 1_795_000_000_000_000_000
 LEVELS = ("book", "desk", "strategy", "fund", "firm")
@@ -169,8 +182,12 @@ def test_an_error_inside_a_check_refuses_the_order() -> None:
         def decide(self, *_: Any) -> Any:
             raise ZeroDivisionError("inside a check")
 
+        def names_above(self, *_: Any) -> list[str]:
+            return []
+
     stage = GateStage.__new__(GateStage)
     sent: list[Any] = []
+    stage.flow = OrderFlow()
     stage.gate = Broken()  # type: ignore[assignment]
     stage._clock, stage._partitions, stage._next, stage._topics = (lambda: T0), 1, {}, {"trades": "t", "decisions": "d"}
     stage._counters = type("C", (), {"add": lambda *a, **k: None, "observe": lambda *a, **k: None})()  # type: ignore[assignment]
@@ -204,3 +221,102 @@ def test_an_acknowledged_breach_is_not_escalated() -> None:
     assert monitor.measure({("firm", "net"): -150.0}, T0 + 10**12, T0) == []
     assert monitor.measure({("firm", "net"): 1.0}, T0, T0, {"firm"}) == []  # what leaves positions out clears nothing
     assert monitor.measure({}, T0 + 10**12, T0) == []  # unknown changes no state
+
+
+def test_only_the_named_traders_may_trade_an_account(gate: GateBook) -> None:
+    gate.add_account(Account(account="A", book="BA", desk="D", strategy="S", fund="F", traders=["other"]))
+    assert codes(gate, order("1")) == ["TRADER_NOT_PERMITTED"] and codes(gate, order("2", account="B")) == []
+    gate.add_account(Account(account="A", book="BA", desk="D", strategy="S", fund="F", traders=["other", "t"]))
+    assert codes(gate, order("3", price=99)) == []
+
+
+def test_a_counterparty_nobody_rated_is_within_no_limit_on_ratings(gate: GateBook) -> None:
+    gate.add_limit(limit("R", "counterparty:BANK", "rating", 3))
+    assert codes(gate, order("1", counterparty="BANK")) == ["COUNTERPARTY_RATING"]
+    gate.add_counterparty(Counterparty(counterparty="BANK", rating=3))
+    assert codes(gate, order("2", counterparty="BANK", price=99)) == []
+    gate.add_counterparty(Counterparty(counterparty="BANK", rating=4))
+    assert codes(gate, order("3", counterparty="BANK", price=98)) == ["COUNTERPARTY_RATING"]
+
+
+def test_a_strategy_is_applied_so_often_until_a_person_looks(gate: GateBook) -> None:
+    gate.add_limit(limit("R", "trader:t", "repeated_executions", 2))
+    found = [codes(gate, order(f"a{k}", quantity=k + 1, price=99, algo_id="algo")) for k in range(3)]
+    assert found == [[], [], ["REPEATED_EXECUTION"]] and codes(gate, order("m", quantity=9, price=98)) == []
+    gate.add_control(Control(scope="trader:t", state="active", reason="looked at it", by="risk-1", ts=T0, rev=1))
+    assert codes(gate, order("b", quantity=5, price=97, algo_id="algo")) == []
+
+
+def test_two_people_let_one_order_pass_its_limits_but_no_halt(gate: GateBook) -> None:
+    gate.add_limit(limit("G", "desk:D", "gross", 100))
+    assert codes(gate, order("1")) == ["GROSS_EXPOSURE"]
+    gate.add_limit(limit("order:1~override", "order:1", "override", 1_000, until=T0 + 60_000_000_000, approved_by="risk-2"))
+    verdict = gate.decide(order("1"), T0 + 10**9)
+    assert verdict.outcome == "accept" and [r.code for r in verdict.warnings] == ["GROSS_EXPOSURE"]
+    assert verdict.inputs["override"] == "order:1~override"
+    assert codes(gate, order("2", price=99)) == ["GROSS_EXPOSURE"], "no other order passes"
+    gate.add_limit(limit("order:3~override", "order:3", "override", 900, until=T0 + 60_000_000_000))
+    assert codes(gate, order("3", price=98)) == ["GROSS_EXPOSURE"], "worth more than what was approved"
+    gate.add_limit(limit("order:4~override", "order:4", "override", 10**6, until=T0 - 1))
+    assert codes(gate, order("4", price=97)) == ["GROSS_EXPOSURE"], "it has ended"
+    gate.add_control(Control(scope="all", state="halted", reason="a test", by="risk-1", ts=T0, rev=1))
+    gate.add_limit(limit("order:5~override", "order:5", "override", 10**6, until=T0 + 60_000_000_000))
+    assert codes(gate, order("5", price=96)) == ["HALTED", "GROSS_EXPOSURE"]
+    gate.refresh(T0 + 61_000_000_000)  # nothing breaks when it ends
+
+
+def test_a_temporary_limit_on_a_position_ends_by_itself(gate: GateBook) -> None:
+    gate.add_limit(limit("P", "account:A", "position_long", 5, instrument="X"))
+    assert codes(gate, order("1")) == ["POSITION_LONG"]
+    gate.add_limit(limit("P~override", "account:A", "position_long", 50, instrument="X", until=T0 + 10**9))
+    assert codes(gate, order("2", quantity=9)) == []
+    gate.refresh(T0 + 2 * 10**9)
+    assert codes(gate, order("3", quantity=1)) == ["POSITION_LONG"]
+
+
+def test_a_restarted_gate_counts_what_its_log_says(gate: GateBook) -> None:
+    """Message windows, the day's sums and unattended executions go on where the gate before was killed."""
+    rules = [limit("M", "desk:D", "message_count", 4, window_ms=10_000), limit("D", "book:BA", "daily_value", 3_000),
+             limit("R", "trader:t", "repeated_executions", 2)]
+    for rule in rules:
+        gate.add_limit(rule)
+    log = []
+    for k in range(3):
+        o = order(f"a{k}", quantity=5 + k, price=99 - k, algo_id="algo" if k < 2 else None)
+        v = gate.decide(o, T0 + k)
+        log.append(Decision(order_id=o.order_id, account="A", instrument="X", outcome=v.outcome, reasons=[], effect={"value": v.value}, snapshot_id=0,  # type: ignore[arg-type]
+                            limits_version=1, ts_event=T0 + k, ts_decision=T0 + k, service_ns=1, order=o))
+    after = _like(gate)
+    for rule in rules:
+        after.add_limit(rule)
+    after.recount(log, T0 + 3)
+    for d in log:
+        after.place(d.order, d.ts_decision)  # type: ignore[arg-type]
+    for k, o in enumerate((order("x", quantity=1, price=90, algo_id="algo"), order("y", quantity=2, price=89), order("z", quantity=30, price=91))):
+        assert codes(after, o, T0 + 10 + k) == codes(gate, o, T0 + 10 + k) != []
+
+
+def _like(gate: GateBook) -> GateBook:
+    g = GateBook("USD", LEVELS)
+    for i in gate.book.reference.instrument_records.values():
+        g.add_instrument(i)
+    for a in gate.book.reference.account_records.values():
+        g.add_account(a)
+    g.book.add_mark(Mark(instrument="X", window_end=T0, ts_event=T0, bid=99.9, ask=100.1, mid=100.0, last=None, quality="good"))
+    g.set_price("X", 99.9, 100.1, 100.0, None, T0, True)
+    g.add_limit(limit("Q", "firm", "order_quantity", 1e6))
+    g.add_limit(limit("V", "firm", "order_value", 1e9))
+    g.refresh(T0)
+    return g
+
+
+def test_a_reject_rate_trips_only_on_enough_orders_within_its_window() -> None:
+    flow = OrderFlow()
+    flow.watch("desk:D", 60_000_000_000)
+    for k in range(19):
+        flow.add(["firm", "desk:D"], T0 + k, True)
+    assert "reject_rate" not in flow.values("desk:D", 60_000_000_000, T0 + 100)
+    flow.add(["desk:D"], T0 + 50, False)
+    assert flow.values("desk:D", 60_000_000_000, T0 + 100) == {"reject_rate": 0.95, "reject_count": 19.0, "message_count": 20.0}
+    assert flow.values("desk:D", 60_000_000_000, T0 + 61_000_000_000)["message_count"] == 0.0
+    assert flow.values("desk:E", 60_000_000_000, T0) == {}

@@ -17,7 +17,7 @@ NAN, INF = float("nan"), float("inf")
 TABLE = Path(__file__).resolve().parent.parent / "tables" / "gate_rules.txt"
 ROWS = [[c.strip() for c in line.split("|")] for line in TABLE.read_text().splitlines() if line and not line.startswith("#")]
 OPEN: dict[str, Any] = {
-    "order": {"side": 1.0, "quantity": 1.0, "price": 100.0, "ts_ns": T0, "algo": -1, "market": False, "locate": False, "exempt": False, "action": 0},
+    "order": {"side": 1.0, "quantity": 1.0, "price": 100.0, "ts_ns": T0, "algo": -1, "market": False, "locate": False, "exempt": False, "permitted": True, "action": 0},
     "instrument": {**dict.fromkeys(("restricted", "equity", "price_test", "inverse", "stale", "state", "collar_ticks", "drift_bps", "unit_vega"), 0), "shortable": 1,
                    "mid": 100.0, "bid": 99.9, "ask": 100.1, "last": 100.0, "prior_close": 100.0, "tick": 0.01, "collar_bps": 100.0, "drift_low": NAN, "drift_high": NAN,
                    "unit": 1.0, "margin_rate": 0.0, "unit_delta": 0.0, "price_ns": T0, "age_max_ns": 10**10},
@@ -28,9 +28,9 @@ OPEN: dict[str, Any] = {
               for _ in ROLES]}
 
 
-def case_of(order: str, change: str) -> tuple[dict[str, Any], int]:
-    """Return the case of a row, and the account's trader mask."""
-    case, traders = copy.deepcopy(OPEN), ~0
+def case_of(order: str, change: str) -> dict[str, Any]:
+    """Return the case of a row."""
+    case = copy.deepcopy(OPEN)
     firm = case["nodes"][ROLES.index("firm")]
     firm["limit"] |= {"order_quantity": 1e9, "order_value": 1e12}
     words = order.split()
@@ -54,8 +54,6 @@ def case_of(order: str, change: str) -> tuple[dict[str, Any], int]:
             case["account_state"] = int(text)
         elif path == "account.known":
             case["known"] = bool(int(text))
-        elif path == "account.traders":
-            traders = int(text)
         elif path == "instrument.known":
             case["instrument"] = None
         elif path == "instrument.price_age_ms":
@@ -66,15 +64,14 @@ def case_of(order: str, change: str) -> tuple[dict[str, Any], int]:
             case["all" if parts[1] == "state" else "required"] = int(text)
         else:
             case[parts[0]][parts[1]] = float(text)
-    return case, traders
+    return case
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[r[0] for r in ROWS])
 def test_rule(row: list[str]) -> None:
     _, order, change, verdict, measured, limit = row
-    case, traders = case_of(order, change)
+    case = case_of(order, change)
     state = build(case)
-    state.accounts["traders"][0] = traders & (2**64 - 1)
     check_order(state.table.ctypes.data, 0)
     result = state.results[0]
     accepted, _, warned = verdict.partition("+")
@@ -82,8 +79,7 @@ def test_rule(row: list[str]) -> None:
     want_soft = {Check[c] for c in warned.split()} if warned else set()
     assert codes(int(result["hard"])) == want_hard
     assert codes(int(result["soft"])) == want_soft
-    if traders:
-        assert expected(case) == (want_hard, want_soft)
+    assert expected(case) == (want_hard, want_soft)
     for text, column in ((measured, "measured"), (limit, "limit")):
         if text:
             code = min(want_hard | want_soft)

@@ -1,0 +1,138 @@
+"""The local gate over HTTP: orders to the worker that owns the account; another worker's are redirected to it.
+
+Where each partition's gate answers is a record on the topic `gates`, so that any gate can name the right one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from agents.gate import GateStage
+from agents.ports import Publisher
+from app.gateway.access import Access, User, need_role
+from app.gateway.answers import error_answer, json_answer
+from schemas.codec import decoder_of, encode
+from schemas.records import GateAddress, Order
+from tables.kafka import KafkaClient, owner_partition
+from tables.records import RecordBatch
+from tables.tail import Tail
+
+log = logging.getLogger(__name__)
+_order, _address = decoder_of(Order), decoder_of(GateAddress)
+
+
+class GateAddresses:
+    """Where the gate of every partition answers: tailed, and written for the partitions of this worker."""
+
+    def __init__(self, client: KafkaClient, topic: str, publisher: Publisher) -> None:
+        self._topic, self._publisher = topic, publisher
+        self._tail = Tail(client, [topic], self._on_batch, wait_ms=500)
+        self._task: asyncio.Task[None] | None = None
+        self.of_partition: dict[int, str] = {}
+
+    def _on_batch(self, batch: RecordBatch) -> None:
+        for value in batch.values:
+            if value is not None:
+                found = _address.decode(value)
+                self.of_partition[found.partition] = found.address
+
+    async def start(self) -> None:
+        """Read what there is, then follow."""
+        await self._tail.start()
+        await self._tail.read_to_end()
+        self._task = asyncio.get_running_loop().create_task(self._tail.run())
+
+    def announce(self, partitions: set[int], address: str, now_ns: int) -> None:
+        """Say that this worker's gate answers for some partitions."""
+        for p in sorted(partitions):
+            self._publisher.send(self._topic, str(p).encode(),
+                                 encode(GateAddress(partition=p, address=address, ts=now_ns)), 0)
+
+    async def stop(self) -> None:
+        """Stop following."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tail.stop()
+
+
+class GateHttp:
+    """Serves the gate of this worker: `POST /orders` decides (role `trader`), `POST /orders/check` leaves no trace."""
+
+    def __init__(self, stage: GateStage, addresses: GateAddresses, partitions: int, host: str, port: int,
+                 tokens: dict[str, User]) -> None:
+        self._stage, self._addresses, self._partitions = stage, addresses, partitions
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((host, port))
+        bound = self._socket.getsockname()[1]
+        self.address = f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
+        app = Starlette(routes=[Route("/orders", self.decide, methods=["POST"]),
+                                Route("/orders/check", self.check, methods=["POST"])],
+                        middleware=[Middleware(Access, tokens=tokens)],
+                        exception_handlers={HTTPException: error_answer})
+        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, server_header=False,
+                                                     timeout_graceful_shutdown=1))
+        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen."""
+        self._task = asyncio.get_running_loop().create_task(self._server._serve([self._socket]))
+        log.info("gate over HTTP on %s", self.address)
+
+    async def decide(self, request: Request) -> Response:
+        """`POST /orders`: the decision, which counts."""
+        need_role(request, "trader")
+        order = _read(await request.body())
+        elsewhere = self._elsewhere(order, request)
+        if elsewhere is not None:
+            return elsewhere
+        decision = self._stage.decide(order, None)
+        return json_answer(msgspec.structs.replace(decision, inputs={}, order=None))
+
+    async def check(self, request: Request) -> Response:
+        """`POST /orders/check`: the decision the order would get."""
+        order = _read(await request.body())
+        elsewhere = self._elsewhere(order, request)
+        if elsewhere is not None:
+            return elsewhere
+        try:
+            return json_answer(self._stage.check(order))
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from error
+
+    def _elsewhere(self, order: Order, request: Request) -> Response | None:
+        partition = owner_partition(order.account, self._partitions)
+        if self._stage.owns(partition):
+            return None
+        address = self._addresses.of_partition.get(partition)
+        if address is None or address == self.address:
+            raise HTTPException(503, f"account: no gate answers for {order.account!r} (partition {partition}) now")
+        return RedirectResponse(address + request.url.path, 307)
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=3.0)
+        self._socket.close()
+
+
+def _read(body: bytes) -> Order:
+    try:
+        return _order.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise HTTPException(400, str(error)) from error

@@ -1,0 +1,33 @@
+"""What every answer over HTTP shares."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from schemas.codec import encode
+
+_SCOPE = re.compile(r"^(firm|[a-z_]+:[^\s]{1,128})$")
+
+
+def json_answer(body: Any) -> Response:
+    """Return a record or plain value as JSON."""
+    return Response(encode(body), media_type="application/json")
+
+
+async def error_answer(request: Request, error: Exception) -> Response:
+    """Return a refused request as JSON."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code)
+
+
+def scope_of(request: Request) -> str:
+    """Return the scope a request names; the firm where it names none."""
+    scope = request.query_params.get("scope", "firm")
+    if not _SCOPE.match(scope):
+        raise HTTPException(400, f"scope: expected firm or level:name, was {scope!r}")
+    return scope

@@ -1,0 +1,62 @@
+"""Plain answers: positions, a node's risk, its contributors."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from app.gateway.answers import json_answer, scope_of
+from app.gateway.state import GatewayState
+from schemas.records import Position
+
+
+class Reads:
+    """Routes over what the gateway knows."""
+
+    def __init__(self, state: GatewayState) -> None:
+        self.state = state
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [Route("/api/positions", self.get_positions),
+                Route("/api/risk/{node:path}/contributors", self.get_contributors),
+                Route("/api/risk/{node:path}", self.get_risk)]
+
+    async def get_positions(self, request: Request) -> Response:
+        """`GET /api/positions?scope=&account=&instrument=`."""
+        account, instrument = request.query_params.get("account"), request.query_params.get("instrument")
+        scope = scope_of(request)
+        live = self.state.book.rollup.rows["live"]
+        chosen = [p for row, p in enumerate(self.state.book.positions)
+                  if live[row] and (account is None or p.account == account)
+                  and (instrument is None or p.instrument == instrument) and self._under(p, scope)]
+        return json_answer(chosen)
+
+    @staticmethod
+    def _under(position: Position, scope: str) -> bool:
+        level, _, name = scope.partition(":")
+        return scope == "firm" or getattr(position, level, None) == name
+
+    async def get_risk(self, request: Request) -> Response:
+        """`GET /api/risk/{node}`."""
+        risk = self.state.risk(request.path_params["node"])
+        if risk is None:
+            raise HTTPException(404, f"node {request.path_params['node']!r} is not known")
+        held = self.state.models_since(risk.node, -1)
+        if held is not None:
+            models = (held[1].models or {}) | (risk.models or {})
+            risk = msgspec.structs.replace(risk, models=models, top=held[1].top, prior_day=held[1].prior_day)
+        return json_answer(risk)
+
+    async def get_contributors(self, request: Request) -> Response:
+        """`GET /api/risk/{node}/contributors?metric=`."""
+        node, metric = request.path_params["node"], request.query_params.get("metric", "var_hist")
+        held = self.state.models_since(node, -1)
+        if held is None or metric not in (held[1].top or {}):
+            known = sorted(held[1].top or {}) if held else []
+            raise HTTPException(404, f"metric: expected one of {known} of a measured node, was {metric!r} of {node!r}")
+        return json_answer({"node": node, "metric": metric, "snapshot_id": held[1].snapshot_id, "ts": held[1].ts,
+                      "contributors": (held[1].top or {})[metric]})
