@@ -187,7 +187,7 @@ class GateStage:
         self._half_done = {x for x in self._half_done if x[1] == decided.get(x[0])}
         self.gate.recount(today, now)
         for decision in today:
-            if decision.order is not None and decision.outcome != "cancel":
+            if self.flow.rings and decision.order is not None and decision.outcome != "cancel":
                 self.flow.add(self.gate.names_above(decision.order), decision.ts_decision, decision.outcome == "reject")
         begin: dict[int, int] = {}
         for decision in accepted.values():
@@ -302,7 +302,8 @@ class GateStage:
             service_ns=perf_counter_ns() - begin, inputs=inputs, as_of=as_of, order=order,
             fills_from=self._next.get(TopicPartition(self._topics["trades"], p), 0))
         self._write(decision)
-        self.flow.add(self.gate.names_above(order), now, outcome == "reject")
+        if self.flow.rings:
+            self.flow.add(self.gate.names_above(order), now, outcome == "reject")
         self._counters.add("orders_decided", outcome=outcome)
         for reason in reasons[:1]:
             self._counters.add("orders_rejected", reason=reason.code)

@@ -52,7 +52,7 @@ TABLES: dict[Role, tuple[str, str, str]] = {
 
 
 #: pause of a role after a small read: a gate answers order by order; windows and nodes are published by the clock
-GATHER_S = {"gate": 0.001, "positions": 0.012, "risk": 0.02, "marks": 0.03}
+GATHER_S = {"gate": 0.0, "positions": 0.012, "risk": 0.02, "marks": 0.03}
 
 
 class EngineApp(faust.App):  # type: ignore[misc]

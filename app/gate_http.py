@@ -74,7 +74,8 @@ class GateHttp:
                  tokens: dict[str, User]) -> None:
         self._stage, self._addresses, self._partitions = stage, addresses, partitions
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        # the protocol is named: asyncio sends at once (TCP_NODELAY) only where it knows that the socket is TCP
+        self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind((host, port))
         bound = self._socket.getsockname()[1]

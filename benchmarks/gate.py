@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
+import re
+import subprocess
 import time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks._common import arguments, finish
+from benchmarks._common import ROOT, arguments, finish
 from benchmarks.risk import quantiles
 from models.gate.book import GateBook
 from models.gate.kernel import check_batch, check_order
@@ -83,8 +87,8 @@ def as_dicts(s: GateState) -> list[tuple[Any, ...]]:
     return out
 
 
-def local_gate(orders: int) -> np.ndarray:
-    """Return ns from an order as a record to its verdict with inputs, reservation included: the book around the kernel."""
+def gate_book() -> tuple[GateBook, int]:
+    """Return a gate of 50 accounts and 200 instruments, and the time it stands at."""
     gate = GateBook("USD", ("book", "desk", "strategy", "fund", "firm"))
     for n in range(200):
         gate.add_instrument(Instrument(instrument=f"I{n}", asset_class="equity", currency="USD", prior_close=Decimal(100)))
@@ -98,10 +102,21 @@ def local_gate(orders: int) -> np.ndarray:
         gate.add_limit(Limit(limit_id=metric, node="firm", metric=metric, limit=Decimal(value), version=1, by="b", reason="benchmark"))
     gate.refresh(T0)
     gate.state.settings["duplicate_ns"] = -1
+    return gate, T0
+
+
+def gate_order(k: int) -> Order:
+    """Return an order that the gate accepts."""
+    return Order(order_id=f"O{k}", account=f"A{k % 50}", trader="t", instrument=f"I{k * 7 % 200}", side="buy" if k % 2 else "sell", type="limit",
+                 quantity=Decimal(10), price=Decimal(90 if k % 2 else 110), ts_event=T0, locate_id="L")
+
+
+def local_gate(orders: int) -> np.ndarray:
+    """Return ns from an order as a record to its verdict with inputs, reservation included: the book around the kernel."""
+    gate, _ = gate_book()
     took = np.empty(orders)
     for k in range(orders):
-        order = Order(order_id=f"O{k}", account=f"A{k % 50}", trader="t", instrument=f"I{k * 7 % 200}", side="buy" if k % 2 else "sell", type="limit",
-                      quantity=Decimal(10), price=Decimal(90 if k % 2 else 110), ts_event=T0, locate_id="L")
+        order = gate_order(k)
         begin = time.perf_counter_ns()
         verdict = gate.decide(order, T0 + k * 1_000)
         took[k] = time.perf_counter_ns() - begin
@@ -110,7 +125,7 @@ def local_gate(orders: int) -> np.ndarray:
     return took
 
 
-def run(size: str, seed: int) -> dict[str, Any]:
+def run(size: str, seed: int, peers: bool) -> dict[str, Any]:
     """Run the benchmark; return its figures."""
     import gc
 
@@ -144,17 +159,24 @@ def run(size: str, seed: int) -> dict[str, Any]:
     one = quantiles(single / 1e3)
     return {"bench": "gate", "checks": len(Check), "accepted_share": accepted / ring, "kernel_us": one, "kernel_p50_us": one["p50"], "kernel_p99_us": one["p99"],
             "batch_ns_per_order": batch, "batch_orders_per_s": round(1e9 / batch), "plain_dicts_us": quantiles(naive / 1e3),
-            "ratio_plain_dicts": float(np.median(naive) / np.median(single)), "gate_book_us": quantiles(book / 1e3), "nautilus_us": nautilus(),
+            "ratio_plain_dicts": float(np.median(naive) / np.median(single)), "gate_book_us": quantiles(book / 1e3), "nautilus_us": nautilus(peers),
             "instrument_bytes": INSTRUMENT.itemsize, "result_sha256": hashlib.sha256(verdicts.tobytes()).hexdigest()[:16]}
 
 
-def nautilus() -> str:
-    """Say what NautilusTrader's RiskEngine takes; it is no dependency of this project."""
-    try:
-        import nautilus_trader
-    except ImportError:
-        return "not installed here; 8 to 17 us an order in the published measurements this project starts from"
-    return f"installed ({nautilus_trader.__version__}): run the peer script beside this one"
+def nautilus(peers: bool) -> dict[str, float] | str:
+    """Return what NautilusTrader's RiskEngine takes in the same run, us: its own script in its own environment."""
+    script = ROOT.parent / "shared" / "peers" / "kernels" / "a_nautilus.py"
+    python = Path(os.environ.get("PEERS_TMP", "/var/tmp/peers")) / "nt" / "bin" / "python"
+    if not peers or not script.exists() or not python.exists():
+        return f"not run: expected {script.name} in shared/peers and an environment nt with nautilus_trader in $PEERS_TMP"
+    done = subprocess.run([python, script], cwd=script.parent, capture_output=True, text=True, timeout=300,
+                          env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
+    found = re.search(r"^execute\(SubmitOrder\), accepted.* p50 (\d+) p99 (\d+)", done.stdout, re.M)
+    whole = re.search(r"^build order .* accepted .* p50 (\d+) p99 (\d+)", done.stdout, re.M)
+    if found is None or whole is None:
+        return f"gave no result: {done.stderr[-300:]}"
+    (p50, p99), (built50, built99) = (map(float, m.groups()) for m in (found, whole))
+    return {"p50": p50 / 1e3, "p99": p99 / 1e3, "with_order_and_bus_p50": built50 / 1e3, "with_order_and_bus_p99": built99 / 1e3}
 
 
 def _timed(work: Any) -> float:
@@ -166,7 +188,7 @@ def _timed(work: Any) -> float:
 def main() -> None:
     """Run."""
     args = arguments(__doc__ or "")
-    finish(args, run(args.size, args.seed))
+    finish(args, run(args.size, args.seed, args.peers and args.size == "real"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Orders to decisions, open loop, from the intended arrival: through Kafka and through the local gate's socket.
+"""Orders to decisions, open loop, from the intended arrival: through Kafka, the local gate's socket and HTTP.
 
 Trades and quotes run beside. Latency is from when an order was due to be sent to when its decision was read.
+Then: from a halt to the first refusal, and from the trade that breaches a limit to its alert on the stream.
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import numpy as np
 from aiokafka.structs import TopicPartition
 
 from app.brokers import Broker
-from app.control import publish
+from app.control import current, publish
 from app.reference_files import publish_reference
 from app.settings import Settings
 from benchmarks._common import Worker, arguments, finish, scratch_broker
 from benchmarks.risk import quantiles
-from schemas.records import Account, Instrument, Limit
+from schemas.codec import encode
+from schemas.records import Account, Control, GateAddress, Instrument, Limit
 from tables.kafka import create_topics, owner_partition
 from tables.records import fetch_slices
 
 PARTITIONS = 4
+TOKEN = "bench" * 4
 SIZES = {"smoke": (300, 4.0), "real": (2_000, 20.0)}
 
 
@@ -123,30 +127,123 @@ async def through_socket(path: Path, rate: int, seconds: float, accounts: list[s
     return took
 
 
+async def over_http(address: str, rate: int, seconds: float, accounts: list[str], names: list[str]) -> np.ndarray:
+    """Return microseconds from intended arrival to the answer over HTTP, one connection kept open."""
+    n = int(rate * seconds)
+    took = np.zeros(n)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with aiohttp.ClientSession() as session:
+        begin = time.perf_counter() + 0.1
+        for k in range(n):
+            due = begin + k / rate
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            body = json.dumps(order(20_000_000 + k, accounts, names)).encode()
+            async with session.post(f"{address}/orders", data=body, headers=headers) as reply:
+                await reply.read()
+            took[k] = (time.perf_counter() - due) * 1e6
+    return took
+
+
+async def halt_to_refusal(s: Settings, path: Path, rounds: int, accounts: list[str], names: list[str]) -> np.ndarray:
+    """Return ms from the halt's writing to the last order that still passed, asked every millisecond."""
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    producer = s.client().producer(linger_ms=0)
+    await producer.start()
+    took = []
+    for r in range(2 * rounds):
+        state = "halted" if r % 2 == 0 else "active"
+        record = Control(scope="all", state=state, reason="benchmark of halts", by="bench", ts=time.time_ns(), rev=r + 1)
+        begin = time.perf_counter()
+        await producer.send_and_wait(s.topics()["controls"], encode(record), b"all", 0)
+        while True:
+            o = order(30_000_001 + 2 * int(time.perf_counter_ns() // 1_000_000), accounts, names) | {"action": "new"}
+            writer.write(json.dumps(o).encode() + b"\n")
+            refused = b'"HALTED"' in await reader.readline()
+            if refused == (state == "halted"):
+                break
+            await asyncio.sleep(0.001)
+        if state == "halted":
+            took.append((time.perf_counter() - begin) * 1e3)
+        await asyncio.sleep(0.05)
+    writer.close()
+    await producer.stop()
+    return np.array(took)
+
+
+async def breach_to_stream(s: Settings, gateway: str, rounds: int) -> np.ndarray:
+    """Return ms from the trade that breaches a limit (its record's time) to the alert on the stream."""
+    await publish(s, "limits", "BREACH", Limit(limit_id="BREACH", node="account:A0", metric="gross", limit=Decimal(1_000_000), version=1, by="bench", reason="benchmark",
+                                               warn=0.99))
+    took: list[float] = []
+    due = 0.0
+    seen = asyncio.Event()
+
+    async def follow() -> None:
+        timeout = aiohttp.ClientTimeout(total=None)
+        async with aiohttp.ClientSession(timeout=timeout, read_bufsize=1 << 22) as session, session.get(f"{gateway}/api/stream", params={"scope": "fund:F1"}) as reply:
+            event = ""
+            async for line in reply.content:
+                if line.startswith(b"event: "):
+                    event = line[7:].strip().decode()
+                elif line.startswith(b"data: ") and event == "alert" and b"BREACH" in line:
+                    kind = json.loads(line[6:])["kind"]
+                    if kind == "breach":
+                        took.append((time.time() - due) * 1e3)
+                    if kind in ("breach", "clear"):
+                        seen.set()
+
+    follower = asyncio.create_task(follow())
+    await asyncio.sleep(1.5)
+    producer = s.client().producer(linger_ms=0)
+    await producer.start()
+    for r in range(2 * rounds):
+        await asyncio.sleep(0.3 + 0.013 * (r % 7))
+        seen.clear()
+        due = time.time()
+        trade = {"trade_id": f"BR{time.time_ns()}", "account": "A0", "instrument": "I0", "side": "buy" if r % 2 == 0 else "sell", "quantity": "20000", "price": "100",
+                 "ts_event": int(due * 1e9)}
+        await producer.send_and_wait(s.topics()["trades"], json.dumps(trade).encode(), b"A0", owner_partition("A0", PARTITIONS))
+        await asyncio.wait_for(seen.wait(), 10.0)
+    follower.cancel()
+    await producer.stop()
+    return np.array(took)
+
+
 async def measure(broker: Broker, folder: Path, rate: int, seconds: float) -> dict[str, Any]:
     """Run workers and measure."""
     s = Settings(brokers=broker.address, prefix="orders-", partitions=PARTITIONS, data_dir=folder)
     accounts, names = await prepare(s)
     socket = folder / "gate.sock"
     environment = {"DESKRISK_BROKERS": broker.address, "DESKRISK_PREFIX": s.prefix, "DESKRISK_PARTITIONS": str(PARTITIONS), "DESKRISK_DATA_DIR": str(folder),
-                   "DESKRISK_LOG_LEVEL": "error", "DESKRISK_GATE_SOCKET": str(socket)}
-    workers = [Worker(["worker", "--roles", role], environment) for role in ("positions", "marks", "gate")]
+                   "DESKRISK_LOG_LEVEL": "error", "DESKRISK_GATE_SOCKET": str(socket), "DESKRISK_GATE_HTTP_PORT": "0"}
+    gate = environment | {"DESKRISK_API_TOKENS": f"{TOKEN}:bench:trader"}
+    workers = [Worker(["worker", "--roles", role], gate if role == "gate" else environment) for role in ("positions", "marks", "gate")]
+    later: list[Worker] = []
     stop = asyncio.Event()
+    found: dict[str, Any] = {}
     try:
         for w in workers:
             assert await asyncio.to_thread(w.ready.wait, 90), "a worker did not come up"
         quoting = asyncio.create_task(quote(s, names, stop))
         await asyncio.sleep(2.0)
+        address = next(iter((await current(s, "gates", GateAddress)).values())).address
         await through_kafka(s, 100, 2.0, accounts, names)
-        kafka = await through_kafka(s, rate, seconds, accounts, names)
-        local = await through_socket(socket, rate, seconds / 2, accounts, names)
+        found["kafka_ms"] = quantiles(await through_kafka(s, rate, seconds, accounts, names))
+        found["local_gate_us"] = quantiles(await through_socket(socket, rate, seconds / 2, accounts, names))
+        found["http_gate_us"] = quantiles(await over_http(address, rate // 10, seconds / 2, accounts, names))
+        found["halt_to_refusal_ms"] = quantiles(await halt_to_refusal(s, socket, 20 if seconds > 10 else 3, accounts, names))
+        later = [Worker(["worker", "--roles", "risk"], environment), Worker(["gateway", "--port", "0"], environment)]
+        for w in later:
+            assert await asyncio.to_thread(w.ready.wait, 90), "a worker did not come up"
+        url = next(line.split()[-1] for line in later[1].lines if "READY" in line)
+        found["breach_to_stream_ms"] = quantiles(await breach_to_stream(s, url, 40 if seconds > 10 else 3))
         stop.set()
         await quoting
     finally:
-        for w in workers:
+        for w in workers + later:
             w.stop()
-    return {"orders_per_s": rate, "seconds": seconds, "kafka_ms": quantiles(kafka), "kafka_p99_ms": quantiles(kafka)["p99"], "local_gate_us": quantiles(local),
-            "local_gate_p99_us": quantiles(local)["p99"], "unanswered": 0, "broker": broker.name}
+    p99 = {f"{k.rpartition('_')[0]}_p99_{k.rpartition('_')[2]}": v["p99"] for k, v in found.items()}
+    return {"orders_per_s": rate, "seconds": seconds} | found | p99 | {"unanswered": 0, "broker": broker.name}
 
 
 def main() -> None:

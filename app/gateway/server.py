@@ -390,7 +390,8 @@ class _Server(uvicorn.Server):
 def run_gateway(settings: Settings) -> None:
     """Serve until told to stop."""
     family = socket.AF_INET6 if ":" in settings.gateway_host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # the protocol is named: asyncio sends at once (TCP_NODELAY) only where it knows that the socket is TCP
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # a small buffer, so that a client that stopped reading is seen in seconds, not when megabytes are full
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)

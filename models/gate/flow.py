@@ -54,11 +54,10 @@ class OrderFlow:
 
     def add(self, nodes: list[str], ts_ns: int, rejected: bool) -> None:
         """Count one decision under all nodes it lies under."""
-        if self.rings:
-            named = set(nodes)
-            for (node, _), ring in self.rings.items():
-                if node in named:
-                    ring.add(ts_ns, rejected)
+        named = set(nodes)
+        for (node, _), ring in self.rings.items():
+            if node in named:
+                ring.add(ts_ns, rejected)
 
     def values(self, node: str, window_ns: int, now_ns: int) -> dict[str, float]:
         """Return the figures of a node; a rate of too few orders is not there."""
