@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -79,7 +80,38 @@ def reconcile(every: Annotated[float | None, typer.Option(help="Again every so m
     raise typer.Exit(EXIT_DIFFERENT if report["breaks"] else 0)
 
 
+def backup(folder: Annotated[Path, typer.Argument(help="An empty folder.")], brokers: Brokers = None,
+           as_json: AsJson = False) -> None:
+    """Write everything that is the truth (facts, rules, decisions) to a folder: Parquet and a manifest."""
+    from app.migration import backup as work
+
+    _report(work(with_brokers(brokers=brokers), folder), as_json)
+
+
+def restore(folder: Path,
+            prefix: Annotated[str | None, typer.Option(help="Of the new topics (DESKRISK_PREFIX).")] = None,
+            partitions: Annotated[int | None, typer.Option(help="Of the new topics (DESKRISK_PARTITIONS).")] = None,
+            brokers: Brokers = None, as_json: AsJson = False) -> None:
+    """Write a backup to empty topics and prove its positions (exit 3 where they differ)."""
+    from app.migration import restore as work
+
+    report = _report(work(with_brokers(brokers=brokers, prefix=prefix, partitions=partitions), folder), as_json)
+    raise typer.Exit(EXIT_DIFFERENT if report["differences"] else 0)
+
+
+def repartition(to: Annotated[int, typer.Option(help="The new number of partitions.")],
+                prefix: Annotated[str, typer.Option(help="Of the new topics; another one than now.")],
+                brokers: Brokers = None, as_json: AsJson = False) -> None:
+    """Copy everything to topics with another number of partitions, proved (exit 3 where positions differ)."""
+    from app.migration import repartition as work
+
+    if not 1 <= to <= 1024:
+        raise fail("--to", f"expected 1 to 1024, was {to}")
+    report = _report(work(with_brokers(brokers=brokers), to, prefix), as_json)
+    raise typer.Exit(EXIT_DIFFERENT if report["differences"] else 0)
+
+
 def register(cli: typer.Typer) -> None:
     """Add the commands."""
-    for command in (rewind, rebuild, reconcile):
+    for command in (rewind, rebuild, reconcile, backup, restore, repartition):
         cli.command()(command)
