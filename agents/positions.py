@@ -29,6 +29,7 @@ from tables.partition import MARKER_KEY, Marker
 from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
 from tables.restore import read_changelogs
+from tables.standby import Standby
 from tables.store import DiskPartition
 from tables.trade_fees import other_fees, settlement_fees
 from tables.writer import PartitionWriter, fault
@@ -56,13 +57,14 @@ class PositionStage:
 
     def __init__(self, client: KafkaClient, group: str, topics: dict[str, str], partitions: int, data_dir: Path,
                  reference: ReferenceTail, publisher: Publisher, clock: Clock, counters: Counters, fills_max: int,
-                 lateness_ns: int) -> None:
+                 lateness_ns: int, standby: Standby | None = None) -> None:
         self._client, self._group, self._topics = client, group, topics
         self._partition_count = partitions
         self._data_dir = data_dir
         self._reference = reference
         self._publisher, self._clock, self._counters = publisher, clock, counters
         self._fills_max, self._lateness_ns = fills_max, lateness_ns
+        self._standby = standby
         self.parts: dict[int, PositionPartition] = {}
         self.writers: dict[int, PartitionWriter] = {}
         self._out_task: asyncio.Task[None] | None = None
@@ -74,6 +76,8 @@ class PositionStage:
     # ---- partitions come and go -----------------------------------------------------------------------------------
     async def take(self, partitions: set[int]) -> None:
         """Own these partitions: fence, restore, publish what is there, start."""
+        if self._standby is not None:
+            await self._standby.leave(partitions)
         changelog = self._topics["positions-changelog"]
         writers = {p: self._writer(p, changelog) for p in sorted(partitions)}
         await asyncio.gather(*(w.fence() for w in writers.values()))
@@ -108,6 +112,8 @@ class PositionStage:
         for p in partitions:  # a crash may have cut off what was folded but not yet published
             self.parts[p].positions.mark_all_out()
         self._out_wake.set()
+        if self._standby is not None:
+            await self._standby.follow(set(range(self._partition_count)) - set(self.writers))
 
     def _writer(self, p: int, changelog: str) -> PartitionWriter:
         self.parts[p] = part = PositionPartition(p, self._reference.reference, self._fills_max, self._lateness_ns)
@@ -343,6 +349,8 @@ class PositionStage:
         """Flush everything and disconnect."""
         if self._out_task is not None:
             self._out_task.cancel()
+        if self._standby is not None:
+            await self._standby.stop()
         for p, part in self.parts.items():
             self._publish(part, part.positions.take_out())
             del p

@@ -28,8 +28,8 @@ _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0
 _PROPERTIES = """process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://{host}:{port}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={logs}
@@ -162,11 +162,12 @@ class KafkaBroker(Broker):
 
     name = f"Apache Kafka {KAFKA_VERSION}"
 
-    def __init__(self, work_dir: Path, say: Say = lambda text: None, heap: str = "768m") -> None:
+    def __init__(self, work_dir: Path, say: Say = lambda text: None, heap: str = "768m",
+                 host: str = "127.0.0.1") -> None:
         super().__init__()
         self._dir, self._say, self._heap = work_dir, say, heap
-        self._port = free_port()
-        self.address = f"127.0.0.1:{self._port}"
+        self._host, self._port = host, free_port()
+        self.address = f"{host}:{self._port}"
 
     def start(self) -> str:
         """Start (format first if new) and wait until it answers."""
@@ -176,7 +177,7 @@ class KafkaBroker(Broker):
         java = ["java", f"-Xmx{self._heap}", "-XX:+UseG1GC", "-XX:TieredStopAtLevel=4", "-cp", f"{lib}/*"]
         log = (self._dir / "kafka.log").open("a")
         if not properties.exists():
-            properties.write_text(_PROPERTIES.format(port=self._port, controller=free_port(),
+            properties.write_text(_PROPERTIES.format(host=self._host, port=self._port, controller=free_port(),
                                                      logs=self._dir / "logs"))
             subprocess.run([*java, "kafka.tools.StorageTool", "format", "-t", "ZGVza3Jpc2stdGVzdC0wMA", "-c",
                             str(properties)], check=True, stdout=log, stderr=log)
@@ -188,7 +189,7 @@ class KafkaBroker(Broker):
                 raise RuntimeError(f"Kafka ended at once, see {self._dir / 'kafka.log'}")
             with socket.socket() as probe:
                 probe.settimeout(0.2)
-                if probe.connect_ex(("127.0.0.1", self._port)) == 0:
+                if probe.connect_ex((self._host, self._port)) == 0:
                     return self.address
             time.sleep(0.1)
         raise TimeoutError(f"Kafka did not listen within {START_TIMEOUT_S} s")

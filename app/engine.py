@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import faust
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
@@ -33,12 +34,16 @@ from models.risk.scenarios import History
 from schemas.topics import TOPICS, topic_name
 from tables import store, transport
 from tables.column_table import ColumnTable, declare
-from tables.kafka import create_topics, owner_partition
+from tables.kafka import check_topics, create_topics, owner_partition
 from tables.manager import EngineTableManager
+from tables.standby import Standby
 from tables.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 EXIT_STAGE = 74
+EXIT_TOPICS = 76
+#: how often a running worker looks whether the topics still have their partitions
+TOPICS_CHECK_S = 15.0
 TRIM_BEATS = 10
 #: a decision waits for no other: the order path trades requests for time
 GATE_LINGER_S = 0.0
@@ -94,6 +99,7 @@ class Engine:
         self.gate_addresses: GateAddresses | None = None
         self.ready = asyncio.Event()
         self._beat: asyncio.Task[None] | None = None
+        self._topics_check: asyncio.Task[None] | None = None
 
     def _app(self) -> EngineApp:
         transport.register()
@@ -187,6 +193,7 @@ class Engine:
             self.watchdog.bound("folded but not committed", 60.0, self.stage.oldest_unflushed)
         self.watchdog.start()
         self._beat = asyncio.get_running_loop().create_task(self._beats())
+        self._topics_check = asyncio.get_running_loop().create_task(self._check_topics())
         if s.metrics_port is not None:
             self.counters.serve(s.metrics_port)
 
@@ -195,7 +202,7 @@ class Engine:
         if self.role == "positions":
             return PositionStage(self.client, s.group(self.role), self.topics, s.partitions, s.data_dir,
                                  self.reference, self.publisher, time.time_ns, self.counters,
-                                 s.trade_ids_per_partition, s.lateness_ms * 1_000_000)
+                                 s.trade_ids_per_partition, s.lateness_ms * 1_000_000, self._standby())
         if self.role == "marks":
             return MarkStage(self.client, self.topics, self.reference, self.publisher, time.time_ns, self.counters,
                              s.quote_lateness_ms * 1_000_000, self._commit)
@@ -204,6 +211,10 @@ class Engine:
                              s.base_currency, s.levels, s.partitions)
         return RiskStage(self.client, self.topics, self.reference, self.publisher, time.time_ns, self.counters,
                          s.base_currency, s.levels, s.partitions, self.history, s.participation)
+
+    def _standby(self) -> Standby | None:
+        s = self.settings
+        return Standby(self.client, self.topics["positions-changelog"], s.data_dir) if s.standby else None
 
     async def _commit(self, offsets: dict[TopicPartition, int]) -> bool:
         """Commit positions of a stage without transactions, for the partitions still held."""
@@ -229,10 +240,24 @@ class Engine:
             if trim is not None and turn % TRIM_BEATS == 0:  # give back what bursts of slices left
                 await loop.run_in_executor(None, trim, 0)
 
+    async def _check_topics(self) -> None:
+        """Leave when a topic is gone or has other partitions: keys would belong to other owners."""
+        while True:
+            await asyncio.sleep(TOPICS_CHECK_S)
+            try:
+                wrong = await check_topics(self.client, self.settings.prefix, self.settings.partitions)
+            except (KafkaError, OSError, TimeoutError) as error:
+                log.warning("topics cannot be checked now: %r", error)
+                continue
+            if wrong:
+                log.critical("leaving: %s; a partition count is changed by `deskrisk repartition`", "; ".join(wrong))
+                os._exit(EXIT_TOPICS)
+
     async def stop(self) -> None:
         """Flush and disconnect."""
-        if self._beat is not None:
-            self._beat.cancel()
+        for task in (self._beat, self._topics_check):
+            if task is not None:
+                task.cancel()
         if self.gate_socket is not None:
             await self.gate_socket.stop()
         if self.gate_http is not None and self.gate_addresses is not None:

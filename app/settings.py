@@ -27,6 +27,9 @@ class Settings(BaseSettings):
     replication: Annotated[int, Field(ge=1, le=9)] = Field(1, description="replicas of each topic")
     rewind_horizon_hours: Annotated[float, Field(gt=0)] = Field(24.0, description="how far a rewind may go back")
     data_dir: Path = Field(Path("data"), description="local stores, one folder a partition")
+    standby: bool = Field(
+        False, description="role positions: follow the partitions of other workers into the local stores, for a quick "
+                           "takeover; each worker needs a data_dir of its own")
     base_currency: str = Field("USD", description="currency of the firm node and the cross-cutting groupings")
     levels: tuple[str, ...] = Field(LEVELS, description="hierarchy above the position, bottom up, the firm last")
     trade_ids_per_partition: Annotated[int, Field(ge=4096, le=1 << 24)] = Field(

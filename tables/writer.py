@@ -197,11 +197,17 @@ class PartitionWriter:
 
 
 def fault(point: str) -> None:
-    """Die here if a test asks for it: ``DESKRISK_FAULT=point:N`` kills the process at the N-th passage."""
+    """Die or block here if a test asks for it.
+
+    ``DESKRISK_FAULT=point:N`` kills the process at the N-th passage, ``point:N:SECONDS`` blocks its loop there.
+    """
     wanted = os.environ.get(FAULT_ENV)
     if wanted and wanted.partition(":")[0] == point:
         count = _passages[point] = _passages.get(point, 0) + 1
-        if count >= int(wanted.partition(":")[2] or 1):
+        passage, _, seconds = wanted.partition(":")[2].partition(":")
+        if seconds and count == int(passage):
+            time.sleep(float(seconds))
+        elif not seconds and count >= int(passage or 1):
             os.kill(os.getpid(), 9)
 
 

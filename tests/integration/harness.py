@@ -34,14 +34,16 @@ ACCOUNTS = [Account(account=f"ACC-{i:03d}", book=f"B{i % 6}", desk=f"D{i % 3}", 
 
 
 class Process:
-    """One `python -m app` process."""
+    """One `python -m app` process; ``inside`` is a command that runs it (a network namespace, another version)."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, arguments: list[str], environment: dict[str, str], inside: tuple[str, ...] = (),
+                 home: Path = ROOT) -> None:
         self.lines: list[str] = []
         self.ready = threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "app", *arguments, "--supervised"], cwd=ROOT, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment)
+            [*inside, sys.executable, "-m", "app", *arguments, "--supervised"], cwd=home, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=os.environ | {"PYTHONPATH": str(home)} | environment)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -96,15 +98,17 @@ class Installation:
         return {"DESKRISK_BROKERS": str(s.brokers), "DESKRISK_PREFIX": s.prefix, "DESKRISK_PARTITIONS": str(s.partitions),
                 "DESKRISK_DATA_DIR": str(s.data_dir), "DESKRISK_SESSION_TIMEOUT_S": str(s.session_timeout_s)} | more
 
-    def start(self, *arguments: str, **environment: str) -> Process:
+    def start(self, *arguments: str, inside: tuple[str, ...] = (), home: Path = ROOT, **environment: str) -> Process:
         """Start a process."""
-        made = Process(list(arguments), self.environment(**environment))
+        made = Process(list(arguments), self.environment(**environment), inside, home)
         self.processes.append(made)
         return made
 
-    def worker(self, role: str = "positions", folder: str = "a", **environment: str) -> Process:
+    def worker(self, role: str = "positions", folder: str = "a", inside: tuple[str, ...] = (), home: Path = ROOT,
+               **environment: str) -> Process:
         """Start a worker with a data folder of its own."""
-        return self.start("worker", "--roles", role, DESKRISK_DATA_DIR=str(self._tmp / folder), **environment)
+        return self.start("worker", "--roles", role, inside=inside, home=home,
+                          DESKRISK_DATA_DIR=str(self._tmp / folder), **environment)
 
     def close(self) -> None:
         """Kill what still runs."""

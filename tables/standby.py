@@ -1,0 +1,146 @@
+"""Standby copies: the changelog partitions of other owners, followed into this worker's local stores.
+
+A takeover then reads the last second of a changelog instead of all of it. A copy is a store like any other (rows and
+the changelog offset they include, all or nothing), so a promotion is an ordinary restore that begins further on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from pathlib import Path
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from tables.kafka import KafkaClient
+from tables.records import fetch_slices
+from tables.store import DiskPartition
+
+log = logging.getLogger(__name__)
+#: how often a copy is written; a promotion reads this much of the changelog again
+WRITE_S = 1.0
+ROWS_MAX = 50_000
+#: a broker that has nothing new answers after this long: copies are in no hurry
+WAIT_MS = 500
+EXIT_STANDBY = 75
+
+
+class Standby:
+    """Follows some partitions of a changelog into `DiskPartition` stores.
+
+    Parameters
+    ----------
+    client : KafkaClient
+    changelog : name of the topic on the broker
+    home : folder of the stores; a worker's own, two workers cannot share it
+    """
+
+    def __init__(self, client: KafkaClient, changelog: str, home: Path) -> None:
+        self._client, self._changelog, self._home = client, changelog, home
+        self._disks: dict[int, DiskPartition] = {}
+        self._positions: dict[int, int] = {}
+        self._rows: dict[int, dict[bytes, bytes | None]] = {}
+        self._consumer: AIOKafkaConsumer | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._writing: asyncio.Future[None] | None = None
+        self._ends: dict[int, int] = {}
+
+    @property
+    def partitions(self) -> set[int]:
+        """Return the partitions it follows."""
+        return set(self._disks)
+
+    def behind(self) -> int:
+        """Return how many changelog records are not in the copies yet."""
+        return sum(max(0, self._ends.get(p, 0) - position) for p, position in self._positions.items())
+
+    async def leave(self, partitions: set[int]) -> None:
+        """Write and close the copies of these partitions: their stores are free for an owner in this process."""
+        await self._pause()
+        for p in partitions & self.partitions:
+            await self._write(p)
+            self._disks.pop(p).close()
+            del self._positions[p]
+        await self._resume()
+
+    async def follow(self, partitions: set[int]) -> None:
+        """Follow exactly these partitions."""
+        if partitions == self.partitions:
+            return
+        await self._pause()
+        await self.leave(self.partitions - partitions)
+        await self._pause()
+        for p in sorted(partitions - self.partitions):
+            disk = DiskPartition(self._home / f"positions-{p}", self._changelog)
+            self._disks[p], self._positions[p], self._rows[p] = disk, disk.offset() or 0, {}
+        await self._resume()
+
+    async def stop(self) -> None:
+        """Write and close everything."""
+        await self.follow(set())
+        if self._consumer is not None:
+            await self._consumer.stop()
+            self._consumer = None
+
+    async def _pause(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        if self._writing is not None:  # a thread is not cancelled with its task
+            await self._writing
+            self._writing = None
+
+    async def _resume(self) -> None:
+        if self._disks:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await self._seek()
+            assert self._consumer is not None
+            due = time.monotonic() + WRITE_S
+            while True:
+                found = await fetch_slices(self._consumer._fetcher, None, WRITE_S, with_keys=True)
+                for tp, batch in found.items():
+                    self._rows[tp.partition].update(
+                        zip(batch.keys, batch.values, strict=True))  # type: ignore[arg-type]
+                    self._positions[tp.partition] = batch.next_offset
+                    self._ends[tp.partition] = self._consumer.highwater(tp) or 0
+                if time.monotonic() >= due or sum(map(len, self._rows.values())) > ROWS_MAX:
+                    for p in list(self._disks):
+                        await self._write(p)
+                    due = time.monotonic() + WRITE_S
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a copy that silently stops growing is no standby
+            log.critical("standby of %s failed, leaving: %r", self._changelog, error)
+            os._exit(EXIT_STANDBY)
+
+    async def _seek(self) -> None:
+        """Begin where each copy ends; a copy of another log (it ends further on than the log does) starts over."""
+        if self._consumer is None:
+            self._consumer = self._client.consumer(check_crcs=False, fetch_max_wait_ms=WAIT_MS)
+            await self._consumer.start()
+        tps = [TopicPartition(self._changelog, p) for p in self._disks]
+        self._consumer.assign(tps)
+        ends, first = await self._consumer.end_offsets(tps), await self._consumer.beginning_offsets(tps)
+        for tp in tps:
+            p = tp.partition
+            if self._positions[p] > ends[tp]:
+                self._disks[p].clear()
+                self._positions[p], self._rows[p] = 0, {}
+            self._positions[p] = max(self._positions[p], first[tp])
+            self._ends[p] = ends[tp]
+            self._consumer.seek(tp, self._positions[p])
+
+    async def _write(self, p: int) -> None:
+        rows, self._rows[p] = self._rows[p], {}
+        if rows:
+            self._writing = asyncio.get_running_loop().run_in_executor(
+                None, self._disks[p].write, rows, self._positions[p])
+            await asyncio.shield(self._writing)
+            self._writing = None

@@ -1,0 +1,119 @@
+"""F6, F8, F13: a broker that pauses, refuses a record, loses a topic or gets more partitions under the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiokafka.admin import NewPartitions
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from app.brokers import Broker, KafkaBroker, java_and_maven
+from app.verify import run_verify
+from tests.integration.harness import Installation, Upstream
+
+pytestmark = pytest.mark.kafka
+#: longer than the session timeout of the installation (3 s) and than one request's patience in a rebalance
+PAUSE_S = 12
+
+
+@pytest.fixture
+def made(broker: Broker, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Installation]:
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name)[:60]
+    installation = Installation(broker, tmp_path, name)
+    yield installation
+    installation.close()
+
+
+@pytest.mark.skipif(java_and_maven() is not None, reason="pauses a real Kafka")
+def test_a_paused_broker_costs_time_alone(tmp_path: Path) -> None:
+    """F6, F13: one worker under load, another in its restore, while the broker answers nobody."""
+    broker = KafkaBroker(tmp_path / "kafka", heap="512m")
+    broker.start()
+    made = Installation(broker, tmp_path / "data", "f6")
+
+    async def keep(stop: asyncio.Event) -> None:  # a worker may leave rather than wait; then it is started again
+        while not stop.is_set():
+            for folder, worker in list(running.items()):
+                if worker.process.poll() is not None:
+                    running[folder] = made.worker(folder=folder)
+            await asyncio.sleep(0.3)
+
+    async def scenario() -> None:
+        await made.create()
+        async with Upstream(made, 3) as upstream:
+            await upstream.send(3_000)
+            running["a"] = made.worker(folder="a").wait_ready()
+            await made.quiesce()
+            assert broker.process is not None
+            loading = asyncio.create_task(upstream.send(3_000, duplicates=0.05, pause_s=0.05))
+            running["b"] = made.worker(folder="b", DESKRISK_FAULT="restore:1:4")  # four seconds within the restore
+            await asyncio.sleep(4.0)
+            stop = asyncio.Event()
+            keeping = asyncio.create_task(keep(stop))
+            broker.process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(PAUSE_S)
+            broker.process.send_signal(signal.SIGCONT)
+            await loading
+            await made.quiesce(120)
+            stop.set()
+            await keeping
+            assert (await made.assert_exact())["trades"] == len(upstream.sent)
+    running: dict[str, object] = {}
+    try:
+        asyncio.run(scenario())
+    finally:
+        made.close()
+        broker.stop()
+
+
+def test_a_record_too_large_ends_the_worker_with_nothing_half_written(made: Installation) -> None:
+    """F8: the changelog's limit is lowered below a flush; nothing of the flush is seen, and the error says why."""
+    async def limit(size: str) -> None:
+        admin = made.settings.client().admin()
+        await admin.start()
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, made.settings.topics()["positions-changelog"],
+                                                  {"max.message.bytes": size, "cleanup.policy": "compact"})])
+        await admin.close()
+
+    async def scenario() -> None:
+        await made.create()
+        async with Upstream(made, 4) as upstream:
+            worker = made.worker().wait_ready()
+            await upstream.send(800)
+            before = await made.quiesce()
+            await limit("300")
+            await upstream.send(400)
+            assert await asyncio.to_thread(worker.wait_exit) > 0
+            assert any("MessageSizeTooLarge" in line for line in worker.lines), worker.lines[-10:]
+            assert await made.stored() == before
+            await limit("1048576")
+            made.worker().wait_ready()
+            assert (await made.assert_exact())["trades"] == len(upstream.sent)
+    asyncio.run(scenario())
+
+
+def test_a_deleted_topic_and_more_partitions_are_refused(made: Installation) -> None:
+    """F8: keys would move to other owners: neither a running nor a new worker goes on as if nothing were."""
+    async def scenario() -> None:
+        await made.create()
+        async with Upstream(made, 8) as upstream:
+            worker = made.worker().wait_ready()
+            await upstream.send(800)
+            await made.quiesce()
+            rows = (await run_verify(made.settings))["positions"]
+            admin = made.settings.client().admin()
+            await admin.start()
+            await admin.create_partitions({made.settings.topics()["trades"]: NewPartitions(6)})
+            late = made.worker(folder="late")
+            assert await asyncio.to_thread(late.wait_exit) > 0
+            assert any("expected 4 partitions, found 6" in line for line in late.lines), late.lines[-5:]
+            assert await asyncio.to_thread(worker.wait_exit, 90) > 0
+            assert any("expected 4 partitions, found 6" in line for line in worker.lines), worker.lines[-5:]
+            assert rows > 100
+            await admin.delete_topics([made.settings.topics()["trades"]])
+            await admin.close()
+    asyncio.run(scenario())
