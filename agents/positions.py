@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -69,7 +70,8 @@ class PositionStage:
         self.writers: dict[int, PartitionWriter] = {}
         self._out_task: asyncio.Task[None] | None = None
         self._out_wake = asyncio.Event()
-        self._lag_s = 0.0
+        self._up_to_date = asyncio.Event()
+        self._up_to_date.set()
         self._fund_partitions: dict[str, int] = {}
         reference.on_account_moved = self._account_moved
 
@@ -168,7 +170,10 @@ class PositionStage:
             batch.headers = {i - keep: h for i, h in batch.headers.items() if i >= keep}
         sends: list[Awaitable[Any]] = []
         if len(batch):
-            self._lag_s = self._clock() / 1e9 - float(batch.timestamps_ms[-1]) / 1e3
+            if self._clock() / 1e9 - float(batch.timestamps_ms[-1]) / 1e3 > BACKLOG_S:
+                self._up_to_date.clear()
+            else:
+                self._up_to_date.set()
             if batch.topic == self._topics["trades"]:
                 await self._fold_trades(batch, part, sends)
             else:
@@ -304,8 +309,9 @@ class PositionStage:
         while True:
             await self._out_wake.wait()
             self._out_wake.clear()
-            if self._lag_s > BACKLOG_S:  # the screen waits rather than the trades: a twentieth of the time
-                await asyncio.sleep(max(0.0, last + max(OUT_BACKLOG_S, 19 * took) - loop.time()))
+            # the screen waits rather than the trades (a twentieth of the time), but no longer than there is a backlog
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._up_to_date.wait(), last + max(OUT_BACKLOG_S, 19 * took) - loop.time())
             last, spent = loop.time(), 0.0
             for part in list(self.parts.values()):
                 slots = part.positions.take_out()

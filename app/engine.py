@@ -116,7 +116,7 @@ class Engine:
             TableManager=EngineTableManager, broker_session_timeout=s.session_timeout_s,
             broker_heartbeat_interval=min(2.0, s.session_timeout_s / 3), broker_request_timeout=30.0,
             broker_rebalance_timeout=20.0, broker_max_poll_interval=300.0, broker_commit_interval=60.0,
-            consumer_group_instance_id=s.instance, consumer_max_fetch_size=2 << 20,
+            consumer_group_instance_id=self._member(), consumer_max_fetch_size=2 << 20,
             consumer_auto_offset_reset="earliest", stream_recovery_delay=0.0, stream_wait_empty=True,
             broker_credentials=self._credentials(), table_standby_replicas=0,
             recovery_consistency_check=False)  # the mark stage publishes before Faust looks at the changelog
@@ -131,6 +131,10 @@ class Engine:
             self.table = declare(app, name, self.topics[changelog], s.partitions, text)
         app.agent(topic, name=self.role, concurrency=1)(self._agent)
         return app
+
+    def _member(self) -> str | None:
+        """Return the static membership; none where a standby takes over at once what a worker that stops gives back."""
+        return None if self.settings.standby and self.role == "positions" else self.settings.instance
 
     def _credentials(self) -> Any:
         s = self.settings
@@ -281,4 +285,5 @@ def run_worker(settings: Settings, role: Role) -> None:
     """Run one role in this process until it is told to stop."""
     engine = Engine(settings, role)
     worker = faust.Worker(engine.app, loglevel="ERROR", redirect_stdouts=False, quiet=True, override_logging=False)
+    worker.spinner = None  # it writes to standard output, where the supervisor reads
     worker.execute_from_commandline()

@@ -16,7 +16,7 @@ from app.reference_files import publish_reference
 from app.settings import Settings
 from benchmarks._common import Worker, arguments, finish, scratch_broker
 from models.fills import POSITION_DTYPE
-from models.position_state import HEADER_DTYPE, ROW_VERSION
+from models.position_state import HEADER_DTYPE, PACKED_LOT_DTYPE, ROW_VERSION
 from schemas.records import Account, Instrument
 from tables.kafka import KafkaClient, create_topics, owner_partition
 from tables.partition import MARKER_KEY, Marker
@@ -26,16 +26,18 @@ KEYS = {"smoke": 10_000, "real": 100_000}
 VERSIONS = 10
 
 
-async def fill(client: KafkaClient, keys: list[tuple[str, str]]) -> int:
+async def fill(client: KafkaClient, keys: list[tuple[str, str]], prefix: str = "") -> int:
     """Write ``VERSIONS`` rows of every key to the changelog; return how many."""
     producer = client.producer(max_batch_size=900_000, linger_ms=0, acks=1)
     await producer.start()
     rows = np.zeros(1, POSITION_DTYPE)
     rows["lot_head"] = rows["lot_tail"] = -1
-    rows["unit_value"] = 1.0
+    rows["unit_value"] = rows["lot_count"] = 1
     rows["last_fill"] = -1
     header = np.zeros(1, HEADER_DTYPE)
-    header["version"] = ROW_VERSION
+    header["version"], header["lots"] = ROW_VERSION, 1
+    lot = np.zeros(1, PACKED_LOT_DTYPE)
+    lot["price"] = 10.5
     waiting, count = [], 0
     by_partition: dict[int, list[tuple[str, str]]] = {}
     for account, instrument in keys:
@@ -45,16 +47,17 @@ async def fill(client: KafkaClient, keys: list[tuple[str, str]]) -> int:
         for version in range(VERSIONS):
             for slot, (account, instrument) in enumerate(own):
                 header["slot"] = slot
-                rows["quantity"], rows["average_price"], rows["revision"] = slot - 50, 10.5, version
+                rows["quantity"], rows["average_price"], rows["revision"] = slot + 1, 10.5, version
+                lot["quantity"] = slot + 1
                 key = f"P{account}\x1f{instrument}".encode()
-                value = header.tobytes() + rows.tobytes()
+                value = header.tobytes() + rows.tobytes() + lot.tobytes()
                 if builder.append(key=key, value=value, timestamp=None) is None:
-                    waiting.append(await producer.send_batch(builder, "positions-changelog", partition=partition))
+                    waiting.append(await producer.send_batch(builder, f"{prefix}positions-changelog", partition=partition))
                     builder = producer.create_batch()
                     builder.append(key=key, value=value, timestamp=None)
                 count += 1
-        builder.append(key=MARKER_KEY, value=Marker({"trades": 0}).pack(), timestamp=None)
-        waiting.append(await producer.send_batch(builder, "positions-changelog", partition=partition))
+        builder.append(key=MARKER_KEY, value=Marker({f"{prefix}trades": 0}).pack(), timestamp=None)
+        waiting.append(await producer.send_batch(builder, f"{prefix}positions-changelog", partition=partition))
     for future in waiting:
         await future
     await producer.stop()

@@ -109,6 +109,9 @@ def _match_lots(pool: LotPool, rows: np.ndarray, s: int, quantity: int, price: f
     left = abs(quantity)
     while left > 0:
         head = rows[s].lot_head
+        if head == NO_LOT:  # a damaged row: more is held than its lots add up to; the FIFO side says it is not exact
+            rows[s].fifo_merged = 1
+            return
         held = pool.lots[head].quantity
         sign = 1 if held > 0 else -1
         closed = min(left, abs(held))

@@ -144,3 +144,16 @@ def test_a_hot_position_is_folded_the_same_when_its_chain_is_shortened() -> None
                         "price": "1", "ts_event": T0 + 10**10, "action": "bust", "ref_trade_id": "T5"}]) == [tc.APPLIED]
     quantity = sum(float(t["quantity"]) * (1 if t["side"] == "buy" else -1) for t in trades if t["trade_id"] != "T5")
     assert float(part.records(np.array([0]))[0].quantity) == pytest.approx(quantity)
+
+
+def test_a_damaged_row_without_its_lots_is_closed_and_says_that_fifo_is_not_exact() -> None:
+    first = {"trade_id": "T1", "account": "A1", "instrument": "ACME", "side": "buy", "quantity": "100", "price": "10",
+             "ts_event": T0}
+    part = new_partition()
+    feed(part, [first])
+    rows = part.positions.arrays.rows
+    rows["lot_head"][0] = rows["lot_tail"][0] = -1
+    rows["lot_count"][0] = 0
+    feed(part, [first | {"trade_id": "T2", "side": "sell", "quantity": "60", "price": "11", "ts_event": T0 + 10**10}])
+    (row,) = part.records(np.array([0]))
+    assert row.quantity == "40" and row.realised_pnl == pytest.approx(60.0) and not row.fifo.exact
