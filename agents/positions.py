@@ -17,18 +17,19 @@ from aiokafka.structs import TopicPartition
 
 from agents.ports import Clock, Counters, Publisher
 from agents.reference_tail import ReferenceTail
+from agents.reload import KeyReloads
 from models import trade_columns as tc
 from models.reference import quantity_decimals
 from models.trade_decode import DecodedTrades, decode_trades
 from schemas.codec import decoder_of, encode, split_array
 from schemas.reasons import QuarantineReason
 from schemas.records import External, Position, Quarantined
-from schemas.units import decimal_parts, parse_ts_ns
 from tables.kafka import KafkaClient, owner_partition
 from tables.manager import EVERYTHING
 from tables.partition import MARKER_KEY, Marker
 from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
+from tables.refold import open_from
 from tables.restore import read_changelogs
 from tables.standby import Standby
 from tables.store import DiskPartition
@@ -74,6 +75,7 @@ class PositionStage:
         self._up_to_date.set()
         self._fund_partitions: dict[str, int] = {}
         reference.on_account_moved = self._account_moved
+        self._reloads = KeyReloads(client, topics, publisher, clock, counters, fills_max, lateness_ns, self._replaced)
 
     # ---- partitions come and go -----------------------------------------------------------------------------------
     async def take(self, partitions: set[int]) -> None:
@@ -174,6 +176,7 @@ class PositionStage:
                 self._up_to_date.clear()
             else:
                 self._up_to_date.set()
+            self._reloads.saw(batch)
             if batch.topic == self._topics["trades"]:
                 await self._fold_trades(batch, part, sends)
             else:
@@ -291,16 +294,23 @@ class PositionStage:
             return
         if statement.kind == "snapshot":
             return
+        if statement.kind == "reload":
+            offsets = self.writers[part.partition].marker.offsets | {batch.topic: batch.next_offset}
+            self._reloads.request(part, statement, offsets)
+            return
         key = reference.intern_key(statement.account, statement.instrument)
         slot = part.find_slot(*key)
         decimals = (quantity_decimals(reference.instrument_records[statement.instrument]) if slot < 0
                     else int(part.positions.arrays.rows["quantity_decimals"][slot]))
-        mantissa, scale = decimal_parts(statement.quantity, "quantity")
-        if scale > decimals:
-            raise ValueError(f"quantity: expected at most {decimals} decimals, was {statement.quantity}")
-        price = None if statement.average_price is None else float(statement.average_price)
-        part.open(key, statement.source, mantissa * 10 ** (decimals - scale), price,
-                  parse_ts_ns(statement.ts_event), int(batch.timestamps_ms[m]))
+        open_from(part, statement, decimals, int(batch.timestamps_ms[m]))
+
+    def _replaced(self, part: PositionPartition) -> None:
+        """Make a row that was put right durable, and publish it."""
+        writer = self.writers.get(part.partition)
+        if writer is not None and self.parts.get(part.partition) is part:
+            topic = self._topics["trades"]
+            writer.advance(topic, writer.marker.offsets.get(topic, 0))
+            self._out_wake.set()
 
     # ---- output ---------------------------------------------------------------------------------------------------
     async def _publish_loop(self) -> None:
@@ -355,6 +365,7 @@ class PositionStage:
         """Flush everything and disconnect."""
         if self._out_task is not None:
             self._out_task.cancel()
+        await self._reloads.stop()
         if self._standby is not None:
             await self._standby.stop()
         for p, part in self.parts.items():

@@ -22,10 +22,12 @@ from app.cli_common import (  # noqa: E402
     EXIT_FAILED,
     AsJson,
     Brokers,
+    Supervised,
     err,
     fail,
     run,
     settings_of,
+    start_process,
     with_brokers,
 )
 from app.settings import ROLES, Settings  # noqa: E402
@@ -39,17 +41,6 @@ cli_control.register(cli)
 cli_recovery.register(cli)
 cli.add_typer(topics_cli, name="topics")
 cli.add_typer(reference_cli, name="reference")
-Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
-
-
-def _start(settings: Settings, process: str, supervised: bool) -> None:
-    from app.logs import configure
-    from app.supervisor import stop_with_parent
-
-    configure(settings.log_level, settings.log_json, process)
-    if supervised:
-        stop_with_parent()
-
 
 def _say(text: str) -> None:
     err.print(text)
@@ -70,7 +61,7 @@ def demo(seconds: Annotated[float | None, typer.Option("--for", help="End by its
     from app.local import run_demo
 
     settings = settings_of(brokers=brokers, gateway_port=gateway_port if gateway_port is not None else 0)
-    _start(settings, "demo", False)
+    start_process(settings, "demo", False)
     raise typer.Exit(run(run_demo(settings, seconds, as_json, browser, seed, tick_rate, trade_rate, opening, feed,
                                    _say)))
 
@@ -87,7 +78,7 @@ def up(embedded: Annotated[bool, typer.Option("--embedded", help="Embedded broke
         settings = settings.model_copy(update={"brokers": None})
     elif not settings.brokers:
         err.print("no brokers given: using the embedded one")
-    _start(settings, "up", False)
+    start_process(settings, "up", False)
     raise typer.Exit(run(run_up(settings, embedded or not settings.brokers, ready_file, _say)))
 
 
@@ -101,7 +92,7 @@ def worker(roles: Annotated[str, typer.Option(help="Comma-separated: positions, 
     if unknown or not wanted:
         raise fail("roles", f"expected some of {', '.join(ROLES)}, was {roles!r}")
     settings = with_brokers(brokers=brokers, data_dir=data_dir, instance=instance)
-    _start(settings, wanted[0] if supervised else "worker", supervised)
+    start_process(settings, wanted[0] if supervised else "worker", supervised)
     if supervised and len(wanted) == 1:
         from app.engine import run_worker
 
@@ -134,7 +125,7 @@ def gateway(brokers: Brokers = None, port: Annotated[int | None, typer.Option(he
     from app.gateway.server import run_gateway
 
     settings = with_brokers(brokers=brokers, gateway_port=port)
-    _start(settings, "gateway", supervised)
+    start_process(settings, "gateway", supervised)
     run_gateway(settings)
 
 
@@ -145,7 +136,7 @@ def sink(brokers: Brokers = None, data_dir: Path | None = None, supervised: Supe
     from app.supervisor import on_signals
 
     settings = with_brokers(brokers=brokers, data_dir=data_dir)
-    _start(settings, "sink", supervised)
+    start_process(settings, "sink", supervised)
 
     async def until_signal() -> None:
         stop = asyncio.Event()
@@ -166,7 +157,7 @@ def feed(seed: int = 20261120, tick_rate: float = 3000.0, trade_rate: float = 60
     from app.feed import run_feed
 
     settings = with_brokers(brokers=brokers)
-    _start(settings, "feed", supervised)
+    start_process(settings, "feed", supervised)
     run(run_feed(settings, seed, tick_rate, trade_rate, opening))
 
 

@@ -15,6 +15,7 @@ from app.settings import Settings
 err = Console(stderr=True, highlight=False)
 Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers (DESKRISK_BROKERS).")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 By = Annotated[str, typer.Option(help="Who asks for it; goes into the record.")]
 #: wrong usage or settings; something is wrong with data or services; a comparison found a difference
 EXIT_USAGE, EXIT_FAILED, EXIT_DIFFERENT = 2, 1, 3
@@ -52,3 +53,13 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run(work)
     except (OSError, TimeoutError, RuntimeError, ValueError) as error:
         raise fail(type(error).__name__, error, EXIT_FAILED) from error
+
+
+def start_process(settings: Settings, process: str, supervised: bool) -> None:
+    """Set up logging; end with the supervisor, where there is one."""
+    from app.logs import configure
+    from app.supervisor import stop_with_parent
+
+    configure(settings.log_level, settings.log_json, process)
+    if supervised:
+        stop_with_parent()

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.cli_common import EXIT_DIFFERENT, AsJson, Brokers, By, fail, run, with_brokers
+from app.cli_common import EXIT_DIFFERENT, AsJson, Brokers, By, Supervised, fail, run, start_process, with_brokers
 
 
 def _report(work: Any, as_json: bool) -> dict[str, Any]:
@@ -59,15 +59,18 @@ def rebuild(yes: Annotated[bool, typer.Option("--yes", help="Put the rebuilt sta
 
 
 def reconcile(every: Annotated[float | None, typer.Option(help="Again every so many seconds.")] = None,
-              brokers: Brokers = None, as_json: AsJson = False) -> None:
+              reload: Annotated[bool, typer.Option(
+                  help="Fold positions with new breaks, and no others, again from the log.")] = True,
+              brokers: Brokers = None, as_json: AsJson = False, supervised: Supervised = False) -> None:
     """Compare positions with `positions.external` and the trade store (exit 3 where there are breaks)."""
     from app.reconcile import reconcile_every, run_reconcile
 
     settings = with_brokers(brokers=brokers)
     if every is not None:
+        start_process(settings, "reconcile", supervised)
         run(reconcile_every(settings, every))
         return
-    report = run(run_reconcile(settings))
+    report = run(run_reconcile(settings, reload))
     if as_json:
         typer.echo(json.dumps(report))
     else:

@@ -22,6 +22,7 @@ from app.supervisor import Supervisor, on_signals
 from tables.kafka import create_topics
 
 READY_TIMEOUT_S = 90.0
+RECONCILE_S = 900
 #: how long the embedded broker, all in memory, keeps quotes and superseded rows
 EMBEDDED_RETENTION_MS = 120_000
 
@@ -64,6 +65,7 @@ class Installation:
         self.supervisor.add("sink", "sink", **environment)
         self._say("starting positions, marks, risk, gateway and sink ...")
         await self.supervisor.wait_ready(READY_TIMEOUT_S)
+        self.supervisor.add("reconcile", "reconcile", "--every", str(RECONCILE_S), **environment)
         url = gateway.ready_text.removeprefix("gateway ")
         self.environment = environment
         self.addresses = {"brokers": s.brokers, "gateway": url, "clickhouse":

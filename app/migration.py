@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from aiokafka.structs import TopicPartition
 
-from app.recovery import Refused, differences, fold, load, records_of
+from app.recovery import Refused, differences, load, records_of
 from app.settings import Settings
 from schemas.codec import decoder_of, encode, split_array
 from schemas.records import Decision, Position
@@ -27,6 +27,7 @@ from schemas.topics import TOPICS
 from tables.kafka import create_topics, owner_partition
 from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
+from tables.refold import fold
 from tables.restore import read_range
 
 #: what is written back: facts and decisions of people, not what workers make of them

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,24 @@ from app.sink.clickhouse import ServerClickHouse
 from models.reconciliation import Break, reconcile
 from schemas.codec import decoder_of, encode, split_array
 from schemas.records import Alert, External, Instrument, Position
+from tables.kafka import owner_partition
 from tables.records import RecordBatch
 from tables.restore import read_range
 
 log = logging.getLogger(__name__)
+#: a source that disagrees about everything is wrong itself: so many positions are folded again at most
+RELOADS_MAX = 1_000
 STORE_SQL = """SELECT account, instrument, sum(if(side = 'buy', quantity, -quantity)) FROM (
   SELECT account, instrument, side, quantity FROM deskrisk.trades FINAL WHERE action = 'new'
   AND (account, trade_id) NOT IN (SELECT account, ref_trade_id FROM deskrisk.trades FINAL WHERE action != 'new')
   ORDER BY partition, offset, idx LIMIT 1 BY account, trade_id) GROUP BY account, instrument"""
 
 
-async def run_reconcile(settings: Settings) -> dict[str, Any]:
-    """Return the report: what was compared, and every break with its age; new and gone breaks go to `alerts`."""
+async def run_reconcile(settings: Settings, reload: bool = True) -> dict[str, Any]:
+    """Return the report: what was compared, and every break with its age; new and gone breaks go to `alerts`.
+
+    With ``reload`` the owners of the positions with new breaks fold those positions, and no others, again from the log.
+    """
     topics = settings.topics()
     positions: dict[tuple[str, str], Position] = {}
     statements: list[External] = []
@@ -67,9 +74,12 @@ async def run_reconcile(settings: Settings) -> dict[str, Any]:
     history += [{"key": k, "opened_ns": since[k]} for k in since if k not in known]
     history += [{"key": k, "opened_ns": t, "closed_ns": now} for k, t in known.items() if k not in since]
     book.write_text(json.dumps({"since": since, "history": history}))
-    await _alert(settings, [b for b in found if b.key not in known], [k for k in known if k not in since], now)
+    opened = [b for b in found if b.key not in known]
+    await _alert(settings, opened, [k for k in known if k not in since], now)
+    touched = sorted({(b.account, b.instrument) for b in opened})[:RELOADS_MAX] if reload else []
+    await _ask_for_reload(settings, touched, now)
     return {"positions": len(positions), "statements": len(statements), "trade_store_rows": len(stored),
-            "breaks": len(found), "ok": not found,
+            "breaks": len(found), "reloads": len(touched), "ok": not found,
             "rows": [{"source": b.source, "account": b.account, "instrument": b.instrument, "field": b.field,
                       "internal": b.internal, "external": b.external, "age_s": (now - b.since_ns) / 1e9}
                      for b in found]}
@@ -108,8 +118,24 @@ async def _alert(settings: Settings, opened: list[Break], closed: list[str], now
         await producer.stop()
 
 
+async def _ask_for_reload(settings: Settings, keys: list[tuple[str, str]], now: int) -> None:
+    if not keys:
+        return
+    producer = settings.client().producer(enable_idempotence=True)
+    await producer.start()
+    try:
+        for account, instrument in keys:
+            record = External(source="reconcile", account=account, instrument=instrument, quantity=Decimal(0),
+                              ts_event=now, kind="reload")
+            await producer.send_and_wait(settings.topics()["positions.external"], encode(record), account.encode(),
+                                         owner_partition(account, settings.partitions))
+    finally:
+        await producer.stop()
+
+
 async def reconcile_every(settings: Settings, seconds: float) -> None:
     """Reconcile on and on; a run that fails is logged, and the next one comes."""
+    print("READY reconcile", flush=True)
     while True:
         try:
             report = await run_reconcile(settings)

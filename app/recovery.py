@@ -14,9 +14,7 @@ import numpy as np
 from aiokafka.structs import TopicPartition
 
 from app.settings import Settings
-from models import trade_columns as tc
 from models.reference import Reference
-from models.trade_decode import decode_trades
 from schemas.codec import decoder_of, encode, split_array, trade_decoder
 from schemas.records import Account, Alert, Instrument, Position
 from schemas.units import parse_ts_ns
@@ -24,10 +22,9 @@ from tables.kafka import KafkaClient, owner_partition
 from tables.partition import MARKER_KEY, Marker
 from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
+from tables.refold import fold
 from tables.restore import read_range
-from tables.trade_fees import other_fees, settlement_fees
 
-CHUNK = 20_000
 SHOWN = 50
 RELATIVE = 1e-9
 
@@ -133,19 +130,6 @@ def state_at(loaded: Loaded, partition: int, reference: Reference, settings: Set
     part = PositionPartition(partition, reference, settings.trade_ids_per_partition, settings.lateness_ms * 1_000_000)
     part.restore(live)
     return part, marker
-
-
-def fold(part: PositionPartition, trades: list[tuple[int, int, bytes]]) -> None:
-    """Fold trades with the kernels of production; what belongs elsewhere or is poison is left out, as it was then."""
-    for start in range(0, len(trades), CHUNK):
-        chunk = trades[start: start + CHUNK]
-        decoded = decode_trades([value for _, _, value in chunk])
-        decoded.rows["offset"] = np.array([o for o, _, _ in chunk])[decoded.messages]
-        decoded.rows["ts_source"] = np.array([ms for _, ms, _ in chunk])[decoded.messages]
-        tc.resolve_trades(decoded.buffer, decoded.rows, part.reference.arrays())
-        settlement_fees(decoded, part.reference)
-        part.positions.apply(decoded.rows, part.reference.arrays())
-        other_fees(decoded, part)
 
 
 def by_trade_time(trades: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.jit import hot_kernel, inline_kernel
+from models.jit import hot_kernel, inline_kernel, kernel
 
 #: the part of a row that is a pure fold of fills; `base` rows hold the same part
 FOLD_FIELDS = (
@@ -55,6 +55,22 @@ def new_lot(pool: LotPool, quantity: int, price: float) -> int:
     pool.lots[index].price = price
     pool.lots[index].next = NO_LOT
     return index
+
+
+@kernel
+def link_lots(pool: LotPool, rows: np.ndarray, s: int, lots: np.ndarray) -> None:
+    """Give ``rows[s]`` these lots, in order."""
+    rows[s].lot_head = NO_LOT
+    rows[s].lot_tail = NO_LOT
+    rows[s].lot_count = 0
+    for k in range(lots.shape[0]):
+        index = new_lot(pool, lots[k].quantity, lots[k].price)
+        if rows[s].lot_head == NO_LOT:
+            rows[s].lot_head = index
+        else:
+            pool.lots[rows[s].lot_tail].next = index
+        rows[s].lot_tail = index
+        rows[s].lot_count += 1
 
 
 @inline_kernel

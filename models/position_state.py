@@ -10,7 +10,7 @@ import numpy as np
 from models import position_fold as pf
 from models import position_window as pw
 from models.columns import grown
-from models.fills import LOT_DTYPE, NO_LOT, POSITION_DTYPE, LotPool, new_lot
+from models.fills import FOLD_FIELDS, LOT_DTYPE, NO_LOT, POSITION_DTYPE, LotPool, link_lots
 from models.interning import ABSENT
 from models.jit import inline_kernel, kernel
 from models.position_window import (
@@ -92,22 +92,6 @@ def assemble(slots: np.ndarray, sizes: np.ndarray, headers: np.ndarray, rows: np
         out[at:end] = lots[lot_at : lot_at + end - at]
         lot_at += end - at
         at = end
-
-
-@kernel
-def link_lots(pool: LotPool, rows: np.ndarray, s: int, lots: np.ndarray) -> None:
-    """Give ``rows[s]`` these lots, in order."""
-    rows[s].lot_head = NO_LOT
-    rows[s].lot_tail = NO_LOT
-    rows[s].lot_count = 0
-    for k in range(lots.shape[0]):
-        index = new_lot(pool, lots[k].quantity, lots[k].price)
-        if rows[s].lot_head == NO_LOT:
-            rows[s].lot_head = index
-        else:
-            pool.lots[rows[s].lot_tail].next = index
-        rows[s].lot_tail = index
-        rows[s].lot_count += 1
 
 
 @kernel
@@ -248,6 +232,23 @@ class PartitionPositions:
         self.reserve(1)
         self._grow_lots(pw.LOTS_ROOM_MIN)
         return int(pf.apply_opening(self.arrays, account, instrument, quantity, price, ts, ref, ts_source))
+
+    def whole_fold(self, slot: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the fold of a row with all its fills (FOLD_DTYPE fields of one row), and its open lots."""
+        lots = self.lots_of(slot)
+        return self.arrays.rows[slot : slot + 1].copy(), np.array(lots, PACKED_LOT_DTYPE)
+
+    def replace(self, slot: int, fold: np.ndarray, lots: np.ndarray) -> None:
+        """Put another fold in place of a row's; its fills in the window stay known by identity only."""
+        self.reserve(1)
+        self._grow_lots(pw.LOTS_ROOM_MIN + 2 * len(lots))
+        a = self.arrays
+        pw.retire_fills(a, slot)
+        for name, _ in FOLD_FIELDS:
+            if not name.startswith("lot_"):
+                a.base[name][slot] = fold[name][0]
+        link_lots(a.pool, a.base, slot, lots)
+        pw.refold_row(a, slot)
 
     def take_dirty(self) -> np.ndarray:
         """Return the rows changed since the last call, and start a new set."""

@@ -273,6 +273,20 @@ def absorb_half_chain(st: PositionArrays, s: int) -> None:
 
 
 @kernel
+def retire_fills(st: PositionArrays, s: int) -> None:
+    """Empty the base of ``rows[s]`` for another fold; its window fills stay known by identity only."""
+    for f in range(st.meta[N_FILLS]):
+        if st.fills[f].slot == s and st.fills[f].flags & (MARKER | ABSORBED) == 0:
+            flag_fill(st, f, ABSORBED)
+    free_lots(st.pool, st.base, s)
+    st.base[s].based = 1
+    st.rows[s].based = 1
+    st.rows[s].revision += 1
+    relink_rows(st, s)
+    mark_dirty(st, s)
+
+
+@kernel
 def evict_oldest(st: PositionArrays, count: int) -> None:
     """Fold the ``count`` oldest fills into their bases and forget their identities."""
     n = st.meta[N_FILLS]

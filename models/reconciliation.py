@@ -11,6 +11,8 @@ from schemas.records import External, Instrument, Position
 QUANTITY_TOLERANCE = {"perpetual": 1e-8, "cash": 0.01}
 PRICE_TOLERANCE = {"equity": 1e-6, "bond": 1e-5, "fx": 1e-6}
 PRICE_TOLERANCE_DEFAULT = 1e-6
+#: sources state money in cents, and round every trade
+REALISED_TOLERANCE, REALISED_RELATIVE = 0.01, 1e-6
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,12 @@ def reconcile(positions: Mapping[tuple[str, str], Position], statements: Iterabl
         where = (source, account, instrument)
         if abs(held - stated) > QUANTITY_TOLERANCE.get(asset_class, 0.0):
             add("quantity", held, stated, where)
-        elif s.average_price is not None and held and p is not None and p.average_price is not None:
+            continue
+        if s.realised_pnl is not None and p is not None:
+            theirs = float(s.realised_pnl)
+            if abs(p.realised_pnl - theirs) > max(REALISED_TOLERANCE, REALISED_RELATIVE * abs(theirs)):
+                add("realised_pnl", p.realised_pnl, theirs, where)
+        if s.average_price is not None and held and p is not None and p.average_price is not None:
             theirs = float(s.average_price)
             tolerance = PRICE_TOLERANCE.get(asset_class, PRICE_TOLERANCE_DEFAULT)
             if abs(p.average_price - theirs) > tolerance * max(abs(theirs), 1e-12):

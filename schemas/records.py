@@ -77,15 +77,20 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class External(msgspec.Struct, frozen=True, kw_only=True):
-    """A position as an outside source states it: the opening of the day, or a snapshot to reconcile with."""
+    """A position as an outside source states it: the opening of the day, or a snapshot to reconcile with.
+
+    ``reload`` states nothing: the owner folds that position again from the log and puts it right where it differs.
+    """
 
     source: Text
     account: Text
     instrument: Text
     quantity: Number
     ts_event: Timestamp
-    kind: Literal["start_of_day", "snapshot"]
+    kind: Literal["start_of_day", "snapshot", "reload"]
     average_price: Number | None = None
+    #: settlement currency, since the position began
+    realised_pnl: Number | None = None
 
 
 class Instrument(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from app.brokers import Broker
-from app.recovery import Refused, fold, load, rebuild, rewind, state_at, target_ms, write
+from app.recovery import Refused, load, rebuild, rewind, state_at, target_ms, write
 from schemas.codec import encode
 from schemas.records import External, Position
 from tables.kafka import owner_partition
+from tables.refold import fold
 from tests.integration.harness import ROOT, Installation, Upstream
 
 pytestmark = pytest.mark.kafka
@@ -191,6 +192,51 @@ def test_breaks_have_an_age_and_close(made: Installation) -> None:
     asyncio.run(statements(0))
     closed = command(made, "reconcile", "--json")
     assert closed.returncode == 0 and json.loads(closed.stdout)["ok"]
+
+
+def test_a_break_reloads_its_own_position_alone(made: Installation) -> None:
+    """Somebody's hand is in one row: the prime broker disagrees, the owner folds that key again while trades go on."""
+    worker = made.worker().wait_ready()
+    keys: list[tuple[str, str]] = []
+
+    async def harm() -> None:
+        async with Upstream(made, 33) as upstream:
+            await upstream.send(900, duplicates=0.1)
+            await made.quiesce()
+            worker.stop()
+            await asyncio.sleep(made.settings.session_timeout_s + 1)
+            loaded, reference = await load(made.settings)
+            p = max(loaded, key=lambda k: len(loaded[k].trades))
+            part, head = state_at(loaded[p], p, reference, made.settings, None)
+            account = next(t["account"] for t in upstream.sent if owner_partition(t["account"], 4) == p)
+            trade = {"trade_id": "HAND-1", "account": account, "instrument": "I00", "side": "buy", "quantity": "7",
+                     "price": "5", "ts_event": time.time_ns()}
+            right = sum(Decimal(t["quantity"]) * (1 if t["side"] == "buy" else -1) for t in upstream.sent
+                        if (t["account"], t["instrument"]) == (account, "I00"))
+            fold(part, [(loaded[p].trades[-1][0], 0, json.dumps(trade).encode())])
+            await write(made.settings, p, part, head)
+            keys.append((account, "I00"))
+            producer = made.settings.client().producer()
+            await producer.start()
+            statement = External(source="PB1", account=account, instrument="I00", quantity=right, kind="snapshot",
+                                 ts_event=time.time_ns())
+            await producer.send_and_wait(made.settings.topics()["positions.external"], encode(statement), account.encode(), p)
+            await producer.stop()
+            made.worker().wait_ready()
+            await asyncio.sleep(1.5)
+            with pytest.raises(AssertionError):
+                await made.assert_exact()
+            done = await asyncio.to_thread(command, made, "reconcile", "--json")
+            report = json.loads(done.stdout)
+            assert (report["breaks"], report["reloads"]) == (1, 1) and report["rows"][0]["internal"] - report["rows"][0]["external"] == 7
+            await upstream.send(600, pause_s=0.02)
+            await asyncio.sleep(1.5)
+            await made.assert_exact()
+
+    asyncio.run(harm())
+    again = json.loads(command(made, "reconcile", "--no-reload", "--json").stdout)
+    assert again["reloads"] == 0
+    assert any(f"{keys[0][0]} I00: reloaded from" in line for line in made.processes[-1].lines)
 
 
 def test_a_restore_ends_whatever_the_changelog_ends_with(made: Installation) -> None:

@@ -1,0 +1,163 @@
+"""One position folded again from the log while the desk goes on: what reconciliation asks for at a break."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from aiokafka.structs import TopicPartition
+
+from agents.ports import Clock, Counters, Publisher
+from models.reference import quantity_decimals
+from schemas.codec import decoder_of, encode, split_array
+from schemas.records import Alert, External
+from tables.kafka import KafkaClient
+from tables.position_partition import PositionPartition, decimal_text
+from tables.records import RecordBatch
+from tables.refold import fold, open_from
+from tables.restore import read_range
+
+log = logging.getLogger(__name__)
+#: trades folded between two turns of the loop: a reload must not hold up the desk
+STEP = 2_000
+RELATIVE = 1e-9
+_COMPARED = ("average_price", "realised_pnl", "fees")
+_external = decoder_of(External)
+#: broker time ms, topic (trades before statements of the same moment), offset, value
+Event = tuple[int, int, int, bytes]
+
+
+@dataclass
+class _Reload:
+    part: PositionPartition
+    account: str
+    instrument: str
+    events: list[Event] = field(default_factory=list)
+    first_offset: int = -1
+
+
+class KeyReloads:
+    """Folds single keys of owned partitions again, beside the work that goes on."""
+
+    def __init__(self, client: KafkaClient, topics: dict[str, str], publisher: Publisher, clock: Clock,
+                 counters: Counters, fills_max: int, lateness_ns: int,
+                 replaced: Callable[[PositionPartition], None]) -> None:
+        self._client, self._publisher = client, publisher
+        self._names = (topics["trades"], topics["positions.external"])
+        self._alerts = topics["alerts"]
+        self._clock, self._counters = clock, counters
+        self._fills_max, self._lateness_ns = fills_max, lateness_ns
+        self._replaced = replaced
+        self._open: list[_Reload] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def request(self, part: PositionPartition, statement: External, offsets: dict[str, int]) -> None:
+        """Start to fold a key again; ``offsets`` is what the live state includes: later records are seen here."""
+        reload = _Reload(part, statement.account, statement.instrument)
+        self._open.append(reload)
+        task = asyncio.get_running_loop().create_task(self._run(reload, dict(offsets)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def saw(self, batch: RecordBatch) -> None:
+        """Remember what the live state takes in while a reload reads."""
+        for reload in self._open:
+            if reload.part.partition == batch.partition:
+                self._keep(reload, batch, 1 << 62)
+
+    def _keep(self, reload: _Reload, batch: RecordBatch, until: int) -> None:
+        account, kind = reload.account.encode(), self._names.index(batch.topic)
+        for k, value in enumerate(batch.values):
+            if value is not None and account in value and int(batch.offsets[k]) < until:
+                reload.events.append((int(batch.timestamps_ms[k]), kind, int(batch.offsets[k]), value))
+
+    async def _run(self, reload: _Reload, offsets: dict[str, int]) -> None:
+        history = _Reload(reload.part, reload.account, reload.instrument)
+        p = reload.part.partition
+
+        def on_batch(batch: RecordBatch) -> None:
+            if batch.topic == self._names[0] and history.first_offset < 0:
+                history.first_offset = int(batch.offsets[0])
+            self._keep(history, batch, offsets.get(batch.topic, 0))
+
+        try:
+            await read_range(self._client, {TopicPartition(name, p): 0 for name in self._names}, on_batch)
+            if history.first_offset > 0:
+                self._say(reload, f"not reloaded: trades before offset {history.first_offset} are no longer on the log",
+                          None, None)
+                return
+            shadow = PositionPartition(p, reload.part.reference, self._fills_max, self._lateness_ns)
+            waiting = sorted(history.events)
+            trades = 0
+            while waiting:
+                for start in range(0, len(waiting), STEP):
+                    trades += self._fold(shadow, waiting[start : start + STEP])
+                    await asyncio.sleep(0)
+                waiting, reload.events = reload.events, []
+            self._finish(reload, shadow, trades)  # no turn of the loop between the last fold and this
+        finally:
+            self._open.remove(reload)
+
+    def _fold(self, shadow: PositionPartition, events: list[Event]) -> int:
+        trades: list[tuple[int, int, bytes]] = []
+        count = 0
+        for ms, kind, offset, value in events:
+            if kind == 0:
+                trades.append((offset, ms, value))
+                continue
+            fold(shadow, trades)
+            count, trades = count + len(trades), []
+            for raw in split_array(value) if value[:1] == b"[" else [value]:
+                statement = _external.decode(raw)
+                if statement.kind == "start_of_day":
+                    record = shadow.reference.instrument_records[statement.instrument]
+                    open_from(shadow, statement, quantity_decimals(record), ms)
+        fold(shadow, trades)
+        return count + len(trades)
+
+    def _finish(self, reload: _Reload, shadow: PositionPartition, trades: int) -> None:
+        part = reload.part
+        key = part.reference.intern_key(reload.account, reload.instrument)
+        slot, other = part.find_slot(*key), shadow.find_slot(*key)
+        if slot < 0 or other < 0:
+            text = f"not reloaded: {'the log has no trade of it' if other < 0 else 'no such position here'}"
+            self._say(reload, text, None, None)
+            return
+        rows, fold_rows = part.positions.arrays.rows, shadow.positions.arrays.rows
+        decimals = int(rows["quantity_decimals"][slot])
+        was = decimal_text(int(rows["quantity"][slot]), decimals)
+        now = decimal_text(int(fold_rows["quantity"][other]), decimals)
+        same = was == now and all(_near(float(rows[c][slot]), float(fold_rows[c][other])) for c in _COMPARED)
+        if same:
+            self._say(reload, f"reloaded from {trades} trades: unchanged", float(now), float(was))
+            return
+        realised = float(rows["realised_pnl"][slot]), float(fold_rows["realised_pnl"][other])
+        part.positions.replace(slot, *shadow.positions.whole_fold(other))
+        if other in shadow.side:
+            part.side[slot] = shadow.side[other]
+        self._replaced(part)
+        self._say(reload, f"reloaded from {trades} trades: quantity {now} was {was}, realised {realised[1]:.10g} was "
+                          f"{realised[0]:.10g}", float(now), float(was))
+
+    def _say(self, reload: _Reload, text: str, now: float | None, was: float | None) -> None:
+        self._counters.add("reloads")
+        log.warning("%s %s: %s", reload.account, reload.instrument, text)
+        moment = self._clock()
+        record = Alert(alert_id=f"reload.{reload.account}.{reload.instrument}.{moment}", kind="reconciliation",
+                       node=f"account:{reload.account}", metric=f"{reload.instrument} reload", value=now, limit=was,
+                       utilisation=None, cause_ts=moment, raised_ts=moment, snapshot_id=0,
+                       limit_id=f"recon.reload.{reload.account}.{reload.instrument}", note=text)
+        self._publisher.send(self._alerts, record.node.encode(), encode(record))
+
+    async def stop(self) -> None:
+        """Drop what is under way: the next break asks again."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _near(a: float, b: float) -> bool:
+    return bool(np.isclose(a, b, rtol=RELATIVE, atol=RELATIVE))
