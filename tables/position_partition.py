@@ -43,8 +43,8 @@ class SideData:
 
     @classmethod
     def unpack(cls, tail: bytes) -> SideData:
-        """Read the tail of a packed row."""
-        fees, by_id, openings = json.loads(tail)
+        """Read the tail of a packed row; what a newer minor version appended is left out."""
+        fees, by_id, openings, *_ = json.loads(tail)
         return cls(fees, by_id, {k: (q, p, t) for k, (q, p, t) in openings.items()})
 
 

@@ -53,9 +53,9 @@ class Process:
             if "READY" in line:
                 self.ready.set()
 
-    def wait_ready(self) -> Process:
+    def wait_ready(self, seconds: float = READY_S) -> Process:
         """Wait until the process says READY."""
-        assert self.ready.wait(READY_S), "\n".join(self.lines[-30:])
+        assert self.ready.wait(seconds), "\n".join(self.lines[-30:])
         return self
 
     def wait_exit(self, timeout: float = 60.0) -> int:
@@ -173,6 +173,7 @@ class Upstream:
         self.sent: list[dict[str, Any]] = []
         self._n = 0
         self._t0 = time.time_ns()
+        self.more: dict[str, Any] = {}
         self._producer: Any = None
 
     async def __aenter__(self) -> Upstream:
@@ -187,7 +188,7 @@ class Upstream:
         """Return the next trade."""
         rng, self._n = self.rng, self._n + 1
         late = int(rng.integers(0, 3) == 0) * int(rng.integers(0, 1_500_000_000))
-        return {"trade_id": f"T{self._n}", "account": ACCOUNTS[int(rng.integers(len(ACCOUNTS)))].account,
+        return {"trade_id": f"T{self._n}", **self.more, "account": ACCOUNTS[int(rng.integers(len(ACCOUNTS)))].account,
                 "instrument": INSTRUMENTS[int(rng.integers(len(INSTRUMENTS)))].instrument,
                 "side": "buy" if rng.random() < 0.5 else "sell", "quantity": str(int(rng.integers(1, 500))),
                 "price": f"{rng.uniform(5, 300):.2f}", "ts_event": self._t0 + self._n * 1_000_000 - late}
