@@ -172,7 +172,9 @@ class PositionStage:
             batch.headers = {i - keep: h for i, h in batch.headers.items() if i >= keep}
         sends: list[Awaitable[Any]] = []
         if len(batch):
-            if self._clock() / 1e9 - float(batch.timestamps_ms[-1]) / 1e3 > BACKLOG_S:
+            lag_s = self._clock() / 1e9 - float(batch.timestamps_ms[-1]) / 1e3
+            self._counters.set("partition_lag_seconds", lag_s, topic=batch.topic, partition=str(batch.partition))
+            if lag_s > BACKLOG_S:
                 self._up_to_date.clear()
             else:
                 self._up_to_date.set()

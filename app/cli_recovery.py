@@ -114,7 +114,30 @@ def repartition(to: Annotated[int, typer.Option(help="The new number of partitio
     raise typer.Exit(EXIT_DIFFERENT if report["differences"] else 0)
 
 
+def partitions(role: Annotated[str, typer.Option(help="positions, marks or gate.")] = "positions",
+               seconds: Annotated[float, typer.Option("--for", help="How long to watch.")] = 5.0,
+               brokers: Brokers = None, as_json: AsJson = False) -> None:
+    """Who owns each partition and how far behind it is; names what is hot or slow, and the keys that fill it."""
+    from app.partitions import SOURCES
+    from app.partitions import partitions_of as work
+
+    if role not in SOURCES:
+        raise fail("--role", f"expected one of {', '.join(SOURCES)}, was {role!r}")
+    rows = run(work(with_brokers(brokers=brokers), role, seconds))
+    if as_json:
+        typer.echo(json.dumps(rows))
+    else:
+        table = Table("partition", "owner", "arrived/s", "done/s", "behind", "behind s", "verdict", "its keys")
+        for r in rows:
+            behind_s = "-" if r["behind_s"] is None else f"{r['behind_s']:.1f}"
+            table.add_row(str(r["partition"]), r["owner"] or "-", f"{r['arrived_per_s']:,.0f}",
+                          f"{r['done_per_s']:,.0f}", f"{r['behind']:,}", behind_s, r["verdict"],
+                          ", ".join(f"{k} {share:.0%}" for k, share in r["keys"]))
+        Console().print(table)
+    raise typer.Exit(EXIT_DIFFERENT if any(r["verdict"] != "ok" for r in rows) else 0)
+
+
 def register(cli: typer.Typer) -> None:
     """Add the commands."""
-    for command in (rewind, rebuild, reconcile, backup, restore, repartition):
+    for command in (rewind, rebuild, reconcile, backup, restore, repartition, partitions):
         cli.command()(command)

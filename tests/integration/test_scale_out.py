@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ from aiokafka.structs import TopicPartition
 from app.brokers import Broker
 from schemas.codec import decoder_of
 from schemas.records import Position
+from tables.kafka import owner_partition
 from tables.records import fetch_slices
 from tests.integration.harness import Installation, Upstream
 
@@ -80,5 +83,42 @@ def test_rolling_restart_under_load(made: Installation) -> None:
         # a worker publishes a row before it is durable: after a restart a row may repeat with an older offset, and
         # readers keep the newest; what they keep never goes back
         assert len(reader.back) < 0.2 * reader.count, reader.back[:5]
+
+    asyncio.run(run())
+
+
+def test_a_hot_and_a_stopped_partition_are_named(made: Installation) -> None:
+    from app.partitions import partitions_of
+
+    worker = made.worker().wait_ready()
+
+    async def hot_account(stop: asyncio.Event) -> None:
+        producer = made.settings.client().producer(linger_ms=2)
+        await producer.start()
+        n = 0
+        while not stop.is_set():
+            for _ in range(40):
+                n += 1
+                trade = {"trade_id": f"H{n}", "account": "ACC-007", "instrument": "I00", "side": "buy", "quantity": "1",
+                         "price": "5", "ts_event": time.time_ns()}
+                await producer.send(made.settings.topics()["trades"], json.dumps(trade).encode(), b"ACC-007",
+                                    owner_partition("ACC-007", 4))
+            await asyncio.sleep(0.05)
+        await producer.stop()
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        loading = asyncio.create_task(hot_account(stop))
+        rows = await partitions_of(made.settings, "positions", 3.0)
+        hot = owner_partition("ACC-007", 4)
+        assert [r["verdict"] for r in rows] == ["hot" if p == hot else "ok" for p in range(4)], rows
+        assert rows[hot]["keys"][0] == ("ACC-007", 1.0) and all(r["owner"] for r in rows)
+        stop.set()
+        await loading
+        await asyncio.to_thread(worker.stop)
+        async with Upstream(made, 40) as upstream:
+            await upstream.send(1_200)
+        rows = await partitions_of(made.settings, "positions", 0.5)
+        assert {r["verdict"] for r in rows} == {"no owner"} and sum(r["behind"] for r in rows) >= 1_200
 
     asyncio.run(run())
