@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 ORIGIN_HEADER = "deskrisk-origin"
 #: publish at once while reading is up to date; under a backlog a row goes out at most this often
 OUT_BACKLOG_S = 4.0
-BACKLOG_S = 1.0
+#: records of a partition that wait for the worker; counted, because clocks of two machines may differ
+BACKLOG_RECORDS = 5_000
 _REASONS = {
     tc.UNKNOWN_ACCOUNT: QuarantineReason.UNKNOWN_ACCOUNT,
     tc.UNKNOWN_INSTRUMENT: QuarantineReason.UNKNOWN_INSTRUMENT,
@@ -172,9 +173,8 @@ class PositionStage:
             batch.headers = {i - keep: h for i, h in batch.headers.items() if i >= keep}
         sends: list[Awaitable[Any]] = []
         if len(batch):
-            lag_s = self._clock() / 1e9 - float(batch.timestamps_ms[-1]) / 1e3
-            self._counters.set("partition_lag_seconds", lag_s, topic=batch.topic, partition=str(batch.partition))
-            if lag_s > BACKLOG_S:
+            self._counters.set("behind_records", batch.behind, topic=batch.topic, partition=str(batch.partition))
+            if batch.behind > BACKLOG_RECORDS:
                 self._up_to_date.clear()
             else:
                 self._up_to_date.set()

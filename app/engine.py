@@ -202,18 +202,18 @@ class Engine:
             self.counters.serve(s.metrics_port)
 
     def _stage(self) -> PositionStage | MarkStage | RiskStage | GateStage:
-        s = self.settings
+        s, clock = self.settings, steady_clock()
         if self.role == "positions":
             return PositionStage(self.client, s.group(self.role), self.topics, s.partitions, s.data_dir,
-                                 self.reference, self.publisher, time.time_ns, self.counters,
+                                 self.reference, self.publisher, clock, self.counters,
                                  s.trade_ids_per_partition, s.lateness_ms * 1_000_000, self._standby())
         if self.role == "marks":
-            return MarkStage(self.client, self.topics, self.reference, self.publisher, time.time_ns, self.counters,
+            return MarkStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
                              s.quote_lateness_ms * 1_000_000, self._commit)
         if self.role == "gate":
-            return GateStage(self.client, self.topics, self.reference, self.publisher, steady_clock(), self.counters,
+            return GateStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
                              s.base_currency, s.levels, s.partitions)
-        return RiskStage(self.client, self.topics, self.reference, self.publisher, time.time_ns, self.counters,
+        return RiskStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
                          s.base_currency, s.levels, s.partitions, self.history, s.participation)
 
     def _standby(self) -> Standby | None:
@@ -276,7 +276,10 @@ class Engine:
 
 
 def steady_clock() -> Callable[[], int]:
-    """Return a clock that starts at the wall's time and then only goes on: a wall clock that jumps moves no verdict."""
+    """Return a clock that starts at the wall's time and then only goes on.
+
+    A wall clock that jumps makes no price stale, closes no gate and moves no window; labels follow it at a restart.
+    """
     begin, since = time.time_ns(), time.monotonic_ns()
     return lambda: begin + time.monotonic_ns() - since
 

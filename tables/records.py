@@ -31,7 +31,7 @@ class RecordBatch:
     """Consecutive records of one partition.
 
     ``first_ts_ms`` and ``last_ts_ms`` are the producers' clocks; ``next_offset`` is where reading goes on (past
-    transaction markers and compacted records, which have no record here).
+    transaction markers and compacted records, which have no record here); ``behind`` is how many records came after it.
     """
 
     topic: str
@@ -42,6 +42,7 @@ class RecordBatch:
     headers: dict[int, Any]
     timestamps_ms: np.ndarray
     next_offset: int
+    behind: int = 0
     fetched_monotonic: float = field(default_factory=time.monotonic)
 
     def __len__(self) -> int:
@@ -179,6 +180,8 @@ async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float
                 fetcher._records.pop(tp, None)
                 fetcher._notify(fetcher._wait_consume_future)
                 if batch is not None:
+                    high = result._assignment.state_value(tp).highwater
+                    batch.behind = max(0, high - batch.next_offset) if high else 0
                     out[tp] = batch
             elif not out:
                 del fetcher._records[tp]

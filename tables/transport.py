@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import faust
 import faust.transport.drivers
+from aiokafka.errors import IllegalStateError
 from aiokafka.structs import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -48,6 +49,18 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def _pause(self, partitions: list[TopicPartition]) -> None:
         self._ensure_consumer().pause(*partitions)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek to the committed offsets of what is held."""
+        found: Mapping[TP, int] = await self.call_thread(self._seek_to_committed)
+        return found
+
+    async def _seek_to_committed(self) -> Mapping[TP, int]:
+        consumer = self._ensure_consumer()
+        try:
+            return dict(await consumer.seek_to_committed()) if consumer.assignment() else {}
+        except IllegalStateError:  # a partition went meanwhile: the rebalance that follows seeks again
+            return {}
 
     async def _fetch_records(self, consumer: Any, active_partitions: set[TP], timeout: float | None = None,
                              max_records: int | None = None) -> dict[Any, Any]:
@@ -115,7 +128,10 @@ class BatchConsumer(driver.Consumer):
         for tp in self.assignment():
             stored = self.app.tables.stored_offset(tp)
             if stored is not None:
-                await self.seek(tp, stored)
+                try:
+                    await self.seek(tp, stored)
+                except IllegalStateError:  # gone meanwhile, as above
+                    continue
                 self._read_offset[tp] = None
 
 

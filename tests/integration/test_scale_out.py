@@ -71,7 +71,7 @@ def test_rolling_restart_under_load(made: Installation) -> None:
             loading = asyncio.create_task(upstream.send(6_000, duplicates=0.05, pause_s=0.15))
             for name in ("a", "b", "a"):
                 await asyncio.sleep(3.0)
-                assert await asyncio.to_thread(workers[name].stop) == 0
+                assert await asyncio.to_thread(workers[name].stop) == 0, "\n".join(workers[name].lines[-30:])
                 workers[name] = made.worker(folder=name, DESKRISK_INSTANCE=f"worker-{name}")
                 await asyncio.to_thread(workers[name].wait_ready)
             await loading
