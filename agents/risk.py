@@ -165,13 +165,8 @@ class RiskStage:
         """Own these partitions: their rows are read from the beginning of the compacted topic."""
         topic = self._topics["positions"]
         tps = [TopicPartition(topic, p) for p in partitions]
-        probe = self._client.consumer()
-        await probe.start()
-        try:
-            probe.assign(tps)
-            self._ends.update(await probe.end_offsets(tps) if tps else {})
-        finally:
-            await probe.stop()
+        if tps:  # a rebalance may bring nothing new; a consumer without partitions would wait for ever
+            self._ends.update(await self._ends_of(tps))
         self._next.update(dict.fromkeys(tps, 0))
         self._owned |= partitions
         if not self._tasks:
@@ -184,6 +179,15 @@ class RiskStage:
             self._tasks = [loop.create_task(self._marks.run()), loop.create_task(self._surfaces.run()),
                            loop.create_task(self._rules.run()), loop.create_task(self._acks.run()),
                            loop.create_task(self._publish_loop())]
+
+    async def _ends_of(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+        probe = self._client.consumer()
+        await probe.start()
+        try:
+            probe.assign(tps)
+            return dict(await probe.end_offsets(tps))
+        finally:
+            await probe.stop()
 
     async def _resume_models(self) -> None:
         """Read the models of the worker before: peaks and the prior day go on."""

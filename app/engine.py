@@ -37,7 +37,7 @@ from tables.column_table import ColumnTable, declare
 from tables.kafka import check_topics, create_topics, owner_partition
 from tables.manager import EngineTableManager
 from tables.standby import Standby
-from tables.watchdog import Watchdog
+from tables.watchdog import Watchdog, waiting_tasks
 
 log = logging.getLogger(__name__)
 EXIT_STAGE = 74
@@ -72,6 +72,7 @@ class EngineApp(faust.App):  # type: ignore[misc]
 
     async def on_stop(self) -> None:
         """Let the stage commit what only the consumer can commit, then stop the consumer."""
+        self.engine.watchdog.stopping()
         if isinstance(self.engine.stage, MarkStage):
             await self.engine.stage.stop()
         await super().on_stop()
@@ -90,7 +91,7 @@ class Engine:
         self.client = settings.client()
         self.topics = settings.topics()
         self.counters = PrometheusCounters()
-        self.watchdog = Watchdog(role)
+        self.watchdog = Watchdog(role, describe=lambda: waiting_tasks(self._loops()))
         self.app = self._app()
         self.stage: Any = None
         self.history: History | None = None
@@ -192,7 +193,7 @@ class Engine:
         tables.on_ready = self._on_ready
         if self.table is not None and isinstance(self.stage, PositionStage):
             self.table.lookup = self.stage.lookup
-        self.watchdog.bound("in rebalance or restore", 120.0, lambda: tables.rebalancing_since)
+        self.watchdog.bound("in rebalance or restore", 60.0, lambda: tables.rebalancing_since)
         if isinstance(self.stage, PositionStage):
             self.watchdog.bound("folded but not committed", 60.0, self.stage.oldest_unflushed)
         self.watchdog.start()
@@ -215,6 +216,11 @@ class Engine:
                              s.base_currency, s.levels, s.partitions)
         return RiskStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
                          s.base_currency, s.levels, s.partitions, self.history, s.participation)
+
+    def _loops(self) -> list[asyncio.AbstractEventLoop]:
+        consumer = getattr(self.app, "_consumer", None)
+        thread = getattr(consumer, "_thread", None)
+        return [x for x in (self.app.loop, getattr(thread, "thread_loop", None)) if x is not None]
 
     def _standby(self) -> Standby | None:
         s = self.settings
@@ -272,7 +278,7 @@ class Engine:
                 await self.stage.stop()
             await self.reference.stop()
             await self.publisher.stop()
-        self.watchdog.stop()
+        self.watchdog.stopping()
 
 
 def steady_clock() -> Callable[[], int]:

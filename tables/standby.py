@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from tables.kafka import KafkaClient
@@ -26,6 +27,7 @@ ROWS_MAX = 50_000
 #: a broker that has nothing new answers after this long: copies are in no hurry
 WAIT_MS = 500
 EXIT_STANDBY = 75
+RETRY_S = 1.0
 
 
 class Standby:
@@ -81,9 +83,7 @@ class Standby:
     async def stop(self) -> None:
         """Write and close everything."""
         await self.follow(set())
-        if self._consumer is not None:
-            await self._consumer.stop()
-            self._consumer = None
+        await self._disconnect()
 
     async def _pause(self) -> None:
         if self._task is not None:
@@ -99,35 +99,52 @@ class Standby:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
-        try:
-            await self._seek()
-            assert self._consumer is not None
-            due = time.monotonic() + WRITE_S
-            while True:
-                found = await fetch_slices(self._consumer._fetcher, None, WRITE_S, with_keys=True)
-                for tp, batch in found.items():
-                    self._rows[tp.partition].update(
-                        zip(batch.keys, batch.values, strict=True))  # type: ignore[arg-type]
-                    self._positions[tp.partition] = batch.next_offset
-                    self._ends[tp.partition] = self._consumer.highwater(tp) or 0
-                if time.monotonic() >= due or sum(map(len, self._rows.values())) > ROWS_MAX:
-                    for p in list(self._disks):
-                        await self._write(p)
-                    due = time.monotonic() + WRITE_S
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a copy that silently stops growing is no standby
-            log.critical("standby of %s failed, leaving: %r", self._changelog, error)
-            os._exit(EXIT_STANDBY)
+        while True:
+            try:
+                await self._follow()
+            except asyncio.CancelledError:
+                raise
+            except (KafkaError, OSError, TimeoutError) as error:  # the copies are as they are; a broker comes back
+                log.warning("standby of %s: %r; tried again", self._changelog, error)
+                await self._disconnect()
+                await asyncio.sleep(RETRY_S)
+            except BaseException as error:  # noqa: BLE001 - a copy that silently stops growing is no standby
+                log.critical("standby of %s failed, leaving: %r", self._changelog, error)
+                os._exit(EXIT_STANDBY)
 
-    async def _seek(self) -> None:
-        """Begin where each copy ends; a copy of another log (it ends further on than the log does) starts over."""
+    async def _disconnect(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()
+
+    async def _follow(self) -> None:
         if self._consumer is None:
-            self._consumer = self._client.consumer(check_crcs=False, fetch_max_wait_ms=WAIT_MS)
-            await self._consumer.start()
+            consumer = self._client.consumer(check_crcs=False, fetch_max_wait_ms=WAIT_MS)
+            try:
+                await consumer.start()
+            except BaseException:
+                await consumer.stop()
+                raise
+            self._consumer = consumer
+        await self._seek(self._consumer)
+        due = time.monotonic() + WRITE_S
+        while True:
+            found = await fetch_slices(self._consumer._fetcher, None, WRITE_S, with_keys=True)
+            for tp, batch in found.items():
+                self._rows[tp.partition].update(
+                    zip(batch.keys, batch.values, strict=True))  # type: ignore[arg-type]
+                self._positions[tp.partition] = batch.next_offset
+                self._ends[tp.partition] = batch.next_offset + batch.behind
+            if time.monotonic() >= due or sum(map(len, self._rows.values())) > ROWS_MAX:
+                for p in list(self._disks):
+                    await self._write(p)
+                due = time.monotonic() + WRITE_S
+
+    async def _seek(self, consumer: AIOKafkaConsumer) -> None:
+        """Begin where each copy ends; a copy of another log (it ends further on than the log does) starts over."""
         tps = [TopicPartition(self._changelog, p) for p in self._disks]
-        self._consumer.assign(tps)
-        ends, first = await self._consumer.end_offsets(tps), await self._consumer.beginning_offsets(tps)
+        consumer.assign(tps)
+        ends, first = await consumer.end_offsets(tps), await consumer.beginning_offsets(tps)
         for tp in tps:
             p = tp.partition
             if self._positions[p] > ends[tp]:
@@ -135,7 +152,7 @@ class Standby:
                 self._positions[p], self._rows[p] = 0, {}
             self._positions[p] = max(self._positions[p], first[tp])
             self._ends[p] = ends[tp]
-            self._consumer.seek(tp, self._positions[p])
+            consumer.seek(tp, self._positions[p])
 
     async def _write(self, p: int) -> None:
         rows, self._rows[p] = self._rows[p], {}

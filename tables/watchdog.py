@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 EXIT_STUCK = 72
+#: a process that was told to end is ended after this long, whatever it waits for
+STOP_S = 20.0
 
 
 class Watchdog:
@@ -18,14 +22,16 @@ class Watchdog:
     ----------
     name : who is watched, for the last line
     loop_block_s : how long the event loop may not answer
+    describe : says what the process waits for, for the lines before the last
     """
 
-    def __init__(self, name: str, loop_block_s: float = 30.0) -> None:
+    def __init__(self, name: str, loop_block_s: float = 30.0, describe: Callable[[], str] = str) -> None:
         self.name = name
+        self._describe = describe
+        self._stopping_since: float | None = None
         self._loop_block_s = loop_block_s
         self._beat = time.monotonic()
         self._bounds: list[tuple[str, float, Callable[[], float | None]]] = []
-        self._stop = threading.Event()
 
     def beat(self) -> None:
         """Say that the event loop is alive."""
@@ -40,12 +46,15 @@ class Watchdog:
         self.beat()
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
-    def stop(self) -> None:
-        """Stop watching."""
-        self._stop.set()
+    def stopping(self) -> None:
+        """Watch from now on that the process ends: a broker that is gone may keep it waiting for ever."""
+        self._stopping_since = self._stopping_since or time.monotonic()
 
     def overdue(self, now: float) -> str | None:
         """Return what is over its bound, or None."""
+        if self._stopping_since is not None:
+            took = now - self._stopping_since
+            return f"stopping for {took:.1f} s (bound {STOP_S} s)" if took > STOP_S else None
         if now - self._beat > self._loop_block_s:
             return f"event loop blocked for {now - self._beat:.1f} s (bound {self._loop_block_s} s)"
         for what, seconds, since in self._bounds:
@@ -55,9 +64,31 @@ class Watchdog:
         return None
 
     def _run(self) -> None:
-        while not self._stop.wait(1.0):
+        while True:
+            time.sleep(1.0)
             late = self.overdue(time.monotonic())
             if late:
+                print(self._describe(), file=sys.stderr)
                 print(f"deskrisk {self.name}: {late}; leaving, the supervisor starts a fresh process",
                       file=sys.stderr, flush=True)
                 os._exit(EXIT_STUCK)
+
+
+def waiting_tasks(loops: Iterable[asyncio.AbstractEventLoop]) -> str:
+    """Return a line per task of some loops: the chain of calls it waits in; safe to ask from another thread."""
+    lines: list[str] = []
+    for loop in loops:
+        try:
+            tasks = asyncio.all_tasks(loop)
+        except RuntimeError:  # the set changed while it was looked at: this loop is at work
+            continue
+        for task in tasks:
+            chain: list[str] = []
+            awaited: Any = task.get_coro()
+            while awaited is not None:
+                frame: Any = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+                if frame is not None:
+                    chain.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}")
+                awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+            lines.append(f"  {task.get_name()}: {' > '.join(chain)}")
+    return "\n".join(sorted(lines))

@@ -22,7 +22,7 @@ from models.gate.kernel import check_order, count_message
 from models.gate.reservations import DAY_NS, Reservations, Working
 from models.gate.state import POSITION_METRICS, GateState
 from models.reference import FIRM, settlement_currency
-from models.risk.attributes import navs_of
+from models.risk.attributes import Navs
 from models.valued_book import ValuedBook
 from schemas.controls import Check
 from schemas.records import Account, Control, Counterparty, Decision, Instrument, Limit, Order, Position, Reason
@@ -76,7 +76,7 @@ class GateBook(Reservations):
         self._day = -1
         self._states_old = False
         self._price_tests: dict[int, int] = {}
-        self._navs_ns = -NAVS_NS
+        self._navs, self._navs_ns = Navs(), -NAVS_NS
         self._address = self.state.table.ctypes.data
 
     # ---- reference data, marks, positions -------------------------------------------------------------------------
@@ -166,7 +166,7 @@ class GateBook(Reservations):
         if now_ns - self._navs_ns >= NAVS_NS:
             self._navs_ns = now_ns
             state.nodes["nav"] = np.nan
-            for name, nav in navs_of(self.book).items():
+            for name, nav in self._navs.of(self.book).items():
                 state.nodes["nav"][state.node(name)] = nav
         for limit_id in [k for k, until in self._temporary.items() if until <= now_ns]:
             del self._temporary[limit_id]

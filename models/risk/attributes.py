@@ -14,8 +14,25 @@ from models.risk.option_grid import largest
 from models.valued_book import ValuedBook
 
 
-def attributes_of(book: ValuedBook, instruments: int) -> dict[str, Any]:
-    """Return what reference data and marks say of every instrument, by index."""
+class Attributes:
+    """What reference data and marks say of every instrument, by index; looked up when reference data change."""
+
+    def __init__(self) -> None:
+        self._known: tuple[int, int, int] | None = None
+        self._found: dict[str, Any] = {}
+
+    def of(self, book: ValuedBook, instruments: int) -> dict[str, Any]:
+        """Return the attributes; the spreads are those of now."""
+        state = (book.reference.version, instruments, len(book.market.instruments))
+        if self._known != state:
+            self._known, self._found = state, _looked_up(book, instruments)
+        market = book.market
+        with np.errstate(divide="ignore", invalid="ignore"):
+            spread = 2.0 * market.half_spread[:instruments] / np.abs(market.price[:instruments])
+        return self._found | {"spread": spread}
+
+
+def _looked_up(book: ValuedBook, instruments: int) -> dict[str, Any]:
     groups = ("issuer", "sector", "country", "name", "expiry")
     out: dict[str, Any] = {g: np.full(instruments, -1, np.int64) for g in groups}
     labels: dict[str, dict[str, int]] = {g: {} for g in out}
@@ -34,26 +51,33 @@ def attributes_of(book: ValuedBook, instruments: int) -> dict[str, Any]:
         cash[k] = record.asset_class == "cash" and record.currency == book.market.base_currency
         if record.underlying in book.market.instruments:
             underlying[k] = book.market.instruments[record.underlying]
-    market = book.market
-    with np.errstate(divide="ignore", invalid="ignore"):
-        spread = 2.0 * market.half_spread[:instruments] / np.abs(market.price[:instruments])
-    return out | {"labels": labels, "adv": adv, "horizon": horizon, "cash": cash, "underlying": underlying,
-                  "spread": spread}
+    return out | {"labels": labels, "expiries": sorted(labels["expiry"].items()), "adv": adv, "horizon": horizon,
+                  "cash": cash, "underlying": underlying}
 
 
-def navs_of(book: ValuedBook) -> dict[str, float]:
-    """Return NAV of every node in the firm's base currency; a node with an account without one has none."""
-    out: dict[str, float] = {}
-    market = book.market
-    for account in book.reference.account_records.values():
-        rate = market.rate[market.currency(account.base_currency)]
-        nav = float(account.nav) * float(rate) if account.nav is not None else math.nan
-        for level in book.levels:
-            value = FIRM if level == FIRM else getattr(account, level, None)
-            if value:
-                name = FIRM if level == FIRM else f"{level}:{value}"
-                out[name] = out.get(name, 0.0) + nav
-    return {name: value for name, value in out.items() if value == value}
+class Navs:
+    """NAV of every node in the firm's base currency; a node with an account without one has none."""
+
+    def __init__(self) -> None:
+        self._version = -1
+        self._by_currency: dict[str, dict[str, float]] = {}
+
+    def of(self, book: ValuedBook) -> dict[str, float]:
+        """Return NAV by node name at the exchange rates of now."""
+        if self._version != book.reference.version:
+            self._version = book.reference.version
+            self._by_currency = {}
+            for account in book.reference.account_records.values():
+                nav = float(account.nav) if account.nav is not None else math.nan
+                for level in book.levels:
+                    value = FIRM if level == FIRM else getattr(account, level, None)
+                    if value:
+                        sums = self._by_currency.setdefault(FIRM if level == FIRM else f"{level}:{value}", {})
+                        sums[account.base_currency] = sums.get(account.base_currency, 0.0) + nav
+        market = book.market
+        found = {name: sum(nav * float(market.rate[market.currency(c)]) for c, nav in sums.items())
+                 for name, sums in self._by_currency.items()}
+        return {name: value for name, value in found.items() if value == value}
 
 
 def concentrations_of(net: np.ndarray, a: dict[str, Any], top: int) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +22,6 @@ class FactorSet:
     loadings: dict[str, np.ndarray]
     specific: dict[str, float]
     draws: np.ndarray
-    places: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
 
 def build_factors(book: ValuedBook, history: History) -> FactorSet:

@@ -12,22 +12,33 @@ import numpy as np
 from models import rollup as ru
 from models.contracts import Contracts
 from models.reference import FIRM
-from models.risk import exposure, factor, monte_carlo, stress
-from models.risk.attributes import attributes_of, concentrations_of, navs_of
+from models.risk import exposure, factor, stress
+from models.risk.attributes import Attributes, Navs, concentrations_of
 from models.risk.factor_set import PATHS, SEED, FactorSet, build_factors
 from models.risk.node_cells import CELL, CELL_METRICS, cells
-from models.risk.option_grid import add_paths, gamma_grid, largest, places
+from models.risk.node_kernels import (
+    BUCKET_NAMES,
+    COST,
+    DAYS_MAX,
+    GROSS,
+    MISSING,
+    aged_tails,
+    exposures_by_underlying,
+    liquidity_nodes,
+    mean_of_worst,
+)
+from models.risk.node_paths import NodePaths
+from models.risk.option_grid import largest
 from models.risk.performance import update_drawdown
 from models.risk.pnl_explain import PnlExplain
-from models.risk.quantile import age_weights, weighted_tail
+from models.risk.quantile import age_weights
 from models.risk.scenarios import LEVELS, History, ScenarioBook
 from models.risk.stress import Scenario
 from models.valued_book import ValuedBook
 
 TOP = 5
-AGE_DECAY = 0.99
-#: an option's P&L beyond its delta, tabulated over these moves of its underlying
-SPOT_MOVES = np.linspace(-0.4, 0.4, 33)
+AGE_DECAY, AGED_TAIL = 0.99, 0.01
+LEVEL_NAMES = tuple(f"{level * 100:g}".replace(".", "_") for level in LEVELS)
 DAY_NS = 86_400_000_000_000
 Tops = dict[str, tuple[list[list[int]], list[list[float]], list[float]]]
 
@@ -64,9 +75,10 @@ class RiskModels:
         self.explain = PnlExplain()
         self._shocked: ScenarioBook | None = None
         self._shocked_version = -1
+        self._navs, self._attributes = Navs(), Attributes()
         self._held_drawdown: dict[str, np.ndarray] = {}
         self.stress_scenarios: Sequence[Scenario] = stress.DEFAULTS
-        self._specific_draw = np.random.Generator(np.random.PCG64(SEED + 1)).standard_normal(PATHS)
+        self._paths = NodePaths(contracts)
 
     # ---- one run --------------------------------------------------------------------------------------------------
     def run(self, now_ns: int) -> ModelRun:
@@ -90,26 +102,27 @@ class RiskModels:
             return ModelRun(book.snapshot_id, now_ns, {}, {}, {})
         self._explain(summary, names_of(rollup, summary), grid[0], now_ns)
         shocked = self._stressed()
+        aged = self._aged(summary)
         factors, quality = self._factor_exposures(grid)
         simulated = self._monte_carlo(grid, quality)
         names = names_of(rollup, summary)
-        navs = navs_of(book)
+        navs = self._navs.of(book)
         self._drawdowns(summary, names, navs, now_ns)
-        attributes = attributes_of(book, instruments)
+        attributes = self._attributes.of(book, instruments)
         run = ModelRun(book.snapshot_id, now_ns, {}, {}, {})
         labels = list(book.market.instruments)
         tops = self._tops(summary, grid)
-        horizon_es = self._horizon_es(grid[0], attributes["horizon"])
+        horizon_es = self._horizon_es(summary, grid[0], attributes["horizon"])
+        liquid, exposures, ladders = self._many(grid, attributes)
         concentrations = concentrations_of(grid[1], attributes, TOP)
         for place, node in enumerate(summary.tolist()):
             name = names[place]
             scale = self._scale(node)
-            cell = grid[:, place]
-            models = {"var_hist": self._historical(node, scale), "var_mc": simulated(place, scale),
-                      "greeks": self._greeks(node, scale, cell, attributes), "factor": factors(place, scale),
-                      "liquidity": self._liquidity(node, cell, attributes, scale, horizon_es[place]),
+            models = {"var_hist": self._historical(node, scale, aged[place]), "var_mc": simulated(place, scale),
+                      "greeks": self._greeks(node, scale, ladders[place], attributes), "factor": factors(place, scale),
+                      "liquidity": self._liquidity(node, liquid[place], scale, horizon_es[place]),
                       "concentration": concentrations[place],
-                      "leverage": self._leverage(cell, attributes, navs.get(name), scale),
+                      "leverage": self._leverage(exposures[place], navs.get(name), scale),
                       "drawdown": self._drawdown(node)}
             models["stress"] = {x.name: float(shocked.vectors[node, k]) * scale
                                 for k, x in enumerate(self.stress_scenarios)} | {
@@ -150,7 +163,7 @@ class RiskModels:
         s = self.scenarios
         if s is None or not s.snapshot_id or node >= len(s.var):
             return None
-        return {"var_hist": self._historical(node, self._scale(node), False)}
+        return {"var_hist": self._historical(node, self._scale(node))}
 
     def _summary_nodes(self) -> np.ndarray:
         prefixes = tuple(f"{level}:" for level in self.book.levels if level != FIRM)
@@ -163,18 +176,26 @@ class RiskModels:
         return 1.0 / float(market.rate[market.currency(currency)])
 
     # ---- historical -----------------------------------------------------------------------------------------------
-    def _historical(self, node: int, scale: float, aged_too: bool = True) -> dict[str, Any]:
+    def _aged(self, summary: np.ndarray) -> list[list[float] | None]:
+        """Return (VaR, ES) at 99 % of every node with older days counting less."""
+        s = self.scenarios
+        if s is None or s.days == 0:
+            return [None] * len(summary)
+        out = np.empty((len(summary), 2))
+        aged_tails(s.vectors, summary, age_weights(s.days, AGE_DECAY)[::-1].copy(), AGED_TAIL, out)
+        return list(out.tolist())
+
+    def _historical(self, node: int, scale: float, aged: list[float] | None = None) -> dict[str, Any]:
         s = self.scenarios
         if s is None or s.days == 0:
             return {"quality": "missing", "why": "no history loaded"}
-        out: dict[str, Any] = {"n": s.days, "horizon_days": 1, "quantile": "default", "missing": int(s.missing[node])}
-        for k, level in enumerate(LEVELS):
-            text = _percent(level)
-            out[f"var_{text}"], out[f"es_{text}"] = float(s.var[node, k]) * scale, float(s.es[node, k]) * scale
-        if aged_too:
-            aged = weighted_tail(s.vectors[node], age_weights(s.days, AGE_DECAY)[::-1], 0.99)
+        missing = int(s.missing[node])
+        out: dict[str, Any] = {"n": s.days, "horizon_days": 1, "quantile": "default", "missing": missing}
+        for text, var, es in zip(LEVEL_NAMES, s.var[node].tolist(), s.es[node].tolist(), strict=True):
+            out[f"var_{text}"], out[f"es_{text}"] = var * scale, es * scale
+        if aged is not None:
             out |= {"var_99_aged": aged[0] * scale, "es_99_aged": aged[1] * scale, "age_decay": AGE_DECAY}
-        out["quality"] = "partial" if s.missing[node] else "good"
+        out["quality"] = "partial" if missing else "good"
         return out
 
     # ---- factors and Monte Carlo ----------------------------------------------------------------------------------
@@ -221,62 +242,19 @@ class RiskModels:
 
         return one, quality
 
-    def _monte_carlo(self, grid: np.ndarray, quality: Any) -> Any:
-        fs = self._factors
-        if self.scenarios is None or fs is None or not fs.names:
+    def _monte_carlo(self, grid: np.ndarray, quality: list[str]) -> Any:
+        fs, s = self._factors, self.scenarios
+        if s is None or fs is None or not fs.names:
             return lambda place, scale: {"quality": "missing", "why": "no history loaded"}
-        pnl = self.node_exposures @ fs.draws.T
-        pnl += np.sqrt(self.node_specific)[:, None] * self._specific_draw
-        pnl += self._option_paths(grid)
-        worst = np.empty((len(pnl), monte_carlo.tail_size(PATHS, 0.99)))
-        monte_carlo.path_tails(pnl, worst.shape[1], worst)
+        found = self._paths.measure(fs, self.node_exposures, self.node_specific, grid[0], self._chains(),
+                                    self.book.market, s.columns)
 
         def one(place: int, scale: float) -> dict[str, Any]:
-            found = monte_carlo.tail_summary(worst[place], PATHS, 0.99)
-            return {"var_99": found["var"] * scale, "es_99": found["es"] * scale,
-                    "standard_error": found["standard_error"] * scale, "paths": PATHS, "seed": SEED,
+            return {"var_99": found["var"][place] * scale, "es_99": found["es"][place] * scale,
+                    "standard_error": found["standard_error"][place] * scale, "paths": PATHS, "seed": SEED,
                     "factors": len(fs.names), "quality": quality[place]}
 
         return one
-
-    def _option_paths(self, grid: np.ndarray) -> np.ndarray:
-        """Return what options earn beyond their delta on every path, by node: full revaluation on a grid of moves.
-
-        Books are simulated; what lies above is the sum of its books.
-        """
-        fs, options, market, s = self._factors, self.contracts.options, self.book.market, self.scenarios
-        out = np.zeros((grid.shape[1], PATHS))
-        if fs is None or s is None or not len(options):
-            return out
-        table = gamma_grid(options, self.contracts.tables, market.price, SPOT_MOVES)
-        size = s.columns["unit"][options["instrument"]] * market.rate[s.columns["currency"][options["instrument"]]]
-        table = np.nan_to_num(table * size[:, None])
-        chains = self._chains()
-        books = np.unique(chains[:, 0])
-        quantity = np.zeros((grid.shape[1], len(options)))
-        quantity[books] = grid[0][books][:, options["instrument"]]
-        names = {k: n for n, k in market.instruments.items()}
-        for under in np.unique(options["underlying"]).tolist():
-            mine = options["underlying"] == under
-            by_node = quantity[:, mine] @ table[mine]
-            nodes = np.flatnonzero(np.abs(by_node).max(axis=1) > 0.0)
-            if names[under] in fs.loadings and len(nodes):
-                add_paths(nodes, by_node, *self._places(names[under]), out)
-        for book, *above in chains.tolist():
-            for node in above:
-                if node >= 0 and node != book:
-                    out[node] += out[book]
-        return out
-
-    def _places(self, underlying: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return where an underlying's simulated moves lie on the grid; they only change with the factors."""
-        fs = self._factors
-        assert fs is not None
-        if underlying not in fs.places:
-            moves = (fs.draws @ fs.loadings[underlying]
-                     + math.sqrt(max(fs.specific[underlying], 0.0)) * self._specific_draw)
-            fs.places[underlying] = places(moves, SPOT_MOVES)
-        return fs.places[underlying]
 
     def _chains(self) -> np.ndarray:
         """Return the place of every book and of the nodes above it: int64[books, levels]."""
@@ -288,58 +266,63 @@ class RiskModels:
         return np.asarray(found[found[:, 0] >= 0])
 
     # ---- the others -----------------------------------------------------------------------------------------------
-    def _greeks(self, node: int, scale: float, cell: np.ndarray, a: dict[str, Any]) -> dict[str, Any]:
-        sums = self.book.rollup.nodes[node]
-        out: dict[str, Any] = {g: float(sums[ru.DELTA + k]) * scale for k, g in enumerate(ru.GREEKS)}
-        missing = round(float(sums[ru.NO_GREEKS]))
-        of_option = a["expiry"] >= 0
-        ladder = {label: {"gamma": float(cell[CELL.index("gamma"), of_option & (a["expiry"] == k)].sum()) * scale,
-                          "vega": float(cell[CELL.index("vega"), of_option & (a["expiry"] == k)].sum()) * scale}
-                  for label, k in sorted(a["labels"]["expiry"].items())}
-        return out | {"by_expiry": ladder, "missing": missing, "sticky": "strike",
+    def _many(self, grid: np.ndarray, a: dict[str, Any]) -> tuple[Any, Any, Any]:
+        """Return for every node: what leaving takes, its exposures, and gamma and vega by expiry."""
+        nodes = grid.shape[1]
+        liquid, exposures = np.empty((nodes, 9)), np.empty((nodes, 2))
+        liquidity_nodes(grid[0], grid[1], a["adv"], a["spread"], self.participation, liquid)
+        exposures_by_underlying(grid[CELL.index("delta")], grid[CELL.index("gross_delta")], a["underlying"], a["cash"],
+                                exposures)
+        of_option = np.flatnonzero(a["expiry"] >= 0)
+        member = np.zeros((len(of_option), len(a["labels"]["expiry"])))
+        member[np.arange(len(of_option)), a["expiry"][of_option]] = 1.0
+        gamma, vega = (grid[CELL.index(g)][:, of_option] @ member for g in ("gamma", "vega"))
+        return liquid.tolist(), exposures.tolist(), list(zip(gamma.tolist(), vega.tolist(), strict=True))
+
+    def _greeks(self, node: int, scale: float, ladder: tuple[list[float], list[float]],
+                a: dict[str, Any]) -> dict[str, Any]:
+        sums = self.book.rollup.nodes[node].tolist()
+        out: dict[str, Any] = {g: sums[ru.DELTA + k] * scale for k, g in enumerate(ru.GREEKS)}
+        missing = round(sums[ru.NO_GREEKS])
+        gamma, vega = ladder
+        by_expiry = {label: {"gamma": gamma[k] * scale, "vega": vega[k] * scale} for label, k in a["expiries"]}
+        return out | {"by_expiry": by_expiry, "missing": missing, "sticky": "strike",
                       "quality": "partial" if missing else "good"}
 
-    def _liquidity(self, node: int, cell: np.ndarray, a: dict[str, Any], scale: float,
-                   horizon_es: float) -> dict[str, Any]:
-        quantity, net = cell[0], cell[1]
-        held = quantity != 0.0
-        days = exposure.days_to_liquidate(quantity[held], a["adv"][held], self.participation)
-        cost = exposure.liquidity_cost(net[held], a["spread"][held])
-        unknown = int(np.isnan(days).sum() + np.isnan(a["spread"][held]).sum())
+    def _liquidity(self, node: int, row: list[float], scale: float, horizon_es: float) -> dict[str, Any]:
+        unknown, days, cost = round(row[MISSING]), row[DAYS_MAX], row[COST]
         out: dict[str, Any] = {
-            "participation": self.participation, "buckets": exposure.liquidity_buckets(net[held], days),
-            "days_max": float(np.nanmax(days)) if np.isfinite(days).any() else None, "cost": cost * scale,
-            "missing": unknown, "quality": "partial" if unknown else "good"}
+            "participation": self.participation,
+            "buckets": dict(zip(BUCKET_NAMES, row, strict=False)) if row[GROSS] else {},
+            "days_max": _finite(days), "cost": cost * scale, "missing": unknown,
+            "quality": "partial" if unknown else "good"}
         if self.scenarios is not None:
-            k = self.scenarios.level_index(0.99)
-            out["liquidity_adjusted_var_99"] = (float(self.scenarios.var[node, k]) + cost) * scale
+            out["liquidity_adjusted_var_99"] = (float(self.scenarios.var[node, -1]) + cost) * scale
             out["es_97_5_by_horizon"] = horizon_es * scale
         return out
 
-    def _horizon_es(self, quantity: np.ndarray, horizon: np.ndarray) -> list[float]:
+    def _horizon_es(self, summary: np.ndarray, quantity: np.ndarray, horizon: np.ndarray) -> list[float]:
         """Return the liquidity-horizon ES at 97.5 % of every node; one-day moves scaled to the 10-day base."""
         s = self.scenarios
         if s is None:
             return [math.nan] * len(quantity)
         tail = max(int(s.days * 0.025), 1)
-        steps: list[dict[int, float]] = [{} for _ in quantity]
         held = np.abs(quantity).max(axis=0, initial=0.0) > 0.0
+        steps: dict[int, list[float]] = {}
         for h in sorted(set(horizon[held].tolist()) | {10}):
             used = np.flatnonzero((horizon >= h) & held)
-            vectors = np.ascontiguousarray(quantity[:, used]) @ s.usable[used]
-            worst = np.partition(vectors, tail - 1, axis=1)[:, :tail].mean(axis=1)
-            for k, value in enumerate(worst.tolist()):
-                steps[k][h] = max(-value, 0.0) * math.sqrt(10.0)
-        return [exposure.liquidity_horizon_es(x) for x in steps]
+            vectors = s.vectors[summary] if h == 10 else np.ascontiguousarray(quantity[:, used]) @ s.usable[used]
+            worst = np.empty(len(quantity))
+            mean_of_worst(vectors, tail, worst)
+            steps[h] = (np.maximum(-worst, 0.0) * math.sqrt(10.0)).tolist()
+        return [exposure.liquidity_horizon_es({h: values[k] for h, values in steps.items()})
+                for k in range(len(quantity))]
 
-    def _leverage(self, cell: np.ndarray, a: dict[str, Any], nav: float | None, scale: float) -> dict[str, Any]:
-        delta = np.where(a["cash"], 0.0, cell[CELL.index("delta")])
-        net = np.bincount(a["underlying"], delta, len(delta))
-        gross = float(np.where(a["cash"], 0.0, cell[CELL.index("gross_delta")]).sum())
-        found = exposure.leverage(gross, net, nav)
-        return {"gross": found["gross"], "commitment": found["commitment"],
-                "gross_exposure": (found["gross_exposure"] or 0.0) * scale,
-                "commitment_exposure": (found["commitment_exposure"] or 0.0) * scale,
+    def _leverage(self, exposures: list[float], nav: float | None, scale: float) -> dict[str, Any]:
+        commitment, gross = exposures
+        whole = nav if nav is not None and nav > 0.0 else None
+        return {"gross": gross / whole if whole else None, "commitment": commitment / whole if whole else None,
+                "gross_exposure": gross * scale, "commitment_exposure": commitment * scale,
                 "nav": None if nav is None else nav * scale, "quality": "good" if nav else "missing"}
 
     def _drawdowns(self, summary: np.ndarray, names: list[str], navs: dict[str, float], now_ns: int) -> None:
@@ -382,8 +365,7 @@ class RiskModels:
         """Return for every metric: by node the instruments with the largest values, these values, and the total."""
         found = {m: grid[CELL.index(m)] for m in ("gross", "day", "unrealised", "delta", "vega")}
         if self.scenarios is not None:
-            found["var_hist"] = np.stack([self.scenarios.components(n, grid[0, k], 0.99)
-                                          for k, n in enumerate(summary.tolist())])
+            found["var_hist"] = self.scenarios.components(summary, grid[0], 0.99)
         out = {}
         for metric, values in found.items():
             best = np.empty((len(values), TOP), np.int64)
@@ -427,10 +409,6 @@ class RiskModels:
 def names_of(rollup: Any, nodes: np.ndarray) -> list[str]:
     """Return the names of nodes."""
     return [rollup.node_names[n] for n in nodes.tolist()]
-
-
-def _percent(level: float) -> str:
-    return f"{level * 100:g}".replace(".", "_")
 
 
 def _finite(value: float) -> float | None:

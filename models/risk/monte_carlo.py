@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -33,14 +34,14 @@ def path_tails(pnl: np.ndarray, keep: int, out: np.ndarray) -> None:
     for r in range(pnl.shape[0]):
         sample = np.sort(pnl[r, ::stride])
         at = min(int(sample.shape[0] * keep / n * 1.6) + 2, sample.shape[0] - 1)
-        found = np.empty(0)
+        found = np.empty(0, pnl.dtype)
         while True:
             threshold = sample[at]
             count = 0
             for i in range(n):
                 count += pnl[r, i] <= threshold
             if count >= keep or at == sample.shape[0] - 1:
-                found = np.empty(max(count, 1))
+                found = np.empty(max(count, 1), pnl.dtype)
                 k = 0
                 for i in range(n):
                     if pnl[r, i] <= threshold:
@@ -54,14 +55,19 @@ def path_tails(pnl: np.ndarray, keep: int, out: np.ndarray) -> None:
         out[r, :] = found[:keep]
 
 
-def tail_summary(worst: np.ndarray, paths: int, level: float) -> dict[str, float]:
-    """Return VaR, ES and standard error from the worst values of simulated P&L (see `path_tails`, `tail_size`)."""
+def tail_summary(worst: np.ndarray, paths: int, level: float) -> dict[str, Any]:
+    """Return VaR, ES and standard error from the worst values of simulated P&L (see `path_tails`, `tail_size`).
+
+    Parameters
+    ----------
+    worst : float64[..., values], ascending in the last axis; the figures have the shape of the others
+    """
     k, width = worst_rank(paths, level), _width(paths, level)
     tail = float(tail_count(paths, level))
     whole = int(tail)
-    total = float(worst[:whole].sum()) + ((tail - whole) * float(worst[whole]) if tail > whole else 0.0)
-    spacing = float(worst[k - 1 + width] - worst[k - 1 - width])
-    return {"var": -float(worst[k - 1]), "es": -total / tail,
+    total = worst[..., :whole].sum(axis=-1) + ((tail - whole) * worst[..., whole] if tail > whole else 0.0)
+    spacing = worst[..., k - 1 + width] - worst[..., k - 1 - width]
+    return {"var": -worst[..., k - 1], "es": -total / tail,
             "standard_error": math.sqrt((1.0 - level) * level / paths) * spacing * paths / (2.0 * width)}
 
 
@@ -81,4 +87,5 @@ def summary(pnl: np.ndarray, level: float) -> dict[str, float]:
     The error is sqrt(a(1-a)/n) over the density at the quantile, estimated from the spacing of order statistics.
     """
     keep = tail_size(len(pnl), level)
-    return tail_summary(np.sort(np.partition(pnl, keep - 1)[:keep]), len(pnl), level)
+    found = tail_summary(np.sort(np.partition(pnl, keep - 1)[:keep]), len(pnl), level)
+    return {name: float(value) for name, value in found.items()}

@@ -8,7 +8,6 @@ position's ancestors by (change of quantity) x (unit vector), whatever else the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from models.columns import grown
 from models.contracts import INPUTS, MONEYNESS, Contracts, premium_at
 from models.jit import kernel
 from models.pricing.black_scholes import option_price
+from models.risk.node_kernels import var_components
 from models.risk.quantile import node_tails, tail_count, worst_rank
 from models.valued_book import ValuedBook
 
@@ -401,22 +401,16 @@ class ScenarioBook:
 
     def level_index(self, level: float) -> int:
         """Return the column of a confidence level."""
-        return [Decimal(str(v)) for v in LEVELS].index(Decimal(str(level)))
+        return LEVELS.index(level)
 
-    def components(self, node: int, quantities: np.ndarray, level: float) -> np.ndarray:
-        """Return each instrument's part of a node's VaR; the parts sum to it.
-
-        The estimator is the mean P&L over the scenarios around the VaR scenario (two ranks either side), scaled to
-        the VaR itself.
-        """
-        vector = self.vectors[node]
-        rank = int(self.ranks[self.level_index(level)])
-        order = np.argsort(vector, kind="stable")
-        window = order[max(rank - 3, 0): rank + 2]
-        parts = -quantities * self.usable[: len(quantities)][:, window].mean(axis=1)
-        total = float(parts.sum())
-        var = float(self.var[node, self.level_index(level)])
-        return np.asarray(parts * (var / total) if total != 0.0 else parts * 0.0)
+    def components(self, nodes: np.ndarray, quantity: np.ndarray, level: float) -> np.ndarray:
+        """Return each instrument's part of the VaR of nodes (`var_components`): float64[nodes, instruments]."""
+        k = self.level_index(level)
+        out = np.empty(quantity.shape)
+        by_scenario = np.ascontiguousarray(self.usable[: quantity.shape[1]].T)
+        var_components(self.vectors, nodes, int(self.ranks[k]), np.ascontiguousarray(self.var[:, k]),
+                       np.ascontiguousarray(quantity), by_scenario, out)
+        return out
 
 
 def what_if(vector: np.ndarray, change: np.ndarray, rank: int) -> tuple[float, float]:

@@ -117,3 +117,35 @@ def test_a_deleted_topic_and_more_partitions_are_refused(made: Installation) -> 
             await admin.delete_topics([made.settings.topics()["trades"]])
             await admin.close()
     asyncio.run(scenario())
+
+
+@pytest.mark.skipif(java_and_maven() is not None, reason="kills a real Kafka")
+def test_every_role_serves_again_after_the_broker_was_gone(tmp_path: Path) -> None:
+    """F5: a rebalance that brings a role nothing new ends too; no worker has to be started again."""
+    broker = KafkaBroker(tmp_path / "kafka", heap="512m")
+    broker.start()
+    made = Installation(broker, tmp_path / "data", "f5roles")
+
+    async def scenario() -> None:
+        await made.create()
+        workers = {role: made.worker(role, folder=role) for role in ("positions", "marks", "risk", "gate")}
+        for worker in workers.values():
+            worker.wait_ready()
+        async with Upstream(made, 3) as upstream:
+            await upstream.send(500)
+            broker.kill()
+            await asyncio.sleep(5)
+            broker.start()
+            await upstream.send(500)
+            await made.quiesce(60)
+        await asyncio.sleep(5)
+        for role, worker in workers.items():
+            assert worker.process.poll() is None, (role, worker.lines[-10:])
+            revoked = sum("READY" in line for line in worker.lines)
+            assert revoked in (1, 2), (role, worker.lines[-10:])
+            assert worker.stop(20) == 0, (role, worker.lines[-10:])
+    try:
+        asyncio.run(scenario())
+    finally:
+        made.close()
+        broker.stop()
