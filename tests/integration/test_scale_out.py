@@ -112,7 +112,7 @@ def test_a_hot_and_a_stopped_partition_are_named(made: Installation) -> None:
         rows = await partitions_of(made.settings, "positions", 3.0)
         hot = owner_partition("ACC-007", 4)
         assert [r["verdict"] for r in rows] == ["hot" if p == hot else "ok" for p in range(4)], rows
-        assert rows[hot]["keys"][0] == ("ACC-007", 1.0) and all(r["owner"] for r in rows)
+        assert rows[hot]["keys"][0][0] == "ACC-007" and all(r["owner"] for r in rows)
         stop.set()
         await loading
         await asyncio.to_thread(worker.stop)
