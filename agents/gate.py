@@ -22,9 +22,9 @@ from agents.reference_tail import ReferenceTail
 from models.gate.book import GateBook
 from models.gate.flow import METRICS as FLOW_METRICS
 from models.gate.flow import WINDOW_NS_DEFAULT, OrderFlow
-from models.gate.reservations import DAY_NS
 from models.gate.state import METRICS as GATE_METRICS
 from models.limits import LimitMonitor
+from models.trading_day import TradingDay
 from schemas.codec import decoder_of, encode, split_array
 from schemas.controls import Check
 from schemas.reasons import QuarantineReason
@@ -74,12 +74,12 @@ class GateStage:
 
     def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
                  clock: Clock, counters: Counters, base_currency: str, levels: tuple[str, ...],
-                 partitions: int) -> None:
+                 partitions: int, day: TradingDay | None = None) -> None:
         self._client, self._topics = client, topics
         self._names = {v: k for k, v in topics.items()}
         self._publisher, self._clock, self._counters = publisher, clock, counters
         self._partitions = partitions
-        self.gate = GateBook(base_currency, levels)
+        self.gate = GateBook(base_currency, levels, day)
         self.flow, self.monitor = OrderFlow(), LimitMonitor()
         self.breakers = Breakers(topics, publisher, counters)
         self._tail = Tail(client, [topics[t] for t in ("market.surfaces", "marks", "positions", "risk")],
@@ -179,7 +179,7 @@ class GateStage:
                 if value is not None:
                     decision = _decision.decode(value)
                     self._recall(decision, decided, accepted)
-                    if decision.ts_decision > now - DAY_NS:
+                    if decision.ts_decision >= self.gate.day.begin_ns(now):
                         today.append(msgspec.structs.replace(decision, inputs={}))
 
         await read_range(self._client, {TopicPartition(self._topics["decisions"], p): 0 for p in partitions},

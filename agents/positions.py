@@ -24,6 +24,7 @@ from models.trade_decode import DecodedTrades, decode_trades
 from schemas.codec import decoder_of, encode, split_array
 from schemas.reasons import QuarantineReason
 from schemas.records import External, Position, Quarantined
+from schemas.units import parse_ts_ns
 from tables.kafka import KafkaClient, owner_partition
 from tables.manager import EVERYTHING
 from tables.partition import MARKER_KEY, Marker
@@ -31,6 +32,7 @@ from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
 from tables.refold import open_from
 from tables.restore import read_changelogs
+from tables.source_log import SourceLog
 from tables.standby import Standby
 from tables.store import DiskPartition
 from tables.trade_fees import other_fees, settlement_fees
@@ -76,6 +78,7 @@ class PositionStage:
         self._up_to_date.set()
         self._fund_partitions: dict[str, int] = {}
         reference.on_account_moved = self._account_moved
+        self._sources = SourceLog(client)
         self._reloads = KeyReloads(client, topics, publisher, clock, counters, fills_max, lateness_ns, self._replaced)
 
     # ---- partitions come and go -----------------------------------------------------------------------------------
@@ -107,6 +110,8 @@ class PositionStage:
             self._counters.add("restored_rows", found.records)
             if found.records:
                 writer.disk.write(found.rows, found.position)
+        await self._sources.check({TopicPartition(topic, p): offset for p, writer in writers.items()
+                                   for topic, offset in writer.marker.offsets.items()})
         self._counters.set("restore_seconds", time.monotonic() - began)
         print(f"RESTORED {sum(r.records for r in restored.values())} {time.monotonic() - began:.3f}", flush=True)
         for p, writer in writers.items():
@@ -166,6 +171,8 @@ class PositionStage:
         if part is None or writer is None:
             return  # revoked meanwhile; the new owner reads it again
         start = writer.marker.offsets.get(batch.topic, 0)
+        if len(batch) and start and batch.offsets[0] != start:  # redelivered, a gap of markers, or another log
+            await self._sources.check({TopicPartition(batch.topic, batch.partition): start})
         if len(batch) and batch.offsets[0] < start:  # redelivered: already in the state
             keep = int(np.searchsorted(batch.offsets, start))
             batch.values, batch.offsets = batch.values[keep:], batch.offsets[keep:]
@@ -281,12 +288,13 @@ class PositionStage:
 
     async def _open_one(self, statement: External, part: PositionPartition, batch: RecordBatch, m: int) -> None:
         reference = self._reference.reference
+        rolls = statement.kind == "roll"
         if statement.account not in reference.account_records \
-                or statement.instrument not in reference.instrument_records:
+                or (not rolls and statement.instrument not in reference.instrument_records):
             await self._reference.catch_up()
         if statement.account not in reference.account_records:
             raise ValueError(f"account: expected a known account, was {statement.account!r}")
-        if statement.instrument not in reference.instrument_records:
+        if not rolls and statement.instrument not in reference.instrument_records:
             raise ValueError(f"instrument: expected a known instrument, was {statement.instrument!r}")
         owner = owner_partition(statement.account, self._partition_count)
         if owner != part.partition:
@@ -295,6 +303,9 @@ class PositionStage:
             self._counters.add("rerouted")
             return
         if statement.kind == "snapshot":
+            return
+        if rolls:
+            self._counters.add("rolls", float(part.roll(statement.account, parse_ts_ns(statement.ts_event))))
             return
         if statement.kind == "reload":
             offsets = self.writers[part.partition].marker.offsets | {batch.topic: batch.next_offset}
@@ -368,6 +379,7 @@ class PositionStage:
         if self._out_task is not None:
             self._out_task.cancel()
         await self._reloads.stop()
+        await self._sources.stop()
         if self._standby is not None:
             await self._standby.stop()
         for p, part in self.parts.items():

@@ -22,6 +22,7 @@ from models.risk.limit_values import limit_values, partial_nodes
 from models.risk.live import RiskModels
 from models.risk.scenarios import History
 from models.staleness import Feeds
+from models.trading_day import TradingDay
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.codec import decoder_of, encode
 from schemas.records import (
@@ -66,12 +67,13 @@ class RiskStage:
 
     def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
                  clock: Clock, counters: Counters, base_currency: str, levels: tuple[str, ...],
-                 partitions: int, history: History | None = None, participation: float = 0.20) -> None:
+                 partitions: int, history: History | None = None, participation: float = 0.20,
+                 day: TradingDay | None = None) -> None:
         self._client, self._topics, self._reference = client, topics, reference
         self._publisher, self._clock, self._counters = publisher, clock, counters
         self._partitions = partitions
         self.book = ValuedBook(base_currency, levels)
-        self.models = RiskModels(self.book, self.book.contracts, history, INSTRUMENT_GROUPINGS, participation)
+        self.models = RiskModels(self.book, self.book.contracts, history, INSTRUMENT_GROUPINGS, participation, day)
         self._surfaces = Tail(client, [topics["market.surfaces"]], self._on_surfaces, wait_ms=500)
         self.monitor = LimitMonitor()
         self.feeds = Feeds()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,6 +59,17 @@ def rebuild(yes: Annotated[bool, typer.Option("--yes", help="Put the rebuilt sta
     raise typer.Exit(EXIT_DIFFERENT if report["differences"] and not yes else 0)
 
 
+def adopt(yes: Annotated[bool, typer.Option("--yes", help="Go on with these logs; what is gone is gone.")] = False,
+          reason: str = "", by: By = getpass.getuser(), brokers: Brokers = None, as_json: AsJson = False) -> None:
+    """Show where `trades` or `positions.external` are not what the table was folded from; accept it (exit 3 if not)."""
+    from app.adopt import adopt as work
+
+    if yes:
+        _need_reason(reason)
+    report = _report(work(with_brokers(brokers=brokers), yes, by, reason), as_json)
+    raise typer.Exit(EXIT_DIFFERENT if report["differences"] and not yes else 0)
+
+
 def reconcile(every: Annotated[float | None, typer.Option(help="Again every so many seconds.")] = None,
               reload: Annotated[bool, typer.Option(
                   help="Fold positions with new breaks, and no others, again from the log.")] = True,
@@ -81,6 +93,31 @@ def reconcile(every: Annotated[float | None, typer.Option(help="Again every so m
         Console().print(table)
         typer.echo(f"{report['positions']} positions, {report['statements']} statements, {report['breaks']} breaks")
     raise typer.Exit(EXIT_DIFFERENT if report["breaks"] else 0)
+
+
+def roll(at: Annotated[str | None, typer.Option(
+             help="When the day begins (2026-11-20T22:00:00Z); unset: the running trading day.")] = None,
+         fund: Annotated[list[str] | None, typer.Option(help="Of these funds alone.")] = None,
+         closes: Annotated[bool, typer.Option(help="Freeze the latest marks as the prior closes.")] = True,
+         daily: Annotated[bool, typer.Option(help="Stay, and roll at the beginning of every trading day.")] = False,
+         reason: str = "", by: By = getpass.getuser(), brokers: Brokers = None, as_json: AsJson = False,
+         supervised: Supervised = False) -> None:
+    """Begin a day: freeze closes and what positions came to; late trades and corrections land in the day before."""
+    from app.roll import roll as work
+    from app.roll import roll_daily
+    from schemas.units import parse_ts_ns
+
+    settings = with_brokers(brokers=brokers)
+    if daily:
+        start_process(settings, "roll", supervised)
+        run(roll_daily(settings, by))
+        return
+    _need_reason(reason)
+    try:
+        at_ns = parse_ts_ns(at, "--at") if at else settings.trading_day().begin_ns(time.time_ns())
+    except ValueError as error:
+        raise fail("--at", error) from error
+    _report(work(settings, at_ns, closes, by, reason, frozenset(fund or ())), as_json)
 
 
 def backup(folder: Annotated[Path, typer.Argument(help="An empty folder.")], brokers: Brokers = None,
@@ -139,5 +176,5 @@ def partitions(role: Annotated[str, typer.Option(help="positions, marks or gate.
 
 def register(cli: typer.Typer) -> None:
     """Add the commands."""
-    for command in (rewind, rebuild, reconcile, backup, restore, repartition, partitions):
+    for command in (rewind, rebuild, adopt, reconcile, roll, backup, restore, repartition, partitions):
         cli.command()(command)

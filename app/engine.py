@@ -213,9 +213,10 @@ class Engine:
                              s.quote_lateness_ms * 1_000_000, self._commit)
         if self.role == "gate":
             return GateStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
-                             s.base_currency, s.levels, s.partitions)
+                             s.base_currency, s.levels, s.partitions, s.trading_day())
         return RiskStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
-                         s.base_currency, s.levels, s.partitions, self.history, s.participation)
+                         s.base_currency, s.levels, s.partitions, self.history, s.participation,
+                         s.trading_day())
 
     def _loops(self) -> list[asyncio.AbstractEventLoop]:
         consumer = getattr(self.app, "_consumer", None)
@@ -233,6 +234,9 @@ class Engine:
 
     async def _on_ready(self, partitions: set[int]) -> None:
         log.info("owns partitions %s", sorted(partitions))
+        if not partitions and (gone := self._missing_topics()):
+            log.critical("leaving: topics gone: %s; what a topic made anew has is not taken for what was there", gone)
+            os._exit(EXIT_TOPICS)
         if self.gate_http is not None and self.gate_addresses is not None:
             self.gate_addresses.announce(partitions, self.gate_http.address, time.time_ns())
         self.ready.set()
@@ -249,6 +253,11 @@ class Engine:
                 gc.freeze()  # working orders live long: a full collection would scan them all while an answer waits
             if trim is not None and turn % TRIM_BEATS == 0:  # give back what bursts of slices left
                 await loop.run_in_executor(None, trim, 0)
+
+    def _missing_topics(self) -> list[str]:
+        """Return the source topics that the consumer's metadata does not have."""
+        known = self.app.consumer._thread._consumer._client.cluster.topics()
+        return sorted({self.topics[name] for name in SOURCES[self.role]} - known)
 
     async def _check_topics(self) -> None:
         """Leave when a topic is gone or has other partitions: keys would belong to other owners."""

@@ -66,6 +66,7 @@ class Installation:
         self._say("starting positions, marks, risk, gateway and sink ...")
         await self.supervisor.wait_ready(READY_TIMEOUT_S)
         self.supervisor.add("reconcile", "reconcile", "--every", str(RECONCILE_S), **environment)
+        self.supervisor.add("roll", "roll", "--daily", **environment)
         url = gateway.ready_text.removeprefix("gateway ")
         self.environment = environment
         self.addresses = {"brokers": s.brokers, "gateway": url, "clickhouse":

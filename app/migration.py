@@ -237,7 +237,7 @@ async def _prove(settings: Settings, folder: Path) -> dict[str, Any]:
         part = PositionPartition(p, reference, settings.trade_ids_per_partition, settings.lateness_ms * 1_000_000)
         fold(part, data.trades)
         again |= records_of(part)
-    stated = {k for k, p in published.items() if p.opening_quantity != "0" or p.opening_price is not None}
+    stated = {k for k, p in published.items() if p.stated}
     found = [line for line in differences(published, again, ("the backup", "the restored trades"))
              if line.partition(":")[0] not in stated]
     return {"positions": sum(p.trades > 0 for p in again.values()), "began_with_a_statement": len(stated),

@@ -151,6 +151,11 @@ def records_of(part: PositionPartition) -> dict[str, Position]:
     return {f"{r.account}|{r.instrument}": r for r in part.records(np.arange(n))} if n else {}
 
 
+def stated(part: PositionPartition) -> set[str]:
+    """Return the keys of the positions that began with an outside statement: their trades alone do not add up."""
+    return {k for k, r in records_of(part).items() if r.stated}
+
+
 def differences(before: dict[str, Position], after: dict[str, Position], what: tuple[str, str]) -> list[str]:
     """Return a line for every row that is not the same in quantity, average price or realised P&L."""
     out = []
@@ -187,7 +192,7 @@ async def rewind(settings: Settings, to: str, dry_run: bool, by: str, reason: st
     now_ms = time.time_ns() // 1_000_000
     offset = int(to.removeprefix("offset:")) if to.startswith("offset:") and to[7:].isdigit() else None
     until = None if offset is not None else target_ms(to, now_ms, settings.horizon_ms)
-    await _need_stopped(settings)
+    await need_stopped(settings)
     loaded, reference = await load(settings)
     report: dict[str, Any] = {"to": to, "horizon_hours": settings.rewind_horizon_hours, "positions_then": 0,
                               "positions_now": 0, "unproved": 0, "trades_rolled_forward": 0}
@@ -204,7 +209,7 @@ async def rewind(settings: Settings, to: str, dry_run: bool, by: str, reason: st
         proof = PositionPartition(p, reference, settings.trade_ids_per_partition, settings.lateness_ms * 1_000_000)
         if data.trades_begin == 0:
             fold(proof, [t for t in data.trades if t[0] < included])
-            opened = {k for k, r in records_of(then).items() if r.opening_quantity != "0"}
+            opened = stated(then)
             wrong += [line for line in differences(records_of(then), records_of(proof), ("the changelog", "the trades"))
                       if line.partition(":")[0] not in opened]
         else:
@@ -217,6 +222,7 @@ async def rewind(settings: Settings, to: str, dry_run: bool, by: str, reason: st
         fold(then, after)
         report["trades_rolled_forward"] += len(after)
         wrong += differences(records_of(then), b, ("rolled forward", "now"))
+        then.adopt_openings(now)
         forward[p] = (then, head)
     report |= {"changed_since": len(then_now), "changes": then_now[:SHOWN], "wrong": len(wrong),
                "wrong_rows": wrong[:SHOWN], "dry_run": dry_run}
@@ -236,7 +242,7 @@ async def rebuild(settings: Settings, swap: bool, by: str, reason: str) -> dict[
         Trades are missing from the log, or (to swap) an owner still runs.
     """
     if swap:
-        await _need_stopped(settings)
+        await need_stopped(settings)
     loaded, reference = await load(settings)
     found: list[str] = []
     shadow: dict[int, tuple[PositionPartition, Marker]] = {}
@@ -249,7 +255,7 @@ async def rebuild(settings: Settings, swap: bool, by: str, reason: str) -> dict[
         part = PositionPartition(p, reference, settings.trade_ids_per_partition, settings.lateness_ms * 1_000_000)
         included = [t for t in data.trades if t[0] < head.offsets.get(settings.topics()["trades"], 0)]
         fold(part, by_trade_time(included))
-        opened = {k for k, r in records_of(now).items() if r.opening_quantity != "0"}
+        opened = stated(now)
         found += [line for line in differences(records_of(now), records_of(part), ("the table", "trade-time order"))
                   if line.partition(":")[0] not in opened]
         report["trades"] += len(included)
@@ -257,6 +263,7 @@ async def rebuild(settings: Settings, swap: bool, by: str, reason: str) -> dict[
         if swap and opened:
             raise Refused(f"partition {p}: {len(opened)} positions began with an outside statement; a rebuild from "
                           "trades alone would lose it")
+        part.adopt_openings(now)
         shadow[p] = (part, head)
     report |= {"differences": len(found), "rows": found[:SHOWN], "swapped": swap}
     if swap:
@@ -266,7 +273,8 @@ async def rebuild(settings: Settings, swap: bool, by: str, reason: str) -> dict[
     return report
 
 
-async def _need_stopped(settings: Settings) -> None:
+async def need_stopped(settings: Settings) -> None:
+    """Refuse while a position worker runs."""
     running = await members_of(settings.client(), settings.group("positions"))
     if running:
         raise Refused(f"{running} position worker(s) are running: stop them first, or the table would have two writers")

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.reference import LEVELS
+from models.trading_day import TradingDay
 from schemas.topics import TOPICS, topic_name
 from tables.kafka import KafkaClient
 
@@ -31,6 +32,8 @@ class Settings(BaseSettings):
         False, description="role positions: follow the partitions of other workers into the local stores, for a quick "
                            "takeover; each worker needs a data_dir of its own")
     base_currency: str = Field("USD", description="currency of the firm node and the cross-cutting groupings")
+    day_start: str = Field("00:00", description="local time at which a trading day begins (roll, daily limits)")
+    day_zone: str = Field("UTC", description="time zone of `day_start`, as IANA names it")
     levels: tuple[str, ...] = Field(LEVELS, description="hierarchy above the position, bottom up, the firm last")
     trade_ids_per_partition: Annotated[int, Field(ge=4096, le=1 << 24)] = Field(
         131_072, description="trade ids kept for deduplication, corrections and re-ordering, per partition")
@@ -71,10 +74,15 @@ class Settings(BaseSettings):
         if self.levels[-1] != "firm" or len(set(self.levels)) != len(self.levels) or "fund" not in self.levels:
             raise ValueError("levels: expected distinct names, bottom up, with 'fund' and ending in 'firm', "
                              f"was {self.levels}")
+        self.trading_day()
         for name, host in (("gateway_host", self.gateway_host), ("gate_http_host", self.gate_http_host)):
             if host not in ("127.0.0.1", "::1", "localhost") and not self.api_tokens:
                 raise ValueError(f"{name}: expected a loopback address where no api_tokens are set, was {host!r}")
         return self
+
+    def trading_day(self) -> TradingDay:
+        """Return when days begin."""
+        return TradingDay(self.day_start, self.day_zone)
 
     def client(self) -> KafkaClient:
         """Return how to talk to Kafka."""

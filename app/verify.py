@@ -122,7 +122,7 @@ def _compare(table: PositionPartition, book: NaiveBook, instruments: dict[str, I
         if record is None:
             differences.append(f"I1 {key}: in the trades, not in the table")
             continue
-        if record.opening_quantity != "0":
+        if record.stated:
             continue  # started from an outside statement: compared by reconciliation
         scale = float(sum(abs(f.quantity * f.price) for f in book.fills[(account, name)]))
         value = float(unit_value(instruments[name])) * 10 ** quantity_decimals(instruments[name])

@@ -26,7 +26,7 @@ POSITION_DTYPE = np.dtype([
     ("unit_value", "f8"), ("last_ts_event", "i8"), ("offset", "i8"), ("revision", "i8"), ("ts_source", "i8"),
     ("opening_quantity", "i8"), ("opening_price", "f8"), ("opening_realised_pnl", "f8"), ("opening_ts", "i8"),
     ("account_index", "i4"), ("instrument_index", "i4"), ("last_fill", "i4"), ("chain_length", "i4"),
-    ("late_trades", "i4"), ("inverse", "i1"), ("quantity_decimals", "i1"), ("based", "i1"), ("spare", "i1"),
+    ("late_trades", "i4"), ("inverse", "i1"), ("quantity_decimals", "i1"), ("based", "i1"), ("rolled", "i1"),
 ], align=True)
 LOT_DTYPE = np.dtype([("quantity", "i8"), ("price", "f8"), ("next", "i4"), ("spare", "i4")], align=True)
 NO_LOT = -1

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.fills import fold_fill, free_lots, new_lot
+from models.fills import fold_fill
 from models.interning import ABSENT, mix64
 from models.jit import hot_kernel, inline_kernel, kernel
+from models.position_opening import absorbed_by_opening, fold_into_opening
 from models.position_window import (
     ABSORBED,
     BUSTED,
@@ -30,8 +31,6 @@ from models.position_window import (
     flag_fill,
     mark_dirty,
     refold_row,
-    relink_rows,
-    sorted_chain,
 )
 from models.trade_columns import (
     APPLIED,
@@ -87,6 +86,7 @@ def _apply_bust(st: PositionArrays, rows: np.ndarray, i: int, f: int) -> int:
     absorbed = st.fills[f].flags & ABSORBED != 0
     flag_fill(st, f, BUSTED)
     own = rows[i].id_hash != st.fills[f].id_hash or rows[i].id_hash2 != st.fills[f].id_hash2
+    fold_into_opening(st, s, st.fills[f].ts_event, -st.fills[f].quantity, st.fills[f].price, -st.fills[f].fee)
     if absorbed:  # no longer in the chain: the opposite fill at the same price has the same total P&L
         append_fill(st, s, rows[i].id_hash, rows[i].id_hash2, -st.fills[f].quantity, st.fills[f].price,
                     -st.fills[f].fee, rows[i].ts_event, st.rows[s].last_ts_event, 0)
@@ -119,7 +119,7 @@ def _apply_fill(st: PositionArrays, rows: np.ndarray, i: int, s: int, d: int, pr
                 lateness_ns: int) -> int:
     status, effective = _effective_ts(st, s, rows[i].ts_event, rows[i].action, lateness_ns)
     in_order = effective >= st.rows[s].last_ts_event
-    absorbed = rows[i].ts_event < st.rows[s].opening_ts  # the opening position already includes it
+    absorbed = absorbed_by_opening(st, s, rows[i].ts_event)
     append_fill(st, s, rows[i].id_hash, rows[i].id_hash2, d, price, rows[i].fee, rows[i].ts_event, effective,
                 ABSORBED if absorbed else 0)
     touch_row(st, rows, i, s)
@@ -127,6 +127,7 @@ def _apply_fill(st: PositionArrays, rows: np.ndarray, i: int, s: int, d: int, pr
         st.rows[s].late_trades += 1
     if absorbed:
         return status
+    fold_into_opening(st, s, rows[i].ts_event, d, price, rows[i].fee)
     if in_order:
         st.rows[s].last_ts_event = effective
         fold_fill(st.pool, st.rows, s, d, price, rows[i].fee)
@@ -193,6 +194,7 @@ def bust_for_correction(st: PositionArrays, rows: np.ndarray, i: int, g: int) ->
     s = st.fills[g].slot
     absorbed = st.fills[g].flags & ABSORBED != 0
     flag_fill(st, g, BUSTED)
+    fold_into_opening(st, s, st.fills[g].ts_event, -st.fills[g].quantity, st.fills[g].price, -st.fills[g].fee)
     if absorbed:
         append_fill(st, s, mix64(st.fills[g].id_hash), st.fills[g].id_hash2, -st.fills[g].quantity,
                     st.fills[g].price, -st.fills[g].fee, rows[i].ts_event, st.rows[s].last_ts_event, 0)
@@ -219,43 +221,3 @@ def apply_trades(st: PositionArrays, rows: np.ndarray, start: int, ref: Referenc
             return i
         rows[i].status = _apply_one(st, rows, i, ref, partition, lateness_ns)
     return rows.shape[0]
-
-
-@kernel
-def apply_opening(st: PositionArrays, account: int, instrument: int, quantity: int, price: float, ts: int,
-                  ref: ReferenceArrays, ts_source: int) -> int:
-    """Let a position start the day from what outside sources state; returns its row.
-
-    Fills before ``ts`` are part of that opening: their realised P&L is kept, their quantity is not added again.
-    """
-    s = ensure_row(st, account, instrument, ref)
-    n = sorted_chain(st, s)
-    for i in range(n):
-        f = st.scratch[i]
-        if st.fills[f].ts_event < ts:
-            fold_fill(st.pool, st.base, s, st.fills[f].quantity, st.fills[f].price, st.fills[f].fee)
-            flag_fill(st, f, ABSORBED)
-    kept_price = st.base[s].average_price if st.base[s].quantity == quantity else np.nan
-    use = price if price == price else kept_price
-    free_lots(st.pool, st.base, s)
-    st.base[s].quantity = quantity
-    st.base[s].average_price = use if quantity != 0 else 0.0
-    st.base[s].cost = 0.0 if quantity == 0 else (quantity / use if st.base[s].inverse != 0 else quantity * use)
-    st.base[s].break_even_realised_pnl = st.base[s].realised_pnl
-    st.base[s].fifo_realised_pnl = st.base[s].realised_pnl
-    if quantity != 0:
-        lot = new_lot(st.pool, quantity, use)
-        st.base[s].lot_head, st.base[s].lot_tail, st.base[s].lot_count = lot, lot, 1
-    st.base[s].based = 1
-    st.rows[s].based = 1
-    st.rows[s].opening_quantity = quantity
-    st.rows[s].opening_price = use
-    st.rows[s].opening_realised_pnl = st.base[s].realised_pnl - st.base[s].fees
-    st.rows[s].opening_ts = ts
-    st.rows[s].last_ts_event = max(st.rows[s].last_ts_event, ts)
-    st.rows[s].revision += 1
-    st.rows[s].ts_source = ts_source
-    mark_dirty(st, s)
-    relink_rows(st, s)
-    refold_row(st, s)
-    return s

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from models import position_fold as pf
+from models import position_opening as po
 from models import position_window as pw
 from models.columns import grown
 from models.fills import FOLD_FIELDS, LOT_DTYPE, NO_LOT, POSITION_DTYPE, LotPool, link_lots
@@ -168,7 +169,8 @@ class PartitionPositions:
             fills=np.zeros(1024, FILL_DTYPE), fill_index=np.full(4096, ABSENT, np.int32),
             row_index=np.full(1024, ABSENT, np.int32), dirty=np.zeros(256, np.int32),
             dirty_epoch=np.zeros(256, np.int64), out=np.zeros(256, np.int32), out_epoch=np.zeros(256, np.int64),
-            flagged=np.zeros(1024, np.int64), scratch=np.zeros(1024, np.int32), meta=meta)
+            flagged=np.zeros(1024, np.int64), scratch=np.zeros(1024, np.int32),
+            day_start=np.zeros(256, np.int64), meta=meta)
 
     def __len__(self) -> int:
         return int(self.arrays.meta[N_ROWS])
@@ -214,6 +216,7 @@ class PartitionPositions:
     def apply(self, rows: np.ndarray, ref: ReferenceArrays) -> None:
         """Fold a batch of resolved trades (TRADE_DTYPE); each record's ``status`` says what became of it."""
         self.reserve(len(rows))
+        self._reserve_accounts(len(ref.account_partition))
         at = 0
         while True:
             at = pf.apply_trades(self.arrays, rows, at, ref, self.partition, self.lateness_ns, self.fills_max)
@@ -226,12 +229,41 @@ class PartitionPositions:
                 pw.evict_oldest(self.arrays, half)
             self.reserve(len(rows) - at)
 
+    def _reserve_accounts(self, count: int) -> None:
+        if count > len(self.arrays.day_start):
+            self.arrays = self.arrays._replace(day_start=grown(self.arrays.day_start, 2 * count))
+
+    def roll(self, account: int, ts: int) -> bool:
+        """Begin a day of an account at ``ts``: what its positions came to by then is their opening.
+
+        Returns False where that day, or a later one, has begun already.
+        """
+        self._reserve_accounts(account + 1)
+        if self.arrays.day_start[account] >= ts:
+            return False
+        self.arrays.day_start[account] = ts
+        for s in np.flatnonzero(self.arrays.rows["account_index"][: len(self)] == account).tolist():
+            self._grow_lots(pw.LOTS_ROOM_MIN)
+            po.roll_row(self.arrays, s, ts)
+        return True
+
+    def restore_day(self, account: int, ts: int) -> None:
+        """Know again when an account's day began."""
+        self._reserve_accounts(account + 1)
+        self.arrays.day_start[account] = ts
+
+    def copy_opening(self, slot: int, source: np.ndarray) -> None:
+        """Take the opening of another row (POSITION_DTYPE)."""
+        for name in po.OPENING_FIELDS:
+            self.arrays.rows[name][slot] = source[name]
+
     def open_position(self, account: int, instrument: int, quantity: int, price: float, ts: int,
                       ref: ReferenceArrays, ts_source: int = 0) -> int:
         """Start a position from an outside statement (counted units); returns its row."""
         self.reserve(1)
+        self._reserve_accounts(account + 1)
         self._grow_lots(pw.LOTS_ROOM_MIN)
-        return int(pf.apply_opening(self.arrays, account, instrument, quantity, price, ts, ref, ts_source))
+        return int(po.apply_opening(self.arrays, account, instrument, quantity, price, ts, ref, ts_source))
 
     def whole_fold(self, slot: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the fold of a row with all its fills (FOLD_DTYPE fields of one row), and its open lots."""
@@ -341,6 +373,7 @@ class PartitionPositions:
             else:
                 bases[k] = rows[k]
                 pw.clear_row(bases, k)
+                bases["opening_ts"][k] = 0
             end = at + LOT_BYTES * int(headers["lots"][k] + headers["base_lots"][k])
             lots.append(value[at:end])
             tails.append(value[end:])
@@ -392,7 +425,7 @@ class PartitionPositions:
         slots = np.arange(len(self), dtype=np.int32)
         rows = a.rows[slots].copy()
         for name in ("lot_head", "lot_tail", "last_fill", "chain_length", "account_index", "instrument_index",
-                     "ts_source", "spare"):
+                     "ts_source"):
             rows[name] = 0
         keys = [name_of(int(r["account_index"]), int(r["instrument_index"])) for r in a.rows[slots]]
         digest = hashlib.sha256()

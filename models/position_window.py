@@ -46,6 +46,7 @@ class PositionArrays(NamedTuple):
     out_epoch: np.ndarray
     flagged: np.ndarray  # int64: sequence numbers of window fills whose flags changed since the last flush
     scratch: np.ndarray  # int32
+    day_start: np.ndarray  # int64[accounts]: when the account's day began, 0: it was not rolled
     meta: np.ndarray
 
 
@@ -128,12 +129,16 @@ def ensure_row(st: PositionArrays, account: int, instrument: int, ref: Reference
         target[s].opening_price = np.nan
         target[s].opening_realised_pnl = 0.0
         target[s].opening_ts = 0
+        target[s].rolled = 0
         target[s].late_trades = 0
         target[s].last_fill = ABSENT
         target[s].chain_length = 0
         target[s].based = 0
         target[s].offset = -1
         target[s].ts_source = 0
+    if st.day_start[account] != 0:  # what was traded before the roll is still to come
+        st.rows[s].opening_ts = st.day_start[account]
+        st.rows[s].rolled = 1
     index_row(st, s)
     return s
 

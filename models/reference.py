@@ -98,6 +98,14 @@ class Reference:
             self._changed()
         return key
 
+    def intern_account(self, account: str) -> int:
+        """Return the index of an account, known or not."""
+        before = len(self.accounts)
+        index = self.accounts.intern(account)
+        if len(self.accounts) != before:
+            self._changed()
+        return index
+
     def key_name(self, account: int, instrument: int) -> bytes:
         """Return ``account|instrument`` of two indices."""
         return f"{self.accounts.names[account]}|{self.instruments.names[instrument]}".encode()

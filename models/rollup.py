@@ -32,16 +32,17 @@ FEE_SLOTS = 3
 
 
 @kernel
-def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarray, contribution: np.ndarray,
-               ancestors: np.ndarray, nodes: np.ndarray, touched: np.ndarray, which: np.ndarray, mid: np.ndarray,
-               stale: np.ndarray, prior_close: np.ndarray, rate: np.ndarray, prior_rate: np.ndarray,
-               own: np.ndarray, greek_kind: np.ndarray, unit_greeks: np.ndarray) -> None:
+def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarray, fee_before: np.ndarray,
+               contribution: np.ndarray, ancestors: np.ndarray, nodes: np.ndarray, touched: np.ndarray,
+               which: np.ndarray, mid: np.ndarray, stale: np.ndarray, prior_close: np.ndarray, rate: np.ndarray,
+               prior_rate: np.ndarray, own: np.ndarray, greek_kind: np.ndarray, unit_greeks: np.ndarray) -> None:
     """Value ``rows[which]`` again and add the differences to their ancestors.
 
     Parameters
     ----------
     mid, stale, prior_close : by instrument; NaN where there is none
     rate, prior_rate : firm base currency per unit of a currency, now and at the prior close; NaN where unknown
+    fee_before : what of ``fee_amount`` was paid before the day began and is not in the opening P&L already
     own : float64[rows, 3]: mid, market value and unrealised P&L in settlement currency, for the ladder
     greek_kind : by instrument, 0: its delta is its value; 1: its Greeks are in ``unit_greeks``
     unit_greeks : float64[instruments, 5], cash Greeks per unit of price (see `models.contracts`); NaN: unknown
@@ -69,10 +70,11 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarra
                 else:
                     value = q * uv * price
                     unrealised = q * uv * (price - avg)
-            fees = 0.0
+            fees, before = 0.0, 0.0
             for k in range(fee_currency.shape[1]):
                 if fee_currency[r, k] >= 0:
                     fees += fee_amount[r, k] * rate[fee_currency[r, k]]
+                    before += fee_before[r, k] * rate[fee_currency[r, k]]
             priced = value == value and unrealised == unrealised and x == x and fees == fees
             if x == x and rows[r].realised_pnl == rows[r].realised_pnl:
                 new[REALISED] = rows[r].realised_pnl * x
@@ -91,7 +93,7 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarra
                     new[LONG] = value * x
                 else:
                     new[SHORT] = -value * x
-                _day(rows, r, new, unrealised, x, fees, prior_close, prior_rate)
+                _day(rows, r, new, unrealised, x, fees - before, prior_close, prior_rate)
                 if not flat:
                     _greeks(new, q * uv * x, value * x, greek_kind[rows[r].instrument],
                             unit_greeks[rows[r].instrument])
@@ -224,17 +226,19 @@ class RollUp:
     def _size(self, n: int) -> None:
         old = self.count
         grown = [np.zeros(n, VALUED_DTYPE), np.full((n, FEE_SLOTS), -1, np.int32), np.zeros((n, FEE_SLOTS)),
-                 np.zeros((n, M)), np.full((n, self.group_count), -1, np.int32), np.zeros((n, 3)),
-                 np.zeros(n, np.int64)]
-        if old:
-            for new, name in zip(grown, ("rows", "fee_currency", "fee_amount", "contribution", "ancestors", "own",
-                                         "leaf"), strict=True):
+                 np.zeros((n, FEE_SLOTS)), np.zeros((n, M)), np.full((n, self.group_count), -1, np.int32),
+                 np.zeros((n, 3)), np.zeros(n, np.int64)]
+        for new, name in zip(grown, self._COLUMNS, strict=True):
+            if old:
                 new[:old] = getattr(self, name)[:old]
-        (self.rows, self.fee_currency, self.fee_amount, self.contribution, self.ancestors, self.own, self.leaf) = grown
+            setattr(self, name, new)
+
+    _COLUMNS = ("rows", "fee_currency", "fee_amount", "fee_before", "contribution", "ancestors", "own", "leaf")
 
     rows: Any
     fee_currency: Any
     fee_amount: Any
+    fee_before: Any
     contribution: Any
     ancestors: Any
     own: Any
@@ -276,8 +280,8 @@ class RollUp:
 
     def value(self, which: np.ndarray, market: Market) -> None:
         """Value rows on a snapshot and roll the differences up."""
-        value_rows(self.rows, self.fee_currency, self.fee_amount, self.contribution, self.ancestors, self.nodes,
-                   self.touched, which, market.price, market.stale, market.prior_close, market.rate,
+        value_rows(self.rows, self.fee_currency, self.fee_amount, self.fee_before, self.contribution, self.ancestors,
+                   self.nodes, self.touched, which, market.price, market.stale, market.prior_close, market.rate,
                    market.prior_rate, self.own, market.greek_kind, market.unit_greeks)
 
     def value_changed(self, market: Market) -> np.ndarray:

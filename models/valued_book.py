@@ -163,6 +163,7 @@ class ValuedBook:
         for k, (currency, amount) in enumerate(sorted(position.fees.items(), key=_by_size)[:FEE_SLOTS]):
             self.rollup.fee_currency[row, k] = self.market.currency(currency)
             self.rollup.fee_amount[row, k] = amount
+            self.rollup.fee_before[row, k] = position.opening_fees.get(currency, 0.0)
 
     def _nodes_of(self, position: Position, instrument: Instrument | None, account: Account | None) -> list[int]:
         node = self.rollup.node

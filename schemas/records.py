@@ -80,6 +80,7 @@ class External(msgspec.Struct, frozen=True, kw_only=True):
     """A position as an outside source states it: the opening of the day, or a snapshot to reconcile with.
 
     ``reload`` states nothing: the owner folds that position again from the log and puts it right where it differs.
+    ``roll`` (instrument ``*``) begins a day of the account: what was traded before ``ts_event`` is its opening.
     """
 
     source: Text
@@ -87,7 +88,7 @@ class External(msgspec.Struct, frozen=True, kw_only=True):
     instrument: Text
     quantity: Number
     ts_event: Timestamp
-    kind: Literal["start_of_day", "snapshot", "reload"]
+    kind: Literal["start_of_day", "snapshot", "reload", "roll"]
     average_price: Number | None = None
     #: settlement currency, since the position began
     realised_pnl: Number | None = None
@@ -209,7 +210,14 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     working_sell: str = "0"
     opening_quantity: str = "0"
     opening_price: float | None = None
+    #: less fees in the settlement currency; others are in ``opening_fees``
     opening_realised_pnl: float = 0.0
+    opening_fees: dict[str, float] = {}
+    #: when the day of the position began, and by what
+    opening_ts: int = 0
+    opening_kind: Literal["none", "statement", "roll"] = "none"
+    #: an outside source said once what it was: its trades alone do not add up to it
+    stated: bool = False
     late_trades: int = 0
     book: str = ""
     desk: str = ""
@@ -364,7 +372,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
     alert_id: str
     kind: Literal["approach", "breach", "clear", "stale", "reconciliation", "halt", "override", "drift",
-                  "rewind", "rebuild"]
+                  "rewind", "rebuild", "adopt", "roll"]
     node: str
     metric: str
     value: float | None

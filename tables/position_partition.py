@@ -1,7 +1,7 @@
 """One partition of the position table: the columns, and their changelog rows.
 
 Changelog keys: ``P`` + account US instrument (a packed position), ``F`` + sequence number (a block of the window of
-recent fills), ``M`` (the marker, written by the writer).
+recent fills), ``R`` + account (when its day began), ``M`` (the marker, written by the writer).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _BLOCK = struct.Struct("<qII")
 #: columns of a published row, in the order `_record` takes them
 _PUBLISHED = ("account_index", "instrument_index", "quantity", "quantity_decimals", "average_price", "realised_pnl",
               "fees", "trades", "last_ts_event", "fifo_realised_pnl", "lot_count", "fifo_merged", "offset", "revision",
-              "opening_quantity", "opening_price", "opening_realised_pnl", "late_trades", "ts_source")
+              "opening_quantity", "opening_price", "opening_realised_pnl", "late_trades", "ts_source",
+              "opening_ts", "rolled")
 
 
 @dataclass
@@ -36,16 +37,17 @@ class SideData:
     fees: dict[str, float] = field(default_factory=dict)
     fees_by_id: dict[str, dict[str, float]] = field(default_factory=dict)
     openings: dict[str, tuple[int, float | None, int]] = field(default_factory=dict)
+    opening_fees: dict[str, float] = field(default_factory=dict)
 
     def pack(self) -> bytes:
         """Return the tail of a packed row."""
-        return json.dumps([self.fees, self.fees_by_id, self.openings]).encode()
+        return json.dumps([self.fees, self.fees_by_id, self.openings, self.opening_fees]).encode()
 
     @classmethod
     def unpack(cls, tail: bytes) -> SideData:
         """Read the tail of a packed row; what a newer minor version appended is left out."""
-        fees, by_id, openings, *_ = json.loads(tail)
-        return cls(fees, by_id, {k: (q, p, t) for k, (q, p, t) in openings.items()})
+        fees, by_id, openings, *more = json.loads(tail)
+        return cls(fees, by_id, {k: (q, p, t) for k, (q, p, t) in openings.items()}, more[0] if more else {})
 
 
 class PositionPartition:
@@ -58,6 +60,8 @@ class PositionPartition:
         self.side: dict[int, SideData] = {}
         self._keys: list[bytes] = []
         self._blocks: list[tuple[bytes, int]] = []  # key, sequence number after the block's last fill
+        self._days: dict[str, int] = {}  # when each account's day began
+        self._days_changed: set[str] = set()
 
     def changed(self) -> int:
         """Return how many position rows the next cut will have."""
@@ -83,12 +87,15 @@ class PositionPartition:
         if side:
             rows = [(key, value + side[s].pack() if s in side else value)  # type: ignore[operator]
                     for (key, value), s in zip(rows, slots.tolist(), strict=True)]
+        rows += [(f"R{account}".encode(), b"%d" % self._days[account]) for account in sorted(self._days_changed)]
+        self._days_changed.clear()
         return rows + self._cut_fills()
 
     def whole(self) -> Rows:
         """Return the changelog rows of everything, as if nothing had been written before."""
         self.positions.mark_all_changed()
         self._blocks.clear()
+        self._days_changed = set(self._days)
         return self.cut()
 
     def _cut_fills(self) -> Rows:
@@ -122,6 +129,7 @@ class PositionPartition:
         self.side.clear()
         self._keys.clear()
         self._blocks.clear()
+        self._days.clear()
         keys, values = [], []
         blocks: list[tuple[bytes, int, bytes, bytes]] = []
         intern = self.reference.intern_key
@@ -136,6 +144,10 @@ class PositionPartition:
                 end = _BLOCK.size + n * FILL_DTYPE.itemsize
                 blocks.append((key, seq, value[_BLOCK.size : end], value[end:]))
                 self._blocks.append((key, seq + n))
+            elif kind == b"R":
+                account = key[1:].decode()
+                self._days[account] = int(value)
+                self.positions.restore_day(self.reference.intern_account(account), int(value))
             elif key not in (MARKER_KEY, b"W"):
                 raise ValueError(f"changelog of partition {self.partition}: unknown row {key!r}")
         tails = self.positions.load(values, keys)
@@ -155,9 +167,12 @@ class PositionPartition:
         """Return the row of a key, or -1."""
         return int(find_slot(self.positions.arrays, account, instrument))
 
-    def add_fees(self, slot: int, fill_id: str, amounts: dict[str, float]) -> None:
+    def add_fees(self, slot: int, fill_id: str, amounts: dict[str, float], ts: int) -> None:
         """Keep fees of a fill in currencies other than the settlement's."""
-        side = self.side_of(slot)
+        side, row = self.side_of(slot), self.positions.arrays.rows[slot]
+        if row["rolled"] and ts < row["opening_ts"]:  # of the day before, though it came late
+            side.opening_fees = {c: side.opening_fees.get(c, 0.0) + amounts.get(c, 0.0)
+                                 for c in side.opening_fees.keys() | amounts}
         side.fees_by_id[fill_id] = amounts
         while len(side.fees_by_id) > FILL_FEES_KEPT:
             side.fees_by_id.pop(next(iter(side.fees_by_id)))
@@ -187,6 +202,31 @@ class PositionPartition:
                                             self.reference.arrays(), ts_source)
         self.side_of(slot).openings = openings
 
+    def roll(self, account: str, ts: int) -> bool:
+        """Begin a day of an account; False where it, or a later one, has begun already."""
+        index = self.reference.intern_account(account)
+        if not self.positions.roll(index, ts):
+            return False
+        self._days[account] = ts
+        self._days_changed.add(account)
+        for slot, side in self.side.items():
+            if self.positions.arrays.rows["account_index"][slot] == index:
+                side.opening_fees = dict(side.fees)
+        return True
+
+    def adopt_openings(self, other: PositionPartition) -> None:
+        """Take over what was rolled in another state of the same partition: a fold of trades does not know of it."""
+        rows = other.positions.arrays.rows
+        for slot in other.slots():
+            mine = self.find_slot(int(rows["account_index"][slot]), int(rows["instrument_index"][slot]))
+            if mine >= 0 and rows["rolled"][slot]:
+                self.positions.copy_opening(mine, rows[slot])
+                if slot in other.side:
+                    self.side_of(mine).opening_fees = dict(other.side[slot].opening_fees)
+        for account, ts in other._days.items():
+            self._days[account] = ts
+            self.positions.restore_day(self.reference.intern_account(account), ts)
+
     def slots(self) -> Iterator[int]:
         """Iterate over all rows."""
         return iter(range(len(self.positions)))
@@ -204,7 +244,7 @@ class PositionPartition:
                 quantity: int, decimals: int, average: float, realised: float, fees_paid: float, trades: int,
                 last_ts: int, fifo_realised: float, lots: int, merged: int, offset: int, revision: int,
                 opening_quantity: int, opening_price: float, opening_realised: float, late: int,
-                ts_source: int) -> Position:
+                ts_source: int, opening_ts: int, rolled: int) -> Position:
         reference = self.reference
         account = reference.accounts.names[account_index]
         name = reference.instruments.names[instrument_index]
@@ -222,7 +262,10 @@ class PositionPartition:
             fifo=Fifo(fifo_realised, finite(fifo_average), lots, not merged), break_even_price=finite(break_even),
             as_of=AsOf(self.partition, offset), revision=revision,
             opening_quantity=decimal_text(opening_quantity, decimals), opening_price=finite(opening_price),
-            opening_realised_pnl=opening_realised, late_trades=late, book=owner.book if owner else "",
+            opening_realised_pnl=opening_realised, opening_ts=opening_ts,
+            opening_kind="roll" if rolled else "statement" if opening_ts else "none",
+            opening_fees=side.opening_fees if side else {}, stated=bool(side and side.openings),
+            late_trades=late, book=owner.book if owner else "",
             desk=owner.desk if owner else "", strategy=owner.strategy if owner else "",
             fund=owner.fund if owner else "", ts_source=ts_source)
 

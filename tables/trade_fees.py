@@ -30,6 +30,7 @@ def other_fees(decoded: DecodedTrades, part: PositionPartition) -> None:
         slot = part.find_slot(int(row["account_index"]), int(row["instrument_index"]))
         others = [f for f in fees if f.currency != currency]
         if others:
-            part.add_fees(slot, f"{int(row['id_hash']):016x}", {f.currency: float(f.amount) for f in others})
+            part.add_fees(slot, f"{int(row['id_hash']):016x}", {f.currency: float(f.amount) for f in others},
+                          int(row["ts_event"]))
     for i in np.flatnonzero(decoded.rows["action"] != tc.NEW).tolist():
         part.drop_fees(f"{int(decoded.rows['ref_hash'][i]):016x}")

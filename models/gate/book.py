@@ -19,10 +19,11 @@ from models import rollup as ru
 from models.gate import state as gs
 from models.gate.explain import INPUTS_VERSION, pack, reasons_of
 from models.gate.kernel import check_order, count_message
-from models.gate.reservations import DAY_NS, Reservations, Working
+from models.gate.reservations import Reservations, Working
 from models.gate.state import POSITION_METRICS, GateState
 from models.reference import FIRM, settlement_currency
 from models.risk.attributes import Navs
+from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
 from schemas.controls import Check
 from schemas.records import Account, Control, Counterparty, Decision, Instrument, Limit, Order, Position, Reason
@@ -59,10 +60,11 @@ class Verdict:
 class GateBook(Reservations):
     """One gate: a valued book for exposures, the kernel's columns, working orders."""
 
-    def __init__(self, base_currency: str, levels: tuple[str, ...], **capacities: int) -> None:
+    def __init__(self, base_currency: str, levels: tuple[str, ...], day: TradingDay | None = None,
+                 **capacities: int) -> None:
         self.book = ValuedBook(base_currency, levels)
         self.levels = levels
-        super().__init__(GateState(**capacities))
+        super().__init__(GateState(**capacities), day or TradingDay())
         self.limits: dict[str, Limit] = {}
         self.limits_version = 0
         self.controls: dict[str, Control] = {}
@@ -141,7 +143,7 @@ class GateBook(Reservations):
         close = row["prior_close"]
         if row["equity"] and mid is not None and close == close and mid <= 0.9 * close:
             row["price_test"] = 1  # for the rest of the day and the next
-            self._price_tests[self.state.instrument_index[instrument]] = (ts_ns // DAY_NS + 2) * DAY_NS
+            self._price_tests[self.state.instrument_index[instrument]] = self.day.end_ns(self.day.end_ns(ts_ns))
 
     def refresh(self, now_ns: int) -> None:
         """Bring exposures, rates and sensitivities up to the market as it stands; call it for every mark window."""
@@ -384,7 +386,7 @@ class GateBook(Reservations):
                 continue
             if d.outcome != "cancel":
                 self._count_filled(d.ts_decision, d.effect.get("value", 0.0))
-            if d.outcome == "accept" and d.order.action != "cancel" and d.ts_decision // DAY_NS == now_ns // DAY_NS:
+            if d.outcome == "accept" and d.order.action != "cancel" and d.ts_decision >= self.day.begin_ns(now_ns):
                 w = self._working(d.order, d.ts_decision)
                 self.count_day(w)
                 if d.order.algo_id and d.ts_decision < looked_ns.get(f"trader:{d.order.trader}", 0):
@@ -392,7 +394,7 @@ class GateBook(Reservations):
 
     def _expire(self, now_ns: int) -> None:
         """End the day: what still works has expired, and daily sums begin anew."""
-        day = now_ns // DAY_NS
+        day = self.day.index(now_ns)
         if day == self._day:
             return
         self._day = day

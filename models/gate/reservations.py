@@ -9,9 +9,8 @@ import numpy as np
 
 from models.gate import state as gs
 from models.gate.state import GateState
+from models.trading_day import TradingDay
 from schemas.records import Order
-
-DAY_NS = 86_400_000_000_000
 
 
 @dataclass
@@ -36,8 +35,8 @@ class Working:
 class Reservations:
     """The working orders of a gate and what they hold in its columns."""
 
-    def __init__(self, state: GateState) -> None:
-        self.state = state
+    def __init__(self, state: GateState, day: TradingDay) -> None:
+        self.state, self.day = state, day
         self.working: dict[str, Working] = {}
         self._of_position: dict[tuple[int, int], dict[str, Working]] = {}
         #: gross held in nodes for the worse side of a position, and which nodes: given back as it was taken
@@ -85,7 +84,7 @@ class Reservations:
         own = [n for n in (int(o["trader"]), int(o["counterparty"]), int(o["venue"])) if n >= 0]
         per = self._per(int(o["instrument"]))
         w = Working(order, int(o["account"]), int(o["instrument"]), float(o["side"]), float(o["quantity"]), 0.0, 0.0,
-                    int(o["trader"]), int(o["counterparty"]), int(o["venue"]), (now_ns // DAY_NS + 1) * DAY_NS,
+                    int(o["trader"]), int(o["counterparty"]), int(o["venue"]), self.day.end_ns(now_ns),
                     self._position_nodes(int(o["account"]), int(o["instrument"])) + own)
         w.gross, w.net = per, w.side * per
         return w

@@ -34,12 +34,12 @@ from models.risk.pnl_explain import PnlExplain
 from models.risk.quantile import age_weights
 from models.risk.scenarios import LEVELS, History, ScenarioBook
 from models.risk.stress import Scenario
+from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
 
 TOP = 5
 AGE_DECAY, AGED_TAIL = 0.99, 0.01
 LEVEL_NAMES = tuple(f"{level * 100:g}".replace(".", "_") for level in LEVELS)
-DAY_NS = 86_400_000_000_000
 Tops = dict[str, tuple[list[list[int]], list[list[float]], list[float]]]
 
 
@@ -58,7 +58,7 @@ class RiskModels:
     """The eight models over a valued book; one call measures the whole tree on the market as it stands."""
 
     def __init__(self, book: ValuedBook, contracts: Contracts, history: History | None, groupings: int,
-                 participation: float = 0.20) -> None:
+                 participation: float = 0.20, day: TradingDay | None = None) -> None:
         self.book, self.contracts, self.participation = book, contracts, participation
         self.scenarios = None if history is None else ScenarioBook(book, contracts, history, groupings)
         self._groupings = groupings
@@ -67,7 +67,7 @@ class RiskModels:
         self.drawdown = np.zeros((256, 8))
         self.prior: dict[str, dict[str, float]] = {}
         self.latest: dict[str, dict[str, float]] = {}
-        self._day = -1
+        self._day, self._trading_day = -1, day or TradingDay()
         self._grid = np.zeros((0, 0, 0))
         self._chain_leaves = 0
         self._chain = np.zeros((0, 1), np.int64)
@@ -336,7 +336,7 @@ class RiskModels:
                 value[node] = navs[name] + sums[ru.REALISED] + sums[ru.UNREALISED] - sums[ru.FEES]
             if self.drawdown[node, 7] == 0.0 and name in self._held_drawdown:
                 self.drawdown[node] = self._held_drawdown.pop(name)
-        update_drawdown(value, np.zeros(len(value)), summary, now_ns, now_ns // DAY_NS * DAY_NS, self.drawdown)
+        update_drawdown(value, np.zeros(len(value)), summary, now_ns, self._trading_day.begin_ns(now_ns), self.drawdown)
 
     def _drawdown(self, node: int) -> dict[str, Any]:
         s = self.drawdown[node]
@@ -355,7 +355,7 @@ class RiskModels:
             self.latest[name] = models["metrics"]
         if prior is not None:
             self.prior[name] = prior
-        self._day = max(self._day, ts_ns // DAY_NS)
+        self._day = max(self._day, self._trading_day.index(ts_ns))
 
     _now_ns = 0
     _loaded: tuple[np.ndarray, np.ndarray] = (np.zeros((0, 0)), np.zeros(0))
@@ -396,9 +396,9 @@ class RiskModels:
         return out
 
     def _roll_day(self, now_ns: int) -> None:
-        """Freeze the last metrics of a day when a new one begins (UTC)."""
+        """Freeze the last metrics of a day when a new one begins."""
         self._now_ns = now_ns
-        day = now_ns // DAY_NS
+        day = self._trading_day.index(now_ns)
         if self._day >= 0 and day != self._day and self.latest:
             self.prior = self.latest
         if day != self._day:

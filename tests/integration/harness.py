@@ -172,6 +172,7 @@ class Upstream:
         self.rng = np.random.default_rng(seed)
         self.sent: list[dict[str, Any]] = []
         self._n = 0
+        self.first = 0  # trade ids begin after it
         self._t0 = time.time_ns()
         self.more: dict[str, Any] = {}
         self._producer: Any = None
@@ -188,7 +189,7 @@ class Upstream:
         """Return the next trade."""
         rng, self._n = self.rng, self._n + 1
         late = int(rng.integers(0, 3) == 0) * int(rng.integers(0, 1_500_000_000))
-        return {"trade_id": f"T{self._n}", **self.more, "account": ACCOUNTS[int(rng.integers(len(ACCOUNTS)))].account,
+        return {"trade_id": f"T{self.first + self._n}", **self.more, "account": ACCOUNTS[int(rng.integers(len(ACCOUNTS)))].account,
                 "instrument": INSTRUMENTS[int(rng.integers(len(INSTRUMENTS)))].instrument,
                 "side": "buy" if rng.random() < 0.5 else "sell", "quantity": str(int(rng.integers(1, 500))),
                 "price": f"{rng.uniform(5, 300):.2f}", "ts_event": self._t0 + self._n * 1_000_000 - late}

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import NewPartitions
+from aiokafka.admin import NewPartitions, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.structs import TopicPartition
 
+from app.adopt import adopt
 from app.brokers import Broker, KafkaBroker, java_and_maven
+from app.recovery import members_of
 from app.verify import run_verify
+from tables.restore import read_changelogs
 from tests.integration.harness import Installation, Upstream
 
 pytestmark = pytest.mark.kafka
@@ -96,7 +103,7 @@ def test_a_record_too_large_ends_the_worker_with_nothing_half_written(made: Inst
     asyncio.run(scenario())
 
 
-def test_a_deleted_topic_and_more_partitions_are_refused(made: Installation) -> None:
+def test_more_partitions_are_refused(made: Installation) -> None:
     """F8: keys would move to other owners: neither a running nor a new worker goes on as if nothing were."""
     async def scenario() -> None:
         await made.create()
@@ -114,8 +121,76 @@ def test_a_deleted_topic_and_more_partitions_are_refused(made: Installation) -> 
             assert await asyncio.to_thread(worker.wait_exit, 90) > 0
             assert any("expected 4 partitions, found 6" in line for line in worker.lines), worker.lines[-5:]
             assert rows > 100
+            await admin.close()
+    asyncio.run(scenario())
+
+
+async def positions_of(made: Installation) -> dict[str, Decimal]:
+    """Return the published quantities."""
+    topic = made.settings.topics()["positions"]
+    found = await read_changelogs(made.settings.client(), {TopicPartition(topic, p): 0
+                                                           for p in range(made.settings.partitions)})
+    rows = [json.loads(v) for r in found.values() for v in r.rows.values() if v]
+    return {f"{r['account']}|{r['instrument']}": Decimal(r["quantity"]) for r in rows}
+
+
+def test_a_topic_deleted_and_made_anew_under_a_worker(made: Installation) -> None:
+    """F8: what comes on the new log is neither dropped as known nor folded unasked; `deskrisk adopt` goes on with it."""
+    async def scenario() -> None:
+        await made.create()
+        async with Upstream(made, 8) as upstream:
+            worker = made.worker().wait_ready()
+            await upstream.send(1_500)
+            before = await made.quiesce()
+            admin = made.settings.client().admin()
+            await admin.start()
             await admin.delete_topics([made.settings.topics()["trades"]])
             await admin.close()
+            await asyncio.sleep(1)
+        await made.create()
+        async with Upstream(made, 9) as again:
+            again.first = 10_000
+            await again.send(500)
+            assert await asyncio.to_thread(worker.wait_exit, 90) > 0
+            said = [line for line in worker.lines if "made anew" in line or "topics gone" in line]
+            assert said, worker.lines[-5:]
+            assert await made.stored() == before
+            refused = made.worker()
+            assert await asyncio.to_thread(refused.wait_exit) > 0
+            assert any("the log ends at" in line and "made anew" in line for line in refused.lines), refused.lines[-5:]
+            while await members_of(made.settings.client(), made.settings.group("positions")):  # noqa: ASYNC110
+                await asyncio.sleep(0.5)  # who leaves so is a member until its session ends
+            report = await adopt(made.settings, True, "ops", "the topic was deleted by mistake")
+            assert report["differences"] == sum(b > 0 for b in before), report
+            going = made.worker().wait_ready()
+            await again.send(200)
+            await made.quiesce()
+            assert going.stop() == 0
+        expected: dict[str, Decimal] = defaultdict(Decimal)
+        for t in [*upstream.sent, *again.sent]:
+            expected[f"{t['account']}|{t['instrument']}"] += Decimal(t["quantity"]) * (1 if t["side"] == "buy" else -1)
+        assert await positions_of(made) == expected
+    asyncio.run(scenario())
+
+
+def test_trades_that_expired_unread_are_not_passed_over(made: Installation) -> None:
+    """Retention overtook a worker that was down: it says how many records are missing and does not go on."""
+    async def scenario() -> None:
+        await made.create()
+        async with Upstream(made, 8) as upstream:
+            worker = made.worker().wait_ready()
+            await upstream.send(800)
+            before = await made.quiesce()
+            assert worker.stop() == 0
+            await upstream.send(800)
+            admin = made.settings.client().admin()
+            await admin.start()
+            await admin.delete_records({TopicPartition(made.settings.topics()["trades"], p): RecordsToDelete(b + 5)
+                                        for p, b in enumerate(before)})
+            await admin.close()
+            refused = made.worker()
+            assert await asyncio.to_thread(refused.wait_exit) > 0
+            assert any("5 records expired before they were folded" in x for x in refused.lines), refused.lines[-5:]
     asyncio.run(scenario())
 
 

@@ -1,8 +1,9 @@
-"""F15, F18, F20: a full disk, no file descriptors, a slow machine, a blocked loop, a clock that jumps."""
+"""F15, F19, F20: a full disk, no file descriptors, a slow machine, a blocked loop, a flood."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import signal
@@ -10,11 +11,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka.structs import TopicPartition
 
 from app.brokers import Broker
-from tests.integration.harness import Installation, Process, Upstream
+from tables.kafka import owner_partition
+from tables.restore import read_changelogs
+from tests.integration.harness import INSTRUMENTS, Installation, Process, Upstream
 
 pytestmark = pytest.mark.kafka
 
@@ -110,3 +115,81 @@ def test_a_blocked_loop(made: Installation) -> None:
             assert sum("READY" in line for line in worker.lines) <= 2, worker.lines
             assert worker.stop() == 0
     asyncio.run(scenario())
+
+
+FLOOD = 1_000_000  # ticks; a fifth of them on one instrument, the rest each on a name that nobody knows
+
+
+async def flood(made: Installation) -> float:
+    """Send the flood as arrays of records, as fast as the broker takes them; return the last bid of the hot one."""
+    topic, n = made.settings.topics()["ticks"], made.settings.partitions
+    hot, bid = INSTRUMENTS[0].instrument, 0.0
+    producer = made.settings.client().producer(linger_ms=5, max_batch_size=900_000)
+    await producer.start()
+    last = None
+    for k in range(FLOOD // 500):
+        now = time.time_ns()
+        bid = 100.0 + k % 7 / 100
+        known = [f'{{"instrument":"{hot}","bid":{bid},"ask":{bid + .02:.2f},"ts_event":{now + i}}}' for i in range(100)]
+        new = [f'{{"instrument":"N{k}-{i}","bid":1,"ask":2,"ts_event":{now}}}' for i in range(400)]
+        await producer.send(topic, f"[{','.join(known)}]".encode(), hot.encode(), owner_partition(hot, n))
+        last = await producer.send(topic, f"[{','.join(new)}]".encode(), f"N{k}".encode(), k % n)
+        if k % 50 == 0:
+            await asyncio.sleep(0)
+    await producer.stop()
+    assert last is not None
+    return bid
+
+
+def test_a_flood_of_ticks_and_of_new_names(made: Installation) -> None:
+    """F19: trades are folded meanwhile, the hot instrument has its last price, new names cost no memory."""
+    def resident_mb(worker: Process) -> float:
+        pages = int(Path(f"/proc/{worker.process.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 1e6
+
+    async def scenario() -> None:
+        await made.create()
+        marks, positions = made.worker("marks", folder="m"), made.worker(folder="p")
+        async with Upstream(made, 7) as upstream:
+            for worker in (marks, positions):
+                worker.wait_ready()
+            await upstream.send(1_000)
+            await made.quiesce()
+            before = resident_mb(marks)
+            trading = asyncio.create_task(upstream.send(4_000, duplicates=0.05, poison=0.3, pause_s=0.05))
+            bid = await flood(made)
+            await trading
+            assert (await made.assert_exact())["trades"] == len(upstream.sent)
+        client, topics = made.settings.client(), made.settings.topics()
+        tps = {TopicPartition(topics["marks"], p): 0 for p in range(made.settings.partitions)}
+        hot: dict[str, Any] = {}
+        deadline = time.monotonic() + 60
+        while hot.get("bid") != bid and time.monotonic() < deadline:
+            await asyncio.sleep(1)
+            found = {k: v for r in (await read_changelogs(client, tps)).values() for k, v in r.rows.items()}
+            hot = json.loads(found.get(INSTRUMENTS[0].instrument.encode()) or b"{}")
+        assert hot["bid"] == bid
+        assert not [name for name in found if name.startswith(b"N")]
+        refused = (await read_changelogs(client, {TopicPartition(topics["quarantine"], p): 0 for p in
+                                                  await partitions_of(made, "quarantine")})).values()
+        told = [json.loads(v) for r in refused for v in r.rows.values() if v]
+        unknown = [q for q in told if q["topic"] == topics["ticks"]]
+        assert 1 <= len(unknown) < 100, "new names are told of once in a while, not once each"
+        assert any(q["topic"] == topics["trades"] for q in told)
+        for worker in (marks, positions):
+            assert sum("READY" in line for line in worker.lines) == 1, worker.lines[-5:]
+        assert resident_mb(marks) < before + 150
+        for worker in (marks, positions):
+            assert worker.stop(30) == 0
+    asyncio.run(scenario())
+
+
+async def partitions_of(made: Installation, topic: str) -> list[int]:
+    """Return the partitions of a topic."""
+    admin = made.settings.client().admin()
+    await admin.start()
+    try:
+        (found,) = await admin.describe_topics([made.settings.topics()[topic]])
+        return [p["partition"] for p in found["partitions"]]
+    finally:
+        await admin.close()

@@ -12,7 +12,6 @@ import pytest
 from agents.gate import GateStage
 from models.gate.book import GateBook
 from models.gate.flow import OrderFlow
-from models.gate.reservations import DAY_NS
 from models.limits import LimitMonitor
 from schemas.records import (
     Account,
@@ -27,6 +26,8 @@ from schemas.records import (
     Order,
     Position,
 )
+
+DAY_NS = 86_400_000_000_000
 
 T0 = 1_795_000_000_000_000_000
 LEVELS = ("book", "desk", "strategy", "fund", "firm")

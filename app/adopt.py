@@ -1,0 +1,59 @@
+"""Go on with a source log that is not the one a table was folded from: positions stay, the new records are folded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiokafka.structs import TopicPartition
+
+from app.recovery import audit, need_stopped
+from app.settings import Settings
+from tables.partition import MARKER_KEY, Marker
+from tables.restore import read_changelogs
+from tables.source_log import SourceLog, broken
+
+
+async def adopt(settings: Settings, yes: bool, by: str, reason: str) -> dict[str, Any]:
+    """Return what does not fit between the position table and its source logs; with ``yes``, go on with these logs.
+
+    Raises
+    ------
+    Refused
+        A position worker runs.
+    """
+    await need_stopped(settings)
+    topics = settings.topics()
+    changelog = topics["positions-changelog"]
+    found = await read_changelogs(settings.client(), {TopicPartition(changelog, p): 0
+                                                      for p in range(settings.partitions)})
+    markers = {tp.partition: Marker.unpack(raw) for tp, r in found.items() if (raw := r.rows.get(MARKER_KEY))}
+    included = {TopicPartition(topic, p): offset for p, m in markers.items() for topic, offset in m.offsets.items()}
+    log = SourceLog(settings.client())
+    try:
+        ranges = await log.ranges(list(included)) if included else {}
+    finally:
+        await log.stop()
+    lines, changed = [], set()
+    for tp, (first, end) in sorted(ranges.items()):
+        if text := broken(tp, included[tp], first, end):
+            lines.append(text)
+            changed.add(tp.partition)
+            markers[tp.partition].offsets[tp.topic] = first
+    if yes:
+        for p in sorted(changed):
+            await _write_marker(settings, changelog, p, markers[p])
+        if lines:
+            await audit(settings, "adopt", by, f"{reason}: {'; '.join(lines)}")
+    return {"differences": len(lines), "logs": lines, "adopted": yes and bool(lines)}
+
+
+async def _write_marker(settings: Settings, changelog: str, partition: int, marker: Marker) -> None:
+    marker.batch_id += 1
+    producer = settings.client().producer(transactional_id=f"{settings.group('positions')}-positions-{partition}")
+    await producer.start()
+    try:
+        async with producer.transaction():
+            await producer.send(changelog, marker.pack(), MARKER_KEY, partition)
+    finally:
+        await producer.stop()
+

@@ -1,0 +1,160 @@
+"""The start-of-day roll: closing prices are frozen, and what every position came to by then becomes its opening."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from aiokafka.structs import TopicPartition
+
+from app.recovery import Refused, audit
+from app.reference_files import publish_reference
+from app.settings import Settings
+from schemas.codec import decoder_of, encode, split_array
+from schemas.records import Account, External, Instrument, Mark
+from schemas.units import NS_PER_S, format_ts_ns
+from tables.kafka import owner_partition
+from tables.records import RecordBatch
+from tables.restore import read_range
+
+log = logging.getLogger(__name__)
+ALL = "*"
+#: the latest marks are the closing ones only for so long after the day began
+CLOSES_FRESH_S = 60
+RETRY_S = 5.0
+
+
+class _Read:
+    """What a roll needs to know: the newest record of everything."""
+
+    def __init__(self) -> None:
+        self.instruments: dict[str, Instrument] = {}
+        self.accounts: dict[str, Account] = {}
+        self.marks: dict[str, Mark] = {}
+        self.rolled: dict[str, int] = {}
+
+    async def read(self, settings: Settings) -> None:
+        topics = settings.topics()
+        one = (topics["reference.instruments"], topics["reference.accounts"])
+        many = (topics["marks"], topics["positions.external"])
+
+        def on_batch(batch: RecordBatch) -> None:
+            for value in batch.values:
+                if value is None:
+                    continue
+                if batch.topic == one[0]:
+                    instrument = decoder_of(Instrument).decode(value)
+                    self.instruments[instrument.instrument] = instrument
+                elif batch.topic == one[1]:
+                    account = decoder_of(Account).decode(value)
+                    self.accounts[account.account] = account
+                elif batch.topic == many[0]:
+                    mark = decoder_of(Mark).decode(value)
+                    self.marks[mark.instrument] = mark
+                else:
+                    self._statements(value)
+
+        data = range(settings.partitions)
+        await read_range(settings.client(), {TopicPartition(t, 0): 0 for t in one} | {
+            TopicPartition(t, p): 0 for t in many for p in data}, on_batch)
+
+    def _statements(self, value: bytes) -> None:
+        try:
+            for raw in split_array(value) if value[:1] == b"[" else [value]:
+                statement = decoder_of(External).decode(raw)
+                if statement.kind == "roll" and isinstance(statement.ts_event, int):
+                    self.rolled[statement.account] = max(self.rolled.get(statement.account, 0), statement.ts_event)
+        except msgspec.DecodeError as error:
+            log.warning("positions.external: %s", error)
+
+
+def close_of(mark: Mark | None) -> Decimal | None:
+    """Return the closing price a mark gives: its mid, else its last; None where it has no good price."""
+    price = None if mark is None or mark.quality == "none" else mark.mid if mark.mid is not None else mark.last
+    return None if price is None else Decimal(repr(price))
+
+
+async def roll(settings: Settings, at_ns: int, closes: bool, by: str, reason: str,
+               funds: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Begin a day at ``at_ns`` for all accounts, or those of some funds; return what was rolled.
+
+    Parameters
+    ----------
+    closes : freeze the latest marks as the prior closes; else those of the reference data are taken as they are
+
+    Raises
+    ------
+    Refused
+        The time is in the future, or the marks are no longer those of that time, or nobody belongs to these funds.
+    """
+    now = time.time_ns()
+    if at_ns > now:
+        raise Refused(f"--at: expected a time in the past, was {format_ts_ns(at_ns)}")
+    if closes and now - at_ns > CLOSES_FRESH_S * NS_PER_S:
+        raise Refused(f"--at: the marks of {format_ts_ns(at_ns)} are gone ({CLOSES_FRESH_S} s are allowed): load "
+                      "closes with the reference data (prior_close) and roll with --no-closes")
+    found = _Read()
+    await found.read(settings)
+    accounts = [a for a in found.accounts.values() if not funds or a.fund in funds]
+    if not accounts:
+        raise Refused(f"--fund: expected a fund of the accounts, was {', '.join(sorted(funds)) or 'nothing known'}")
+    priced = {name: close for name, m in found.marks.items() if (close := close_of(m)) is not None}
+    changed = [msgspec.structs.replace(i, prior_close=priced[name]) for name, i in found.instruments.items()
+               if closes and name in priced]
+    missing = sorted(set(found.instruments) - set(priced)) if closes else []
+    await publish_reference(settings.client(), settings.topics(), changed, [])
+    await _publish(settings, accounts, at_ns, by)
+    await audit(settings, "roll", by, f"day begins {format_ts_ns(at_ns)}: {reason}; {len(accounts)} accounts, "
+                                      f"{len(changed)} closes, {len(missing)} instruments without a price")
+    return {"at": format_ts_ns(at_ns), "accounts": len(accounts), "closes": len(changed), "without_close": missing}
+
+
+async def _publish(settings: Settings, accounts: list[Account], at_ns: int, by: str) -> None:
+    producer = settings.client().producer(linger_ms=5, enable_idempotence=True)
+    await producer.start()
+    try:
+        sent = []
+        for account in accounts:
+            record = External(source=by, account=account.account, instrument=ALL, quantity=Decimal(0), ts_event=at_ns,
+                              kind="roll")
+            # a key of its own: compaction must not take it for a statement of the account
+            sent.append(await producer.send(settings.topics()["positions.external"], encode(record),
+                                            f"{account.account}#roll".encode(),
+                                            owner_partition(account.account, settings.partitions)))
+        for future in sent:
+            await future
+    finally:
+        await producer.stop()
+
+
+async def roll_daily(settings: Settings, by: str) -> None:
+    """Roll at the beginning of every trading day; one that was missed is rolled late, without its closes."""
+    day = settings.trading_day()
+    found = _Read()
+    await found.read(settings)
+    begin = day.begin_ns(time.time_ns())
+    print("READY roll", flush=True)
+    if found.rolled and max(found.rolled.values()) < begin:
+        await _roll_until_done(settings, begin, by)
+    while True:
+        begin = day.end_ns(time.time_ns())
+        while (left := (begin - time.time_ns()) / NS_PER_S) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(left, 60.0))  # a wall clock that is set meanwhile is followed
+        await _roll_until_done(settings, begin, by)
+
+
+async def _roll_until_done(settings: Settings, begin: int, by: str) -> None:
+    while True:
+        closes = time.time_ns() - begin <= CLOSES_FRESH_S * NS_PER_S
+        try:
+            report = await roll(settings, begin, closes, by, "daily" if closes else "late: closes as they were loaded")
+        except (OSError, TimeoutError, RuntimeError, ValueError):
+            log.exception("the roll failed; again in %.0f s", RETRY_S)
+            await asyncio.sleep(RETRY_S)
+            continue
+        log.info("rolled %d accounts, %d closes", report["accounts"], report["closes"])
+        return
