@@ -269,10 +269,15 @@ def positions(account: str | None = None, instrument: str | None = None, scope: 
     if as_json:
         print(json.dumps(rows))
         return
-    table = Table(*("account", "instrument", "quantity", "average", "realised", "ccy", "trades", "book"))
+    table = Table(*("account", "instrument", "quantity", "average", "mid", "unrealised", "realised", "ccy", "value",
+                    "delta", "vega", "quality", "book"))
     for row in sorted(rows, key=lambda r: (r["account"], r["instrument"])):
-        table.add_row(row["account"], row["instrument"], row["quantity"], str(row["average_price"]),
-                      f"{row['realised_pnl']:,.2f}", row["currency"], str(row["trades"]), row["book"])
+        figures = (row["market_value"], row["greeks"]["delta"], row["greeks"]["vega"])
+        value, delta, vega = ("-" if x is None else f"{x:,.0f}" for x in figures)
+        unrealised = "-" if row["unrealised_pnl"] is None else f"{row['unrealised_pnl']:,.2f}"
+        table.add_row(row["account"], row["instrument"], row["quantity"], str(row["average_price"]), str(row["mid"]),
+                      unrealised, f"{row['realised_pnl']:,.2f}", row["currency"], value, delta, vega, row["quality"],
+                      row["book"])
     Console().print(table)
 
 

@@ -28,7 +28,7 @@ from app.history import load_history
 from app.metrics import PrometheusCounters
 from app.publisher import BatchingPublisher
 from app.settings import Role, Settings
-from app.warm import warm_kernels
+from app.warm import settle_collector, warm_kernels
 from models.reference import Reference
 from models.risk.scenarios import History
 from schemas.topics import TOPICS, topic_name
@@ -162,9 +162,7 @@ class Engine:
         """Compile or load the kernels, connect, read the reference data, build the stage: all before joining."""
         s = self.settings
         warm_kernels()
-        # slices are tens of thousands of short-lived objects without cycles: the default would scan them all day
-        gc.freeze()
-        gc.set_threshold(100_000, 20, 50)
+        settle_collector()
         await create_topics(self.client, s.prefix, s.partitions, s.horizon_ms, s.replication)
         counts = {topic_name(s.prefix, t): s.partitions if t.partitions == "data" else 1 for t in TOPICS}
         self.publisher = BatchingPublisher(self.client, counts, *([GATE_LINGER_S] if self.role == "gate" else []))

@@ -182,7 +182,7 @@ def accounts() -> list[Account]:
                             account=f"{desk}-B{b + 1}-{a + 1:03d}", book=f"{desk}-B{b + 1}", desk=desk,
                             strategy=f"{fund}-{strategy}", fund=fund, base_currency=base,
                             dealer=f"dealer-{(f * 4 + d * 2 + b) % 12 + 1}", pm=f"pm-{f + 1}{strategy[0]}",
-                            nav=Decimal(100_000_000)))
+                            nav=Decimal(100_000_000), counterparty=f"PRIME-{(f + b) % 4 + 1}"))
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from decimal import Decimal
 
 import numpy as np
@@ -19,6 +20,15 @@ from models.trade_decode import decode_trades
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.codec import TICK_DTYPE, pack_ticks
 from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position, Surface, VolSlice
+
+
+def settle_collector() -> None:
+    """Leave alone what is there at start, and look less often: what comes is many, short-lived and without cycles.
+
+    The defaults would scan them all day.
+    """
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
 
 
 def warm_kernels() -> None:

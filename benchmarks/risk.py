@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from app.warm import settle_collector
 from benchmarks._common import arguments, finish
 from models.pricing import black_scholes as bs
 from models.risk.live import RiskModels
@@ -120,6 +121,7 @@ def run(size: str, seed: int) -> dict[str, Any]:
     scenarios = models.scenarios
     assert scenarios is not None
     models.run(NOW)
+    settle_collector()  # as a worker does
     print(f"{book.rollup.count} rows, {len(book.rollup.node_names)} nodes, {days} scenarios", flush=True)
 
     trades, everything = [], []

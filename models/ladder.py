@@ -7,9 +7,11 @@ import numpy as np
 from models import rollup as ru
 from models.jit import kernel
 
-#: columns of a line: quantity, net, unrealised and realised P&L in its currency, unpriced, stale, fees, latest trade
-QUANTITY, NET, UNREALISED, REALISED, UNPRICED, STALE, FEES, LATEST = range(8)
-COLUMNS = 8
+#: columns of a line: quantity, net, unrealised and realised P&L in its currency, unpriced, stale, fees, latest trade,
+#: cash Greeks, and how many of its positions have none
+QUANTITY, NET, UNREALISED, REALISED, UNPRICED, STALE, FEES, LATEST, DELTA = range(9)
+NO_GREEKS = DELTA + 5
+COLUMNS = NO_GREEKS + 1
 
 
 @kernel
@@ -23,7 +25,7 @@ def ladder_lines(rows: np.ndarray, count: int, own: np.ndarray, contribution: np
     contribution : float64[rows, metrics], in the firm's base currency
     group : int64[rows], line by row; -1: none
     trade_t : int64[rows], ms, when the last trade reached the broker
-    out : float64[lines, 8], zeroed here; unrealised P&L leaves out what is unpriced
+    out : float64[lines, COLUMNS], zeroed here; unrealised P&L leaves out what is unpriced
     """
     out[:] = 0.0
     for r in range(count):
@@ -41,4 +43,7 @@ def ladder_lines(rows: np.ndarray, count: int, own: np.ndarray, contribution: np
             line[REALISED] += rows[r].realised_pnl
         line[STALE] += c[ru.STALE]
         line[FEES] += c[ru.FEES]
+        for k in range(5):
+            line[DELTA + k] += c[ru.DELTA + k]
+        line[NO_GREEKS] += c[ru.NO_GREEKS]
         line[LATEST] = max(line[LATEST], trade_t[r])

@@ -34,7 +34,7 @@ FEE_SLOTS = 3
 @kernel
 def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarray, fee_before: np.ndarray,
                contribution: np.ndarray, ancestors: np.ndarray, nodes: np.ndarray, touched: np.ndarray,
-               which: np.ndarray, mid: np.ndarray, stale: np.ndarray, prior_close: np.ndarray, rate: np.ndarray,
+               largest: np.ndarray, which: np.ndarray, mid: np.ndarray, stale: np.ndarray, prior_close: np.ndarray, rate: np.ndarray,
                prior_rate: np.ndarray, own: np.ndarray, greek_kind: np.ndarray, unit_greeks: np.ndarray) -> None:
     """Value ``rows[which]`` again and add the differences to their ancestors.
 
@@ -43,6 +43,7 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarra
     mid, stale, prior_close : by instrument; NaN where there is none
     rate, prior_rate : firm base currency per unit of a currency, now and at the prior close; NaN where unknown
     fee_before : what of ``fee_amount`` was paid before the day began and is not in the opening P&L already
+    largest : by metric, the largest contribution there has been since the last recount
     own : float64[rows, 3]: mid, market value and unrealised P&L in settlement currency, for the ladder
     greek_kind : by instrument, 0: its delta is its value; 1: its Greeks are in ``unit_greeks``
     unit_greeks : float64[instruments, 5], cash Greeks per unit of price (see `models.contracts`); NaN: unknown
@@ -102,6 +103,7 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarra
             d = new[m] - contribution[r, m]
             if d != 0.0:
                 contribution[r, m] = new[m]
+                largest[m] = max(largest[m], abs(new[m]))
                 for k in range(ancestors.shape[1]):
                     node = ancestors[r, k]
                     if node >= 0:
@@ -175,17 +177,22 @@ def rows_to_value(rows: np.ndarray, count: int, instrument_changed: np.ndarray, 
 
 
 @kernel
-def recount(contribution: np.ndarray, ancestors: np.ndarray, count: int, nodes: np.ndarray) -> float:
-    """Sum every node again from its rows, in row order, and put the sums in place.
+def recount(contribution: np.ndarray, ancestors: np.ndarray, count: int, nodes: np.ndarray,
+            largest: np.ndarray) -> float:
+    """Sum every node again from its rows, in row order, and put the sums in place; ``largest`` is what is there.
 
     Returns
     -------
     float
-        The largest difference to the running sums, relative to the absolute sum of what was added.
+        The largest difference to the running sums, relative to the absolute sum of what is there, or to what was
+        there and has gone: a sum that billions went through is only known to their last digit.
     """
     exact = np.zeros_like(nodes)
     size = np.zeros_like(nodes)
+    now = np.zeros(M)
     for r in range(count):
+        for m in range(M):
+            now[m] = max(now[m], abs(contribution[r, m]))
         for k in range(ancestors.shape[1]):
             node = ancestors[r, k]
             if node >= 0:
@@ -195,9 +202,10 @@ def recount(contribution: np.ndarray, ancestors: np.ndarray, count: int, nodes: 
     worst = 0.0
     for i in range(nodes.shape[0]):
         for m in range(M):
-            gap = abs(exact[i, m] - nodes[i, m]) / max(size[i, m], 1.0)
+            gap = abs(exact[i, m] - nodes[i, m]) / max(size[i, m], largest[m], 1.0)
             worst = max(worst, gap)
             nodes[i, m] = exact[i, m]
+    largest[:] = now
     return worst
 
 
@@ -214,7 +222,7 @@ class RollUp:
         self.group_count = group_count
         #: rows that differ only in the instrument share a leaf: leaf by row, and the nodes of every leaf
         self.leaf_nodes: list[tuple[int, ...]] = []
-        self._leaf_depth = group_count - instrument_groups
+        self.leaf_depth = group_count - instrument_groups
         self._leaf_of: dict[tuple[int, ...], int] = {}
         self.count = 0
         self.node_names: list[str] = []
@@ -222,6 +230,7 @@ class RollUp:
         self._size(1024)
         self.nodes = np.zeros((256, M))
         self.touched = np.zeros(256, np.uint8)
+        self.largest = np.zeros(M)
 
     def _size(self, n: int) -> None:
         old = self.count
@@ -272,7 +281,7 @@ class RollUp:
         self.contribution[row] = 0.0
         if self.ancestors[row].tolist() != ancestors:
             self.ancestors[row] = ancestors
-            leaf = tuple(ancestors[: self._leaf_depth])
+            leaf = tuple(ancestors[: self.leaf_depth])
             if leaf not in self._leaf_of:
                 self._leaf_of[leaf] = len(self.leaf_nodes)
                 self.leaf_nodes.append(leaf)
@@ -281,8 +290,8 @@ class RollUp:
     def value(self, which: np.ndarray, market: Market) -> None:
         """Value rows on a snapshot and roll the differences up."""
         value_rows(self.rows, self.fee_currency, self.fee_amount, self.fee_before, self.contribution, self.ancestors,
-                   self.nodes, self.touched, which, market.price, market.stale, market.prior_close, market.rate,
-                   market.prior_rate, self.own, market.greek_kind, market.unit_greeks)
+                   self.nodes, self.touched, self.largest, which, market.price, market.stale, market.prior_close,
+                   market.rate, market.prior_rate, self.own, market.greek_kind, market.unit_greeks)
 
     def value_changed(self, market: Market) -> np.ndarray:
         """Value every row that the market's last changes touch; return which."""
@@ -297,7 +306,8 @@ class RollUp:
 
     def recount(self) -> float:
         """Replace the running sums by exact ones; return the drift found."""
-        return float(recount(self.contribution, self.ancestors, self.count, self.nodes[: len(self.node_names)]))
+        return float(recount(self.contribution, self.ancestors, self.count, self.nodes[: len(self.node_names)],
+                             self.largest))
 
     def take_touched(self) -> np.ndarray:
         """Return the nodes touched since the last call."""

@@ -11,7 +11,7 @@ from models.rollup import FEE_SLOTS, M, Market, RollUp, pair_currencies
 from schemas.records import Account, Instrument, Mark, Position, Surface
 
 #: groupings beside the tree, after the levels
-GROUPINGS = ("account", "dealer", "pm", "currency", "pair", "asset_class", "issuer", "sector")
+GROUPINGS = ("account", "dealer", "pm", "counterparty", "currency", "pair", "asset_class", "issuer", "sector")
 #: how many of them, at the end, follow from the instrument alone
 INSTRUMENT_GROUPINGS = 5
 #: asset classes that are held outright: their value, not only their P&L, moves with the exchange rate
@@ -179,6 +179,7 @@ class ValuedBook:
         if instrument is not None and instrument.asset_class == "fx":
             pair = instrument.instrument
         values = (position.account, account.dealer if account else None, account.pm if account else None,
+                  account.counterparty if account else None,
                   position.currency, pair, instrument.asset_class if instrument else None,
                   instrument.issuer if instrument else None, instrument.sector if instrument else None)
         for group, value in zip(GROUPINGS, values, strict=True):

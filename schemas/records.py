@@ -138,6 +138,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     dealer: str | None = None
     pm: str | None = None
     nav: Number | None = None
+    #: with whom its positions are held: prime broker, clearer, custodian
+    counterparty: str | None = None
     #: who may trade it; absent: whoever an order names
     traders: list[Text] | None = None
 

@@ -18,7 +18,7 @@ import numpy as np
 from app.gateway.events import alert_event
 from models import rollup as ru
 from models.columns import grown
-from models.ladder import COLUMNS, ladder_lines
+from models.ladder import COLUMNS, DELTA, NO_GREEKS, ladder_lines
 from models.reference import FIRM
 from models.valued_book import ValuedBook
 from schemas.codec import decoder_of
@@ -27,7 +27,7 @@ from schemas.records import Alert, Control, Limit, Position, Risk
 LADDER_ROWS_MAX = 5_000
 FACTS_KEPT = 10_000
 LADDER_COLUMNS = ("id", "inst", "book", "desk", "qty", "avg", "mid", "mv", "upnl", "rpnl", "fees", "ccy", "q", "px_t",
-                  "trade_t")
+                  "trade_t", *ru.GREEKS)
 NODE_COLUMNS = ("id", "level", "ccy", "realised", "unrealised", "day", "fees", "total", "gross", "net", "long", "short",
                 "positions", "unpriced", "stale", "q", "qty", "snapshot_id", "t", "delta", "gamma", "vega", "theta",
                 "rho", "var_99", "es_97_5")
@@ -234,7 +234,8 @@ class GatewayState:
         return self._group_terms
 
     def _ladder_rows(self, which: np.ndarray) -> list[Any]:
-        qty, mv, upnl, rpnl, bad, stale, fees, trade_t = self.group_values[which].T
+        values = self.group_values[which].T
+        qty, mv, upnl, rpnl, bad, stale, fees, trade_t = values[:DELTA]
         index, multiplier, inverse = (a[which] for a in self._terms())
         mid, known = self.book.market.mid[index], bad == 0
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -247,7 +248,25 @@ class GatewayState:
                         [g.desk[i] for i in k], qty.tolist(), _or_none(average, known & np.isfinite(average)),
                         _or_none(mid, np.isfinite(mid)), _or_none(mv, known), _or_none(upnl, known), rpnl.tolist(),
                         fees.tolist(), [g.currency[i] for i in k], quality, [as_of] * len(k),
-                        trade_t.astype(np.int64).tolist(), strict=True))
+                        trade_t.astype(np.int64).tolist(), *self._greeks(values, index, known), strict=True))
+
+    def _greeks(self, values: np.ndarray, index: np.ndarray, known: np.ndarray) -> list[list[float | None]]:
+        """Return the columns of cash Greeks: what has no optionality has a delta, its value, and no others."""
+        known = known & (values[NO_GREEKS] == 0)
+        optional = known & (self.book.market.greek_kind[index] != 0)
+        return [_or_none(values[DELTA + k], optional if k else known) for k in range(5)]
+
+    def valued(self, row: int) -> dict[str, Any]:
+        """Return a position with its value and cash Greeks on the present snapshot, in the firm's base currency."""
+        position, c = self.book.positions[row], self.book.rollup.contribution[row]
+        priced, greeks = c[ru.UNPRICED] == 0, c[ru.UNPRICED] == 0 and c[ru.NO_GREEKS] == 0
+        mid, _, unrealised = self.book.rollup.own[row].tolist()
+        return msgspec.to_builtins(position) | {
+            "mid": mid if mid == mid else None, "unrealised_pnl": unrealised if priced else None,
+            "market_value": float(c[ru.NET]) if priced else None, "base_currency": self.book.market.base_currency,
+            "greeks": {g: float(c[ru.DELTA + k]) if greeks else None for k, g in enumerate(ru.GREEKS)},
+            "quality": "unpriced" if not priced else "stale" if c[ru.STALE] else "good",
+            "snapshot_id": self.book.snapshot_id}
 
     def node_rows(self, since: int, scope: str | None = None) -> list[list[Any]]:
         """Return the nodes changed since a sequence number (accounts only where one is the scope)."""

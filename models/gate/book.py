@@ -70,6 +70,7 @@ class GateBook(Reservations):
         self.controls: dict[str, Control] = {}
         self._node_map: list[tuple[int, int]] = []
         self._mapped = 0
+        self._holder_nodes: list[int] = []
         self._multiplier = np.full(len(self.state.instruments), np.nan)
         self._currency = np.zeros(len(self.state.instruments), np.int64)
         self._market_index = np.full(len(self.state.instruments), -1, np.int64)
@@ -96,6 +97,10 @@ class GateBook(Reservations):
             self.traders.pop(record.account, None)
         else:
             self.traders[record.account] = frozenset(record.traders)
+        if record.counterparty:
+            self.holders[record.account] = record.counterparty
+        else:
+            self.holders.pop(record.account, None)
         self._states_old = True
 
     def add_instrument(self, record: Instrument) -> None:
@@ -151,11 +156,14 @@ class GateBook(Reservations):
         rollup, market, state = self.book.rollup, self.book.market, self.state
         for k in range(self._mapped, len(rollup.node_names)):
             self._node_map.append((k, state.node(rollup.node_names[k])))
+            if rollup.node_names[k].startswith("counterparty:"):
+                self._holder_nodes.append(self._node_map[-1][1])
         self._mapped = len(rollup.node_names)
         if self._node_map:
             source, target = np.array(self._node_map).T
             for metric, column in _FROM_ROLLUP:
                 self._base[target, metric] = rollup.nodes[source, column]
+            self._base[self._holder_nodes, gs.CREDIT] = self._base[self._holder_nodes, gs.GROSS]
         known = np.flatnonzero(self._market_index >= 0)
         index = self._market_index[known]
         unit = self._multiplier[known] * market.rate[self._currency[known]]
@@ -333,7 +341,7 @@ class GateBook(Reservations):
     def names_above(self, order: Order) -> list[str]:
         """Return the names of all nodes an order lies under."""
         names = [FIRM, f"account:{order.account}", f"trader:{order.trader}", f"instrument:{order.instrument}",
-                 f"venue:{order.venue}", f"counterparty:{order.counterparty}"]
+                 f"venue:{order.venue}", f"counterparty:{order.counterparty or self.holders.get(order.account)}"]
         account = self.book.reference.account_records.get(order.account)
         return names + [f"{level}:{getattr(account, level, '')}" for level in self.levels if level != FIRM]
 

@@ -46,6 +46,8 @@ class Reservations:
         self._base[:, gs.RATING] = np.nan
         #: who may trade an account; an account that is not here may be traded by whoever an order names
         self.traders: dict[str, frozenset[str]] = {}
+        #: with whom an account's positions are held: the counterparty of an order that names none
+        self.holders: dict[str, str] = {}
 
     def _fill(self, order: Order, now_ns: int) -> None:
         state = self.state
@@ -57,7 +59,8 @@ class Reservations:
         o["price"] = math.nan if order.price is None else float(order.price)
         o["ts_ns"] = now_ns
         o["trader"] = state.node(f"trader:{order.trader}")
-        o["counterparty"] = state.node(f"counterparty:{order.counterparty}") if order.counterparty else -1
+        holder = order.counterparty or self.holders.get(order.account)
+        o["counterparty"] = state.node(f"counterparty:{holder}") if holder else -1
         o["venue"] = state.node(f"venue:{order.venue}") if order.venue else -1
         allowed = self.traders.get(order.account)
         o["permitted"] = allowed is None or order.trader in allowed

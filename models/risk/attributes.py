@@ -9,9 +9,8 @@ import numpy as np
 
 from models.reference import FIRM
 from models.risk import exposure
-from models.risk.node_cells import group_shares
-from models.risk.option_grid import largest
-from models.valued_book import ValuedBook
+from models.risk.node_cells import Tree, gross_by_group, group_shares
+from models.valued_book import GROUPINGS, ValuedBook
 
 
 class Attributes:
@@ -80,24 +79,36 @@ class Navs:
         return {name: value for name, value in found.items() if value == value}
 
 
-def concentrations_of(net: np.ndarray, a: dict[str, Any], top: int) -> list[dict[str, Any]]:
-    """Return shares of gross and HHI of every node, by name, issuer, sector and country."""
+def held_with(book: ValuedBook, place: np.ndarray, tree: Tree, nodes: int) -> tuple[list[str], np.ndarray]:
+    """Return the counterparties that hold positions, and of every node the gross with each; the last: with none."""
+    rollup, prefix = book.rollup, "counterparty:"
+    group = np.full(len(rollup.node_names), -1, np.int64)
+    labels: list[str] = []
+    for k, name in enumerate(rollup.node_names):
+        if name.startswith(prefix):
+            group[k] = len(labels)
+            labels.append(name.removeprefix(prefix))
+    out = np.empty((nodes, len(labels) + 1))
+    gross_by_group(rollup.count, rollup.rows, rollup.contribution, rollup.ancestors, place,
+                   len(book.levels) + GROUPINGS.index("counterparty"), group, tree.levels, tree.edges, out)
+    return labels, out
+
+
+def concentrations_of(net: np.ndarray, a: dict[str, Any], held: tuple[list[str], np.ndarray],
+                      top: int) -> list[dict[str, Any]]:
+    """Return shares of gross and HHI of every node, by name, issuer, sector, country and counterparty."""
     out: list[dict[str, Any]] = [{"quality": "good", "hhi": None} for _ in net]
-    for g in ("name", "issuer", "sector", "country"):
-        labels = list(a["labels"][g])
-        shares = np.empty((len(net), len(labels) + 1))
-        group_shares(net, a[g], shares)
-        known = np.ascontiguousarray(shares[:, :-1])
-        best = np.empty((len(net), top), np.int64)
-        largest(known, top, best)
-        # with one contributor alone an index says nothing
-        several = (known > 0.0).sum(axis=1) >= 2
-        hhi = np.where(several, (known ** 2).sum(axis=1), np.nan).tolist()
-        held = np.take_along_axis(known, np.maximum(best, 0), axis=1).tolist() if labels else [[]] * len(net)
-        for k, (places_, values, index, unknown) in enumerate(zip(best.tolist(), held, hhi,
-                                                                  shares[:, -1].tolist(), strict=True)):
-            out[k][g] = {"hhi": index if index == index else None, "unknown": unknown,
-                         "top": {labels[j]: v for j, v in zip(places_, values, strict=False) if j >= 0 and v > 0.0}}
+    with_whom, gross = held
+    found = [("counterparty", with_whom, gross, np.append(np.arange(len(with_whom)), -1))]
+    found += [(g, list(a["labels"][g]), net, a[g]) for g in ("name", "issuer", "sector", "country")]
+    for g, labels, values, group in found:
+        best, shares = np.empty((len(net), top), np.int64), np.empty((len(net), top))
+        whole = np.empty((len(net), 2))
+        group_shares(values, group, len(labels), best, shares, whole)
+        for row, places, shared, (hhi, unknown) in zip(out, best.tolist(), shares.tolist(), whole.tolist(),
+                                                       strict=True):
+            row[g] = {"hhi": hhi if hhi == hhi else None, "unknown": unknown,
+                      "top": {labels[j]: v for j, v in zip(places, shared, strict=True) if j >= 0}}
     for row in out:
         row["hhi"] = row["name"]["hhi"]
     return out

@@ -13,9 +13,9 @@ from models import rollup as ru
 from models.contracts import Contracts
 from models.reference import FIRM
 from models.risk import exposure, factor, stress
-from models.risk.attributes import Attributes, Navs, concentrations_of
+from models.risk.attributes import Attributes, Navs, concentrations_of, held_with
 from models.risk.factor_set import PATHS, SEED, FactorSet, build_factors
-from models.risk.node_cells import CELL, CELL_METRICS, cells
+from models.risk.node_cells import CELL, CELL_METRICS, Tree, cells, tree_of
 from models.risk.node_kernels import (
     BUCKET_NAMES,
     COST,
@@ -69,8 +69,8 @@ class RiskModels:
         self.latest: dict[str, dict[str, float]] = {}
         self._day, self._trading_day = -1, day or TradingDay()
         self._grid = np.zeros((0, 0, 0))
-        self._chain_leaves = 0
-        self._chain = np.zeros((0, 1), np.int64)
+        self._tree_of = (-1, -1)
+        self._known_tree = tree_of(np.zeros((0, 1), np.int64))
         self._place_of = np.zeros(0, np.int64)
         self.explain = PnlExplain()
         self._shocked: ScenarioBook | None = None
@@ -91,9 +91,9 @@ class RiskModels:
         shape = (len(CELL), len(summary), max(instruments, 1))
         if self._grid.shape != shape:
             self._grid = np.zeros(shape)
-        grid = self._grid
+        grid, tree = self._grid, self._tree(summary)
         cells(rollup.count, rollup.rows, rollup.contribution, rollup.ancestors, self._place_of, CELL_METRICS,
-              self._chains(), grid)
+              tree.levels, tree.edges, grid)
         if self.scenarios is not None:
             self.scenarios.fill_units()
             self.scenarios.rebuild()
@@ -104,7 +104,7 @@ class RiskModels:
         shocked = self._stressed()
         aged = self._aged(summary)
         factors, quality = self._factor_exposures(grid)
-        simulated = self._monte_carlo(grid, quality)
+        simulated = self._monte_carlo(grid, quality, tree)
         names = names_of(rollup, summary)
         navs = self._navs.of(book)
         self._drawdowns(summary, names, navs, now_ns)
@@ -114,7 +114,8 @@ class RiskModels:
         tops = self._tops(summary, grid)
         horizon_es = self._horizon_es(summary, grid[0], attributes["horizon"])
         liquid, exposures, ladders = self._many(grid, attributes)
-        concentrations = concentrations_of(grid[1], attributes, TOP)
+        concentrations = concentrations_of(
+            grid[1], attributes, held_with(book, self._place_of, tree, len(summary)), TOP)
         for place, node in enumerate(summary.tolist()):
             name = names[place]
             scale = self._scale(node)
@@ -242,11 +243,11 @@ class RiskModels:
 
         return one, quality
 
-    def _monte_carlo(self, grid: np.ndarray, quality: list[str]) -> Any:
+    def _monte_carlo(self, grid: np.ndarray, quality: list[str], tree: Tree) -> Any:
         fs, s = self._factors, self.scenarios
         if s is None or fs is None or not fs.names:
             return lambda place, scale: {"quality": "missing", "why": "no history loaded"}
-        found = self._paths.measure(fs, self.node_exposures, self.node_specific, grid[0], self._chains(),
+        found = self._paths.measure(fs, self.node_exposures, self.node_specific, grid[0], tree,
                                     self.book.market, s.columns)
 
         def one(place: int, scale: float) -> dict[str, Any]:
@@ -256,14 +257,17 @@ class RiskModels:
 
         return one
 
-    def _chains(self) -> np.ndarray:
-        """Return the place of every book and of the nodes above it: int64[books, levels]."""
+    def _tree(self, summary: np.ndarray) -> Tree:
+        """Return how sums of books make those of the nodes above; looked up when there is a new place in the tree."""
         leaves = self.book.rollup.leaf_nodes
-        if self._chain_leaves != len(leaves):
-            self._chain = np.unique(np.array(leaves)[:, : len(self.book.levels)], axis=0)
-            self._chain_leaves = len(leaves)
-        found = np.where(self._chain >= 0, self._place_of[self._chain], -1)
-        return np.asarray(found[found[:, 0] >= 0])
+        if self._tree_of != (len(leaves), len(summary)):
+            depth = len(self.book.levels)
+            chains = np.unique(np.array(leaves, np.int64).reshape(len(leaves), self.book.rollup.leaf_depth)[:, :depth],
+                               axis=0)
+            found = np.where(chains >= 0, self._place_of[chains], -1)
+            self._known_tree = tree_of(found[found[:, 0] >= 0])
+            self._tree_of = (len(leaves), len(summary))
+        return self._known_tree
 
     # ---- the others -----------------------------------------------------------------------------------------------
     def _many(self, grid: np.ndarray, a: dict[str, Any]) -> tuple[Any, Any, Any]:

@@ -24,35 +24,38 @@ def factor_draws(covariance: np.ndarray, paths: int, seed: int) -> np.ndarray:
 
 
 @kernel
-def path_tails(pnl: np.ndarray, keep: int, out: np.ndarray) -> None:
-    """Fill the ``keep`` worst values of every row, ascending: float64[rows, keep].
+def _collect(pnl: np.ndarray, threshold: np.ndarray, keep: int, out: np.ndarray) -> None:
+    """Fill the values of every row that are not above its threshold, then infinity.
+
+    A row where these are too few, or too many, begins with NaN.
+    """
+    n = pnl.shape[1]
+    found = np.empty(n + 1, pnl.dtype)
+    for r in range(pnl.shape[0]):
+        count = 0
+        for i in range(n):  # every value is written, the place moves on behind those that count: no branches
+            found[count] = pnl[r, i]
+            count += not pnl[r, i] > threshold[r]
+        out[r, :] = np.inf
+        if keep <= count <= out.shape[1]:
+            out[r, :count] = found[:count]
+        else:
+            out[r, 0] = np.nan
+
+
+def path_tails(pnl: np.ndarray, keep: int) -> np.ndarray:
+    """Return the ``keep`` worst values of every row, ascending: [rows, keep].
 
     A threshold from a sample says which values to look at; only those are sorted.
     """
     n = pnl.shape[1]
-    stride = max(n // 500, 1)
-    for r in range(pnl.shape[0]):
-        sample = np.sort(pnl[r, ::stride])
-        at = min(int(sample.shape[0] * keep / n * 1.6) + 2, sample.shape[0] - 1)
-        found = np.empty(0, pnl.dtype)
-        while True:
-            threshold = sample[at]
-            count = 0
-            for i in range(n):
-                count += pnl[r, i] <= threshold
-            if count >= keep or at == sample.shape[0] - 1:
-                found = np.empty(max(count, 1), pnl.dtype)
-                k = 0
-                for i in range(n):
-                    if pnl[r, i] <= threshold:
-                        found[k] = pnl[r, i]
-                        k += 1
-                break
-            at = min(2 * at + 1, sample.shape[0] - 1)
-        if found.shape[0] < keep:
-            found = pnl[r].copy()
-        found.sort()
-        out[r, :] = found[:keep]
+    sample = np.sort(pnl[:, :: max(n // 250, 1)], axis=1)
+    at = min(int(sample.shape[1] * keep / n * 1.6) + 3, sample.shape[1] - 1)
+    found = np.empty((len(pnl), min(n, 4 * keep + 64)), pnl.dtype)
+    _collect(pnl, np.ascontiguousarray(sample[:, at]), keep, found)
+    for r in np.flatnonzero(np.isnan(found[:, 0])).tolist():
+        found[r, :keep] = np.sort(pnl[r])[:keep]
+    return np.sort(found, axis=1)[:, :keep]
 
 
 def tail_summary(worst: np.ndarray, paths: int, level: float) -> dict[str, Any]:

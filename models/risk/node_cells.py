@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from models import rollup as ru
@@ -12,47 +14,138 @@ CELL = ("quantity", "net", "gross", "day", "unrealised", "delta", "gamma", "vega
 CELL_METRICS = np.array([ru.NET, ru.GROSS, ru.DAY, ru.UNREALISED, ru.DELTA, ru.GAMMA, ru.VEGA])
 
 
+class Tree(NamedTuple):
+    """How sums of single nodes make those of the nodes above: bottom up, every edge once.
+
+    base : int64[n], places that rows are added to directly
+    levels : how many of a row's ancestors these are: 1, its book; all levels where books do not make a tree
+    edges : int64[n, 2], (from, to), in the order they have to be added in
+    """
+
+    base: np.ndarray
+    levels: int
+    edges: np.ndarray
+
+
+def tree_of(chains: np.ndarray) -> Tree:
+    """Return how to add up.
+
+    Parameters
+    ----------
+    chains : int64[books, levels], the place of every book and of the nodes above it, -1: none
+    """
+    if len(np.unique(chains[:, 0])) < len(chains):  # one book under two others: only rows know where they belong
+        return Tree(np.unique(chains[chains >= 0]), chains.shape[1], np.zeros((0, 2), np.int64))
+    edges = [_from_below(chains, k) for k in range(1, chains.shape[1])]
+    return Tree(np.unique(chains[:, 0]), 1, np.concatenate([np.zeros((0, 2), np.int64), *edges]))
+
+
+def _from_below(chains: np.ndarray, level: int) -> np.ndarray:
+    """Return what adds up to the nodes of a level: the nodes of the highest level below that each lie under one."""
+    mine = chains[chains[:, level] >= 0]
+    for below in range(level - 1, -1, -1):
+        pairs = np.unique(mine[:, [below, level]], axis=0)
+        if (pairs >= 0).all() and len(np.unique(pairs[:, 0])) == len(pairs):
+            return pairs
+    return np.zeros((0, 2), np.int64)  # not reached: a book lies under one node of a level
+
+
 @kernel
 def cells(count: int, rows: np.ndarray, contribution: np.ndarray, ancestors: np.ndarray, place: np.ndarray,
-          metrics: np.ndarray, chains: np.ndarray, out: np.ndarray) -> None:
+          metrics: np.ndarray, levels: int, edges: np.ndarray, out: np.ndarray) -> None:
     """Sum rows by (node, instrument): into their book, and from books into what lies above.
 
     Parameters
     ----------
     place : by node, its row in ``out``, -1: none
-    chains : int64[books, levels], the place of every book and of the nodes above it
+    levels, edges : of the `Tree`
     out : float64[9, nodes, instruments], zeroed here
     """
     out[:] = 0.0
     for r in range(count):
         if rows[r].live == 0 or ancestors[r, 0] < 0:
             continue
-        i, n = rows[r].instrument, place[ancestors[r, 0]]
-        if contribution[r, ru.UNPRICED] == 0.0:
-            out[0, n, i] += rows[r].quantity
-        for m in range(metrics.shape[0]):
-            out[m + 1, n, i] += contribution[r, metrics[m]]
-        out[metrics.shape[0] + 1, n, i] += abs(contribution[r, ru.DELTA])
-    for c in range(chains.shape[0]):
-        for k in range(1, chains.shape[1]):
-            n = chains[c, k]
-            if n >= 0:
-                for m in range(out.shape[0]):
-                    for i in range(out.shape[2]):
-                        out[m, n, i] += out[m, chains[c, 0], i]
+        i = rows[r].instrument
+        for k in range(levels):
+            if ancestors[r, k] < 0:
+                continue
+            n = place[ancestors[r, k]]
+            if contribution[r, ru.UNPRICED] == 0.0:
+                out[0, n, i] += rows[r].quantity
+            for m in range(metrics.shape[0]):
+                out[m + 1, n, i] += contribution[r, metrics[m]]
+            out[metrics.shape[0] + 1, n, i] += abs(contribution[r, ru.DELTA])
+    for m in range(out.shape[0]):
+        add_edges(edges, out[m])
 
 
 @kernel
-def group_shares(values: np.ndarray, group: np.ndarray, out: np.ndarray) -> None:
-    """Fill each group's share of the gross of every row: float64[rows, groups + 1], the last one without a group."""
+def add_edges(edges: np.ndarray, out: np.ndarray) -> None:
+    """Add rows of ``out`` to those above them, in the order of the edges."""
+    for e in range(edges.shape[0]):
+        low, high = out[edges[e, 0]], out[edges[e, 1]]
+        for i in range(out.shape[1]):
+            high[i] += low[i]
+
+
+@kernel
+def gross_by_group(count: int, rows: np.ndarray, contribution: np.ndarray, ancestors: np.ndarray, place: np.ndarray,
+                   column: int, group: np.ndarray, levels: int, edges: np.ndarray, out: np.ndarray) -> None:
+    """Sum the gross of rows by (node, group), where a row's group is that of one of the nodes it lies under.
+
+    Parameters
+    ----------
+    column : of ``ancestors``, the node that says the group
+    group : by node, its group
+    levels, edges : of the `Tree`
+    out : float64[nodes, groups + 1], zeroed here; the last column: without a group
+    """
+    out[:] = 0.0
     last = out.shape[1] - 1
+    for r in range(count):
+        if rows[r].live == 0 or ancestors[r, 0] < 0:
+            continue
+        by = ancestors[r, column]
+        for k in range(levels):
+            if ancestors[r, k] >= 0:
+                out[place[ancestors[r, k]], group[by] if by >= 0 else last] += contribution[r, ru.GROSS]
+    add_edges(edges, out)
+
+
+@kernel
+def group_shares(values: np.ndarray, group: np.ndarray, groups: int, best: np.ndarray, held: np.ndarray,
+                 whole: np.ndarray) -> None:
+    """Fill the groups with the largest shares of the gross of every row, and what all of them come to.
+
+    Parameters
+    ----------
+    values : float64[rows, columns]
+    group : int64[columns], -1: none
+    best, held : int64, float64[rows, top], groups and their shares, the largest first; -1 and 0: no more
+    whole : float64[rows, 2]: Herfindahl-Hirschman index (NaN with fewer than two groups), share without a group
+    """
+    size, top = np.empty(groups + 1), best.shape[1]
     for r in range(values.shape[0]):
+        size[:] = 0.0
         total = 0.0
-        out[r, :] = 0.0
         for i in range(values.shape[1]):
             a = abs(values[r, i])
             total += a
-            out[r, group[i] if group[i] >= 0 else last] += a
-        if total > 0.0:
-            for g in range(last + 1):
-                out[r, g] /= total
+            size[group[i] if group[i] >= 0 else groups] += a
+        best[r, :], held[r, :] = -1, 0.0
+        several, index = 0, 0.0
+        per, least = 1.0 / total if total > 0.0 else 0.0, 0.0
+        for g in range(groups):
+            share = size[g] * per
+            several += share > 0.0
+            index += share * share
+            if share > least:
+                j = top - 1
+                while j > 0 and held[r, j - 1] < share:
+                    held[r, j], best[r, j] = held[r, j - 1], best[r, j - 1]
+                    j -= 1
+                held[r, j], best[r, j] = share, g
+                least = held[r, top - 1]
+        # with one contributor alone an index says nothing
+        whole[r, 0] = index if several >= 2 else np.nan
+        whole[r, 1] = size[groups] * per

@@ -10,6 +10,8 @@ from models.contracts import INPUTS, MONEYNESS, premium_at
 from models.jit import kernel
 from models.pricing.black_scholes import option_price
 
+BLOCK = 512
+
 
 @kernel
 def _grid(sign: np.ndarray, strike: np.ndarray, t: np.ndarray, vol: np.ndarray, rate: np.ndarray, carry: np.ndarray,
@@ -50,24 +52,60 @@ def places(moves: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 @kernel
-def add_paths(nodes: np.ndarray, table: np.ndarray, cell: np.ndarray, share: np.ndarray, pnl: np.ndarray) -> None:
-    """Add tabulated P&L to the paths of nodes; moves beyond the table's ends take the end's slope.
+def held_by_option(quantity: np.ndarray, base: np.ndarray, instrument: np.ndarray, start: np.ndarray,
+                   node: np.ndarray, size: np.ndarray) -> None:
+    """List who holds how much of every option.
 
     Parameters
     ----------
-    table : float64[nodes, moves]
-    cell, share : by path, of the underlying (see `places`)
-    pnl : float64[nodes, paths]
+    quantity : float64[nodes, instruments]
+    base : nodes to look at
+    instrument : int64[options]
+    start : int64[options + 1], filled: where an option's holders are in the lists
+    node, size : int64, float32[most holders], filled
     """
-    slope = np.empty(table.shape[1])
-    for w in range(nodes.shape[0]):
-        n = nodes[w]
-        row, out = table[n], pnl[n]
-        for j in range(table.shape[1] - 1):
-            slope[j] = row[j + 1] - row[j]
-        for p in range(cell.shape[0]):
-            j = cell[p]
-            out[p] += row[j] + share[p] * slope[j]
+    n = 0
+    for o in range(instrument.shape[0]):
+        start[o] = n
+        for b in range(base.shape[0]):
+            q = quantity[base[b], instrument[o]]
+            if q != 0.0:
+                node[n], size[n] = base[b], q
+                n += 1
+    start[instrument.shape[0]] = n
+
+
+@kernel
+def add_paths(start: np.ndarray, node: np.ndarray, size: np.ndarray, of: np.ndarray, table: np.ndarray,
+              cell: np.ndarray, share: np.ndarray, pnl: np.ndarray) -> None:
+    """Add tabulated P&L to the paths of nodes; moves beyond the table's ends take the end's slope.
+
+    An option's paths are looked up once for all who hold it, in blocks: those of all nodes stay in the second cache.
+
+    Parameters
+    ----------
+    start, node, size : see `held_by_option`
+    of : int64[options], underlying, as a row of ``cell``
+    table : float32[options, moves], P&L of one unit
+    cell, share : by underlying and path (see `places`)
+    pnl : float32[nodes, paths]
+    """
+    slope = np.zeros(table.shape, table.dtype)
+    slope[:, :-1] = table[:, 1:] - table[:, :-1]
+    unit = np.empty(BLOCK, table.dtype)
+    for begin in range(0, pnl.shape[1], BLOCK):
+        end = min(begin + BLOCK, pnl.shape[1])
+        for o in range(of.shape[0]):
+            if start[o] == start[o + 1]:
+                continue
+            row, step = table[o], slope[o]
+            at, part = cell[of[o], begin:end], share[of[o], begin:end]
+            for p in range(end - begin):
+                unit[p] = row[at[p]] + part[p] * step[at[p]]
+            for k in range(start[o], start[o + 1]):
+                out, q = pnl[node[k], begin:end], size[k]
+                for p in range(end - begin):
+                    out[p] += q * unit[p]
 
 
 @kernel

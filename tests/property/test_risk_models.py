@@ -49,7 +49,7 @@ def make_book() -> ValuedBook:
         book.add_mark(mark(name, price))
     for k in range(6):
         book.add_account(Account(account=f"A{k}", book=f"B{k // 2}", desk=f"D{k // 4}", strategy="S", fund=f"F{k // 4}", nav=Decimal(1_000_000),
-                                 base_currency="USD", dealer=f"X{k % 2}"))
+                                 base_currency="USD", dealer=f"X{k % 2}", counterparty=f"PB{k % 3}" if k < 5 else None))
     return book
 
 
@@ -290,6 +290,29 @@ def test_the_ladder_by_expiry_adds_up_to_the_node() -> None:
     g = RiskModels(book, book.contracts, history(), INSTRUMENT_GROUPINGS).run(NOW).models["firm"]["greeks"]
     assert list(g["by_expiry"]) == ["2027-06-18"]
     assert sum(x["vega"] for x in g["by_expiry"].values()) == pytest.approx(g["vega"]) and sum(x["gamma"] for x in g["by_expiry"].values()) == pytest.approx(g["gamma"])
+
+
+@given(TRADES)
+def test_shares_by_counterparty_are_those_of_the_positions_held_with_it(trades: list[Any]) -> None:
+    book, models = play(trades, False)
+    run = models.run(NOW)
+    for node in ("firm", "fund:F0", "book:B2"):
+        if node not in run.models:
+            continue
+        held: dict[str | None, float] = {}
+        for p, row in zip(book.positions, book.rollup.contribution, strict=False):
+            account = book.reference.account_records[p.account]
+            if node in ("firm", f"fund:{account.fund}", f"book:{account.book}"):
+                held[account.counterparty] = held.get(account.counterparty, 0.0) + row[ru.GROSS]
+        total, unknown = sum(held.values()), held.pop(None, 0.0)
+        got = run.models[node]["concentration"]["counterparty"]
+        assert got["unknown"] == pytest.approx(unknown / total if total else 0.0, abs=1e-12)
+        assert got["top"] == pytest.approx({k: v / total for k, v in held.items() if v})
+        several = [v / total for v in held.values() if v]
+        assert got["hhi"] == (pytest.approx(sum(x * x for x in several)) if len(several) > 1 else None)
+        if node == "firm":
+            for name, value in held.items():
+                assert book.rollup.nodes[book.rollup.node_index[f"counterparty:{name}"], ru.GROSS] == pytest.approx(value, abs=1e-6)
 
 
 def test_monte_carlo_of_a_linear_book_is_the_normal_quantile_within_its_standard_error() -> None:

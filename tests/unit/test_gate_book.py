@@ -321,3 +321,16 @@ def test_a_reject_rate_trips_only_on_enough_orders_within_its_window() -> None:
     assert flow.values("desk:D", 60_000_000_000, T0 + 100) == {"reject_rate": 0.95, "reject_count": 19.0, "message_count": 20.0}
     assert flow.values("desk:D", 60_000_000_000, T0 + 61_000_000_000)["message_count"] == 0.0
     assert flow.values("desk:E", 60_000_000_000, T0) == {}
+
+
+def test_credit_at_a_counterparty_counts_what_is_held_there_and_what_works(gate: GateBook) -> None:
+    for a in ("A", "B"):
+        gate.add_account(Account(account=a, book=f"B{a}", desk="D", strategy="S", fund="F", nav=Decimal(10**6), counterparty="PB1"))
+    gate.add_limit(limit("C", "counterparty:PB1", "credit", 5_500))
+    gate.add_position(Position(account="B", instrument="X", quantity="-30", average_price=100.0, realised_pnl=0.0, fees={}, currency="USD", trades=1,
+                               last_ts_event=1, fifo=Fifo(0.0, 100.0, 1), break_even_price=100.0, as_of=AsOf(0, 1), book="BB", desk="D", strategy="S", fund="F"), 0)
+    gate.refresh(T0)
+    assert codes(gate, order("1", quantity=20, price=99)) == []  # 3,000 are held, 2,000 work from here on
+    assert codes(gate, order("2", quantity=10, price=98)) == ["CREDIT"]
+    assert codes(gate, order("3", "B", "buy", quantity=10, price=97)) == [], "what closes is not blocked"
+    assert codes(gate, order("4", quantity=10, price=96, counterparty="PB2")) == [], "an order may name another one"

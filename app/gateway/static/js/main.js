@@ -21,6 +21,10 @@ const ladder = new Grid($("ladder"), [
   { key: "rpnl", title: "realised", width: 100, format: (v) => fmt.signed(v, 0), tone: fmt.tone, flash: true },
   { key: "fees", title: "fees", width: 80, format: (v) => fmt.number(v, 0), help: "firm base currency" },
   { key: "ccy", title: "ccy", width: 56, text: true },
+  { key: "delta", title: "delta", width: 100, format: (v) => fmt.number(v, 0), dep: true, help: "cash delta, firm base currency" },
+  { key: "gamma", title: "gamma", width: 84, format: (v) => fmt.number(v, 0), dep: true, help: "change of cash delta for a move of 1 %" },
+  { key: "vega", title: "vega", width: 84, format: (v) => fmt.number(v, 0), dep: true, help: "P&L of one volatility point" },
+  { key: "theta", title: "theta", width: 84, format: (v) => fmt.number(v, 0), dep: true, help: "P&L of one calendar day" },
 ], { label: "Position ladder", sort: { key: "mv", dir: -1 } });
 
 const blotter = new Grid($("blotter"), [

@@ -1,0 +1,58 @@
+"""Greeks of single positions and ladder lines: what the page and the API show adds up to the node's."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from scipy.stats import norm
+
+from app.gateway.state import LADDER_COLUMNS, GatewayState
+from models import rollup as ru
+from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position, Surface, VolSlice
+
+NOW = 1_800_000_000_000_000_000
+
+
+def position(account: str, instrument: str, quantity: str) -> Position:
+    return Position(account=account, instrument=instrument, quantity=quantity, average_price=1.0, realised_pnl=0.0, fees={},
+                    currency="USD", trades=1, last_ts_event=1, fifo=Fifo(0.0, 1.0, 1), break_even_price=1.0, book="B", desk="D",
+                    strategy="S", fund="F", as_of=AsOf(0, 1))
+
+
+@pytest.fixture
+def state() -> GatewayState:
+    out = GatewayState("USD", ("book", "desk", "strategy", "fund", "firm"))
+    book = out.book
+    book.add_instrument(Instrument(instrument="X", asset_class="equity", currency="USD"))
+    for name, underlying in (("O", "X"), ("NOVOL", "Y")):
+        book.add_instrument(Instrument(instrument=name, asset_class="option", currency="USD", underlying=underlying, right="call",
+                                       strike=Decimal(100), expiry="2028-01-15", style="european", multiplier=Decimal(10)))
+    for k in range(2):
+        book.add_account(Account(account=f"A{k}", book="B", desk="D", strategy="S", fund="F"))
+    book.add_surface(Surface(underlying="USD", ts_event=1, rates=[(1.0, 0.03)]))
+    book.add_surface(Surface(underlying="X", ts_event=1, dividends=[], vols=[VolSlice(expiry="2028-01-15", strikes=[100.0], vols=[0.2])]))
+    for name, mid in (("X", 100.0), ("O", 8.0), ("NOVOL", 5.0)):
+        book.add_mark(Mark(instrument=name, window_end=NOW, ts_event=NOW, bid=mid, ask=mid, mid=mid, last=None, quality="good"))
+    for account, instrument, quantity in (("A0", "O", "5"), ("A1", "O", "-2"), ("A0", "X", "7"), ("A0", "NOVOL", "1")):
+        out.add_position(position(account, instrument, quantity), 0)
+    out.last_mark_ns = NOW
+    out.turn()
+    return out
+
+
+def test_lines_carry_cash_greeks_that_add_up(state: GatewayState) -> None:
+    rows = {r["inst"]: r for r in (dict(zip(LADDER_COLUMNS, row, strict=True)) for row in state.ladder("firm", -1)[0])}
+    assert rows["O"]["delta"] == pytest.approx(3 * 10 * 100 * norm.cdf((0.03 + 0.02) / 0.2), rel=0.01) and rows["O"]["gamma"] > 0 > rows["O"]["theta"]
+    assert (rows["X"]["delta"], rows["X"]["gamma"], rows["X"]["vega"]) == (700.0, None, None)
+    assert [rows["NOVOL"][g] for g in ru.GREEKS] == [None] * 5, "without a volatility there is none, and no zero"
+    firm = state.book.figures(state.book.rollup.node_index["firm"])
+    assert firm[ru.VEGA] == pytest.approx(rows["O"]["vega"]) and firm[ru.DELTA] == pytest.approx(rows["O"]["delta"] + 700)
+
+
+def test_positions_carry_value_and_greeks(state: GatewayState) -> None:
+    valued = {(v["account"], v["instrument"]): v for v in map(state.valued, range(4))}
+    long, short = valued["A0", "O"], valued["A1", "O"]
+    assert long["greeks"]["vega"] == pytest.approx(-2.5 * short["greeks"]["vega"])
+    assert long["market_value"] == pytest.approx(5 * 10 * 8) and long["quality"] == "good" and long["snapshot_id"] > 0
+    assert valued["A0", "NOVOL"]["greeks"]["delta"] is None and valued["A0", "NOVOL"]["market_value"] == 50
