@@ -35,7 +35,8 @@ FEE_SLOTS = 3
 def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarray, fee_before: np.ndarray,
                contribution: np.ndarray, ancestors: np.ndarray, nodes: np.ndarray, touched: np.ndarray,
                largest: np.ndarray, which: np.ndarray, mid: np.ndarray, stale: np.ndarray,
-               prior_close: np.ndarray, rate: np.ndarray, prior_rate: np.ndarray, own: np.ndarray, greek_kind: np.ndarray, unit_greeks: np.ndarray) -> None:
+               prior_close: np.ndarray, rate: np.ndarray, prior_rate: np.ndarray,
+               own: np.ndarray, greek_kind: np.ndarray, unit_greeks: np.ndarray) -> None:
     """Value ``rows[which]`` again and add the differences to their ancestors.
 
     Parameters
