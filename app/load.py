@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
-from app.measure import StreamMeter, follow
+from app.measure import StreamMeter, follow, quantiles
 from app.publisher import BatchingPublisher
 from app.reference_files import publish_reference
 from app.settings import Settings
@@ -30,8 +31,15 @@ def load_reference(accounts: int, instruments: int) -> tuple[list[Instrument], l
 
 
 async def run_load(settings: Settings, trades_per_s: float, ticks_per_s: float, seconds: float, accounts: int,
-                   instruments: int, gateway_url: str | None, seed: int) -> dict[str, Any]:
-    """Send the load; return rates reached and, with a gateway, latencies from the due times."""
+                   instruments: int, gateway_url: str | None, seed: int, scopes: Sequence[str] = ("firm",),
+                   opening: bool = False) -> dict[str, Any]:
+    """Send the load; return rates reached and, with a gateway, latencies from the due times.
+
+    Parameters
+    ----------
+    scopes : what the clients of the stream look at, one client each
+    opening : trade every account and instrument in turn, so that all positions are there afterwards; else at random
+    """
     rng = np.random.default_rng(seed)
     topics = settings.topics()
     items, people = load_reference(accounts, instruments)
@@ -44,9 +52,10 @@ async def run_load(settings: Settings, trades_per_s: float, ticks_per_s: float, 
     home = [owner_partition(i.instrument, settings.partitions) for i in items]
     price = rng.uniform(20, 400, instruments)
     _quotes(producer, topics["ticks"], items, home, price, range(instruments), int(time.time() * 1000))
-    meter, follower = StreamMeter(), None
-    if gateway_url:
-        follower = asyncio.create_task(follow(gateway_url, meter))
+    meters = [StreamMeter() for _ in scopes] if gateway_url else []
+    followers = [asyncio.create_task(follow(str(gateway_url), meter, scope))
+                 for meter, scope in zip(meters, scopes, strict=False)]
+    if followers:
         await asyncio.sleep(1.0)
     run = f"{seed}-{time.time_ns()}"
     sent = {"trades": 0, "ticks": 0}
@@ -58,6 +67,8 @@ async def run_load(settings: Settings, trades_per_s: float, ticks_per_s: float, 
             n = sent["trades"]
             due = started + n / trades_per_s
             a, k = int(rng.integers(accounts)), int(rng.integers(instruments))
+            if opening:
+                a, k = divmod(n % (accounts * instruments), instruments)
             value = (f'{{"trade_id":"{run}-{n}","account":"{people[a].account}","instrument":"{items[k].instrument}",'
                      f'"side":"{"buy" if rng.random() < .5 else "sell"}","quantity":"{int(rng.integers(1, 500))}",'
                      f'"price":"{price[k]:.2f}","ts_event":{int(due * 1e9)}}}')
@@ -74,15 +85,15 @@ async def run_load(settings: Settings, trades_per_s: float, ticks_per_s: float, 
         await asyncio.sleep(STEP_S)
     await producer.flush()
     took = time.time() - started
-    if follower is not None:
+    if followers:
         await asyncio.sleep(2.0)
-        follower.cancel()
+        for follower in followers:
+            follower.cancel()
     await producer.stop()
     return {"trades": sent["trades"], "ticks": sent["ticks"], "seconds": round(took, 2),
             "trades_per_s": round(sent["trades"] / took), "ticks_per_s": round(sent["ticks"] / took),
             "generator_late_ms_p99": round(float(np.percentile(late_ms, 99)), 2) if late_ms else None,
-            **meter.quantiles(),
-            "samples": len(meter.latencies_ms)}
+            **quantiles(meters), "samples": sum(len(m.latencies_ms) for m in meters)}
 
 
 def _quotes(producer: BatchingPublisher, topic: str, items: list[Instrument], home: list[int], price: np.ndarray,

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 
 from app.brokers import EmbeddedBroker
-from app.measure import StreamMeter, follow
+from app.measure import StreamMeter, follow, quantiles
 from app.settings import ROLES, Settings
 from app.simulate import write_history
 from app.supervisor import Supervisor, on_signals
@@ -171,7 +171,7 @@ async def run_demo(settings: Settings, seconds: float | None, as_json: bool, bro
             if follower is not None:
                 follower.cancel()
             await installation.stop()
-    summary |= {**meter.quantiles(), "stream_rows": meter.rows,
+    summary |= {**quantiles([meter]), "stream_rows": meter.rows,
                 "as_of_steps_back": meter.as_of_steps_back, "broker": "external" if settings.brokers else "kfake"}
     if as_json:
         print(json.dumps(summary), flush=True)

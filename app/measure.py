@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,14 +55,16 @@ class StreamMeter:
             elif row[stamp] < old:
                 self.as_of_steps_back += 1
 
-    def quantiles(self) -> dict[str, float | None]:
-        """Return p50, p99 and p99.9 of both latencies, ms; None where nothing was measured."""
-        out: dict[str, float | None] = {}
-        for name, values in (("trade_to_stream", self.latencies_ms), ("tick_to_pnl", self.tick_latencies_ms)):
-            found = np.percentile(values, [50, 99, 99.9]).tolist() if values else [None] * 3
-            for q, value in zip(("p50", "p99", "p999"), found, strict=True):
-                out[f"{name}_ms_{q}"] = None if value is None else round(value, 1)
-        return out
+
+def quantiles(meters: Sequence[StreamMeter]) -> dict[str, float | None]:
+    """Return p50, p99 and p99.9 of both latencies over all meters, ms; None where nothing was measured."""
+    out: dict[str, float | None] = {}
+    for name, field_ in (("trade_to_stream", "latencies_ms"), ("tick_to_pnl", "tick_latencies_ms")):
+        values = [x for m in meters for x in getattr(m, field_)]
+        found = np.percentile(values, [50, 99, 99.9]).tolist() if values else [None] * 3
+        for q, value in zip(("p50", "p99", "p999"), found, strict=True):
+            out[f"{name}_ms_{q}"] = None if value is None else round(value, 1)
+    return out
 
 
 async def follow(url: str, meter: StreamMeter, scope: str = "firm", rate: int = 20) -> None:

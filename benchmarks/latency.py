@@ -15,6 +15,9 @@ from app.settings import Settings
 from benchmarks._common import arguments, finish, scratch_broker
 
 LOADS = {"smoke": (500.0, 5_000.0, 8.0), "real": (5_000.0, 50_000.0, 60.0)}
+ACCOUNTS, INSTRUMENTS = 500, 100
+#: dealers, each of whom looks at a desk of its own
+SCOPES = ("desk:LDK0", "desk:LDK5", "desk:LDK10", "desk:LDK15")
 #: the JVM and every process compile and fill caches first; what they do then is not what is measured
 WARM_UP_S = {"smoke": 4.0, "real": 20.0}
 
@@ -27,8 +30,10 @@ async def measure(brokers: str, size: str, seed: int) -> dict[str, Any]:
         try:
             await installation.start()
             trades, ticks, seconds = LOADS[size]
-            await run_load(settings, trades, ticks, WARM_UP_S[size], 500, 200, None, seed + 1)
-            report = await run_load(settings, trades, ticks, seconds, 500, 200, installation.addresses["gateway"], seed)
+            # the positions of a firm are there in the morning: the warm-up opens all of them
+            await run_load(settings, trades, ticks, WARM_UP_S[size], ACCOUNTS, INSTRUMENTS, None, seed + 1, opening=True)
+            report = await run_load(settings, trades, ticks, seconds, ACCOUNTS, INSTRUMENTS,
+                                    installation.addresses["gateway"], seed, SCOPES)
             report["restarts"] = sum(c.restarts for c in installation.supervisor.children)
         finally:
             await installation.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 
 from models.columns import grown
@@ -46,7 +47,10 @@ class ValuedBook:
 
     # ---- what comes in --------------------------------------------------------------------------------------------
     def add_instrument(self, instrument: Instrument) -> None:
-        """Take an instrument in; positions in it are valued anew."""
+        """Take an instrument in; positions in it are valued anew. One that is known as it is costs nothing."""
+        held = self.reference.instrument_records.get(instrument.instrument)
+        if held == instrument:
+            return
         self.reference.add_instrument(instrument)
         close = None if instrument.prior_close is None else float(instrument.prior_close)
         pair = pair_currencies(instrument.instrument, instrument.currency) if instrument.asset_class == "fx" else None
@@ -58,15 +62,18 @@ class ValuedBook:
         self.contracts.add(instrument, under is not None and under.asset_class == "future")
         if instrument.asset_class == "future":
             self.contracts.underlying_is_future(instrument.instrument)
-        for row in self._rows_of_instrument.get(instrument.instrument, ()):
-            self._fill(row, self.positions[row])
+        if held is None or msgspec.structs.replace(held, prior_close=instrument.prior_close) != instrument:
+            for row in self._rows_of_instrument.get(instrument.instrument, ()):
+                self._fill(row, self.positions[row])
 
     def add_surface(self, surface: Surface) -> None:
         """Take market inputs in (volatilities, curve, dividends)."""
         self.contracts.add_surface(surface)
 
     def add_account(self, account: Account) -> None:
-        """Take an account in."""
+        """Take an account in. One that is known as it is costs nothing."""
+        if self.reference.account_records.get(account.account) == account:
+            return
         self.reference.add_account(account)
         for row in self._rows_of_account.get(account.account, ()):
             self._fill(row, self.positions[row])
