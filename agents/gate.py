@@ -81,6 +81,9 @@ class GateStage:
         self._partitions = partitions
         self.gate = GateBook(base_currency, levels, day)
         self.flow, self.monitor = OrderFlow(), LimitMonitor()
+        #: the newest record of every node, read where there is a limit on its VaR
+        self._risk_of: dict[str, bytes] = {}
+        self._var_limited: set[str] = set()
         self.breakers = Breakers(topics, publisher, counters)
         self._tail = Tail(client, [topics[t] for t in ("market.surfaces", "marks", "positions", "risk")],
                           self._on_batch, isolation_level="read_uncommitted", pause_s=FOLLOW_S)
@@ -121,8 +124,11 @@ class GateStage:
                     self.gate.remove_limit(name)
                     self.monitor.remove(name)
                 continue
-            if topic == "risk" and (name.endswith(MODELS_SUFFIX) or "@" in name):
-                continue
+            if topic == "risk":
+                if not name.endswith(MODELS_SUFFIX) and "@" not in name:
+                    self._risk_of[name] = value
+                if name not in self._var_limited:
+                    continue  # what limits nothing decides nothing
             try:
                 self._take(topic, decoder.decode(value), batch.partition)
             except (msgspec.DecodeError, ValueError) as error:
@@ -140,6 +146,10 @@ class GateStage:
             self._settle(f"{record.account}|{record.instrument}", record.as_of.offset)
         elif topic == "limits":
             gate.add_limit(record)
+            if record.metric == "var_hist":
+                self._var_limited.add(record.node)
+                if record.node in self._risk_of:
+                    self._take("risk", _records["risk"].decode(self._risk_of[record.node]), partition)
             if record.metric in FLOW_METRICS and record.metric not in GATE_METRICS:
                 self.flow.watch(record.node, _window(record))
                 self.monitor.add(record)

@@ -20,6 +20,7 @@ ACCOUNTS, INSTRUMENTS = 500, 100
 SCOPES = ("desk:LDK0", "desk:LDK5", "desk:LDK10", "desk:LDK15")
 #: the JVM and every process compile and fill caches first; what they do then is not what is measured
 WARM_UP_S = {"smoke": 4.0, "real": 20.0}
+SETTLE_S = {"smoke": 1.0, "real": 10.0}
 
 
 async def measure(brokers: str, size: str, seed: int) -> dict[str, Any]:
@@ -32,6 +33,7 @@ async def measure(brokers: str, size: str, seed: int) -> dict[str, Any]:
             trades, ticks, seconds = LOADS[size]
             # the positions of a firm are there in the morning: the warm-up opens all of them
             await run_load(settings, trades, ticks, WARM_UP_S[size], ACCOUNTS, INSTRUMENTS, None, seed + 1, opening=True)
+            await asyncio.sleep(SETTLE_S[size])
             report = await run_load(settings, trades, ticks, seconds, ACCOUNTS, INSTRUMENTS,
                                     installation.addresses["gateway"], seed, SCOPES)
             report["restarts"] = sum(c.restarts for c in installation.supervisor.children)

@@ -46,7 +46,6 @@ from schemas.records import (
     Limit,
     Mark,
     Position,
-    Risk,
     Surface,
 )
 from tables.records import RecordBatch
@@ -61,7 +60,7 @@ STALE_MS = {"stream": 1500, "prices": 2000, "trades": 60000}
 SEND_TIMEOUT_S = 3
 SEND_BUFFER_BYTES = 65_536
 RATE_MIN, RATE_MAX = 2, 20
-_position, _mark, _risk = decoder_of(Position), decoder_of(Mark), decoder_of(Risk)
+_position, _mark = decoder_of(Position), decoder_of(Mark)
 _surface, _decision = decoder_of(Surface), decoder_of(Decision)
 _limit, _control = decoder_of(Limit), decoder_of(Control)
 _alert, _instrument, _account = decoder_of(Alert), decoder_of(Instrument), decoder_of(Account)
@@ -149,7 +148,7 @@ class Gateway:
             if key.endswith(MODELS_SUFFIX):
                 state.add_models(key.removesuffix(MODELS_SUFFIX), value)
             else:
-                state.add_risk(key, _risk.decode(value))
+                state.take_risk(key, value)
         elif topic == "alerts":
             state.add_alert(_alert.decode(value))
         elif topic == "decisions":

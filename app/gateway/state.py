@@ -75,6 +75,9 @@ class GatewayState:
         self.trade_t = np.zeros(1024, np.int64)
         self.nodes: dict[str, tuple[int, list[Any]]] = {}
         self._node_risks: dict[str, Risk] = {}
+        #: accounts nobody has asked for: there are many, and they all move with every window
+        self._unread: dict[str, bytes] = {}
+        self._asked: set[str] = set()
         self._parts: dict[str, dict[str, Risk]] = {}
         self.limits: dict[str, Limit] = {}
         self.controls: dict[str, Control] = {}
@@ -135,6 +138,22 @@ class GatewayState:
             log.error("models of %s refused: %s", node, error)
             del self._models[node]
             return None
+
+    def take_risk(self, key: str, value: bytes) -> None:
+        """Take a node's record in; one that nobody looks at stays as it came."""
+        if key.startswith("account:") and key not in self._asked:
+            self._unread[key] = value
+        else:
+            self.add_risk(key, _risk.decode(value))
+
+    def _ask(self, node: str) -> None:
+        """Read a node's record, and every later one."""
+        if node.startswith("account:"):
+            self._asked.add(node)
+            value = self._unread.pop(node, None)
+            if value is not None:
+                self.add_risk(node, _risk.decode(value))
+                self.nodes[node] = (self.seq, node_row(self._node_risks[node]))
 
     def add_risk(self, key: str, risk: Risk) -> None:
         """Take a node in; parts of a node that spans several workers are added up here."""
@@ -270,11 +289,14 @@ class GatewayState:
 
     def node_rows(self, since: int, scope: str | None = None) -> list[list[Any]]:
         """Return the nodes changed since a sequence number (accounts only where one is the scope)."""
+        if scope is not None:
+            self._ask(scope)
         return [row for name, (seq, row) in self.nodes.items()
                 if seq > since and (not name.startswith("account:") or name == scope)]
 
     def risk(self, node: str) -> Risk | None:
         """Return a node's latest record."""
+        self._ask(node)
         return self._node_risks.get(node)
 
     def children(self, node: str) -> list[str]:

@@ -9,7 +9,21 @@ from scipy.stats import norm
 
 from app.gateway.state import LADDER_COLUMNS, GatewayState
 from models import rollup as ru
-from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position, Surface, VolSlice
+from schemas.codec import encode
+from schemas.records import (
+    Account,
+    AsOf,
+    Exposure,
+    Fifo,
+    Instrument,
+    Mark,
+    Pnl,
+    Position,
+    Quality,
+    Risk,
+    Surface,
+    VolSlice,
+)
 
 NOW = 1_800_000_000_000_000_000
 
@@ -56,3 +70,26 @@ def test_positions_carry_value_and_greeks(state: GatewayState) -> None:
     assert long["greeks"]["vega"] == pytest.approx(-2.5 * short["greeks"]["vega"])
     assert long["market_value"] == pytest.approx(5 * 10 * 8) and long["quality"] == "good" and long["snapshot_id"] > 0
     assert valued["A0", "NOVOL"]["greeks"]["delta"] is None and valued["A0", "NOVOL"]["market_value"] == 50
+
+
+def test_accounts_are_read_when_somebody_asks(state: GatewayState) -> None:
+    """There are thousands and all move with every window; whoever looks at one sees its newest figures at once."""
+    def record(node: str, net: float, ts: int) -> bytes:
+        return encode(Risk(node=node, snapshot_id=1, ts=ts, as_of=[], quality=Quality(0, 0, []), base_currency="USD",
+                           pnl=Pnl(realised=0.0, unrealised=0.0, day=0.0, price=0.0, fx=0.0, fees=0.0, total=0.0),
+                           exposure=Exposure(gross=1.0, net=net, long=1.0, short=0.0, positions=1)))
+
+    for net, ts in ((1.0, 1), (2.0, 2)):
+        for node in ("account:A0", "account:A1", "desk:D"):
+            state.take_risk(node, record(node, net, ts))
+    state.turn()
+    assert set(state.nodes) == {"desk:D"}
+    asked = state.risk("account:A0")
+    assert asked is not None and asked.exposure.net == 2.0
+    assert [row[0] for row in state.node_rows(-1, "account:A1")] == ["desk:D", "account:A1"]
+    since = state.seq
+    state.take_risk("account:A1", record("account:A1", 3.0, 3))
+    state.turn()
+    (row,) = state.node_rows(since, "account:A1")
+    assert row[0] == "account:A1" and 3.0 in row
+    assert state.risk("account:nobody") is None
