@@ -35,6 +35,8 @@ class Check(IntEnum):
     POSITION_SHORT = 24
     GROSS_EXPOSURE = 25
     NET_EXPOSURE = 26
+    LONG_EXPOSURE = 39
+    SHORT_EXPOSURE = 40
     CONCENTRATION = 27
     MARGIN = 28
     CREDIT = 29
@@ -79,6 +81,8 @@ MEANING: dict[Check, tuple[str, str]] = {
     Check.POSITION_SHORT: ("working sells and the order less the position exceed the short limit", "RTS 6 15; FIA 1.2"),
     Check.GROSS_EXPOSURE: ("gross exposure of a node, working orders included", "RTS 6 17; FIA 4.2"),
     Check.NET_EXPOSURE: ("net exposure of a node, working orders included", "RTS 6 17; FIA 4.2"),
+    Check.LONG_EXPOSURE: ("value of a node's long positions, working buys included", "RTS 6 17; FIA 1.2, 4.2"),
+    Check.SHORT_EXPOSURE: ("value of a node's short positions, working sells included", "RTS 6 17; FIA 1.2, 4.2"),
     Check.CONCENTRATION: ("share of one issuer or sector in the fund's NAV", "RTS 6 17"),
     Check.MARGIN: ("initial margin of the account after the order", "15c3-5(c)(1)(i)"),
     Check.CREDIT: ("value at a counterparty or venue", "15c3-5(c)(1)(i); FIA 4.2"),

@@ -36,8 +36,8 @@ _FROM_ROLLUP = ((gs.GROSS, ru.GROSS), (gs.NET, ru.NET), (gs.LONG, ru.LONG), (gs.
 OVERRIDABLE = sum(1 << c for c in (
     Check.MAX_QUANTITY, Check.MAX_VALUE, Check.PRICE_COLLAR, Check.PRICE_DRIFT, Check.MESSAGE_RATE, Check.VALUE_RATE,
     Check.REPEATED_EXECUTION, Check.POSITION_LONG, Check.POSITION_SHORT, Check.GROSS_EXPOSURE, Check.NET_EXPOSURE,
-    Check.CONCENTRATION, Check.MARGIN, Check.CREDIT, Check.LEVERAGE, Check.DELTA, Check.VEGA, Check.VAR,
-    Check.DAILY_QUANTITY, Check.DAILY_VALUE))
+    Check.LONG_EXPOSURE, Check.SHORT_EXPOSURE, Check.CONCENTRATION, Check.MARGIN, Check.CREDIT, Check.LEVERAGE,
+    Check.DELTA, Check.VEGA, Check.VAR, Check.DAILY_QUANTITY, Check.DAILY_VALUE))
 #: default collars, by asset class: (basis points, ticks)
 COLLARS = {"equity": (300.0, 10.0), "fx": (50.0, 20.0), "future": (150.0, 20.0), "option": (2_000.0, 20.0),
            "fx_option": (2_000.0, 20.0), "bond": (100.0, 20.0), "perpetual": (300.0, 20.0), "cash": (10.0, 1.0)}

@@ -65,7 +65,8 @@ def explain(inputs: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
 
 
 _METRIC_OF = {Check.MAX_QUANTITY: gs.ORDER_QUANTITY, Check.MAX_VALUE: gs.ORDER_VALUE, Check.GROSS_EXPOSURE: gs.GROSS,
-              Check.NET_EXPOSURE: gs.NET, Check.CONCENTRATION: gs.CONCENTRATION, Check.MARGIN: gs.MARGIN,
+              Check.NET_EXPOSURE: gs.NET, Check.LONG_EXPOSURE: gs.LONG, Check.SHORT_EXPOSURE: gs.SHORT,
+              Check.CONCENTRATION: gs.CONCENTRATION, Check.MARGIN: gs.MARGIN,
               Check.CREDIT: gs.CREDIT, Check.LEVERAGE: gs.LEVERAGE, Check.DELTA: gs.DELTA, Check.VEGA: gs.VEGA,
               Check.VAR: gs.VAR_HIST, Check.MESSAGE_RATE: gs.MESSAGE_COUNT, Check.VALUE_RATE: gs.MESSAGE_VALUE,
               Check.DAILY_QUANTITY: gs.DAILY_QUANTITY, Check.DAILY_VALUE: gs.DAILY_VALUE,

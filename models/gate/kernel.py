@@ -19,10 +19,12 @@ from schemas.controls import Check
 
 (INVALID, UNKNOWN_ACCOUNT, UNKNOWN_INSTRUMENT, HALTED, REDUCING_ONLY, NOT_PERMITTED, RESTRICTED, NO_REFERENCE,
  STALE_PRICE, STALE_EXPOSURE, NOT_SET, COLLAR, DRIFT, MAX_QUANTITY, MAX_VALUE, MESSAGE_RATE, VALUE_RATE, REPEATED,
- DUPLICATE, SELF_MATCH, SHORT_BAN, LOCATE, UPTICK, POSITION_LONG, POSITION_SHORT, GROSS, NET, CONCENTRATION, MARGIN,
- CREDIT, LEVERAGE, DELTA, VEGA, VAR, RATING, DAILY_QUANTITY, DAILY_VALUE, UNKNOWN_ORDER, INTERNAL) = (
+ DUPLICATE, SELF_MATCH, SHORT_BAN, LOCATE, UPTICK, POSITION_LONG, POSITION_SHORT, GROSS, NET, LONG, SHORT,
+ CONCENTRATION, MARGIN, CREDIT, LEVERAGE, DELTA, VEGA, VAR, RATING, DAILY_QUANTITY, DAILY_VALUE,
+ UNKNOWN_ORDER, INTERNAL) = (
      int(c) for c in Check)
 _M_GROSS, _M_NET, _M_DELTA, _M_VEGA, _M_VAR = gs.GROSS, gs.NET, gs.DELTA, gs.VEGA, gs.VAR_HIST
+_M_LONG, _M_SHORT = gs.LONG, gs.SHORT
 _M_LEVERAGE, _M_CONCENTRATION, _M_MARGIN, _M_CREDIT = gs.LEVERAGE, gs.CONCENTRATION, gs.MARGIN, gs.CREDIT
 _M_QUANTITY, _M_VALUE, _M_COUNT, _M_FLOW = gs.ORDER_QUANTITY, gs.ORDER_VALUE, gs.MESSAGE_COUNT, gs.MESSAGE_VALUE
 _M_DAY_QUANTITY, _M_DAY_VALUE, _M_REPEATED, _M_RATING = gs.DAILY_QUANTITY, gs.DAILY_VALUE, gs.REPEATED, gs.RATING
@@ -202,7 +204,9 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
     # ---- limits of every node the order lies under
     gross = (worst_after - worst_before) * per
     net = side * size * per
-    _nodes(acc, i, nodes, rates, o, out, cfg, gross, net, value, opens, size)
+    longer = (max(long_after, 0.0) - max(q + p.working_buy, 0.0)) * per
+    shorter = (max(short_after, 0.0) - max(p.working_sell - q, 0.0)) * per
+    _nodes(acc, i, nodes, rates, o, out, cfg, gross, net, longer, shorter, value, opens, size)
 
 
 @hot_kernel
@@ -213,7 +217,7 @@ def _over(measured: float, limit: float) -> bool:
 
 @hot_kernel
 def _nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg: Any, gross: float, net: float,
-           value: float, opens: bool, size: float) -> None:
+           longer: float, shorter: float, value: float, opens: bool, size: float) -> None:
     has_quantity, has_value = False, False
     for k in range(12):
         n = -1
@@ -257,11 +261,28 @@ def _nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg: Any,
             if _over(flow, d.limit[_M_FLOW]):
                 _fail(out, VALUE_RATE, (d.soft >> _M_FLOW) & 1 != 0, flow, d.limit[_M_FLOW], n)
         _exposures(d, n, k, i, o, out, cfg, gross, net, opens, size)
+        _sides(d, n, o, out, cfg, longer, shorter)
     if cfg.limits_required != 0:
         if not has_quantity:
             _fail(out, NOT_SET, False, size, 0.0, i.node)
         if not has_value:
             _fail(out, NOT_SET, False, value, 0.0, i.node)
+
+
+@hot_kernel
+def _sides(d: Any, n: int, o: Any, out: Any, cfg: Any, longer: float, shorter: float) -> None:
+    """Check what the order adds to the long, or to the short positions of a node; what closes adds to neither."""
+    limited = False
+    if longer > 0.0:
+        limited = d.limit[_M_LONG] == d.limit[_M_LONG]
+        if _over(d.value[_M_LONG] + longer, d.limit[_M_LONG]):
+            _fail(out, LONG, (d.soft >> _M_LONG) & 1 != 0, d.value[_M_LONG] + longer, d.limit[_M_LONG], n)
+    if shorter > 0.0:
+        limited = limited or d.limit[_M_SHORT] == d.limit[_M_SHORT]
+        if _over(d.value[_M_SHORT] + shorter, d.limit[_M_SHORT]):
+            _fail(out, SHORT, (d.soft >> _M_SHORT) & 1 != 0, d.value[_M_SHORT] + shorter, d.limit[_M_SHORT], n)
+    if limited and o.ts_ns - d.exposure_ns > cfg.exposure_age_ns:
+        _fail(out, STALE_EXPOSURE, False, (o.ts_ns - d.exposure_ns) * 1e-6, cfg.exposure_age_ns * 1e-6, n)
 
 
 @hot_kernel

@@ -72,7 +72,15 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
         per, paid = instrument["unit"] / ref, instrument["unit"] / max(price, 1e-300)
     else:
         per, paid = instrument["unit"] * abs(ref), instrument["unit"] * abs(price)
+    longer = (max(q + buys, 0) - max(q + position["working_buy"], 0)) * per
+    shorter = (max(sells - q, 0) - max(position["working_sell"] - q, 0)) * per
+    sides = [(check, metric, added) for check, metric, added in (
+        (Check.LONG_EXPOSURE, "long", longer), (Check.SHORT_EXPOSURE, "short", shorter)) if added > 0]
     for node in nodes:
+        for check, metric, added in sides:
+            bound = node["limit"][metric]
+            if not math.isnan(bound) and not node["value"][metric] + added <= bound:
+                (soft if metric in node["soft"] else hard).add(check)
         for check, measured, limit in _measures(order, instrument, node, after > before, (after - before) * per,
                                                 side * size * per, size * paid):
             bound = node["limit"][limit]
@@ -82,7 +90,7 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
         var = node["value"]["var_hist"] + (after - before) * per * node["var_per_value"]
         if after > before and not math.isnan(node["limit"]["var_hist"]) and not var <= node["limit"]["var_hist"]:
             (soft if "var_hist" in node["soft"] else hard).add(Check.VAR)
-        watched = ["net"] + (["gross", "var_hist"] if after > before else [])
+        watched = ["net", *(metric for _, metric, _ in sides)] + (["gross", "var_hist"] if after > before else [])
         if any(not math.isnan(node["limit"][m]) for m in watched) and (
                 order["ts_ns"] - node["exposure_ns"] > settings["exposure_age_ns"]):
             hard.add(Check.STALE_EXPOSURE)

@@ -39,8 +39,8 @@ class Reservations:
         self.state, self.day = state, day
         self.working: dict[str, Working] = {}
         self._of_position: dict[tuple[int, int], dict[str, Working]] = {}
-        #: gross held in nodes for the worse side of a position, and which nodes: given back as it was taken
-        self._held: dict[tuple[int, int], tuple[float, list[int]]] = {}
+        #: gross, long and short held in nodes for the worse sides of a position, and which nodes; given back as taken
+        self._held: dict[tuple[int, int], tuple[tuple[float, float, float], list[int]]] = {}
         self.reserved = np.zeros((len(state.nodes), gs.NM))
         self._base = np.zeros((len(state.nodes), gs.NM))
         self._base[:, gs.RATING] = np.nan
@@ -120,14 +120,17 @@ class Reservations:
         """Reserve what the worse side of a position exceeds it by; call it whenever either has changed."""
         p = self.state.position(account, instrument)
         q = float(p["quantity"])
-        worst = max(q + p["working_buy"], p["working_sell"] - q, 0.0)
-        held, old = self._held.pop((account, instrument), (0.0, []))
-        amount = (worst - abs(q)) * self._per(instrument)
-        nodes = self._position_nodes(account, instrument) if amount else []
-        self.reserved[old, gs.GROSS] -= held
-        self.reserved[nodes, gs.GROSS] += amount
-        if amount:
-            self._held[account, instrument] = (amount, nodes)
+        long_side, short_side = q + p["working_buy"], p["working_sell"] - q
+        per = self._per(instrument)
+        held, old = self._held.pop((account, instrument), ((0.0, 0.0, 0.0), []))
+        amounts = ((max(long_side, short_side, 0.0) - abs(q)) * per, (max(long_side, 0.0) - max(q, 0.0)) * per,
+                   (max(short_side, 0.0) - max(-q, 0.0)) * per)
+        nodes = self._position_nodes(account, instrument) if any(amounts) else []
+        for metric, before, now in zip((gs.GROSS, gs.LONG, gs.SHORT), held, amounts, strict=True):
+            self.reserved[old, metric] -= before
+            self.reserved[nodes, metric] += now
+        if nodes:
+            self._held[account, instrument] = (amounts, nodes)
         self._sum_nodes(old + nodes)
 
     def _reserve(self, w: Working, sign: float) -> None:
@@ -139,6 +142,7 @@ class Reservations:
         self.reserved[w.nodes, gs.NET] += sign * w.left * w.net
         own = [n for n in (w.trader, w.counterparty, w.venue) if n >= 0]
         self.reserved[own, gs.GROSS] += sign * w.left * w.gross
+        self.reserved[own, gs.LONG if w.side > 0 else gs.SHORT] += sign * w.left * w.gross
         self.reserved[own, gs.CREDIT] += sign * w.left * w.gross
         self._best(w)
         self.hold_position(w.account, w.instrument)

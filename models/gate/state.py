@@ -23,7 +23,7 @@ STATES = ("active", "reducing", "halted", "killed")
 #: nodes above an account, then those of the order: trader, issuer, sector, counterparty, venue, instrument
 ACCOUNT_NODES, ORDER_NODES = 6, 6
 BUCKETS = 32
-CHECKS = 39
+CHECKS = 41
 
 ACCOUNT = np.dtype([("known", "i1"), ("state", "i1"), ("nodes", "i4", ACCOUNT_NODES),
                     ("state_node", "i4")], align=True)

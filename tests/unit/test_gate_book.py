@@ -334,3 +334,17 @@ def test_credit_at_a_counterparty_counts_what_is_held_there_and_what_works(gate:
     assert codes(gate, order("2", quantity=10, price=98)) == ["CREDIT"]
     assert codes(gate, order("3", "B", "buy", quantity=10, price=97)) == [], "what closes is not blocked"
     assert codes(gate, order("4", quantity=10, price=96, counterparty="PB2")) == [], "an order may name another one"
+
+
+def test_long_and_short_count_what_works_on_each_side(gate: GateBook) -> None:
+    gate.add_limit(limit("L", "desk:D", "long", 3_500))
+    gate.add_limit(limit("S", "desk:D", "short", 1_500))
+    assert codes(gate, order("1", quantity=30, price=99)) == []
+    assert codes(gate, order("2", "B", quantity=10, price=98)) == ["LONG_EXPOSURE"]
+    assert codes(gate, order("3", "B", "sell", quantity=10, price=103)) == [], "the other side has a limit of its own"
+    assert codes(gate, order("4", "B", "sell", quantity=10, price=104)) == ["SHORT_EXPOSURE"]
+    gate.release("1")
+    assert codes(gate, order("5", "B", quantity=30, price=97)) == []
+    for w in list(gate.working):
+        gate.release(w)
+    assert np.abs(gate.reserved).max() < 1e-6 and not gate._held
