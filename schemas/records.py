@@ -257,7 +257,8 @@ class Pnl(msgspec.Struct, frozen=True, gc=False):
     fx: float | None
     fees: float | None
     total: float | None
-    carry: float = 0.0
+    #: funding and accrued interest: not measured live, so unknown rather than 0
+    carry: float | None = None
 
 
 class Exposure(msgspec.Struct, frozen=True, gc=False):
