@@ -24,6 +24,7 @@ from tables.records import RecordBatch
 from tables.restore import read_changelogs
 
 WINDOW_NS = 100_000_000
+CLOSE_AFTER_S = 0.001
 COMMIT_EVERY_WINDOWS = 10
 #: unknown instruments are reported once per this many windows, not once per tick
 UNKNOWN_REPORT_WINDOWS = 100
@@ -151,11 +152,9 @@ class MarkStage:
                              encode(record))
 
     async def _close_windows(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time()
         while True:
-            due = max(due + WINDOW_NS / 1e9, loop.time())
-            await asyncio.sleep(due - loop.time())
+            # at its end, not at any time of the next one: what a window says would be older by up to its length
+            await asyncio.sleep((WINDOW_NS - self._clock() % WINDOW_NS) / 1e9 + CLOSE_AFTER_S)
             self._close()
             self._windows += 1
             if self._windows % COMMIT_EVERY_WINDOWS == 0:
