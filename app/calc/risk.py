@@ -280,7 +280,8 @@ def factor_risk(x: Line) -> dict[str, Any]:
     """Factor decomposition of volatility: exposures, covariance, specific_variance; contributions sum to it."""
     e = x.series("exposures", "exposure", keep_missing=True)
     specific = x.number("specific_variance", default=0.0, low=0.0)
-    return factor.decompose(e, x.matrix("covariance", square=len(e)), specific)
+    found = factor.decompose(e, x.matrix("covariance", square=len(e)), specific)
+    return {name: values.tolist() for name, values in found.items()}
 
 
 @calculator("concentration", "hhi")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 
-def decompose(exposure: np.ndarray, covariance: np.ndarray, specific_variance: float) -> dict[str, Any]:
-    """Return total volatility and what each factor contributes.
+def decompose(exposure: np.ndarray, covariance: np.ndarray, specific_variance: Any) -> dict[str, np.ndarray]:
+    """Return total volatility and what each factor contributes, of one book or of many at once.
 
     Parameters
     ----------
-    exposure : P&L per unit of each factor's move
-    specific_variance : P&L variance not explained by factors, summed over independent positions
+    exposure : float64[..., factors], P&L per unit of each factor's move
+    specific_variance : float64[...], P&L variance not explained by factors, summed over independent positions
 
     Returns
     -------
@@ -22,13 +21,10 @@ def decompose(exposure: np.ndarray, covariance: np.ndarray, specific_variance: f
         ``volatility``; ``contribution`` per factor = exposure x volatility x correlation with the book, and
         ``specific``: together they sum to the volatility.
     """
-    moved = covariance @ exposure
-    variance = float(exposure @ moved) + specific_variance
-    volatility = math.sqrt(max(variance, 0.0))
-    if volatility == 0.0:
-        return {"volatility": 0.0, "contribution": np.zeros(len(exposure)), "specific": 0.0}
-    return {"volatility": volatility, "contribution": exposure * moved / volatility,
-            "specific": specific_variance / volatility}
+    parts = exposure * (exposure @ covariance)
+    volatility = np.sqrt(np.maximum(parts.sum(axis=-1) + specific_variance, 0.0))
+    per = np.where(volatility > 0.0, 1.0 / np.where(volatility > 0.0, volatility, 1.0), 0.0)
+    return {"volatility": volatility, "contribution": parts * per[..., None], "specific": specific_variance * per}
 
 
 def factor_model(returns: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from models.reference import FIRM
 from models.risk import exposure, factor, stress
 from models.risk.attributes import Attributes, Navs, concentrations_of, held_with
 from models.risk.factor_set import PATHS, SEED, FactorSet, build_factors
-from models.risk.node_cells import CELL, CELL_METRICS, Tree, cells, tree_of
+from models.risk.node_cells import CELL, CELL_METRICS, Tree, cells, tree_of, vectors_of
 from models.risk.node_kernels import (
     BUCKET_NAMES,
     COST,
@@ -37,6 +37,7 @@ from models.risk.stress import Scenario
 from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
 
+FACTORS_NAMED = 12
 TOP = 5
 AGE_DECAY, AGED_TAIL = 0.99, 0.01
 LEVEL_NAMES = tuple(f"{level * 100:g}".replace(".", "_") for level in LEVELS)
@@ -112,7 +113,7 @@ class RiskModels:
         run = ModelRun(book.snapshot_id, now_ns, {}, {}, {})
         labels = list(book.market.instruments)
         tops = self._tops(summary, grid)
-        horizon_es = self._horizon_es(summary, grid[0], attributes["horizon"])
+        horizon_es = self._horizon_es(summary, grid[0], attributes["horizon"], tree)
         liquid, exposures, ladders = self._many(grid, attributes)
         concentrations = concentrations_of(
             grid[1], attributes, held_with(book, self._place_of, tree, len(summary)), TOP)
@@ -227,19 +228,26 @@ class RiskModels:
         loadings, specific = self._loaded
         delta = grid[CELL.index("delta")]
         known = np.isfinite(loadings).all(axis=1) if loadings.size else np.zeros(grid.shape[2], bool)
-        self.node_exposures = delta[:, known] @ loadings[known]
-        self.node_specific = (delta[:, known] ** 2) @ specific[known]
-        without = (np.abs(delta[:, ~known]) > 0).sum(axis=1)
+        held = delta if known.all() else delta[:, known]
+        self.node_exposures = held @ loadings[known]
+        self.node_specific = (held * held) @ specific[known]
+        without = (np.abs(delta[:, ~known]) > 0.0).sum(axis=1)
         names, covariance = self._factors.names, self._factors.covariance
         quality = ["partial" if n else "good" for n in without.tolist()]
 
+        found = factor.decompose(self.node_exposures, covariance, self.node_specific)
+        order = np.argsort(-np.abs(found["contribution"]), axis=1)[:, :FACTORS_NAMED]
+        largest_ = [np.take_along_axis(a, order, axis=1).tolist()
+                    for a in (found["contribution"], self.node_exposures)]
+        named = [[names[j] for j in row] for row in order.tolist()]
+        volatility, own, missing = found["volatility"].tolist(), found["specific"].tolist(), without.tolist()
+
         def one(place: int, scale: float) -> dict[str, Any]:
-            found = factor.decompose(self.node_exposures[place], covariance, float(self.node_specific[place]))
-            order = np.argsort(-np.abs(found["contribution"]))[:12]
-            return {"volatility": found["volatility"] * scale, "specific": found["specific"] * scale,
-                    "contribution": {names[j]: float(found["contribution"][j]) * scale for j in order},
-                    "exposure": {names[j]: float(self.node_exposures[place, j]) * scale for j in order},
-                    "missing": int(without[place]), "quality": quality[place]}
+            contribution, exposures = (
+                {name: x * scale for name, x in zip(named[place], rows[place], strict=True)} for rows in largest_)
+            return {"volatility": volatility[place] * scale, "specific": own[place] * scale,
+                    "contribution": contribution, "exposure": exposures, "missing": missing[place],
+                    "quality": quality[place]}
 
         return one, quality
 
@@ -305,7 +313,7 @@ class RiskModels:
             out["es_97_5_by_horizon"] = horizon_es * scale
         return out
 
-    def _horizon_es(self, summary: np.ndarray, quantity: np.ndarray, horizon: np.ndarray) -> list[float]:
+    def _horizon_es(self, summary: np.ndarray, quantity: np.ndarray, horizon: np.ndarray, tree: Tree) -> list[float]:
         """Return the liquidity-horizon ES at 97.5 % of every node; one-day moves scaled to the 10-day base."""
         s = self.scenarios
         if s is None:
@@ -315,7 +323,11 @@ class RiskModels:
         steps: dict[int, list[float]] = {}
         for h in sorted(set(horizon[held].tolist()) | {10}):
             used = np.flatnonzero((horizon >= h) & held)
-            vectors = s.vectors[summary] if h == 10 else np.ascontiguousarray(quantity[:, used]) @ s.usable[used]
+            if h == 10:
+                vectors = s.vectors[summary]
+            else:
+                vectors = np.empty((len(quantity), s.days))
+                vectors_of(quantity, used, s.usable, tree.base, tree.edges, vectors)
             worst = np.empty(len(quantity))
             mean_of_worst(vectors, tail, worst)
             steps[h] = (np.maximum(-worst, 0.0) * math.sqrt(10.0)).tolist()

@@ -89,6 +89,31 @@ def add_edges(edges: np.ndarray, out: np.ndarray) -> None:
 
 
 @kernel
+def vectors_of(quantity: np.ndarray, used: np.ndarray, unit: np.ndarray, base: np.ndarray, edges: np.ndarray,
+               out: np.ndarray) -> None:
+    """Fill the P&L of nodes in every scenario from some instruments alone: most books hold few of them.
+
+    Parameters
+    ----------
+    quantity : float64[nodes, instruments]
+    used : instruments
+    unit : float64[instruments, scenarios]
+    base, edges : of the `Tree`
+    out : float64[nodes, scenarios]
+    """
+    out[:] = 0.0
+    for b in range(base.shape[0]):
+        row = out[base[b]]
+        for u in range(used.shape[0]):
+            q = quantity[base[b], used[u]]
+            if q != 0.0:
+                v = unit[used[u]]
+                for s in range(row.shape[0]):
+                    row[s] += q * v[s]
+    add_edges(edges, out)
+
+
+@kernel
 def gross_by_group(count: int, rows: np.ndarray, contribution: np.ndarray, ancestors: np.ndarray, place: np.ndarray,
                    column: int, group: np.ndarray, levels: int, edges: np.ndarray, out: np.ndarray) -> None:
     """Sum the gross of rows by (node, group), where a row's group is that of one of the nodes it lies under.
