@@ -73,6 +73,7 @@ class PositionStage:
         self.parts: dict[int, PositionPartition] = {}
         self.writers: dict[int, PartitionWriter] = {}
         self._out_task: asyncio.Task[None] | None = None
+        self._publishing: PositionPartition | None = None  # the partition whose rows are on their way out
         self._out_wake = asyncio.Event()
         self._up_to_date = asyncio.Event()
         self._up_to_date.set()
@@ -337,13 +338,14 @@ class PositionStage:
                 await asyncio.wait_for(self._up_to_date.wait(), last + max(OUT_BACKLOG_S, 19 * took) - loop.time())
             last, spent = loop.time(), 0.0
             for part in list(self.parts.values()):
-                slots = part.positions.take_out()
+                slots, self._publishing = part.positions.take_out(), part
                 for start in range(0, len(slots), 500):
                     began = time.process_time()
                     sent = self._publish(part, slots[start : start + 500])
                     spent += time.process_time() - began
                     if len(slots) > 500 and sent is not None:
                         await sent  # what is not yet sent is memory
+                self._publishing = None
             took = spent
 
     def _publish(self, part: PositionPartition, slots: np.ndarray) -> Awaitable[Any] | None:
@@ -382,9 +384,10 @@ class PositionStage:
         await self._sources.stop()
         if self._standby is not None:
             await self._standby.stop()
-        for p, part in self.parts.items():
+        for part in self.parts.values():
+            if part is self._publishing:  # it was told to stop amid a long list: what is left of it is not known
+                part.positions.mark_all_out()
             self._publish(part, part.positions.take_out())
-            del p
         await self.release(set(self.writers))
 
 

@@ -25,6 +25,8 @@ class BatchingPublisher:
         self._full: list[tuple[tuple[str, int], Any, asyncio.Future[Any]]] = []
         self._sending: set[asyncio.Future[Any]] = set()
         self._wake = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._stopped = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -53,7 +55,7 @@ class BatchingPublisher:
 
     async def _run(self) -> None:
         try:
-            while True:
+            while not self._stopped:
                 await self._wake.wait()
                 self._wake.clear()
                 await asyncio.sleep(self._linger_s)
@@ -65,12 +67,13 @@ class BatchingPublisher:
             os._exit(EXIT_PUBLISHER)
 
     async def _send_all(self) -> None:
-        full, self._full = self._full, []
-        opened, self._open = self._open, {}
-        for (topic, partition), batch, future in [*full, *((k, *v) for k, v in opened.items())]:
-            sent = await self._producer.send_batch(batch, topic, partition=partition)
-            self._sending.add(sent)
-            sent.add_done_callback(lambda done, future=future: self._done(done, future))
+        async with self._lock:  # whoever flushes waits for what another turn has taken and not yet sent
+            full, self._full = self._full, []
+            opened, self._open = self._open, {}
+            for (topic, partition), batch, future in [*full, *((k, *v) for k, v in opened.items())]:
+                sent = await self._producer.send_batch(batch, topic, partition=partition)
+                self._sending.add(sent)
+                sent.add_done_callback(lambda done, future=future: self._done(done, future))
 
     def _done(self, sent: asyncio.Future[Any], future: asyncio.Future[Any]) -> None:
         self._sending.discard(sent)
@@ -90,8 +93,9 @@ class BatchingPublisher:
 
     async def stop(self) -> None:
         """Send what is left and disconnect."""
+        self._stopped = True  # not cancelled: what it has taken and not yet sent would be gone
+        self._wake.set()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await self._task
         await self.flush()
         await self._producer.stop()

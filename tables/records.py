@@ -172,7 +172,9 @@ async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float
                 if not fetcher._subscriptions.is_assigned(tp):
                     del fetcher._records[tp]
                 continue
-            result = fetcher._records[tp]
+            result = fetcher._records.get(tp)
+            if result is None:  # what was drained before it ended the assignment
+                continue
             if type(result) is FetchResult:
                 batch = drain(result, tp, with_keys)
                 # a broker's return can end the assignment meanwhile, which clears this; what was drained is still good:

@@ -14,13 +14,16 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.structs import TopicPartition
 
-from app.brokers import Broker
+from app.brokers import Broker, java_and_maven
 from app.recovery import Refused, load, rebuild, rewind, state_at, target_ms, write
 from schemas.codec import encode
 from schemas.records import External, Position
 from tables.kafka import owner_partition
 from tables.refold import fold
+from tables.restore import read_changelogs
 from tests.integration.harness import ROOT, Installation, Upstream
 
 pytestmark = pytest.mark.kafka
@@ -241,10 +244,6 @@ def test_a_break_reloads_its_own_position_alone(made: Installation) -> None:
 
 def test_a_restore_ends_whatever_the_changelog_ends_with(made: Installation) -> None:
     """F12: empty, tombstones only, an aborted transaction last, a transaction marker last."""
-    from aiokafka.structs import TopicPartition
-
-    from tables.restore import read_changelogs
-
     topic, client = made.settings.topics()["positions-changelog"], made.settings.client()
 
     async def run() -> None:
@@ -265,4 +264,43 @@ def test_a_restore_ends_whatever_the_changelog_ends_with(made: Installation) -> 
         assert found[tp[1]].rows == {b"P1": None} and found[tp[2]].rows == {b"P2": b"v2"} and found[tp[3]].rows == {b"P3": b"v3"}
         assert all(f.position >= f.end for f in found.values())
 
+    asyncio.run(run())
+
+
+@pytest.mark.skipif(java_and_maven() is not None, reason="compaction is the real Kafka's")
+def test_a_forced_compaction_changes_no_row(made: Installation) -> None:
+    """F12: most of the changelog is cleaned away under a running worker; a fresh one restores the same state."""
+    topic, n = made.settings.topics()["positions-changelog"], made.settings.partitions
+    now = {"cleanup.policy": "compact", "min.compaction.lag.ms": "0", "max.compaction.lag.ms": "500", "segment.ms": "500",
+           "min.cleanable.dirty.ratio": "0.001", "delete.retention.ms": "0"}
+
+    async def records() -> int:
+        found = await read_changelogs(made.settings.client(), {TopicPartition(topic, p): 0 for p in range(n)})
+        return sum(r.records for r in found.values())
+
+    async def run() -> None:
+        worker = made.worker().wait_ready()
+        async with Upstream(made, 27) as upstream:
+            for _ in range(6):
+                await upstream.send(500, duplicates=0.05)
+                await made.quiesce()
+            before = await records()
+            admin = made.settings.client().admin()
+            await admin.start()
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, now)])
+            await admin.close()
+            for _ in range(40):  # new records close the segment; what is in closed ones is cleaned
+                await asyncio.sleep(1.5)
+                await upstream.send(20)
+                await made.quiesce()
+                if await records() < before * 2 // 3:
+                    break
+            assert await records() < before, "nothing was compacted"
+            fresh = made.worker(folder="fresh")  # while the first one still owns a part
+            fresh.wait_ready()
+            worker.kill()
+            await upstream.send(200, duplicates=0.1)
+            report = await made.assert_exact()
+            assert report["trades"] == len(upstream.sent)
+            assert fresh.stop() == 0
     asyncio.run(run())
