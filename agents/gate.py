@@ -25,7 +25,7 @@ from models.gate.flow import WINDOW_NS_DEFAULT, OrderFlow
 from models.gate.state import METRICS as GATE_METRICS
 from models.limits import LimitMonitor
 from models.trading_day import TradingDay
-from schemas.codec import decoder_of, encode, split_array
+from schemas.codec import decoder_of, encode, records_in
 from schemas.controls import Check
 from schemas.reasons import QuarantineReason
 from schemas.records import (
@@ -271,7 +271,7 @@ class GateStage:
 
     def _decide_message(self, batch: RecordBatch, m: int, value: bytes) -> None:
         try:
-            raws = split_array(value) if value[:1] == b"[" else [value]
+            raws = records_in(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._quarantine(batch, m, str(error), value)
             return
@@ -364,7 +364,7 @@ class GateStage:
             if value is None or b'"order_id"' not in value:
                 continue
             try:
-                raws = split_array(value) if value[:1] == b"[" else [value]
+                raws = records_in(value)
                 trades = [_trade.decode(raw) for raw in raws]
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
                 continue  # the position stage puts it into quarantine

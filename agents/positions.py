@@ -21,7 +21,7 @@ from agents.reload import KeyReloads
 from models import trade_columns as tc
 from models.reference import quantity_decimals
 from models.trade_decode import DecodedTrades, decode_trades
-from schemas.codec import decoder_of, encode, split_array
+from schemas.codec import decoder_of, encode, records_in
 from schemas.reasons import QuarantineReason
 from schemas.records import External, Position, Quarantined
 from schemas.units import parse_ts_ns
@@ -281,7 +281,7 @@ class PositionStage:
             if value is None:
                 continue
             try:
-                raws = split_array(value) if value[:1] == b"[" else [value]
+                raws = records_in(value)
                 for raw in raws:
                     await self._open_one(_external.decode(raw), part, batch, m)
             except (msgspec.DecodeError, ValueError) as error:

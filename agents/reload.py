@@ -12,7 +12,7 @@ from aiokafka.structs import TopicPartition
 
 from agents.ports import Clock, Counters, Publisher
 from models.reference import quantity_decimals
-from schemas.codec import decoder_of, encode, split_array
+from schemas.codec import decoder_of, encode, records_in
 from schemas.records import Alert, External
 from tables.kafka import KafkaClient
 from tables.position_partition import PositionPartition, decimal_text
@@ -110,7 +110,7 @@ class KeyReloads:
                 continue
             fold(shadow, trades)
             count, trades = count + len(trades), []
-            for raw in split_array(value) if value[:1] == b"[" else [value]:
+            for raw in records_in(value):
                 statement = _external.decode(raw)
                 if statement.kind == "start_of_day":
                     record = shadow.reference.instrument_records[statement.instrument]

@@ -28,11 +28,8 @@ async def adopt(settings: Settings, yes: bool, by: str, reason: str) -> dict[str
                                                       for p in range(settings.partitions)})
     markers = {tp.partition: Marker.unpack(raw) for tp, r in found.items() if (raw := r.rows.get(MARKER_KEY))}
     included = {TopicPartition(topic, p): offset for p, m in markers.items() for topic, offset in m.offsets.items()}
-    log = SourceLog(settings.client())
-    try:
+    async with SourceLog(settings.client()) as log:
         ranges = await log.ranges(list(included)) if included else {}
-    finally:
-        await log.stop()
     lines, changed = [], set()
     for tp, (first, end) in sorted(ranges.items()):
         if text := broken(tp, included[tp], first, end):

@@ -97,7 +97,6 @@ def reconcile(every: Annotated[float | None, typer.Option(help="Again every so m
 
 def roll(at: Annotated[str | None, typer.Option(
              help="When the day begins (2026-11-20T22:00:00Z); unset: the running trading day.")] = None,
-         fund: Annotated[list[str] | None, typer.Option(help="Of these funds alone.")] = None,
          closes: Annotated[bool, typer.Option(help="Freeze the latest marks as the prior closes.")] = True,
          daily: Annotated[bool, typer.Option(help="Stay, and roll at the beginning of every trading day.")] = False,
          reason: str = "", by: By = getpass.getuser(), brokers: Brokers = None, as_json: AsJson = False,
@@ -117,7 +116,7 @@ def roll(at: Annotated[str | None, typer.Option(
         at_ns = parse_ts_ns(at, "--at") if at else settings.trading_day().begin_ns(time.time_ns())
     except ValueError as error:
         raise fail("--at", error) from error
-    _report(work(settings, at_ns, closes, by, reason, frozenset(fund or ())), as_json)
+    _report(work(settings, at_ns, closes, by, reason), as_json)
 
 
 def backup(folder: Annotated[Path, typer.Argument(help="An empty folder.")], brokers: Brokers = None,

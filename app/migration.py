@@ -21,7 +21,7 @@ from aiokafka.structs import TopicPartition
 
 from app.recovery import Refused, differences, load, records_of
 from app.settings import Settings
-from schemas.codec import decoder_of, encode, split_array
+from schemas.codec import decoder_of, encode, records_in
 from schemas.records import Decision, Position
 from schemas.topics import TOPICS
 from tables.kafka import create_topics, owner_partition
@@ -29,6 +29,7 @@ from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
 from tables.refold import fold
 from tables.restore import read_range
+from tables.source_log import SourceLog
 
 #: what is written back: facts and decisions of people, not what workers make of them
 TRUTH = ("reference.instruments", "reference.accounts", "reference.counterparties", "limits", "controls",
@@ -76,22 +77,21 @@ async def backup(settings: Settings, folder: Path) -> dict[str, Any]:
 async def _need_whole_log(settings: Settings) -> None:
     client, topic = settings.client(), settings.topics()["trades"]
     tps = [TopicPartition(topic, p) for p in range(settings.partitions)]
-    consumer, admin = client.consumer(), client.admin()
-    await consumer.start()
+    async with SourceLog(client) as log:
+        ranges = await log.ranges(tps)
+    admin = client.admin()
     await admin.start()
     try:
-        first, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
         done = await admin.list_consumer_group_offsets(settings.group("positions"))
     finally:
-        await consumer.stop()
         await admin.close()
-    for tp in tps:
-        if first[tp] > 0:
-            raise Refused(f"partition {tp.partition}: trades before offset {first[tp]} are no longer on the log; what "
+    for tp, (first, end) in ranges.items():
+        if first > 0:
+            raise Refused(f"partition {tp.partition}: trades before offset {first} are no longer on the log; what "
                           "they left would be lost (publish it as start-of-day statements first)")
         folded = max(done[tp].offset, 0) if tp in done else 0
-        if folded < ends[tp]:
-            raise Refused(f"partition {tp.partition}: {ends[tp] - folded} trades are not folded yet: stop what sends "
+        if folded < end:
+            raise Refused(f"partition {tp.partition}: {end - folded} trades are not folded yet: stop what sends "
                           "them and let the position workers finish")
 
 
@@ -214,7 +214,7 @@ def _records(folder: Path, name: str, before: int, after: int,
 def _owned(value: bytes, partition: int, before: int) -> list[tuple[str | None, bytes]]:
     """Return (account, record) of what a message holds for its partition; no account: it is left out."""
     try:
-        raws = split_array(value) if value.lstrip()[:1] == b"[" else [value]
+        raws = records_in(value)
         named = [(_owner.decode(raw).account, raw) for raw in raws]
     except (msgspec.DecodeError, UnicodeDecodeError):
         return [(None, value)]  # poison: in quarantine

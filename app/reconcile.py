@@ -16,7 +16,7 @@ from aiokafka.structs import TopicPartition
 from app.settings import Settings
 from app.sink.clickhouse import ServerClickHouse
 from models.reconciliation import Break, reconcile
-from schemas.codec import decoder_of, encode, split_array
+from schemas.codec import decoder_of, encode, records_in
 from schemas.records import Alert, External, Instrument, Position
 from tables.kafka import owner_partition
 from tables.records import RecordBatch
@@ -54,7 +54,7 @@ async def run_reconcile(settings: Settings, reload: bool = True) -> dict[str, An
                 record = decoder_of(Instrument).decode(value)
                 instruments[record.instrument] = record
             else:
-                for raw in split_array(value) if value[:1] == b"[" else [value]:
+                for raw in records_in(value):
                     try:
                         statements.append(decoder_of(External).decode(raw))
                     except msgspec.DecodeError as error:

@@ -15,7 +15,7 @@ from aiokafka.structs import TopicPartition
 
 from app.settings import Settings
 from models.reference import Reference
-from schemas.codec import decoder_of, encode, split_array, trade_decoder
+from schemas.codec import decoder_of, encode, records_in, trade_decoder
 from schemas.records import Account, Alert, Instrument, Position
 from schemas.units import parse_ts_ns
 from tables.kafka import KafkaClient, owner_partition
@@ -24,6 +24,7 @@ from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
 from tables.refold import fold
 from tables.restore import read_range
+from tables.source_log import SourceLog
 
 SHOWN = 50
 RELATIVE = 1e-9
@@ -102,14 +103,10 @@ async def load(settings: Settings) -> tuple[dict[int, Loaded], Reference]:
     tps = {TopicPartition(topics[t], p): 0 for t in ("positions-changelog", "trades")
            for p in range(settings.partitions)}
     await read_range(settings.client(), tps, on_batch)
-    consumer = settings.client().consumer()
-    await consumer.start()
-    try:
+    async with SourceLog(settings.client()) as log:
         trades = [TopicPartition(topics["trades"], p) for p in range(settings.partitions)]
-        for tp, first in (await consumer.beginning_offsets(trades)).items():
+        for tp, (first, _) in (await log.ranges(trades)).items():
             out[tp.partition].trades_begin = first
-    finally:
-        await consumer.stop()
     return out, reference
 
 
@@ -137,7 +134,7 @@ def by_trade_time(trades: list[tuple[int, int, bytes]]) -> list[tuple[int, int, 
     single: list[tuple[int, int, int, bytes]] = []
     for offset, ms, value in trades:
         try:
-            raws = split_array(value) if value.lstrip()[:1] == b"[" else [value]
+            raws = records_in(value)
             single += [(parse_ts_ns(trade_decoder.decode(raw).ts_event), offset, ms, raw) for raw in raws]
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
             continue  # poison: on the quarantine topic
@@ -222,7 +219,7 @@ async def rewind(settings: Settings, to: str, dry_run: bool, by: str, reason: st
         fold(then, after)
         report["trades_rolled_forward"] += len(after)
         wrong += differences(records_of(then), b, ("rolled forward", "now"))
-        then.adopt_openings(now)
+        then.take_openings(now)
         forward[p] = (then, head)
     report |= {"changed_since": len(then_now), "changes": then_now[:SHOWN], "wrong": len(wrong),
                "wrong_rows": wrong[:SHOWN], "dry_run": dry_run}
@@ -263,7 +260,7 @@ async def rebuild(settings: Settings, swap: bool, by: str, reason: str) -> dict[
         if swap and opened:
             raise Refused(f"partition {p}: {len(opened)} positions began with an outside statement; a rebuild from "
                           "trades alone would lose it")
-        part.adopt_openings(now)
+        part.take_openings(now)
         shadow[p] = (part, head)
     report |= {"differences": len(found), "rows": found[:SHOWN], "swapped": swap}
     if swap:

@@ -14,7 +14,7 @@ from aiokafka.structs import TopicPartition
 from app.recovery import Refused, audit
 from app.reference_files import publish_reference
 from app.settings import Settings
-from schemas.codec import decoder_of, encode, split_array
+from schemas.codec import decoder_of, encode, records_in
 from schemas.records import Account, External, Instrument, Mark
 from schemas.units import NS_PER_S, format_ts_ns
 from tables.kafka import owner_partition
@@ -64,7 +64,7 @@ class _Read:
 
     def _statements(self, value: bytes) -> None:
         try:
-            for raw in split_array(value) if value[:1] == b"[" else [value]:
+            for raw in records_in(value):
                 statement = decoder_of(External).decode(raw)
                 if statement.kind == "roll" and isinstance(statement.ts_event, int):
                     self.rolled[statement.account] = max(self.rolled.get(statement.account, 0), statement.ts_event)
@@ -78,9 +78,10 @@ def close_of(mark: Mark | None) -> Decimal | None:
     return None if price is None else Decimal(repr(price))
 
 
-async def roll(settings: Settings, at_ns: int, closes: bool, by: str, reason: str,
-               funds: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Begin a day at ``at_ns`` for all accounts, or those of some funds; return what was rolled.
+async def roll(settings: Settings, at_ns: int, closes: bool, by: str, reason: str) -> dict[str, Any]:
+    """Begin a day at ``at_ns`` for all accounts; return what was rolled.
+
+    All at once: an instrument has one prior close.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ async def roll(settings: Settings, at_ns: int, closes: bool, by: str, reason: st
     Raises
     ------
     Refused
-        The time is in the future, or the marks are no longer those of that time, or nobody belongs to these funds.
+        The time is in the future, or the marks are no longer those of that time.
     """
     now = time.time_ns()
     if at_ns > now:
@@ -99,32 +100,30 @@ async def roll(settings: Settings, at_ns: int, closes: bool, by: str, reason: st
                       "closes with the reference data (prior_close) and roll with --no-closes")
     found = _Read()
     await found.read(settings)
-    accounts = [a for a in found.accounts.values() if not funds or a.fund in funds]
-    if not accounts:
-        raise Refused(f"--fund: expected a fund of the accounts, was {', '.join(sorted(funds)) or 'nothing known'}")
     priced = {name: close for name, m in found.marks.items() if (close := close_of(m)) is not None}
     changed = [msgspec.structs.replace(i, prior_close=priced[name]) for name, i in found.instruments.items()
                if closes and name in priced]
     missing = sorted(set(found.instruments) - set(priced)) if closes else []
     await publish_reference(settings.client(), settings.topics(), changed, [])
-    await _publish(settings, accounts, at_ns, by)
-    await audit(settings, "roll", by, f"day begins {format_ts_ns(at_ns)}: {reason}; {len(accounts)} accounts, "
+    await _publish(settings, list(found.accounts), at_ns, by)
+    await audit(settings, "roll", by, f"day begins {format_ts_ns(at_ns)}: {reason}; {len(found.accounts)} accounts, "
                                       f"{len(changed)} closes, {len(missing)} instruments without a price")
-    return {"at": format_ts_ns(at_ns), "accounts": len(accounts), "closes": len(changed), "without_close": missing}
+    return {"at": format_ts_ns(at_ns), "accounts": len(found.accounts), "closes": len(changed),
+            "without_close": missing}
 
 
-async def _publish(settings: Settings, accounts: list[Account], at_ns: int, by: str) -> None:
+async def _publish(settings: Settings, accounts: list[str], at_ns: int, by: str) -> None:
     producer = settings.client().producer(linger_ms=5, enable_idempotence=True)
     await producer.start()
     try:
         sent = []
         for account in accounts:
-            record = External(source=by, account=account.account, instrument=ALL, quantity=Decimal(0), ts_event=at_ns,
+            record = External(source=by, account=account, instrument=ALL, quantity=Decimal(0), ts_event=at_ns,
                               kind="roll")
             # a key of its own: compaction must not take it for a statement of the account
             sent.append(await producer.send(settings.topics()["positions.external"], encode(record),
-                                            f"{account.account}#roll".encode(),
-                                            owner_partition(account.account, settings.partitions)))
+                                            f"{account}#roll".encode(),
+                                            owner_partition(account, settings.partitions)))
         for future in sent:
             await future
     finally:

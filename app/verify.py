@@ -12,7 +12,7 @@ import numpy as np
 from app.settings import Settings
 from models.naive_fold import NaiveBook
 from models.reference import Reference, quantity_decimals, unit_value
-from schemas.codec import decoder_of, split_array, trade_decoder
+from schemas.codec import decoder_of, records_in, trade_decoder
 from schemas.records import MODELS_SUFFIX, Instrument, Position, Risk
 from tables.kafka import owner_partition
 from tables.partition import MARKER_KEY, Marker
@@ -97,7 +97,7 @@ def _fold(found: _Topics, partition: int, until: int, instruments: dict[str, Ins
         if offset >= until:
             break
         try:
-            raws = split_array(value) if value.lstrip()[:1] == b"[" else [value]
+            raws = records_in(value)
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
         for raw in raws:

@@ -11,7 +11,7 @@ import numpy as np
 from models.fills import fold_fill
 from models.interning import ABSENT, mix64
 from models.jit import hot_kernel, inline_kernel, kernel
-from models.position_opening import absorbed_by_opening, fold_into_opening
+from models.position_opening import absorbed_by_opening, before_the_day, fold_into_opening
 from models.position_window import (
     ABSORBED,
     BUSTED,
@@ -86,7 +86,8 @@ def _apply_bust(st: PositionArrays, rows: np.ndarray, i: int, f: int) -> int:
     absorbed = st.fills[f].flags & ABSORBED != 0
     flag_fill(st, f, BUSTED)
     own = rows[i].id_hash != st.fills[f].id_hash or rows[i].id_hash2 != st.fills[f].id_hash2
-    fold_into_opening(st, s, st.fills[f].ts_event, -st.fills[f].quantity, st.fills[f].price, -st.fills[f].fee)
+    if before_the_day(st, s, st.fills[f].ts_event):
+        fold_into_opening(st, s, -st.fills[f].quantity, st.fills[f].price, -st.fills[f].fee)
     if absorbed:  # no longer in the chain: the opposite fill at the same price has the same total P&L
         append_fill(st, s, rows[i].id_hash, rows[i].id_hash2, -st.fills[f].quantity, st.fills[f].price,
                     -st.fills[f].fee, rows[i].ts_event, st.rows[s].last_ts_event, 0)
@@ -127,7 +128,8 @@ def _apply_fill(st: PositionArrays, rows: np.ndarray, i: int, s: int, d: int, pr
         st.rows[s].late_trades += 1
     if absorbed:
         return status
-    fold_into_opening(st, s, rows[i].ts_event, d, price, rows[i].fee)
+    if before_the_day(st, s, rows[i].ts_event):
+        fold_into_opening(st, s, d, price, rows[i].fee)
     if in_order:
         st.rows[s].last_ts_event = effective
         fold_fill(st.pool, st.rows, s, d, price, rows[i].fee)
@@ -194,7 +196,8 @@ def bust_for_correction(st: PositionArrays, rows: np.ndarray, i: int, g: int) ->
     s = st.fills[g].slot
     absorbed = st.fills[g].flags & ABSORBED != 0
     flag_fill(st, g, BUSTED)
-    fold_into_opening(st, s, st.fills[g].ts_event, -st.fills[g].quantity, st.fills[g].price, -st.fills[g].fee)
+    if before_the_day(st, s, st.fills[g].ts_event):
+        fold_into_opening(st, s, -st.fills[g].quantity, st.fills[g].price, -st.fills[g].fee)
     if absorbed:
         append_fill(st, s, mix64(st.fills[g].id_hash), st.fills[g].id_hash2, -st.fills[g].quantity,
                     st.fills[g].price, -st.fills[g].fee, rows[i].ts_event, st.rows[s].last_ts_event, 0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.fills import POSITION_DTYPE, LotPool, fold_fill, free_lots, new_lot
-from models.jit import inline_kernel, kernel
+from models.jit import hot_kernel, kernel
 from models.position_window import (
     ABSORBED,
     PositionArrays,
@@ -29,17 +29,21 @@ from models.trade_columns import ReferenceArrays
 OPENING_FIELDS = ("opening_quantity", "opening_price", "opening_realised_pnl", "opening_ts", "rolled")
 
 
-@inline_kernel
+@hot_kernel
 def absorbed_by_opening(st: PositionArrays, s: int, ts: int) -> bool:
     """Return whether a statement of the position already includes what was traded at ``ts``."""
     return ts < (st.base[s].opening_ts if st.rows[s].rolled != 0 else st.rows[s].opening_ts)
 
 
+@hot_kernel
+def before_the_day(st: PositionArrays, s: int, ts: int) -> bool:
+    """Return whether what was traded at ``ts`` belongs to the opening of a position that was rolled."""
+    return st.rows[s].rolled != 0 and ts < st.rows[s].opening_ts
+
+
 @kernel
-def fold_into_opening(st: PositionArrays, s: int, ts: int, d: int, price: float, fee: float) -> None:
-    """Fold a fill, or one taken back, onto the opening of ``rows[s]`` if it was traded before the day began."""
-    if st.rows[s].rolled == 0 or ts >= st.rows[s].opening_ts:
-        return
+def fold_into_opening(st: PositionArrays, s: int, d: int, price: float, fee: float) -> None:
+    """Fold a fill from before the day, or one taken back, onto the opening of ``rows[s]``."""
     one = np.zeros(1, POSITION_DTYPE)
     pool: LotPool = st.pool
     clear_row(one, 0)
@@ -58,10 +62,10 @@ def fold_into_opening(st: PositionArrays, s: int, ts: int, d: int, price: float,
 
 
 @kernel
-def roll_row(st: PositionArrays, s: int, ts: int) -> None:
-    """Make what ``rows[s]`` came to by its fills before ``ts`` its opening."""
+def roll_row(st: PositionArrays, s: int, ts: int) -> bool:
+    """Make what ``rows[s]`` came to by its fills before ``ts`` its opening; False where a later day has begun."""
     if st.rows[s].opening_ts >= ts:
-        return
+        return False
     if st.rows[s].rolled == 0 and st.rows[s].opening_ts != 0:  # what a statement includes stays included
         st.base[s].opening_ts = st.rows[s].opening_ts
     n = sorted_chain(st, s)
@@ -78,6 +82,7 @@ def roll_row(st: PositionArrays, s: int, ts: int) -> None:
     st.rows[s].revision += 1
     refold_row(st, s)
     mark_dirty(st, s)
+    return True
 
 
 @kernel

@@ -233,19 +233,22 @@ class PartitionPositions:
         if count > len(self.arrays.day_start):
             self.arrays = self.arrays._replace(day_start=grown(self.arrays.day_start, 2 * count))
 
-    def roll(self, account: int, ts: int) -> bool:
+    def roll(self, account: int, ts: int) -> list[int] | None:
         """Begin a day of an account at ``ts``: what its positions came to by then is their opening.
 
-        Returns False where that day, or a later one, has begun already.
+        Returns the rows rolled (one that a later statement opened is not); None where that day, or a later one, has
+        begun already.
         """
         self._reserve_accounts(account + 1)
         if self.arrays.day_start[account] >= ts:
-            return False
+            return None
         self.arrays.day_start[account] = ts
-        for s in np.flatnonzero(self.arrays.rows["account_index"][: len(self)] == account).tolist():
-            self._grow_lots(pw.LOTS_ROOM_MIN)
-            po.roll_row(self.arrays, s, ts)
-        return True
+        mine = np.flatnonzero(self.arrays.rows["account_index"][: len(self)] == account).tolist()
+        return [s for s in mine if self._roll_row(s, ts)]
+
+    def _roll_row(self, slot: int, ts: int) -> bool:
+        self._grow_lots(pw.LOTS_ROOM_MIN)
+        return bool(po.roll_row(self.arrays, slot, ts))
 
     def restore_day(self, account: int, ts: int) -> None:
         """Know again when an account's day began."""
@@ -263,7 +266,9 @@ class PartitionPositions:
         self.reserve(1)
         self._reserve_accounts(account + 1)
         self._grow_lots(pw.LOTS_ROOM_MIN)
-        return int(po.apply_opening(self.arrays, account, instrument, quantity, price, ts, ref, ts_source))
+        slot = int(po.apply_opening(self.arrays, account, instrument, quantity, price, ts, ref, ts_source))
+        self._roll_row(slot, int(self.arrays.day_start[account]))  # a statement of before the roll is no new day
+        return slot
 
     def whole_fold(self, slot: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the fold of a row with all its fills (FOLD_DTYPE fields of one row), and its open lots."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-NS_PER_S = 1_000_000_000
+from schemas.units import NS_PER_S
 
 
 class TradingDay:

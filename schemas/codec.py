@@ -38,6 +38,17 @@ def split_array(value: bytes) -> list[bytes]:
     return [bytes(raw) for raw in _raw_list.decode(value)]
 
 
+def records_in(value: bytes) -> list[bytes]:
+    """Return the records of a message, which is one record or a JSON array of them.
+
+    Raises
+    ------
+    msgspec.DecodeError
+        If it begins as an array and is none.
+    """
+    return split_array(value) if value.lstrip()[:1] == b"[" else [value]
+
+
 # ---- packed ticks, version 1 -------------------------------------------------------------------------------------
 #: magic, version, record count
 TICK_BLOCK_MAGIC = b"DRT1"

@@ -205,16 +205,17 @@ class PositionPartition:
     def roll(self, account: str, ts: int) -> bool:
         """Begin a day of an account; False where it, or a later one, has begun already."""
         index = self.reference.intern_account(account)
-        if not self.positions.roll(index, ts):
+        rolled = self.positions.roll(index, ts)
+        if rolled is None:
             return False
         self._days[account] = ts
         self._days_changed.add(account)
-        for slot, side in self.side.items():
-            if self.positions.arrays.rows["account_index"][slot] == index:
-                side.opening_fees = dict(side.fees)
+        for slot in rolled:
+            if slot in self.side:
+                self.side[slot].opening_fees = dict(self.side[slot].fees)
         return True
 
-    def adopt_openings(self, other: PositionPartition) -> None:
+    def take_openings(self, other: PositionPartition) -> None:
         """Take over what was rolled in another state of the same partition: a fold of trades does not know of it."""
         rows = other.positions.arrays.rows
         for slot in other.slots():

@@ -46,6 +46,13 @@ class SourceLog:
             raise SourceLogBroken("; ".join(wrong) + "; bring the log back from a backup, or accept the loss with "
                                   "`deskrisk adopt`")
 
+    async def __aenter__(self) -> SourceLog:
+        """Use it for a while."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
     async def stop(self) -> None:
         """Disconnect."""
         if self._consumer is not None:

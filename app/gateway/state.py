@@ -148,11 +148,14 @@ class GatewayState:
 
     def _ask(self, node: str) -> None:
         """Read a node's record, and every later one."""
-        if node.startswith("account:"):
+        value = self._unread.pop(node, None)
+        if value is not None:
             self._asked.add(node)
-            value = self._unread.pop(node, None)
-            if value is not None:
+            try:
                 self.add_risk(node, _risk.decode(value))
+            except msgspec.DecodeError as error:
+                log.error("risk of %s refused: %s", node, error)
+            else:
                 self.nodes[node] = (self.seq, node_row(self._node_risks[node]))
 
     def add_risk(self, key: str, risk: Risk) -> None:

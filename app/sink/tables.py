@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.codec import decoder_of, split_array, trade_decoder
+from schemas.codec import decoder_of, records_in, trade_decoder
 from schemas.records import Position, Risk
 from schemas.units import parse_ts_ns
 from tables.kafka import owner_partition
@@ -72,7 +72,7 @@ def trade_rows(partitions: int) -> Callable[[int, int, bytes], list[Row]]:
     def rows_of(partition: int, offset: int, value: bytes) -> list[Row]:
         rows: list[Row] = []
         try:
-            raws = split_array(value) if value.lstrip()[:1] == b"[" else [value]
+            raws = records_in(value)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return rows  # on the quarantine topic
         for index, raw in enumerate(raws):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from app.reference_files import publish_reference
 from app.settings import Settings
 from app.verify import run_verify
 from schemas.records import Account, Instrument
+from schemas.topics import TOPICS
 from tables.kafka import create_topics, owner_partition
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -71,6 +73,11 @@ class Process:
         """SIGTERM, and wait."""
         self.process.terminate()
         return self.process.wait(timeout)
+
+    def resident_mb(self) -> float:
+        """Return its resident memory."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 1e6
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -128,6 +135,18 @@ class Installation:
             return [found[tp] for tp in tps]
         finally:
             await consumer.stop()
+
+    async def newest(self, topic: str) -> dict[str, dict[str, Any]]:
+        """Return the newest record of every key of a topic."""
+        from aiokafka.structs import TopicPartition
+
+        from tables.restore import read_changelogs
+
+        (declared,) = [t for t in TOPICS if t.name == topic]
+        count = self.settings.partitions if declared.partitions == "data" else 1
+        name = self.settings.topics()[topic]
+        found = await read_changelogs(self.settings.client(), {TopicPartition(name, p): 0 for p in range(count)})
+        return {(k or b"").decode(): json.loads(v) for r in found.values() for k, v in r.rows.items() if v}
 
     async def stored(self) -> list[int]:
         """Return how far the changelog's markers include each trades partition."""

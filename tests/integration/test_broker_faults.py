@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 from collections import defaultdict
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,23 +14,14 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import TopicPartition
 
 from app.adopt import adopt
-from app.brokers import Broker, KafkaBroker, java_and_maven
+from app.brokers import KafkaBroker, java_and_maven
 from app.recovery import members_of
 from app.verify import run_verify
-from tables.restore import read_changelogs
 from tests.integration.harness import Installation, Upstream
 
 pytestmark = pytest.mark.kafka
 #: longer than the session timeout of the installation (3 s) and than one request's patience in a rebalance
 PAUSE_S = 12
-
-
-@pytest.fixture
-def made(broker: Broker, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Installation]:
-    name = "".join(c if c.isalnum() else "-" for c in request.node.name)[:60]
-    installation = Installation(broker, tmp_path, name)
-    yield installation
-    installation.close()
 
 
 @pytest.mark.skipif(java_and_maven() is not None, reason="pauses a real Kafka")
@@ -125,15 +114,6 @@ def test_more_partitions_are_refused(made: Installation) -> None:
     asyncio.run(scenario())
 
 
-async def positions_of(made: Installation) -> dict[str, Decimal]:
-    """Return the published quantities."""
-    topic = made.settings.topics()["positions"]
-    found = await read_changelogs(made.settings.client(), {TopicPartition(topic, p): 0
-                                                           for p in range(made.settings.partitions)})
-    rows = [json.loads(v) for r in found.values() for v in r.rows.values() if v]
-    return {f"{r['account']}|{r['instrument']}": Decimal(r["quantity"]) for r in rows}
-
-
 def test_a_topic_deleted_and_made_anew_under_a_worker(made: Installation) -> None:
     """F8: what comes on the new log is neither dropped as known nor folded unasked; `deskrisk adopt` goes on with it."""
     async def scenario() -> None:
@@ -169,7 +149,8 @@ def test_a_topic_deleted_and_made_anew_under_a_worker(made: Installation) -> Non
         expected: dict[str, Decimal] = defaultdict(Decimal)
         for t in [*upstream.sent, *again.sent]:
             expected[f"{t['account']}|{t['instrument']}"] += Decimal(t["quantity"]) * (1 if t["side"] == "buy" else -1)
-        assert await positions_of(made) == expected
+        rows = await made.newest("positions")
+        assert {key: Decimal(row["quantity"]) for key, row in rows.items()} == expected
     asyncio.run(scenario())
 
 

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.structs import TopicPartition
 
-from app.brokers import Broker
 from tables.kafka import owner_partition
-from tables.restore import read_changelogs
 from tests.integration.harness import INSTRUMENTS, Installation, Process, Upstream
 
 pytestmark = pytest.mark.kafka
-
-
-@pytest.fixture
-def made(broker: Broker, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Installation]:
-    name = "".join(c if c.isalnum() else "-" for c in request.node.name)[:60]
-    installation = Installation(broker, tmp_path, name)
-    yield installation
-    installation.close()
 
 
 def limited(worker: Process, what: int, value: int) -> None:
@@ -143,10 +129,6 @@ async def flood(made: Installation) -> float:
 
 def test_a_flood_of_ticks_and_of_new_names(made: Installation) -> None:
     """F19: trades are folded meanwhile, the hot instrument has its last price, new names cost no memory."""
-    def resident_mb(worker: Process) -> float:
-        pages = int(Path(f"/proc/{worker.process.pid}/statm").read_text().split()[1])
-        return pages * resource.getpagesize() / 1e6
-
     async def scenario() -> None:
         await made.create()
         marks, positions = made.worker("marks", folder="m"), made.worker(folder="p")
@@ -155,41 +137,26 @@ def test_a_flood_of_ticks_and_of_new_names(made: Installation) -> None:
                 worker.wait_ready()
             await upstream.send(1_000)
             await made.quiesce()
-            before = resident_mb(marks)
+            before = marks.resident_mb()
             trading = asyncio.create_task(upstream.send(4_000, duplicates=0.05, poison=0.3, pause_s=0.05))
             bid = await flood(made)
             await trading
             assert (await made.assert_exact())["trades"] == len(upstream.sent)
-        client, topics = made.settings.client(), made.settings.topics()
-        tps = {TopicPartition(topics["marks"], p): 0 for p in range(made.settings.partitions)}
-        hot: dict[str, Any] = {}
+        topics, name = made.settings.topics(), INSTRUMENTS[0].instrument
+        found: dict[str, dict[str, Any]] = {}
         deadline = time.monotonic() + 60
-        while hot.get("bid") != bid and time.monotonic() < deadline:
+        while found.get(name, {}).get("bid") != bid and time.monotonic() < deadline:
             await asyncio.sleep(1)
-            found = {k: v for r in (await read_changelogs(client, tps)).values() for k, v in r.rows.items()}
-            hot = json.loads(found.get(INSTRUMENTS[0].instrument.encode()) or b"{}")
-        assert hot["bid"] == bid
-        assert not [name for name in found if name.startswith(b"N")]
-        refused = (await read_changelogs(client, {TopicPartition(topics["quarantine"], p): 0 for p in
-                                                  await partitions_of(made, "quarantine")})).values()
-        told = [json.loads(v) for r in refused for v in r.rows.values() if v]
+            found = await made.newest("marks")
+        assert found[name]["bid"] == bid
+        assert not [key for key in found if key.startswith("N")]
+        told = (await made.newest("quarantine")).values()
         unknown = [q for q in told if q["topic"] == topics["ticks"]]
         assert 1 <= len(unknown) < 100, "new names are told of once in a while, not once each"
         assert any(q["topic"] == topics["trades"] for q in told)
         for worker in (marks, positions):
             assert sum("READY" in line for line in worker.lines) == 1, worker.lines[-5:]
-        assert resident_mb(marks) < before + 150
+        assert marks.resident_mb() < before + 150
         for worker in (marks, positions):
             assert worker.stop(30) == 0
     asyncio.run(scenario())
-
-
-async def partitions_of(made: Installation, topic: str) -> list[int]:
-    """Return the partitions of a topic."""
-    admin = made.settings.client().admin()
-    await admin.start()
-    try:
-        (found,) = await admin.describe_topics([made.settings.topics()[topic]])
-        return [p["partition"] for p in found["partitions"]]
-    finally:
-        await admin.close()

@@ -6,25 +6,14 @@ import asyncio
 import resource
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
-from app.brokers import Broker
-from tests.integration.harness import Installation, Process, Upstream
+from tests.integration.harness import Installation, Upstream
 
 pytestmark = pytest.mark.kafka
 CLIENTS, COMERS = 200, 1_000
-
-
-@pytest.fixture
-def made(broker: Broker, tmp_path: Any) -> Iterator[Installation]:
-    installation = Installation(broker, tmp_path, "clients")
-    yield installation
-    installation.close()
 
 
 async def listen(session: aiohttp.ClientSession, url: str, seen: list[str]) -> None:
@@ -42,11 +31,6 @@ async def come_and_go(session: aiohttp.ClientSession, url: str) -> None:
         await reply.content.readany()
 
 
-def resident_mb(process: Process) -> float:
-    """Return a process's resident memory."""
-    return int(Path(f"/proc/{process.process.pid}/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
-
-
 def test_a_thousand_come_and_go_and_two_hundred_are_let_go(made: Installation) -> None:
     """Memory stays flat; told to stop twice under load the gateway ends within its bound, and no stream stays open."""
     async def scenario() -> None:
@@ -61,10 +45,10 @@ def test_a_thousand_come_and_go_and_two_hundred_are_let_go(made: Installation) -
                 timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
             await upstream.send(500)
             await asyncio.gather(*(come_and_go(session, url) for _ in range(50)))
-            before = resident_mb(gateway)
+            before = gateway.resident_mb()
             for _ in range(COMERS // 50):
                 await asyncio.gather(*(come_and_go(session, url) for _ in range(50)))
-            assert resident_mb(gateway) < before + 60
+            assert gateway.resident_mb() < before + 60
             seen: list[list[str]] = [[] for _ in range(CLIENTS)]
             clients = [asyncio.create_task(listen(session, url, s)) for s in seen]
             loading = asyncio.create_task(upstream.send(2_000, pause_s=0.1))
@@ -83,6 +67,6 @@ def test_a_thousand_come_and_go_and_two_hundred_are_let_go(made: Installation) -
             assert worker.stop() == 0
             made.worker().wait_ready()
             assert (await made.assert_exact())["trades"] == len(upstream.sent)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
-                                                resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, most)), most))
     asyncio.run(scenario())

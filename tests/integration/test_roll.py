@@ -5,41 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from aiokafka.structs import TopicPartition
 
-from app.brokers import Broker
 from app.recovery import Refused, rebuild
 from app.roll import roll
 from app.verify import run_verify
 from tables.kafka import owner_partition
-from tables.restore import read_changelogs
 from tests.integration.harness import Installation, Upstream
 
 pytestmark = pytest.mark.kafka
 S = 1_000_000_000
 
 
-@pytest.fixture
-def made(broker: Broker, tmp_path: Any, request: pytest.FixtureRequest) -> Iterator[Installation]:
-    installation = Installation(broker, tmp_path, f"roll{abs(hash(request.node.name)) % 10**6}")
-    asyncio.run(installation.create())
-    yield installation
-    installation.close()
-
-
-async def newest(made: Installation, topic: str, partitions: int) -> dict[str, dict[str, Any]]:
-    """Return the newest records of a topic by key."""
-    name = made.settings.topics()[topic]
-    found = await read_changelogs(made.settings.client(), {TopicPartition(name, p): 0 for p in range(partitions)})
-    return {k.decode(): json.loads(v) for r in found.values() for k, v in r.rows.items() if v}
-
-
 def test_what_is_late_lands_in_the_day_before_through_restart_and_rebuild(made: Installation) -> None:
     async def run() -> None:
+        await made.create()
         worker = made.worker().wait_ready()
         async with Upstream(made, 31) as upstream:
             await upstream.send(800)
@@ -73,7 +54,7 @@ def test_what_is_late_lands_in_the_day_before_through_restart_and_rebuild(made: 
                 expected[key] = expected.get(key, 0) + int(t["quantity"]) * (1 if t["side"] == "buy" else -1)
             for _ in range(2):
                 assert worker.stop() == 0
-                rows = await newest(made, "positions", made.settings.partitions)
+                rows = await made.newest("positions")
                 assert {r["opening_kind"] for r in rows.values()} == {"roll"}
                 assert {k: int(r["opening_quantity"]) for k, r in rows.items()} == {k: expected.get(k, 0) for k in rows}
                 await asyncio.sleep(made.settings.session_timeout_s + 1)
@@ -86,6 +67,7 @@ def test_what_is_late_lands_in_the_day_before_through_restart_and_rebuild(made: 
 
 def test_closes_are_frozen_and_the_day_begins_at_zero(made: Installation) -> None:
     async def run() -> None:
+        await made.create()
         workers = [made.worker(role, folder=role) for role in ("positions", "marks", "risk")]
         for worker in workers:
             worker.wait_ready()
@@ -104,7 +86,7 @@ def test_closes_are_frozen_and_the_day_begins_at_zero(made: Installation) -> Non
             for _ in range(60):
                 await quote(price)
                 await asyncio.sleep(0.5)
-                row = (await newest(made, "risk", n)).get(node)
+                row = (await made.newest("risk")).get(node)
                 day = row and row["pnl"]["day"]
                 if day == pytest.approx(wanted):
                     return
@@ -120,7 +102,7 @@ def test_closes_are_frozen_and_the_day_begins_at_zero(made: Installation) -> Non
         await day_of("account:ACC-000", 100 * 10 + 50 * 5)
         report = await roll(made.settings, time.time_ns() - S // 100, True, "ops", "test of the roll")
         assert report["closes"] == 2 and len(report["without_close"]) == 11
-        instruments = await newest(made, "reference.instruments", 1)
+        instruments = await made.newest("reference.instruments")
         assert float(instruments["I00"]["prior_close"]) == 100.0
         await day_of("account:ACC-000", 0.0)
         price = 103.0

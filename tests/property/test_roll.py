@@ -110,6 +110,15 @@ def test_a_roll_over_a_statement_keeps_what_it_stated_and_absorbs_what_it_includ
     assert again.records(np.array([0]))[0].quantity == "115"
 
 
+def test_a_statement_of_before_the_roll_that_comes_late_is_no_new_day() -> None:
+    part = new_partition()
+    feed(part, [trade("a", "buy", "10", "1.20", T0 + 2 * HOUR)])
+    part.roll("A1", T0 + HOUR)
+    part.open(part.reference.intern_key("A1", "EURUSD"), "PB1", 100, 1.10, T0, 0)
+    got = part.records(np.array([0]))[0]
+    assert (got.quantity, got.opening_quantity, got.opening_ts, got.opening_kind) == ("110", "100", T0 + HOUR, "roll")
+
+
 def test_a_position_that_opens_after_the_roll_knows_its_day_also_after_a_restart() -> None:
     part = new_partition()
     part.roll("A1", T0 + HOUR)

@@ -92,4 +92,6 @@ def test_accounts_are_read_when_somebody_asks(state: GatewayState) -> None:
     state.turn()
     (row,) = state.node_rows(since, "account:A1")
     assert row[0] == "account:A1" and 3.0 in row
-    assert state.risk("account:nobody") is None
+    assert state.risk("account:nobody") is None and "account:nobody" not in state._asked, "names cost nothing"
+    state.take_risk("account:A9", b"{")
+    assert state.risk("account:A9") is None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codec import decoder_of, encode, json_schemas, split_array, trade_decoder
+from schemas.codec import decoder_of, encode, json_schemas, records_in, split_array, trade_decoder
 from schemas.reasons import QUARANTINE_MEANING, QuarantineReason
 from schemas.records import RECORDS, Instrument
 from schemas.topics import TOPICS
@@ -71,6 +71,7 @@ def test_records_survive_their_own_encoding() -> None:
 
 def test_arrays_split_without_reading_the_records() -> None:
     assert split_array(b'[{"a":1}, 2 ]') == [b'{"a":1}', b"2"]
+    assert records_in(b' [{"a":1}]') == [b'{"a":1}'] and records_in(b'{"a":[1]}') == [b'{"a":[1]}']
 
 
 def test_every_reason_has_a_meaning_and_every_topic_a_help() -> None:
