@@ -44,6 +44,7 @@ from schemas.records import (
     Reason,
     Risk,
     Surface,
+    Touch,
     Trade,
 )
 from tables.kafka import KafkaClient, owner_partition
@@ -60,9 +61,9 @@ FILL_WAIT_S = 10.0
 #: marks taken in before whoever waits gets a turn
 MARKS_AT_ONCE = 16
 _order, _trade, _decision = decoder_of(Order), decoder_of(Trade), decoder_of(Decision)
-_records: dict[str, Any] = {"marks": decoder_of(Mark), "positions": decoder_of(Position), "limits": decoder_of(Limit),
-                            "controls": decoder_of(Control), "market.surfaces": decoder_of(Surface),
-                            "risk": decoder_of(Risk), "reference.counterparties": decoder_of(Counterparty)}
+_records: dict[str, Any] = {topic: decoder_of(cls) for topic, cls in (
+    ("marks", Mark), ("positions", Position), ("limits", Limit), ("controls", Control), ("market.surfaces", Surface),
+    ("risk", Risk), ("touches", Touch), ("reference.counterparties", Counterparty))}
 
 
 def _window(limit: Limit) -> int:
@@ -87,8 +88,8 @@ class GateStage:
         self.breakers = Breakers(topics, publisher, counters)
         self._tail = Tail(client, [topics[t] for t in ("market.surfaces", "marks", "positions", "risk")],
                           self._on_batch, isolation_level="read_uncommitted", pause_s=FOLLOW_S)
-        self._rules = Tail(client, [topics[t] for t in ("limits", "controls", "reference.counterparties")],
-                           self._on_batch, wait_ms=100)
+        rules = ("limits", "controls", "reference.counterparties", "touches")
+        self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100)
         self._next: dict[TopicPartition, int] = {}
         self._owned: set[int] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -155,6 +156,8 @@ class GateStage:
                 self.monitor.add(record)
         elif topic == "reference.counterparties":
             gate.add_counterparty(record)
+        elif topic == "touches":
+            gate.book.add_touch(record)
         elif topic == "controls":
             self.breakers.take(record)
             for w in gate.add_control(record):
@@ -181,7 +184,6 @@ class GateStage:
         orders, trades = self._topics["orders"], self._topics["trades"]
         decided: dict[int, int] = dict.fromkeys(partitions, 0)
         accepted: dict[str, Decision] = {}
-
         today, now = [], self._clock()
 
         def on_decisions(batch: RecordBatch) -> None:

@@ -40,6 +40,7 @@ from schemas.records import (
     Quality,
     Risk,
     Surface,
+    Touch,
 )
 from tables.kafka import KafkaClient
 from tables.records import RecordBatch
@@ -57,7 +58,7 @@ EXCLUDED_NAMED = 10
 _position = decoder_of(Position)
 _mark = decoder_of(Mark)
 _surface, _risk = decoder_of(Surface), decoder_of(Risk)
-_limit, _control, _alert = decoder_of(Limit), decoder_of(Control), decoder_of(Alert)
+_limit, _control, _alert, _touch = decoder_of(Limit), decoder_of(Control), decoder_of(Alert), decoder_of(Touch)
 #: levels that lie within one fund: one worker sees all of such a node
 OWNED_LEVELS = ("book", "desk", "strategy", "fund", "account")
 
@@ -78,7 +79,7 @@ class RiskStage:
         self.monitor = LimitMonitor()
         self.feeds = Feeds()
         self.breakers = Breakers(topics, publisher, counters)
-        self._rules = Tail(client, [topics["limits"], topics["controls"]], self._on_rules, wait_ms=100)
+        self._rules = Tail(client, [topics[t] for t in ("limits", "controls", "touches")], self._on_rules, wait_ms=100)
         self._acks = Tail(client, [topics["alerts"]], self._on_acks, from_end=True, wait_ms=500)
         self._marks = Tail(client, [topics["marks"]], self._on_marks, isolation_level="read_uncommitted",
                            pause_s=TRADE_PERIOD_S / 2)
@@ -140,6 +141,9 @@ class RiskStage:
                 if batch.topic == self._topics["controls"]:
                     if value is not None:
                         self.breakers.take(_control.decode(value))
+                elif batch.topic == self._topics["touches"]:
+                    if value is not None:
+                        self.book.add_touch(_touch.decode(value))
                 elif value is None:
                     self.monitor.remove((key or b"").decode())
                 else:
@@ -162,6 +166,19 @@ class RiskStage:
         self.breakers.raise_all(
             self.monitor.measure(limit_values(self.models, nodes), now, self.book.snapshot_id,
                                  partial_nodes(self.models, nodes)), now)
+
+    def publish_touches(self) -> None:
+        """Keep the barriers that marks have just touched: a restart, and every other process, knows them then."""
+        now = self._clock()
+        for name, spot in self.book.contracts.take_touched():
+            level = self.book.reference.instrument_records[name].barrier
+            touch = Touch(instrument=name, touched=True, ts_event=now, by="deskrisk", price=spot,
+                          reason=f"marked at {spot:g}, barrier {level}")
+            self._publisher.send(self._topics["touches"], name.encode(), encode(touch), 0)
+            alert = Alert(alert_id=f"barrier.{name}.{now}", kind="barrier", node=FIRM, metric=f"barrier {name}",
+                          value=spot, limit=float(level or 0), utilisation=None, cause_ts=now, raised_ts=now,
+                          snapshot_id=self.book.snapshot_id)
+            self._publisher.send(self._topics["alerts"], b"firm", encode(alert))
 
     async def take(self, partitions: set[int]) -> None:
         """Own these partitions: their rows are read from the beginning of the compacted topic."""
@@ -258,6 +275,7 @@ class RiskStage:
             self._publish(self.book.rollup.take_touched())
             if turn % TICK_PERIODS == 0:
                 self._counters.add("rows_revalued", self.book.revalue(self._clock()))
+                self.publish_touches()
                 self._publish(self.book.rollup.take_touched())
             if self.ready:
                 self.watch_limits()

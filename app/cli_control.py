@@ -14,6 +14,7 @@ from rich.table import Table
 from app.cli_common import EXIT_DIFFERENT, EXIT_FAILED, AsJson, Brokers, By, fail, run, with_brokers
 
 limits_cli = typer.Typer(no_args_is_help=True, help="Limits: versioned, with who and why.")
+barriers_cli = typer.Typer(no_args_is_help=True, help="Barriers of options: which were touched.")
 decisions_cli = typer.Typer(no_args_is_help=True, help="Decisions on orders, and why.")
 Why = Annotated[str, typer.Option(help="Why; at least ten characters.")]
 
@@ -54,6 +55,26 @@ def limits_set(limit_id: str, limit: Annotated[float, typer.Argument(help="In th
               "warn": warn, "window_ms": window_ms, "instrument": instrument, "action": action, "minutes": minutes,
               "approved_by": approved_by}
     _print(run(set_limit(with_brokers(brokers=brokers), {k: v for k, v in fields.items() if v is not None}, by)))
+
+
+@barriers_cli.command("show")
+def barriers_show(brokers: Brokers = None) -> None:
+    """Every barrier that was touched, or that somebody said was not: one JSON line each."""
+    from app.control import current
+    from schemas.records import Touch
+
+    for _, touch in sorted(run(current(with_brokers(brokers=brokers), "touches", Touch)).items()):
+        _print(touch)
+
+
+@barriers_cli.command("set")
+def barriers_set(instrument: str, reason: Why,
+                 touched: Annotated[bool, typer.Option("--touched/--untouched", help="What holds from now on.")],
+                 by: By = getpass.getuser(), brokers: Brokers = None) -> None:
+    """State that a barrier was touched, or take back a touch that a wrong price caused."""
+    from app.control import set_touched
+
+    _print(run(set_touched(with_brokers(brokers=brokers), instrument, touched, by, reason)))
 
 
 def halt(scope: Annotated[str, typer.Argument(help="all, fund:ALPHA, desk:..., account:..., trader:...")],
@@ -140,6 +161,7 @@ def decisions_explain(order_id: str, brokers: Brokers = None) -> None:
 def register(cli: typer.Typer) -> None:
     """Add the commands."""
     cli.add_typer(limits_cli, name="limits")
+    cli.add_typer(barriers_cli, name="barriers")
     cli.add_typer(decisions_cli, name="decisions")
     for command in (halt, resume, override):
         cli.command()(command)

@@ -15,7 +15,7 @@ from models.gate.state import METRICS as GATE_METRICS
 from models.gate.state import POSITION_METRICS
 from models.rollup import GREEKS
 from schemas.codec import decoder_of, encode
-from schemas.records import Alert, Control, Decision, Limit
+from schemas.records import Alert, Control, Decision, Instrument, Limit, Touch
 from tables.restore import read_range
 
 REASON_MIN = 10
@@ -174,6 +174,17 @@ async def set_state(settings: Settings, scope: str, state: str, by: str, reason:
     control = new_control(held, scope, state, by, reason, rev)
     await publish(settings, "controls", scope, control)
     return control
+
+
+async def set_touched(settings: Settings, option: str, touched: bool, by: str, reason: str) -> Touch:
+    """Write that the barrier of an option was touched, or that it was not; return the record."""
+    held = (await current(settings, "reference.instruments", Instrument)).get(option)
+    if held is None or held.barrier_kind is None:
+        raise Refused(f"instrument: expected an option with a barrier, was {option!r}")
+    touch = Touch(instrument=option, touched=touched, ts_event=time.time_ns(), by=check_person(by),
+                  reason=check_reason(reason))
+    await publish(settings, "touches", option, touch)
+    return touch
 
 
 async def acknowledge(settings: Settings, alert: Alert, by: str, note: str) -> Alert:

@@ -32,7 +32,7 @@ from tables.restore import read_range
 from tables.source_log import SourceLog
 
 #: what is written back: facts and decisions of people, not what workers make of them
-TRUTH = ("reference.instruments", "reference.accounts", "reference.counterparties", "limits", "controls",
+TRUTH = ("reference.instruments", "reference.accounts", "reference.counterparties", "limits", "controls", "touches",
          "market.surfaces", "positions.external", "trades", "decisions", "alerts")
 #: kept for the proof only
 PROOF = "positions"

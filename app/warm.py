@@ -6,20 +6,27 @@ import gc
 from decimal import Decimal
 
 import numpy as np
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from models import marks as mk
+from models import record_scan as rs
+from models.gate.book import GateBook
 from models.ladder import COLUMNS, ladder_lines
-from models.position_state import PartitionPositions
+from models.position_state import PartitionPositions, find_slot, other_averages
 from models.position_window import absorb_half_chain, evict_oldest
+from models.pricing.black_scholes import option_prices
 from models.quote_columns import decode_quotes
 from models.reference import Reference
 from models.risk.live import RiskModels
 from models.risk.scenarios import History
-from models.trade_columns import resolve_trades
+from models.trade_columns import ReferenceArrays, resolve_trades
 from models.trade_decode import decode_trades
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.codec import TICK_DTYPE, pack_ticks
-from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position, Surface, VolSlice
+from schemas.records import Account, AsOf, Fifo, Instrument, Limit, Mark, Order, Position, Surface, VolSlice
+
+LEVELS = ("book", "desk", "strategy", "fund", "firm")
+NOW_NS = 10**18
 
 
 def settle_collector() -> None:
@@ -32,23 +39,53 @@ def settle_collector() -> None:
 
 
 def warm_kernels() -> None:
-    """Run every kernel once on a few records."""
+    """Run every kernel once on a few records, each with the kinds of arrays that a running system gives it.
+
+    A kernel is compiled anew for memory that may not be written (what a broker sent) and for columns of several rows
+    that do not lie side by side: both are here. ``tests/integration/test_first_run.py`` holds that nothing is left.
+    """
     reference = Reference(lambda account: 0)
     instrument = Instrument(instrument="X", asset_class="fx", currency="USD", quantity_increment=Decimal(1))
     account = Account(account="A", book="B", desk="D", strategy="S", fund="F")
     reference.add_instrument(instrument)
     reference.add_account(account)
     arrays = reference.arrays()
+    _warm_positions(arrays)
+    _warm_marks(arrays)
+    book = _warm_rollup(instrument, account)
+    _warm_models(book)
+    _warm_gate(instrument, account)
+    one = np.ones(1)
+    option_prices(one, one, one, one, one, one, one, np.empty(1))  # what the demo's market quotes
+
+
+def _sent(values: list[bytes]) -> rs.ByteRows:
+    """Return values as they lie in what a broker sends: within one buffer that is not ours to write."""
+    builder = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 1 << 16)
+    for k, value in enumerate(values):
+        builder.append(k, 1, None, value, [])
+    buffer = np.frombuffer(bytes(builder.build()), np.uint8)
+    rows = np.empty((4, len(values)), np.int64)
+    if not rs.scan_records(buffer, rs.HEADER_BYTES, len(buffer), *rows):
+        raise RuntimeError("a record batch made here was not read whole")
+    return rs.ByteRows(buffer, rows[0], rows[1])
+
+
+def _warm_positions(arrays: ReferenceArrays) -> None:
     text = ('{"trade_id":"T%d","account":"A","instrument":"X","side":"%s","quantity":"10","price":"1.5",'
             '"ts_event":%d%s}')
-    values: list[bytes | None] = [
-        (text % (1, "buy", 10**18, "")).encode(), (text % (2, "sell", 10**18 + 5, "")).encode(),
-        (text % (3, "buy", 10**18 + 1, "")).encode(), (text % (4, "buy", 10**18 + 9, ',"venue":"\\u00e9"')).encode()]
-    decoded = decode_trades(values)
+    values: list[bytes] = [
+        (text % (1, "buy", NOW_NS, "")).encode(), (text % (2, "sell", NOW_NS + 5, "")).encode(),
+        (text % (3, "buy", NOW_NS + 1, "")).encode(), (text % (4, "buy", NOW_NS + 9, ',"venue":"\\u00e9"')).encode()]
+    plain = decode_trades(_sent(values[:3]))
+    resolve_trades(plain.buffer, plain.rows, arrays)
+    decoded = decode_trades([*values])
     resolve_trades(decoded.buffer, decoded.rows, arrays)
     positions = PartitionPositions(0)
     positions.apply(decoded.rows, arrays)
-    positions.open_position(0, 0, 5, 1.5, 10**18 + 2, arrays)
+    positions.open_position(0, 0, 5, 1.5, NOW_NS + 2, arrays)
+    find_slot(positions.arrays, 0, 0)
+    other_averages(positions.arrays, np.zeros(1, np.int32), np.empty(1), np.empty(1))
     blob, bounds = positions.pack(positions.take_dirty())
     seq, fills, flags = positions.take_fills()
     again = PartitionPositions(0)
@@ -56,43 +93,67 @@ def warm_kernels() -> None:
     again.load_fills(0, [(seq, fills, flags)])
     absorb_half_chain(again.arrays, 0)
     evict_oldest(again.arrays, 1)
-    _warm_marks(arrays)
-    _warm_rollup(instrument, account)
 
 
-def _warm_marks(arrays: object) -> None:
+def _warm_marks(arrays: ReferenceArrays) -> None:
     block = np.zeros(1, TICK_DTYPE)
-    block["instrument"], block["ts_event"], block["bid"], block["ask"] = b"X", 10**18, 1.0, 1.1
-    quotes = decode_quotes([pack_ticks(block), b'{"instrument":"X","bid":"1.0","ask":1.1,"ts_event":1}'],
-                           arrays.instruments, arrays.instrument_known)  # type: ignore[attr-defined]
+    block["instrument"], block["ts_event"], block["bid"], block["ask"] = b"X", NOW_NS, 1.0, 1.1
+    packed, text = pack_ticks(block), b'{"instrument":"X","bid":"1.0","ask":1.1,"ts_event":1}'
     marks = mk.empty_marks(4)
-    mk.apply_quotes(marks, quotes.rows, arrays.price_any_sign, 1, 1)  # type: ignore[attr-defined]
+    for values in ([packed, text], _sent([packed, text]), _sent([text, text]), _sent([packed, packed])):
+        quotes = decode_quotes(values, arrays.instruments, arrays.instrument_known)
+        mk.apply_quotes(marks, quotes.rows, arrays.price_any_sign, 1, 1)
     mk.close_window(marks, 1, 1, np.ones(4, np.int64), np.zeros(4, np.int64))
 
 
-def _warm_rollup(instrument: Instrument, account: Account) -> None:
-    book = ValuedBook("USD", ("book", "desk", "strategy", "fund", "firm"))
+def _held(instrument: str, offset: int) -> Position:
+    return Position(account="A", instrument=instrument, quantity="5", average_price=1.0, realised_pnl=0.0, fees={},
+                    currency="USD", trades=1, last_ts_event=1, fifo=Fifo(0.0, 1.0, 1), break_even_price=1.0,
+                    as_of=AsOf(0, offset))
+
+
+def _warm_rollup(instrument: Instrument, account: Account) -> ValuedBook:
+    book = ValuedBook("USD", LEVELS)
     book.add_instrument(instrument)
     book.add_account(account)
     book.add_mark(Mark(instrument="X", window_end=1, ts_event=1, bid=1.0, ask=1.1, mid=1.05, last=None,
                        quality="good"))
-    book.add_position(Position(account="A", instrument="X", quantity="5", average_price=1.0, realised_pnl=0.0,
-                               fees={}, currency="USD", trades=1, last_ts_event=1,
-                               fifo=Fifo(0.0, 1.0, 1), break_even_price=1.0, as_of=AsOf(0, 1)))
-    book.revalue(10**18)
+    book.add_position(_held("X", 1))
+    book.revalue(NOW_NS)
     book.rollup.recount()
-    book.add_instrument(Instrument(instrument="O", asset_class="option", currency="USD", underlying="X", right="call",
-                                   strike=Decimal(1), expiry="2033-01-01", style="american"))
+    for name, style in (("O", "american"), ("P", "european")):
+        book.add_instrument(Instrument(instrument=name, asset_class="option", currency="USD", underlying="X",
+                                       right="call", strike=Decimal(1), expiry="2033-01-01",
+                                       style=style))  # type: ignore[arg-type]
     book.add_surface(Surface(underlying="USD", ts_event=1, rates=[(1.0, 0.03)]))
     book.add_surface(Surface(underlying="X", ts_event=1, dividends=[], vols=[
         VolSlice(expiry="2033-01-01", strikes=[1.0], vols=[0.2])]))
-    book.add_position(Position(account="A", instrument="O", quantity="5", average_price=1.0, realised_pnl=0.0,
-                               fees={}, currency="USD", trades=1, last_ts_event=1,
-                               fifo=Fifo(0.0, 1.0, 1), break_even_price=1.0, as_of=AsOf(0, 2)))
-    book.revalue(10**18)
+    book.add_position(_held("O", 2))
+    book.add_position(_held("P", 3))
+    book.revalue(NOW_NS)
+    return book
+
+
+def _warm_models(book: ValuedBook) -> None:
     moves = np.random.default_rng(1).normal(0, 0.01, (40, 1))
     models = RiskModels(book, book.contracts, History(("X",), moves), INSTRUMENT_GROUPINGS)
-    models.run(10**18)
+    models.run(NOW_NS)
     models.update_rows(np.array([0, 1]))
     ladder_lines(book.rollup.rows, 2, book.rollup.own, book.rollup.contribution, np.zeros(2, np.int64),
                  np.zeros(2, np.int64), np.empty((1, COLUMNS)))
+
+
+def _warm_gate(instrument: Instrument, account: Account) -> None:
+    gate = GateBook("USD", LEVELS)
+    gate.add_instrument(instrument)
+    gate.add_account(account)
+    gate.add_limit(Limit(limit_id="L", node="fund:F", metric="gross", limit=Decimal(10**9), version=1, by="deskrisk",
+                         reason="warm-up"))
+    gate.book.add_mark(Mark(instrument="X", window_end=1, ts_event=1, bid=1.0, ask=1.1, mid=1.05, last=None,
+                            quality="good"))
+    gate.set_price("X", 1.0, 1.1, 1.05, None, NOW_NS, True)
+    gate.add_position(_held("X", 1))
+    gate.refresh(NOW_NS)
+    for side in ("buy", "sell"):
+        gate.decide(Order(order_id=side, account="A", trader="T", instrument="X", side=side,  # type: ignore[arg-type]
+                          type="limit", quantity=Decimal(1), price=Decimal(1), ts_event=NOW_NS), NOW_NS)

@@ -17,6 +17,15 @@ from models.jit import inline_kernel, kernel
 from models.pricing import black_scholes as bs
 from models.pricing.american import premium_grid
 from models.pricing.bond import Bond, dirty_price, yield_of
+from models.pricing.exotic import (
+    BARRIER_KINDS,
+    DIGITAL_KINDS,
+    DOWN_AND_IN,
+    DOWN_AND_OUT,
+    FIRST_DIGITAL,
+    VANILLA,
+    exotic_greeks,
+)
 from models.rollup import Market
 from schemas.records import Instrument, Surface
 from schemas.units import parse_ts_ns
@@ -33,7 +42,8 @@ PREMIUM_TABLES_PER_WINDOW = 16
 INPUTS_NS = 10_000_000_000
 OPTION_DTYPE = np.dtype([
     ("instrument", "i4"), ("underlying", "i4"), ("sign", "f8"), ("strike", "f8"), ("expiry_ns", "i8"),
-    ("american", "i1"), ("future", "i1"), ("implied", "i1"),
+    ("american", "i1"), ("future", "i1"), ("implied", "i1"), ("exotic", "i1"), ("touched", "i1"),
+    ("level", "f8"), ("payoff", "f8"),
     ("vol", "f8"), ("rate", "f8"), ("carry", "f8"), ("t_years", "f8"), ("model_price", "f8"),
     ("table_vol", "f8"), ("table_rate", "f8"), ("table_t", "f8")])
 
@@ -72,6 +82,30 @@ def add_premiums(tables: np.ndarray, which: np.ndarray, table_t: np.ndarray, ame
         gamma[j] = max(gamma[j] + (up - 2.0 * mid + down) / (h * h) / strike[j], 0.0)
 
 
+def exotic_terms(record: Instrument) -> tuple[int, float, float] | None:
+    """Return (kind, barrier, rebate or payout) of an option as `exotic_price` takes them; None where terms lack.
+
+    Barriers and digitals are European, and one or the other.
+    """
+    if record.barrier_kind is None and record.digital_kind is None:
+        return VANILLA, np.nan, 0.0
+    if record.style == "american" or (record.barrier_kind is not None and record.digital_kind is not None):
+        return None
+    if record.barrier_kind is not None:
+        if record.barrier is None or record.barrier <= 0:
+            return None
+        return BARRIER_KINDS[record.barrier_kind], float(record.barrier), float(record.rebate or 0)
+    assert record.digital_kind is not None
+    if record.digital_kind == "cash_or_nothing" and record.payout is None:
+        return None
+    return FIRST_DIGITAL + DIGITAL_KINDS[record.digital_kind], np.nan, float(record.payout or 0)
+
+
+def exotic_columns(options: np.ndarray) -> np.ndarray:
+    """Return what `exotic_price` takes of every option: float64[options, 4]."""
+    return np.stack([options[f].astype(np.float64) for f in ("exotic", "level", "payoff", "touched")], axis=1)
+
+
 def expiry_ns(text: str) -> int:
     """Return the moment a contract expires: the end of its day where only a date is given."""
     return parse_ts_ns(text if "T" in text else f"{text}T23:59:59Z")
@@ -100,6 +134,9 @@ class Contracts:
         self.bond_sensitivity: dict[int, tuple[float, float]] = {}
         self._all = True
         self._inputs_ns = 0
+        #: what is known of barriers that were touched, and those that marks have just touched: (option, spot)
+        self._touches: dict[str, bool] = {}
+        self._newly_touched: list[tuple[str, float]] = []
 
     def add(self, record: Instrument, on_future: bool = False) -> None:
         """Take an instrument in; anything but an option or bond needs nothing."""
@@ -109,8 +146,9 @@ class Contracts:
                 Bond(float(record.coupon), date.fromisoformat(record.maturity[:10]), record.frequency or 2,
                      record.day_count or "ACT/ACT ICMA"), np.nan, known[2] if known else np.nan)
             self.market.greek_kind[self.market.instrument(record.instrument)] = 1
+        exotic = exotic_terms(record)
         if record.asset_class not in OPTION_CLASSES or record.underlying is None or record.strike is None \
-                or record.right is None or record.expiry is None:
+                or record.right is None or record.expiry is None or exotic is None:
             if record.asset_class in OPTION_CLASSES:  # without its terms it has no Greeks; that is counted
                 self.market.greek_kind[self.market.instrument(record.instrument)] = 1
             return
@@ -125,6 +163,8 @@ class Contracts:
         o["sign"] = bs.CALL if record.right == "call" else bs.PUT
         o["strike"], o["expiry_ns"] = float(record.strike), expiry_ns(record.expiry)
         o["american"], o["future"] = record.style == "american", on_future
+        o["exotic"], o["level"], o["payoff"] = exotic
+        o["touched"] = self._touches.get(record.instrument, False)
         o["table_t"] = np.nan
         self._records[record.instrument] = record
         self.market.greek_kind[o["instrument"]] = 1
@@ -136,6 +176,31 @@ class Contracts:
             if self._records[option].underlying == name:
                 self.options[k]["future"] = 1
                 self._all = True
+
+    def set_touched(self, option: str, touched: bool) -> None:
+        """Know whether an option's barrier was touched, from its record; what marks touch later is touched again."""
+        self._touches[option] = touched
+        k = self.option_row.get(option)
+        if k is not None and self.options[k]["touched"] != touched:
+            self.options[k]["touched"] = touched
+            self._all = True
+
+    def take_touched(self) -> list[tuple[str, float]]:
+        """Return the options whose barrier marks have touched since the last call, and where their underlying was."""
+        out, self._newly_touched = self._newly_touched, []
+        return out
+
+    def _watch_barriers(self, which: np.ndarray) -> None:
+        o, names = self.options, list(self.option_row)
+        kind = o["exotic"][which]
+        watched = which[(kind >= 0) & (kind < FIRST_DIGITAL) & (o["touched"][which] == 0) & (o["t_years"][which] > 0)]
+        spot, down = self.market.price[o["underlying"][watched]], np.isin(o["exotic"][watched],
+                                                                          (DOWN_AND_OUT, DOWN_AND_IN))
+        hit = np.where(down, spot <= o["level"][watched], spot >= o["level"][watched])
+        for k, at in zip(watched[hit].tolist(), spot[hit].tolist(), strict=True):
+            o["touched"][k] = 1
+            self._touches[names[k]] = True
+            self._newly_touched.append((names[k], at))
 
     def add_surface(self, surface: Surface) -> None:
         """Take market inputs in.
@@ -207,6 +272,7 @@ class Contracts:
             self._inputs_ns, self._all = now_ns, False
         if len(which):
             o["t_years"][which] = np.maximum((o["expiry_ns"][which] - now_ns) / NS_PER_YEAR, 0.0)
+            self._watch_barriers(which)
             self._imply(which)
             self._price(which)
         return n + len(which)
@@ -229,7 +295,11 @@ class Contracts:
             else:
                 row["carry"] = np.nan
             row["vol"] = self.surface_vol(record.underlying or "", float(row["strike"]), int(row["expiry_ns"]), now_ns)
-            row["implied"] = np.isnan(row["vol"])
+            if row["exotic"] != VANILLA:  # its own mark does not say which volatility; on a future it is not priced
+                row["vol"] = np.nan if row["future"] else row["vol"]
+                row["implied"] = 0
+            else:
+                row["implied"] = np.isnan(row["vol"])
 
     def _imply(self, which: np.ndarray) -> None:
         """Fill the volatility of options without a surface: what their own mark implies."""
@@ -251,6 +321,15 @@ class Contracts:
         self._make_tables(which, np.isfinite(g.price) & (o["american"] != 0))
         add_premiums(self.tables, which, self.options["table_t"], np.ascontiguousarray(o["american"]), MONEYNESS, spot,
                      strike, g.price, g.delta, g.gamma)
+        exotic = np.flatnonzero(o["exotic"] != VANILLA)
+        if len(exotic):
+            e, values = o[exotic], np.empty((len(exotic), 6))
+            kind = e["exotic"].astype(np.int64)
+            exotic_greeks(np.where(kind < FIRST_DIGITAL, kind, -1), kind - FIRST_DIGITAL, sign[exotic], spot[exotic],
+                          strike[exotic], e["level"].copy(), e["payoff"].copy(), t[exotic], vol[exotic], rate[exotic],
+                          carry[exotic], e["touched"].copy(), values)
+            for column, one in zip(values.T, (g.price, g.delta, g.gamma, g.vega, g.theta, g.rho), strict=True):
+                one[exotic] = column
         unit = market.unit_greeks
         where = o["instrument"]
         unit[where, 0] = g.delta * spot

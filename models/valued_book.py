@@ -9,7 +9,7 @@ from models.columns import grown
 from models.contracts import Contracts
 from models.reference import FIRM, Reference
 from models.rollup import FEE_SLOTS, M, Market, RollUp, pair_currencies
-from schemas.records import Account, Instrument, Mark, Position, Surface
+from schemas.records import Account, Instrument, Mark, Position, Surface, Touch
 
 #: groupings beside the tree, after the levels
 GROUPINGS = ("account", "dealer", "pm", "counterparty", "currency", "pair", "asset_class", "issuer", "sector")
@@ -69,6 +69,10 @@ class ValuedBook:
     def add_surface(self, surface: Surface) -> None:
         """Take market inputs in (volatilities, curve, dividends)."""
         self.contracts.add_surface(surface)
+
+    def add_touch(self, touch: Touch) -> None:
+        """Take in that the barrier of an option was touched, or that it was not."""
+        self.contracts.set_touched(touch.instrument, touch.touched)
 
     def add_account(self, account: Account) -> None:
         """Take an account in. One that is known as it is costs nothing."""

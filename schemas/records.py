@@ -108,6 +108,14 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     strike: Number | None = None
     expiry: str | None = None
     style: Literal["european", "american"] | None = None
+    #: a single-barrier option (European, watched at every mark window); out: ``rebate`` is paid when it is touched, in:
+    #: at expiry where it never was
+    barrier_kind: Literal["down_and_out", "down_and_in", "up_and_out", "up_and_in"] | None = None
+    barrier: Number | None = None
+    rebate: Number | None = None
+    #: a digital (European): pays ``payout`` in cash, or one unit of the underlying, where it ends in the money
+    digital_kind: Literal["cash_or_nothing", "asset_or_nothing"] | None = None
+    payout: Number | None = None
     settlement: str | None = None
     inverse: bool = False
     quanto_rate: Number | None = None
@@ -149,6 +157,21 @@ class Counterparty(msgspec.Struct, frozen=True, kw_only=True):
 
     counterparty: Text
     rating: Annotated[int, msgspec.Meta(ge=1, le=99)]
+
+
+class Touch(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the barrier of an option was touched: seen by a risk worker, or said by a person or calculation agent.
+
+    The newest record of an option is what holds: ``touched`` false takes a touch back that a wrong price caused.
+    """
+
+    instrument: Text
+    touched: bool
+    ts_event: Timestamp
+    by: Text
+    reason: str
+    #: price of the underlying
+    price: float | None = None
 
 
 class VolSlice(msgspec.Struct, frozen=True, kw_only=True):
@@ -375,7 +398,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
     alert_id: str
     kind: Literal["approach", "breach", "clear", "stale", "reconciliation", "halt", "override", "drift",
-                  "rewind", "rebuild", "adopt", "roll"]
+                  "rewind", "rebuild", "adopt", "roll", "barrier"]
     node: str
     metric: str
     value: float | None
@@ -408,7 +431,7 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
 
 RECORDS: dict[str, type[msgspec.Struct]] = {
     cls.__name__: cls
-    for cls in (Trade, Tick, Order, External, Instrument, Account, Surface,
+    for cls in (Trade, Tick, Order, External, Instrument, Account, Surface, Touch,
                 Position, Mark, Risk, Limit, Control, Decision,
                 Alert, Quarantined)
 }

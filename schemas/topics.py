@@ -41,6 +41,8 @@ INSTRUMENTS = Topic("reference.instruments", "instrument", "in", "What is traded
 ACCOUNTS = Topic("reference.accounts", "account", "in", "Where positions belong.", compact=True, partitions="one")
 COUNTERPARTIES = Topic("reference.counterparties", "counterparty", "in", "Ratings of counterparties.", compact=True,
                        partitions="one")
+TOUCHES = Topic("touches", "instrument", "both", "Barriers of options that were touched, and who saw it.", compact=True,
+                partitions="one")
 GATES = Topic("gates", "partition", "internal", "Where the gate of a partition answers over HTTP.", compact=True,
               partitions="one")
 LIMITS = Topic("limits", "limit_id", "both", "Limits, versioned.", compact=True, partitions="one")
@@ -60,7 +62,7 @@ POSITIONS_CHANGELOG = Topic("positions-changelog", "table key", "internal",
                             "The position table's changelog (Faust table `positions`).", compact=True)
 
 TOPICS: tuple[Topic, ...] = (
-    TRADES, ORDERS, TICKS, EXTERNAL, INSTRUMENTS, ACCOUNTS, COUNTERPARTIES, LIMITS, CONTROLS, SURFACES, MARKS,
+    TRADES, ORDERS, TICKS, EXTERNAL, INSTRUMENTS, ACCOUNTS, COUNTERPARTIES, LIMITS, CONTROLS, SURFACES, TOUCHES, MARKS,
     POSITIONS, DECISIONS, RISK, EXPOSURE, ALERTS, GATES, QUARANTINE, POSITIONS_CHANGELOG,
 )
 

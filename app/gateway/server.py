@@ -47,6 +47,7 @@ from schemas.records import (
     Mark,
     Position,
     Surface,
+    Touch,
 )
 from tables.records import RecordBatch
 from tables.tail import Tail
@@ -64,6 +65,7 @@ _position, _mark = decoder_of(Position), decoder_of(Mark)
 _surface, _decision = decoder_of(Surface), decoder_of(Decision)
 _limit, _control = decoder_of(Limit), decoder_of(Control)
 _alert, _instrument, _account = decoder_of(Alert), decoder_of(Instrument), decoder_of(Account)
+_touch = decoder_of(Touch)
 
 
 class SecurityHeaders:
@@ -114,7 +116,7 @@ class Gateway:
         wanted = ("reference.instruments", "reference.accounts", "market.surfaces", "marks", "positions", "risk")
         self._tail = Tail(client, [topics[t] for t in wanted], self._on_batch, isolation_level="read_uncommitted")
         self._alerts = Tail(client, [topics["alerts"], topics["decisions"]], self._on_batch, from_end=True)
-        self._rules = Tail(client, [topics["limits"], topics["controls"]], self._on_batch, wait_ms=100)
+        self._rules = Tail(client, [topics[t] for t in ("limits", "controls", "touches")], self._on_batch, wait_ms=100)
         self._turned = asyncio.Event()  # a new one each turn; every waiting client holds the present one
         self._tasks: list[asyncio.Task[Any]] = []
         self._frames: dict[tuple[str, int], bytes] = {}
@@ -162,6 +164,8 @@ class Gateway:
             control = _control.decode(value)
             state.controls[control.scope] = control
             state.add_fact("breaker", breaker_event(control))
+        elif topic == "touches":
+            state.book.add_touch(_touch.decode(value))
         elif topic == "market.surfaces":
             state.book.add_surface(_surface.decode(value))
         elif topic == "reference.instruments":

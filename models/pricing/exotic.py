@@ -13,6 +13,8 @@ DOWN_AND_OUT, DOWN_AND_IN, UP_AND_OUT, UP_AND_IN = 0, 1, 2, 3
 BARRIER_KINDS = {"down_and_out": DOWN_AND_OUT, "down_and_in": DOWN_AND_IN, "up_and_out": UP_AND_OUT,
                  "up_and_in": UP_AND_IN}
 CASH_OR_NOTHING, ASSET_OR_NOTHING, GAP = 0, 1, 2
+#: in one column, digitals follow barriers; VANILLA is neither
+VANILLA, FIRST_DIGITAL = -1, 4
 DIGITAL_KINDS = {"cash_or_nothing": CASH_OR_NOTHING, "asset_or_nothing": ASSET_OR_NOTHING, "gap": GAP}
 
 
@@ -148,6 +150,20 @@ def exotic_greeks(barrier_kind: np.ndarray, digital_kind: np.ndarray, sign: np.n
         out[i, 4] = (_either(bk, dk, w, s, k, h, p, t - dt, v, r, b, hit) - mid) / dt if dt > 0.0 else 0.0
         out[i, 5] = (_either(bk, dk, w, s, k, h, p, t, v, r + dr, b + dr, hit)
                      - _either(bk, dk, w, s, k, h, p, t, v, r - dr, b - dr, hit)) / (2.0 * dr)
+
+
+@inline_kernel
+def exotic_price(terms: np.ndarray, w: float, s: float, k: float, t: float, v: float, r: float, b: float) -> float:
+    """Return the price of a barrier or digital.
+
+    Parameters
+    ----------
+    terms : float64[4]: kind (`BARRIER_KINDS`, or FIRST_DIGITAL + `DIGITAL_KINDS`), barrier, rebate or payout, touched
+    """
+    kind = int(terms[0])
+    if kind < FIRST_DIGITAL:
+        return barrier_price(kind, w, s, k, terms[1], terms[2], t, v, r, b, terms[3] != 0.0)
+    return digital_price(kind - FIRST_DIGITAL, w, s, k, terms[2], t, v, r, b)
 
 
 @inline_kernel

@@ -6,17 +6,29 @@ from typing import Any
 
 import numpy as np
 
-from models.contracts import INPUTS, MONEYNESS, premium_at
+from models.contracts import INPUTS, MONEYNESS, exotic_columns, premium_at
 from models.jit import kernel
 from models.pricing.black_scholes import option_price
+from models.pricing.exotic import exotic_price
 
 BLOCK = 512
 
 
 @kernel
+def exotic_vector(terms: np.ndarray, sign: float, s0: float, strike: float, t: float, vol: float, rate: float,
+                  carry: float, moves: np.ndarray, vol_moves: np.ndarray, rate_moves: np.ndarray,
+                  out: np.ndarray) -> None:
+    """Fill a barrier's or digital's change of price in every scenario; a spot beyond the barrier has touched it."""
+    base = exotic_price(terms, sign, s0, strike, t, vol, rate, carry)
+    for s in range(out.shape[0]):
+        out[s] = exotic_price(terms, sign, s0 * (1.0 + moves[s]), strike, t, max(vol + vol_moves[s], 1e-4),
+                              rate + rate_moves[s], carry + rate_moves[s]) - base
+
+
+@kernel
 def _grid(sign: np.ndarray, strike: np.ndarray, t: np.ndarray, vol: np.ndarray, rate: np.ndarray, carry: np.ndarray,
-          american: np.ndarray, spot: np.ndarray, tables: np.ndarray, moneyness: np.ndarray, moves: np.ndarray,
-          out: np.ndarray) -> None:
+          american: np.ndarray, exotics: np.ndarray, spot: np.ndarray, tables: np.ndarray, moneyness: np.ndarray,
+          moves: np.ndarray, out: np.ndarray) -> None:
     h = 1e-4
     for k in range(out.shape[0]):
         s0 = spot[k]
@@ -24,7 +36,10 @@ def _grid(sign: np.ndarray, strike: np.ndarray, t: np.ndarray, vol: np.ndarray, 
             move = moves[j] if j < moves.shape[0] else (0.0 if j == moves.shape[0] else
                                                         h if j == moves.shape[0] + 1 else -h)
             s = s0 * (1.0 + move)
-            value = option_price(sign[k], s, strike[k], t[k], vol[k], rate[k], carry[k])
+            if exotics[k, 0] >= 0.0:
+                value = exotic_price(exotics[k], sign[k], s, strike[k], t[k], vol[k], rate[k], carry[k])
+            else:
+                value = option_price(sign[k], s, strike[k], t[k], vol[k], rate[k], carry[k])
             if american[k] != 0:
                 value = max(value + strike[k] * premium_at(s / strike[k], moneyness, tables[k]),
                             sign[k] * (s - strike[k]))
@@ -39,8 +54,8 @@ def gamma_grid(options: Any, tables: np.ndarray, price: np.ndarray, moves: np.nd
     """Return each option's P&L beyond its delta, float64[options, moves], per unit in its own currency."""
     out = np.empty((len(options), len(moves) + 3))
     sign, strike, t, vol, rate, carry = (np.ascontiguousarray(options[f]) for f in INPUTS)
-    _grid(sign, strike, t, vol, rate, carry, np.ascontiguousarray(options["american"]), price[options["underlying"]],
-          tables, MONEYNESS, moves, out)
+    _grid(sign, strike, t, vol, rate, carry, np.ascontiguousarray(options["american"]), exotic_columns(options),
+          price[options["underlying"]], tables, MONEYNESS, moves, out)
     return np.ascontiguousarray(out[:, : len(moves)])
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from models.columns import grown
-from models.contracts import INPUTS, MONEYNESS, Contracts, premium_at
+from models.contracts import INPUTS, MONEYNESS, Contracts, exotic_columns, premium_at
 from models.jit import inline_kernel, kernel
 from models.pricing.black_scholes import option_price
 from models.risk.node_kernels import var_components
+from models.risk.option_grid import exotic_vector
 from models.risk.quantile import node_tails, tail_count, worst_rank
 from models.valued_book import ValuedBook
 
@@ -73,8 +74,8 @@ def unit_vectors(which: np.ndarray, kind: np.ndarray, factor: np.ndarray, curren
                  unit: np.ndarray, price: np.ndarray, rate: np.ndarray, currency_moves: np.ndarray, moves: np.ndarray,
                  vol_factor: np.ndarray, rate_factor: np.ndarray, option_of: np.ndarray, sign: np.ndarray,
                  strike: np.ndarray, t_years: np.ndarray, vol: np.ndarray, riskless: np.ndarray, carry: np.ndarray,
-                 american: np.ndarray, tables: np.ndarray, underlying: np.ndarray, moneyness: np.ndarray,
-                 bond: np.ndarray, out: np.ndarray) -> None:
+                 american: np.ndarray, exotics: np.ndarray, tables: np.ndarray, underlying: np.ndarray,
+                 moneyness: np.ndarray, bond: np.ndarray, out: np.ndarray) -> None:
     """Fill the unit vectors of instruments; a missing input makes a vector NaN.
 
     Parameters
@@ -85,6 +86,7 @@ def unit_vectors(which: np.ndarray, kind: np.ndarray, factor: np.ndarray, curren
     currency_moves : float64[currencies, scenarios], relative moves of base currency per unit
     vol_factor, rate_factor : by instrument, -1: held
     option_of : row of an option's terms by instrument, -1: none
+    exotics : float64[options, 4], see `exotic_price`; a kind below 0 is a vanilla
     bond : float64[instruments, 2], first and second derivative of the price to its yield
     out : float64[instruments, scenarios]
     """
@@ -102,7 +104,11 @@ def unit_vectors(which: np.ndarray, kind: np.ndarray, factor: np.ndarray, curren
         if bad:
             out[i, :] = np.nan
             continue
-        if kind[i] == OPTION:
+        if kind[i] == OPTION and exotics[o, 0] >= 0.0:
+            exotic_vector(exotics[o], sign[o], price[underlying[o]], strike[o], t_years[o], vol[o], riskless[o],
+                          carry[o], moves[f], moves[vol_factor[i]] if vol_factor[i] >= 0 else still,
+                          moves[rate_factor[i]] if rate_factor[i] >= 0 else still, change)
+        elif kind[i] == OPTION:
             option_vector(sign[o], price[underlying[o]], strike[o], t_years[o], vol[o], riskless[o], carry[o],
                           american[o] != 0, tables[o], moneyness, moves[f],
                           moves[vol_factor[i]] if vol_factor[i] >= 0 else still,
@@ -370,8 +376,8 @@ class ScenarioBook:
         fx = self._currency_moves()
         unit_vectors(which, c["kind"], factor, c["currency"], c["outright"], c["unit"], market.price, market.rate, fx,
                      self.moves, c["vol_factor"], c["rate_factor"], c["option_of"], sign, strike, t, vol, rate, carry,
-                     np.ascontiguousarray(terms["american"]), tables, np.ascontiguousarray(terms["underlying"]),
-                     MONEYNESS, c["bond"], self.unit)
+                     np.ascontiguousarray(terms["american"]), exotic_columns(terms), tables,
+                     np.ascontiguousarray(terms["underlying"]), MONEYNESS, c["bond"], self.unit)
         for i in cash.tolist():
             self.unit[i] = c["unit"][i] * market.rate[c["currency"][i]] * fx[c["currency"][i]]
         self.usable = np.where(np.isnan(self.unit[:, :1]), 0.0, self.unit)

@@ -183,7 +183,7 @@ const stream = new Stream({
     if (!state.alerts) list.replaceChildren();
     state.alerts += 1;
     item.className = data.kind;
-    item.textContent = `${{ breach: "■", approach: "▲" }[data.kind] || "✓"} ${data.escalated ? "ESCALATED " : ""}${data.kind} ${data.node} ${data.metric} ${fmt.number(data.value, 2)} (limit ${fmt.number(data.limit, 2)}), ${data.raised_t - data.cause_t} ms after its cause`;
+    item.textContent = `${{ breach: "■", approach: "▲", stale: "▲", barrier: "◆" }[data.kind] || "✓"} ${data.escalated ? "ESCALATED " : ""}${data.kind} ${data.node} ${data.metric} ${fmt.number(data.value, 2)} (limit ${fmt.number(data.limit, 2)}), ${data.raised_t - data.cause_t} ms after its cause`;
     list.prepend(item); document.title = `(${state.alerts}!) deskrisk`;
   },
   bye: (data) => { $("polite").textContent = `Stream closed: ${data.reason}`; },

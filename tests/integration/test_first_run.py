@@ -1,0 +1,24 @@
+"""What a newcomer's first minute must not contain: a process that stops to compile while trades wait."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.integration.harness import ROOT
+
+
+def test_nothing_is_left_to_compile_once_the_install_is_done(tmp_path: Path) -> None:
+    """Numba compiles a kernel for each kind of argument; `deskrisk warm` (part of the install) must have met them all."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "kernels"), "DESKRISK_DATA_DIR": str(tmp_path / "data")}
+    subprocess.run([sys.executable, "-m", "app", "warm"], cwd=ROOT, env=environment, check=True, timeout=400)
+    warmed = {p.name for p in (tmp_path / "kernels").rglob("*.nbc")}
+    assert len(warmed) > 50
+    done = subprocess.run([sys.executable, "-m", "app", "demo", "--for", "10", "--no-browser", "--json"], cwd=ROOT, env=environment,
+                          text=True, capture_output=True, timeout=200, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["errors"] == 0 and result["trades"] > 100 and result["orders"] > 10
+    assert {p.name for p in (tmp_path / "kernels").rglob("*.nbc")} - warmed == set()
