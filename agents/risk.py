@@ -341,7 +341,7 @@ class RiskStage:
             rows = book.rollup.unpriced_rows(node, EXCLUDED_NAMED).tolist()
             excluded = [f"{book.positions[r].account}|{book.positions[r].instrument}" for r in rows]
         known = not round(f[ru.DAY_UNKNOWN])
-        total = f[ru.REALISED] + f[ru.UNREALISED] - f[ru.FEES]
+        total = float(ru.total_pnl(book.figures(node)))
         return Risk(
             node=name, snapshot_id=book.snapshot_id, ts=now, as_of=as_of,
             quality=Quality(round(f[ru.UNPRICED]), round(f[ru.STALE]), excluded),
@@ -349,6 +349,8 @@ class RiskStage:
             pnl=Pnl(realised=finite[ru.REALISED], unrealised=finite[ru.UNREALISED],
                     day=finite[ru.DAY] if known else None, price=finite[ru.PRICE] if known else None,
                     fx=finite[ru.FX] if known else None, fees=finite[ru.FEES],
+                    carry=finite[ru.CARRY] if known and not round(f[ru.CARRY_UNKNOWN]) else None,
+                    funding=finite[ru.FUNDING],
                     total=total if total == total else None),  # type: ignore[arg-type]
             exposure=Exposure(gross=finite[ru.GROSS], net=finite[ru.NET], long=finite[ru.LONG],
                               short=finite[ru.SHORT], positions=round(f[ru.POSITIONS])),

@@ -11,9 +11,9 @@ import numpy as np
 
 from app.settings import Settings
 from models.naive_fold import NaiveBook
-from models.reference import Reference, quantity_decimals, unit_value
+from models.reference import PRICE_ANY_SIGN, Reference, quantity_decimals, unit_value
 from schemas.codec import decoder_of, records_in, trade_decoder
-from schemas.records import MODELS_SUFFIX, Instrument, Position, Risk
+from schemas.records import MODELS_SUFFIX, Instrument, Position, Risk, Trade
 from tables.kafka import owner_partition
 from tables.partition import MARKER_KEY, Marker
 from tables.position_partition import PositionPartition
@@ -104,11 +104,18 @@ def _fold(found: _Topics, partition: int, until: int, instruments: dict[str, Ins
             try:
                 trade = trade_decoder.decode(raw)
                 owned = owner_partition(trade.account, settings.partitions) == partition
-                if owned and trade.account in accounts and trade.instrument in instruments and trade.price > 0:
+                if owned and trade.account in accounts and trade.instrument in instruments and _has_price(
+                        trade, instruments[trade.instrument]):
                     book.apply(trade)
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
                 continue  # poison: on the quarantine topic
     return book
+
+
+def _has_price(trade: Trade, instrument: Instrument) -> bool:
+    """Whether a trade has the price that what it says needs."""
+    return (trade.price > 0 or trade.action in ("bust", "funding")
+            or (instrument.asset_class in PRICE_ANY_SIGN and not instrument.inverse))
 
 
 def _compare(table: PositionPartition, book: NaiveBook, instruments: dict[str, Instrument],
@@ -134,6 +141,8 @@ def _compare(table: PositionPartition, book: NaiveBook, instruments: dict[str, I
                                f"was {record.realised_pnl}")
         elif want.quantity and not _close(record.average_price, float(want.average), 0):
             differences.append(f"I1 {key}: average expected {want.average}, was {record.average_price}")
+        elif not all(_close(record.funding.get(c, 0.0), float(a), 0) for c, a in want.funding.items()):
+            differences.append(f"I1 {key}: funding expected {want.funding}, was {record.funding}")
     for key, record in records.items():
         report["positions"] += 1
         out = published.get(key)

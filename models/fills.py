@@ -166,8 +166,10 @@ def _open(pool: LotPool, rows: np.ndarray, s: int, d: int, price: float, inverse
 def fold_fill(pool: LotPool, rows: np.ndarray, s: int, d: int, price: float, fee: float) -> None:
     """Apply a fill of ``d`` counted units (> 0 bought) at ``price`` to ``rows[s]``."""
     inverse = rows[s].inverse != 0
-    rows[s].trades += 1
     rows[s].fees += fee
+    if d == 0:  # cash without a fill
+        return
+    rows[s].trades += 1
     q = rows[s].quantity
     if q == 0 or (q > 0) == (d > 0):
         _open(pool, rows, s, d, price, inverse)

@@ -27,6 +27,7 @@ class NaiveFill:
     ts: int
     effective_ts: int
     fees: dict[str, Decimal]
+    funding: dict[str, Decimal] = field(default_factory=dict)
     busted: bool = False
 
 
@@ -42,6 +43,7 @@ class NaivePosition:
     fifo_realised: Decimal = ZERO
     lots: list[list[Decimal]] = field(default_factory=list)
     fees: dict[str, Decimal] = field(default_factory=dict)
+    funding: dict[str, Decimal] = field(default_factory=dict)
     trades: int = 0
 
 
@@ -54,9 +56,11 @@ def fold(fills: Iterable[NaiveFill], inverse: bool) -> NaivePosition:
     """Fold fills, in the order given."""
     p = NaivePosition()
     for f in fills:
-        p.trades += 1
+        p.trades += f.quantity != 0
         for currency, amount in f.fees.items():
             p.fees[currency] = p.fees.get(currency, ZERO) + amount
+        for currency, amount in f.funding.items():
+            p.funding[currency] = p.funding.get(currency, ZERO) + amount
         left = f.quantity
         if p.quantity * left < 0:
             closing = min(abs(left), abs(p.quantity)) * (1 if left > 0 else -1)
@@ -125,7 +129,8 @@ class NaiveBook:
         if scale > most or trade.quantity * 10**most > 2**61:
             return self._refuse()
         quantity = trade.quantity if trade.side.lower() == "buy" else -trade.quantity
-        if trade.quantity <= 0:
+        if trade.quantity < 0 or (trade.quantity == 0) != (action == "funding") or (
+                action == "funding" and not trade.fees):
             return self._refuse()
         if seen is not None:
             at, fill = seen
@@ -133,7 +138,7 @@ class NaiveBook:
             if same:
                 self.duplicates += 1
                 return "duplicate"
-            if action == "new" or (trade.ref_trade_id or trade.trade_id) != trade.trade_id:
+            if action in ("new", "funding") or (trade.ref_trade_id or trade.trade_id) != trade.trade_id:
                 return self._refuse()
         if action == "correct":
             target = self._by_id.get((trade.account, trade.ref_trade_id or trade.trade_id))
@@ -145,7 +150,8 @@ class NaiveBook:
         fees: dict[str, Decimal] = {}
         for fee in trade.fees or ():
             fees[fee.currency] = fees.get(fee.currency, ZERO) + fee.amount
-        fill = NaiveFill(trade.trade_id, quantity, trade.price, ts, last if late else ts, fees)
+        cash, costs = (fees, {}) if action == "funding" else ({}, fees)
+        fill = NaiveFill(trade.trade_id, quantity, trade.price, ts, last if late else ts, costs, cash)
         self.fills.setdefault(key, []).append(fill)
         self._by_id[(trade.account, trade.trade_id)] = (key, fill)
         self._last_ts[key] = max(last, fill.effective_ts)

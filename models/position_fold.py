@@ -158,11 +158,13 @@ def _apply_one(st: PositionArrays, rows: np.ndarray, i: int, ref: ReferenceArray
     s = find_row(st, account, instrument)
     # a position keeps the decimals it was opened with, whatever the reference data say later
     decimals = ref.quantity_decimals[instrument] if s == ABSENT else st.rows[s].quantity_decimals
-    status, units = scale_quantity(rows[i].quantity, rows[i].quantity_scale, decimals)
+    status, units = READ, 0
+    if rows[i].side != 0:
+        status, units = scale_quantity(rows[i].quantity, rows[i].quantity_scale, decimals)
     if status != READ:
         return status
     price = rows[i].price / POW10_F[rows[i].price_scale]
-    if price == 0.0 or (price < 0.0 and ref.price_any_sign[instrument] == 0):
+    if units != 0 and (price == 0.0 or (price < 0.0 and ref.price_any_sign[instrument] == 0)):
         if ref.price_any_sign[instrument] == 0 or ref.inverse[instrument] != 0:
             return BAD_PRICE
     d = units * rows[i].side

@@ -16,25 +16,35 @@ from models.jit import hot_kernel, kernel
 VALUED_DTYPE = np.dtype([
     ("quantity", "f8"), ("average_price", "f8"), ("realised_pnl", "f8"), ("multiplier", "f8"),
     ("opening_quantity", "f8"), ("opening_price", "f8"), ("opening_realised_pnl", "f8"), ("last_ts_event", "i8"),
-    ("instrument", "i4"), ("currency", "i4"), ("inverse", "i1"), ("outright", "i1"), ("live", "i1"), ("spare", "i1"),
+    ("instrument", "i4"), ("currency", "i4"), ("inverse", "i1"), ("outright", "i1"), ("live", "i1"), ("accrues", "i1"),
     ("shard", "i4"),
 ], align=True)
 #: contributions of a row and sums of a node, in the firm's base currency
-METRICS = ("realised", "unrealised", "day", "price", "fx", "fees", "gross", "net", "long", "short", "delta", "gamma",
-           "vega", "theta", "rho", "positions", "unpriced", "stale", "day_unknown", "quantity", "no_greeks")
-(REALISED, UNREALISED, DAY, PRICE, FX, FEES, GROSS, NET, LONG, SHORT, DELTA, GAMMA, VEGA, THETA, RHO, POSITIONS,
- UNPRICED, STALE, DAY_UNKNOWN, QUANTITY, NO_GREEKS) = range(len(METRICS))
+METRICS = ("realised", "unrealised", "day", "price", "fx", "carry", "fees", "funding", "gross", "net", "long", "short",
+           "delta", "gamma", "vega", "theta", "rho", "positions", "unpriced", "stale", "day_unknown", "carry_unknown",
+           "quantity", "no_greeks")
+(REALISED, UNREALISED, DAY, PRICE, FX, CARRY, FEES, FUNDING, GROSS, NET, LONG, SHORT, DELTA, GAMMA, VEGA, THETA, RHO,
+ POSITIONS, UNPRICED, STALE, DAY_UNKNOWN, CARRY_UNKNOWN, QUANTITY, NO_GREEKS) = range(len(METRICS))
+#: the first ones are money, the others counts and quantity
+MONEY = POSITIONS
 GREEKS = ("delta", "gamma", "vega", "theta", "rho")
 M = len(METRICS)
 #: a recount that differs by more than this, relative to the gross of what was added, is an alarm
 DRIFT_RELATIVE_MAX = 1e-9
-FEE_SLOTS = 3
+#: currencies that fees and funding of one position are kept in; the first empty one ends them
+FEE_SLOTS = 6
+FEE, FUNDED = 0, 1
+
+
+def total_pnl(sums: np.ndarray) -> Any:
+    """Return the P&L since inception of nodes: float64[..., metrics]."""
+    return sums[..., REALISED] + sums[..., UNREALISED] - sums[..., FEES] - sums[..., FUNDING]
 
 
 @kernel
-def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarray, fee_before: np.ndarray,
-               contribution: np.ndarray, ancestors: np.ndarray, nodes: np.ndarray, touched: np.ndarray,
-               largest: np.ndarray, which: np.ndarray, mid: np.ndarray, stale: np.ndarray,
+def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_kind: np.ndarray, fee_amount: np.ndarray,
+               fee_before: np.ndarray, contribution: np.ndarray, ancestors: np.ndarray, nodes: np.ndarray,
+               touched: np.ndarray, largest: np.ndarray, which: np.ndarray, mid: np.ndarray, stale: np.ndarray,
                prior_close: np.ndarray, rate: np.ndarray, prior_rate: np.ndarray,
                own: np.ndarray, greek_kind: np.ndarray, unit_greeks: np.ndarray) -> None:
     """Value ``rows[which]`` again and add the differences to their ancestors.
@@ -43,6 +53,7 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarra
     ----------
     mid, stale, prior_close : by instrument; NaN where there is none
     rate, prior_rate : firm base currency per unit of a currency, now and at the prior close; NaN where unknown
+    fee_kind : FEE or FUNDED, by row and slot
     fee_before : what of ``fee_amount`` was paid before the day began and is not in the opening P&L already
     largest : by metric, the largest contribution there has been since the last recount
     own : float64[rows, 3]: mid, market value and unrealised P&L in settlement currency, for the ladder
@@ -72,16 +83,25 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarra
                 else:
                     value = q * uv * price
                     unrealised = q * uv * (price - avg)
-            fees, before = 0.0, 0.0
+            fees, before, funding, funding_before = 0.0, 0.0, 0.0, 0.0
             for k in range(fee_currency.shape[1]):
-                if fee_currency[r, k] >= 0:
-                    fees += fee_amount[r, k] * rate[fee_currency[r, k]]
-                    before += fee_before[r, k] * rate[fee_currency[r, k]]
-            priced = value == value and unrealised == unrealised and x == x and fees == fees
+                if fee_currency[r, k] < 0:
+                    break
+                to_base = rate[fee_currency[r, k]]
+                if fee_kind[r, k] == FUNDED:
+                    funding += fee_amount[r, k] * to_base
+                    funding_before += fee_before[r, k] * to_base
+                else:
+                    fees += fee_amount[r, k] * to_base
+                    before += fee_before[r, k] * to_base
+            costs = fees + funding
+            priced = value == value and unrealised == unrealised and x == x and costs == costs
+            if rows[r].accrues != 0 and rows[r].opening_quantity != 0.0:
+                new[CARRY_UNKNOWN] = 1.0
             if x == x and rows[r].realised_pnl == rows[r].realised_pnl:
                 new[REALISED] = rows[r].realised_pnl * x
-            if fees == fees:
-                new[FEES] = fees
+            if costs == costs:
+                new[FEES], new[FUNDING] = fees, funding
             if not priced:
                 new[UNPRICED] = 1.0
                 new[DAY_UNKNOWN] = 1.0
@@ -95,6 +115,7 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_amount: np.ndarra
                     new[LONG] = value * x
                 else:
                     new[SHORT] = -value * x
+                new[CARRY] = funding_before - funding
                 _day(rows, r, new, unrealised, x, fees - before, prior_close, prior_rate)
                 if not flat:
                     _greeks(new, q * uv * x, value * x, greek_kind[rows[r].instrument],
@@ -129,12 +150,12 @@ def _greeks(new: np.ndarray, size: float, value: float, kind: int, unit: np.ndar
 @kernel
 def _day(rows: np.ndarray, r: int, new: np.ndarray, unrealised: float, x: float, fees: float,
          prior_close: np.ndarray, prior_rate: np.ndarray) -> None:
-    """Fill the day's P&L and its price and FX parts: total now less total at the prior close."""
+    """Fill the day's P&L and its price and FX parts: total now less total at the prior close; carry is there."""
     opening = rows[r].opening_quantity
     total = (rows[r].realised_pnl + unrealised) * x - fees
     if opening == 0.0:
-        new[DAY] = total - rows[r].opening_realised_pnl * x
-        new[PRICE] = new[DAY]
+        new[PRICE] = total - rows[r].opening_realised_pnl * x
+        new[DAY] = new[PRICE] + new[CARRY]
         return
     close = prior_close[rows[r].instrument]
     if close != close or rows[r].opening_price != rows[r].opening_price:
@@ -148,7 +169,7 @@ def _day(rows: np.ndarray, r: int, new: np.ndarray, unrealised: float, x: float,
         carried = opening * uv * (close - rows[r].opening_price)
         held = opening * uv * close
     new[PRICE] = total - (rows[r].opening_realised_pnl + carried) * x
-    new[DAY] = new[PRICE]
+    new[DAY] = new[PRICE] + new[CARRY]
     # what was held outright overnight also moves with the exchange rate; a margined product does not
     if rows[r].outright != 0:
         x_close = prior_rate[rows[r].currency]
@@ -169,8 +190,9 @@ def rows_to_value(rows: np.ndarray, count: int, instrument_changed: np.ndarray, 
             continue
         hit = instrument_changed[rows[r].instrument] != 0 or currency_changed[rows[r].currency] != 0
         for k in range(fee_currency.shape[1]):
-            if fee_currency[r, k] >= 0 and currency_changed[fee_currency[r, k]] != 0:
-                hit = True
+            if fee_currency[r, k] < 0:
+                break
+            hit = hit or currency_changed[fee_currency[r, k]] != 0
         if hit:
             out[n] = r
             n += 1
@@ -235,18 +257,20 @@ class RollUp:
 
     def _size(self, n: int) -> None:
         old = self.count
-        grown = [np.zeros(n, VALUED_DTYPE), np.full((n, FEE_SLOTS), -1, np.int32), np.zeros((n, FEE_SLOTS)),
-                 np.zeros((n, FEE_SLOTS)), np.zeros((n, M)), np.full((n, self.group_count), -1, np.int32),
-                 np.zeros((n, 3)), np.zeros(n, np.int64)]
+        grown = [np.zeros(n, VALUED_DTYPE), np.full((n, FEE_SLOTS), -1, np.int32), np.zeros((n, FEE_SLOTS), np.int8),
+                 np.zeros((n, FEE_SLOTS)), np.zeros((n, FEE_SLOTS)), np.zeros((n, M)),
+                 np.full((n, self.group_count), -1, np.int32), np.zeros((n, 3)), np.zeros(n, np.int64)]
         for new, name in zip(grown, self._COLUMNS, strict=True):
             if old:
                 new[:old] = getattr(self, name)[:old]
             setattr(self, name, new)
 
-    _COLUMNS = ("rows", "fee_currency", "fee_amount", "fee_before", "contribution", "ancestors", "own", "leaf")
+    _COLUMNS = ("rows", "fee_currency", "fee_kind", "fee_amount", "fee_before", "contribution", "ancestors", "own",
+                "leaf")
 
     rows: Any
     fee_currency: Any
+    fee_kind: Any
     fee_amount: Any
     fee_before: Any
     contribution: Any
@@ -290,9 +314,9 @@ class RollUp:
 
     def value(self, which: np.ndarray, market: Market) -> None:
         """Value rows on a snapshot and roll the differences up."""
-        value_rows(self.rows, self.fee_currency, self.fee_amount, self.fee_before, self.contribution, self.ancestors,
-                   self.nodes, self.touched, self.largest, which, market.price, market.stale, market.prior_close,
-                   market.rate, market.prior_rate, self.own, market.greek_kind, market.unit_greeks)
+        value_rows(self.rows, self.fee_currency, self.fee_kind, self.fee_amount, self.fee_before, self.contribution,
+                   self.ancestors, self.nodes, self.touched, self.largest, which, market.price, market.stale,
+                   market.prior_close, market.rate, market.prior_rate, self.own, market.greek_kind, market.unit_greeks)
 
     def value_changed(self, market: Market) -> np.ndarray:
         """Value every row that the market's last changes touch; return which."""

@@ -28,7 +28,7 @@ from schemas.units import decimal_parts, parse_ts_ns
 
 VALUE_BYTES_MAX = 8 << 20
 _OBJECT = ord("{")
-_ACTIONS = {"new": NEW, "correct": CORRECT, "bust": BUST}
+_ACTIONS = {"new": NEW, "correct": CORRECT, "bust": BUST, "funding": NEW}
 
 
 @dataclass
@@ -143,6 +143,11 @@ def _fill_row(out: DecodedTrades, i: int, trade: Trade, base: int, extra: bytear
     row["ts_event"] = parse_ts_ns(trade.ts_event)
     row["side"] = 1 if trade.side.lower() == "buy" else -1
     row["action"] = _ACTIONS[trade.action or "new"]
+    if trade.action == "funding":  # cash, no fill: a side of 0 says so to the fold
+        if trade.quantity != 0 or not trade.fees:
+            raise ValueError(f"quantity, fees: expected 0 and at least one amount of funding, was {trade.quantity} and "
+                             f"{len(trade.fees or ())} amounts")
+        row["side"] = 0
     row["fee"] = row["ref_hash"] = row["ref_hash2"] = 0
     for fee in trade.fees or ():
         decimal_parts(fee.amount, "fees.amount")

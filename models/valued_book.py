@@ -8,7 +8,7 @@ import numpy as np
 from models.columns import grown
 from models.contracts import Contracts
 from models.reference import FIRM, Reference
-from models.rollup import FEE_SLOTS, M, Market, RollUp, pair_currencies
+from models.rollup import FEE, FEE_SLOTS, FUNDED, MONEY, Market, RollUp, pair_currencies
 from schemas.records import Account, Instrument, Mark, Position, Surface, Touch
 
 #: groupings beside the tree, after the levels
@@ -121,7 +121,7 @@ class ValuedBook:
         self.as_of[position.as_of.partition] = max(self.as_of.get(position.as_of.partition, -1),
                                                    position.as_of.offset)
         self._fill_position(row, position)
-        if position.fees != held.fees:
+        if position.fees != held.fees or position.funding != held.funding:
             self._fill_fees(row, position)
         self._pending.add(row)
 
@@ -150,6 +150,7 @@ class ValuedBook:
         quanto = float(instrument.quanto_rate) if instrument and instrument.quanto_rate is not None else 1.0
         r["multiplier"] = float(instrument.multiplier) * quanto if instrument else np.nan
         r["inverse"] = bool(instrument and instrument.inverse)
+        r["accrues"] = bool(instrument and instrument.asset_class == "bond")
         r["outright"] = bool(instrument and instrument.asset_class in OUTRIGHT)
         r["live"] = 1
         self._fill_fees(row, position)
@@ -170,11 +171,14 @@ class ValuedBook:
         r["last_ts_event"] = position.last_ts_event
 
     def _fill_fees(self, row: int, position: Position) -> None:
-        self.rollup.fee_currency[row] = -1
-        for k, (currency, amount) in enumerate(sorted(position.fees.items(), key=_by_size)[:FEE_SLOTS]):
-            self.rollup.fee_currency[row, k] = self.market.currency(currency)
-            self.rollup.fee_amount[row, k] = amount
-            self.rollup.fee_before[row, k] = position.opening_fees.get(currency, 0.0)
+        slots = self.rollup
+        slots.fee_currency[row] = -1
+        paid = [(abs(amount), currency, kind, amount, before.get(currency, 0.0)) for kind, amounts, before in (
+            (FEE, position.fees, position.opening_fees), (FUNDED, position.funding, position.opening_funding))
+            for currency, amount in amounts.items()]
+        for k, (_, currency, kind, amount, earlier) in enumerate(sorted(paid, reverse=True)[:FEE_SLOTS]):
+            slots.fee_currency[row, k], slots.fee_kind[row, k] = self.market.currency(currency), kind
+            slots.fee_amount[row, k], slots.fee_before[row, k] = amount, earlier
 
     def _nodes_of(self, position: Position, instrument: Instrument | None, account: Account | None) -> list[int]:
         node = self.rollup.node
@@ -226,12 +230,8 @@ class ValuedBook:
         sums = self.rollup.nodes[node].copy()
         currency = self.currency_of(node)
         if currency != self.market.base_currency:
-            sums[: _MONEY] /= self.market.rate[self.market.currency(currency)]
+            sums[:MONEY] /= self.market.rate[self.market.currency(currency)]
         return sums
-
-
-_MONEY = 15  # the first metrics are money, the rest counts and quantity
-assert M == 21
 
 
 def _same_place(a: Position, b: Position) -> bool:
@@ -241,7 +241,3 @@ def _same_place(a: Position, b: Position) -> bool:
 
 def _number(value: float | None) -> float:
     return np.nan if value is None else value
-
-
-def _by_size(item: tuple[str, float]) -> float:
-    return -abs(item[1])

@@ -24,7 +24,10 @@ class Fee(msgspec.Struct, frozen=True, gc=False):
 
 
 class Trade(msgspec.Struct, frozen=True, kw_only=True):
-    """One execution as booked. Never changed: a correction is a new trade that names the old one."""
+    """One execution as booked. Never changed: a correction is a new trade that names the old one.
+
+    ``action`` funding books the funding of a perpetual: quantity 0, what was paid (> 0) or received as ``fees``.
+    """
 
     trade_id: Text
     account: Text
@@ -33,7 +36,7 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True):
     quantity: Number
     price: Number
     ts_event: Timestamp
-    action: Literal["new", "correct", "bust"] | None = "new"
+    action: Literal["new", "correct", "bust", "funding"] | None = "new"
     ref_trade_id: str | None = None
     order_id: str | None = None
     trader: str | None = None
@@ -238,6 +241,9 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     #: less fees in the settlement currency; others are in ``opening_fees``
     opening_realised_pnl: float = 0.0
     opening_fees: dict[str, float] = {}
+    #: funding paid (> 0) or received, by currency, and what of it belongs to the days before; not part of ``fees``
+    funding: dict[str, float] = {}
+    opening_funding: dict[str, float] = {}
     #: when the day of the position began, and by what
     opening_ts: int = 0
     opening_kind: Literal["none", "statement", "roll"] = "none"
@@ -280,8 +286,11 @@ class Pnl(msgspec.Struct, frozen=True, gc=False):
     fx: float | None
     fees: float | None
     total: float | None
-    #: funding and accrued interest: not measured live, so unknown rather than 0
+    #: of the day, a part of ``day`` as ``price`` and ``fx`` are: funding received less paid. Interest that bonds
+    #: accrue is not measured: a node that held some overnight does not know its carry
     carry: float | None = None
+    #: funding paid (> 0) or received since inception; ``total`` is realised + unrealised - fees - funding
+    funding: float | None = None
 
 
 class Exposure(msgspec.Struct, frozen=True, gc=False):

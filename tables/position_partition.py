@@ -22,6 +22,8 @@ from tables.partition import MARKER_KEY, Rows
 UNIT = "\x1f"
 FILLS_PER_ROW = 8000
 FILL_FEES_KEPT = 256
+#: funding is kept beside fees in other currencies, in front of the currency's name
+FUNDING = "funding:"
 _BLOCK = struct.Struct("<qII")
 #: columns of a published row, in the order `_record` takes them
 _PUBLISHED = ("account_index", "instrument_index", "quantity", "quantity_decimals", "average_price", "realised_pnl",
@@ -38,16 +40,28 @@ class SideData:
     fees_by_id: dict[str, dict[str, float]] = field(default_factory=dict)
     openings: dict[str, tuple[int, float | None, int]] = field(default_factory=dict)
     opening_fees: dict[str, float] = field(default_factory=dict)
+    #: trade time of the fills in ``fees_by_id``
+    fee_ts: dict[str, int] = field(default_factory=dict)
 
     def pack(self) -> bytes:
         """Return the tail of a packed row."""
-        return json.dumps([self.fees, self.fees_by_id, self.openings, self.opening_fees]).encode()
+        return json.dumps([self.fees, self.fees_by_id, self.openings, self.opening_fees, self.fee_ts]).encode()
 
     @classmethod
     def unpack(cls, tail: bytes) -> SideData:
         """Read the tail of a packed row; what a newer minor version appended is left out."""
         fees, by_id, openings, *more = json.loads(tail)
-        return cls(fees, by_id, {k: (q, p, t) for k, (q, p, t) in openings.items()}, more[0] if more else {})
+        return cls(fees, by_id, {k: (q, p, t) for k, (q, p, t) in openings.items()}, more[0] if more else {},
+                   more[1] if len(more) > 1 else {})
+
+    def paid_since(self, ts: int) -> dict[str, float]:
+        """Return what the fills that are still known one by one paid from a time on."""
+        out: dict[str, float] = {}
+        for fill_id, amounts in self.fees_by_id.items():
+            if self.fee_ts.get(fill_id, 0) >= ts:
+                for currency, amount in amounts.items():
+                    out[currency] = out.get(currency, 0.0) + amount
+        return out
 
 
 class PositionPartition:
@@ -168,22 +182,29 @@ class PositionPartition:
         return int(find_slot(self.positions.arrays, account, instrument))
 
     def add_fees(self, slot: int, fill_id: str, amounts: dict[str, float], ts: int) -> None:
-        """Keep fees of a fill in currencies other than the settlement's."""
-        side, row = self.side_of(slot), self.positions.arrays.rows[slot]
-        if row["rolled"] and ts < row["opening_ts"]:  # of the day before, though it came late
-            side.opening_fees = {c: side.opening_fees.get(c, 0.0) + amounts.get(c, 0.0)
-                                 for c in side.opening_fees.keys() | amounts}
-        side.fees_by_id[fill_id] = amounts
+        """Keep fees of a fill in currencies other than the settlement's, or funding."""
+        side = self.side_of(slot)
+        side.fees_by_id[fill_id], side.fee_ts[fill_id] = amounts, ts
         while len(side.fees_by_id) > FILL_FEES_KEPT:
-            side.fees_by_id.pop(next(iter(side.fees_by_id)))
-        for currency, amount in amounts.items():
-            side.fees[currency] = side.fees.get(currency, 0.0) + amount
+            oldest = next(iter(side.fees_by_id))
+            side.fees_by_id.pop(oldest)
+            side.fee_ts.pop(oldest, None)
+        self._book_fees(slot, amounts, ts, 1.0)
+
+    def _book_fees(self, slot: int, amounts: dict[str, float], ts: int, sign: float) -> None:
+        side, row = self.side[slot], self.positions.arrays.rows[slot]
+        before = row["rolled"] and ts < row["opening_ts"]  # of the day before, though it came late
+        for kept in (side.fees, side.opening_fees) if before else (side.fees,):
+            for currency, amount in amounts.items():
+                kept[currency] = kept.get(currency, 0.0) + sign * amount
 
     def drop_fees(self, fill_id: str) -> None:
-        """Take the fees of a busted or corrected fill back."""
-        for side in self.side.values():
-            for currency, amount in side.fees_by_id.pop(fill_id, {}).items():
-                side.fees[currency] -= amount
+        """Take the fees of a busted or corrected fill back, in the day they were paid in."""
+        for slot, side in self.side.items():
+            if fill_id in side.fees_by_id:
+                # a row of an earlier version has no times: what it pays back is today's
+                ts = side.fee_ts.pop(fill_id, int(self.positions.arrays.rows["opening_ts"][slot]))
+                self._book_fees(slot, side.fees_by_id.pop(fill_id), ts, -1.0)
 
     def open(self, key: tuple[int, int], source: str, units: int, price: float | None, ts: int,
              ts_source: int) -> None:
@@ -212,7 +233,9 @@ class PositionPartition:
         self._days_changed.add(account)
         for slot in rolled:
             if slot in self.side:
-                self.side[slot].opening_fees = dict(self.side[slot].fees)
+                side = self.side[slot]
+                later = side.paid_since(ts)
+                side.opening_fees = {c: a - later.get(c, 0.0) for c, a in side.fees.items()}
         return True
 
     def take_openings(self, other: PositionPartition) -> None:
@@ -253,9 +276,10 @@ class PositionPartition:
         owner = reference.account_records.get(account)
         side = self.side.get(slot)
         currency = settlement_currency(instrument) if instrument else ""
-        fees = dict(side.fees) if side else {}
+        fees, funding = _apart(side.fees) if side else ({}, {})
         if fees_paid:
             fees[currency] = fees_paid
+        opening_fees, opening_funding = _apart(side.opening_fees) if side else ({}, {})
         return Position(
             account=account, instrument=name, quantity=decimal_text(quantity, decimals),
             average_price=finite(average) if quantity else None, realised_pnl=realised,
@@ -265,14 +289,20 @@ class PositionPartition:
             opening_quantity=decimal_text(opening_quantity, decimals), opening_price=finite(opening_price),
             opening_realised_pnl=opening_realised, opening_ts=opening_ts,
             opening_kind="roll" if rolled else "statement" if opening_ts else "none",
-            opening_fees=side.opening_fees if side else {}, stated=bool(side and side.openings),
-            late_trades=late, book=owner.book if owner else "",
+            opening_fees=opening_fees, funding=funding, opening_funding=opening_funding,
+            stated=bool(side and side.openings), late_trades=late, book=owner.book if owner else "",
             desk=owner.desk if owner else "", strategy=owner.strategy if owner else "",
             fund=owner.fund if owner else "", ts_source=ts_source)
 
     def state_hash(self) -> str:
         """Return a hash of the whole partition; equal logs give equal hashes."""
         return self.positions.state_hash(self.reference.key_name)
+
+
+def _apart(amounts: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return fees and funding by currency."""
+    return ({c: a for c, a in amounts.items() if not c.startswith(FUNDING)},
+            {c.removeprefix(FUNDING): a for c, a in amounts.items() if c.startswith(FUNDING)})
 
 
 def decimal_text(units: int, decimals: int) -> str:

@@ -105,17 +105,18 @@ def _columns(data: bytes, batches: list[tuple[Any, int]], position: int) -> tupl
         if not rs.scan_records(buffer, at + rs.HEADER_BYTES, end, *rows):
             return None
         rows[2] += batch.base_offset
-        rows = rows[:, rows[2] >= position]
-        if not rows.shape[1]:
+        if not count or rows[2, -1] < position:
             continue
+        if rows[2, 0] < position:
+            rows = rows[:, rows[2] >= position]
         first, last = (int.from_bytes(data[at + k : at + k + 8], "big", signed=True)
                        for k in (rs.FIRST_TS_AT, rs.LAST_TS_AT))
         by_append = data[at + rs.ATTRIBUTES_AT + 1] & rs.APPEND_TIME
         newest = last if by_append else first + max(int(rows[3, 0]), int(rows[3, -1]))
         parts.append(rows[:3])
         stamps.append(np.full(rows.shape[1], newest))
-    starts, ends, offsets = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0), np.int64)
-    return [offsets], stamps, rs.ByteRows(buffer, starts, ends), [], {}
+    joined = np.ascontiguousarray(np.concatenate(parts, axis=1)) if parts else np.zeros((3, 0), np.int64)
+    return [joined[2]], stamps, rs.ByteRows(buffer, joined[0], joined[1]), [], {}
 
 
 def _objects(batches: list[tuple[Any, int]], position: int, with_keys: bool) -> tuple[Any, ...]:

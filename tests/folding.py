@@ -16,6 +16,7 @@ from models.trade_decode import decode_trades
 from schemas.codec import trade_decoder
 from schemas.records import Account, Instrument
 from tables.position_partition import PositionPartition
+from tables.trade_fees import other_fees, settlement_fees
 
 INSTRUMENTS = {
     "EURUSD": Instrument(instrument="EURUSD", asset_class="fx", currency="USD", quantity_increment=Decimal(1)),
@@ -57,7 +58,9 @@ def feed(part: PositionPartition, trades: Sequence[dict[str, Any]], batch: int |
         decoded = decode_trades(list(chunk))
         decoded.rows["offset"] = first_offset + start + decoded.messages
         tc.resolve_trades(decoded.buffer, decoded.rows, part.reference.arrays())
+        settlement_fees(decoded, part.reference)
         part.positions.apply(decoded.rows, part.reference.arrays())
+        other_fees(decoded, part)
         statuses += decoded.rows["status"].tolist()
     return statuses
 
@@ -89,6 +92,9 @@ def assert_equal(part: PositionPartition, book: NaiveBook) -> None:
         close(got.fifo.realised_pnl, float(want.fifo_realised) * value, scale)
         assert got.fifo.lots == len(want.lots)
         assert got.trades == want.trades
+        for kept, expected in ((got.fees, want.fees), (got.funding, want.funding)):
+            for currency in kept.keys() | expected.keys():
+                close(kept.get(currency, 0.0), float(expected.get(currency, 0)), 1e4)
         if want.quantity:
             assert got.average_price is not None
             close(got.average_price, float(want.average), abs(float(want.average)))

@@ -19,7 +19,8 @@ DATABASE = "deskrisk"
 _position, _risk = decoder_of(Position), decoder_of(Risk)
 Row = tuple[Any, ...]
 
-RISK_ADDED = ("delta", "gamma", "vega", "theta", "rho", "var_95", "var_99", "es_97_5")
+RISK_ADDED = ("delta", "gamma", "vega", "theta", "rho", "var_95", "var_99", "es_97_5",
+              "carry", "funding")
 DDL = (
     f"CREATE DATABASE IF NOT EXISTS {DATABASE}",
     f"""CREATE TABLE IF NOT EXISTS {DATABASE}.trades (
@@ -44,6 +45,7 @@ DDL = (
 ) ENGINE = ReplacingMergeTree ORDER BY (node, ts, partition, offset)
 TTL toDateTime(ts) + INTERVAL 30 DAY""",
     # a table that an earlier version made gets what later ones added
+    f"ALTER TABLE {DATABASE}.positions ADD COLUMN IF NOT EXISTS funding Map(String, Float64)",
     *(f"ALTER TABLE {DATABASE}.risk ADD COLUMN IF NOT EXISTS {name} Nullable(Float64)" for name in RISK_ADDED),
 )
 
@@ -99,7 +101,7 @@ def position_rows(partition: int, offset: int, value: bytes) -> list[Row]:
     p = _position.decode(value)
     return [(partition, offset, p.account, p.instrument, Decimal(p.quantity), p.average_price, p.realised_pnl,
              p.fifo.realised_pnl, p.break_even_price, p.currency, p.fees, p.trades, p.as_of.partition,
-             p.as_of.offset, p.revision, p.book, p.desk, p.strategy, p.fund, p.last_ts_event)]
+             p.as_of.offset, p.revision, p.book, p.desk, p.strategy, p.fund, p.last_ts_event, p.funding)]
 
 
 def risk_rows(partition: int, offset: int, value: bytes) -> list[Row]:
@@ -112,7 +114,7 @@ def risk_rows(partition: int, offset: int, value: bytes) -> list[Row]:
              r.base_currency, r.pnl.realised, r.pnl.unrealised, r.pnl.day, r.pnl.price, r.pnl.fx, r.pnl.fees,
              r.pnl.total, r.exposure.gross, r.exposure.net, r.exposure.long, r.exposure.short, r.exposure.positions,
              r.quality.unpriced, r.quality.stale, *(greeks.get(g) for g in ("delta", "gamma", "vega", "theta", "rho")),
-             var.get("var_95"), var.get("var_99"), var.get("es_97_5"))]
+             var.get("var_95"), var.get("var_99"), var.get("es_97_5"), r.pnl.carry, r.pnl.funding)]
 
 
 def sink_tables(partitions: int) -> tuple[SinkTable, ...]:
@@ -125,7 +127,7 @@ def sink_tables(partitions: int) -> tuple[SinkTable, ...]:
         SinkTable("positions", f"{DATABASE}.positions", (
             "partition", "offset", "account", "instrument", "quantity", "average_price", "realised_pnl",
             "fifo_realised_pnl", "break_even_price", "currency", "fees", "trades", "as_of_partition", "as_of_offset",
-            "revision", "book", "desk", "strategy", "fund", "last_ts_event_ns"), position_rows,
+            "revision", "book", "desk", "strategy", "fund", "last_ts_event_ns", "funding"), position_rows,
             thin_key=lambda row: (row[2], row[3])),
         SinkTable("risk", f"{DATABASE}.risk", (
             "partition", "offset", "node", "ts", "snapshot_id", "base_currency", "realised", "unrealised", "day",

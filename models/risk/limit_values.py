@@ -22,7 +22,7 @@ def limit_values(models: RiskModels, names: set[str]) -> dict[tuple[str, str], f
         for metric in ("gross", "net", "long", "short", "delta", "gamma", "vega", "theta", "rho"):
             out[name, metric] = float(sums[getattr(ru, metric.upper())])
         out[name, "stale_positions"], out[name, "unpriced_positions"] = float(sums[ru.STALE]), float(sums[ru.UNPRICED])
-        out[name, "loss_total"] = -float(sums[ru.REALISED] + sums[ru.UNREALISED] - sums[ru.FEES])
+        out[name, "loss_total"] = -float(ru.total_pnl(sums))
         out[name, "loss_day"] = -float(sums[ru.DAY])
         s = models.scenarios
         if s is not None and s.snapshot_id and node < len(s.var):

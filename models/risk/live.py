@@ -146,8 +146,8 @@ class RiskModels:
     def _explain(self, summary: np.ndarray, names: list[str], quantity: np.ndarray, now_ns: int) -> None:
         s, nodes = self.scenarios, self.book.rollup.nodes[summary]
         if s is not None:
-            totals = nodes[:, ru.REALISED] + nodes[:, ru.UNREALISED] - nodes[:, ru.FEES]
-            self.explain.observe(names, quantity, totals, self.book.market, self.contracts, s.columns, now_ns)
+            self.explain.observe(names, quantity, ru.total_pnl(nodes), -nodes[:, ru.FUNDING], self.book.market,
+                                 self.contracts, s.columns, now_ns)
 
     def _stressed(self) -> ScenarioBook:
         """Return the stress vectors on the market as it stands; scenarios are looked up when reference data change."""
@@ -349,7 +349,7 @@ class RiskModels:
         for node, name in zip(summary.tolist(), names, strict=True):
             sums = nodes[node]
             if name in navs and not sums[ru.UNPRICED]:
-                value[node] = navs[name] + sums[ru.REALISED] + sums[ru.UNREALISED] - sums[ru.FEES]
+                value[node] = navs[name] + ru.total_pnl(sums)
             if self.drawdown[node, 7] == 0.0 and name in self._held_drawdown:
                 self.drawdown[node] = self._held_drawdown.pop(name)
         update_drawdown(value, np.zeros(len(value)), summary, now_ns, self._trading_day.begin_ns(now_ns), self.drawdown)
@@ -402,7 +402,7 @@ class RiskModels:
     def _metrics(self, node: int, models: dict[str, dict[str, Any]], scale: float) -> dict[str, float]:
         sums = self.book.rollup.nodes[node]
         out = {m: float(sums[getattr(ru, m.upper())]) * scale for m in ("gross", "net", "delta", "gamma", "vega")}
-        out["total"] = float(sums[ru.REALISED] + sums[ru.UNREALISED] - sums[ru.FEES]) * scale
+        out["total"] = float(ru.total_pnl(sums)) * scale
         for model, key, metric in (("var_hist", "var_99", "var_hist"), ("var_hist", "es_97_5", "es_hist"),
                                    ("var_mc", "var_99", "var_mc")):
             if key in models[model]:

@@ -10,7 +10,7 @@ from models.contracts import Contracts
 from models.risk.scenarios import INVERSE
 from models.rollup import Market
 
-PARTS = ("delta", "gamma", "vega", "theta", "rho", "fx", "new_trades", "unexplained", "total")
+PARTS = ("delta", "gamma", "vega", "theta", "rho", "fx", "carry", "new_trades", "unexplained", "total")
 
 
 class PnlExplain:
@@ -18,7 +18,7 @@ class PnlExplain:
 
     The book of the snapshot before is carried to the prices of this one: its Greeks say how much of the change they
     explain; the rest of that change is unexplained; what trades since then added is new trades. The parts sum to the
-    total. Carry and funding are not charged yet, so there is no such part.
+    total. Carry is the funding booked; interest that bonds accrue is not charged.
     """
 
     def __init__(self) -> None:
@@ -29,21 +29,22 @@ class PnlExplain:
         """Begin anew."""
         self.sums = {}
 
-    def observe(self, names: list[str], quantity: np.ndarray, totals: np.ndarray, market: Market, contracts: Contracts,
-                columns: dict[str, np.ndarray], now_ns: int) -> None:
+    def observe(self, names: list[str], quantity: np.ndarray, totals: np.ndarray, carry: np.ndarray, market: Market,
+                contracts: Contracts, columns: dict[str, np.ndarray], now_ns: int) -> None:
         """Take a snapshot in.
 
         Parameters
         ----------
         quantity : float64[nodes, instruments]
-        totals : float64[nodes], P&L of each node, in the firm's base currency
+        totals, carry : float64[nodes], P&L of each node and the part of it that is carry, in the firm's base currency
         columns : by instrument: ``unit`` (multiplier), ``currency`` (index of the settlement's), ``kind``
         """
         n = quantity.shape[1]
         unit, rate = columns["unit"], market.rate[columns["currency"][:n]]
         state: dict[str, Any] = {
-            "names": list(names), "quantity": quantity.copy(), "totals": totals.copy(), "rate": rate.copy(),
-            "price": market.price[:n].copy(), "greeks": market.unit_greeks[:n].copy(), "now": now_ns,
+            "names": list(names), "quantity": quantity.copy(), "totals": totals.copy(), "carry": carry.copy(),
+            "rate": rate.copy(), "price": market.price[:n].copy(), "greeks": market.unit_greeks[:n].copy(),
+            "now": now_ns,
             "inverse": columns["kind"][:n] == INVERSE, "kind": market.greek_kind[:n].copy(),
             "vol": contracts.vol_by_instrument(n), "riskless": contracts.rate_by_instrument(n),
             "underlying": contracts.underlying_by_instrument(n)}
@@ -55,11 +56,12 @@ class PnlExplain:
         for k, name in enumerate(names):
             row = self.sums.setdefault(name, np.zeros(len(PARTS)))
             change = float(totals[k] - before["totals"][k])
-            carried = float(explained[k, -1])
+            carried, carry_moved = float(explained[k, -1]), float(carry[k] - before["carry"][k])
             row[:6] += explained[k, :6]
-            row[6] += change - carried
-            row[7] += carried - float(explained[k, :6].sum())
-            row[8] += change
+            row[6] += carry_moved
+            row[7] += change - carried - carry_moved
+            row[8] += carried - float(explained[k, :6].sum())
+            row[9] += change
 
     @staticmethod
     def _unit_parts(a: dict[str, Any], b: dict[str, Any], unit: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ def sequences(draw: st.DrawFn) -> list[dict[str, Any]]:
     ts = T0
     for i in range(n):
         ts += draw(st.integers(0, 900_000_000))
-        kind = draw(st.sampled_from("nnnnnnnndcbrl"))
+        kind = draw(st.sampled_from("nnnnnnnndcbrlsf"))
         instrument = draw(st.sampled_from(list(INSTRUMENTS)))
         new = {"trade_id": f"T{i}", "account": draw(st.sampled_from(ACCOUNTS)), "instrument": instrument,
                "side": draw(st.sampled_from(["buy", "sell"])), "quantity": str(draw(st.integers(1, 60))),
@@ -40,6 +40,14 @@ def sequences(draw: st.DrawFn) -> list[dict[str, Any]]:
                     "ref_trade_id": target["trade_id"]}
             if kind == "c":
                 new |= {"instrument": target["instrument"], "ts_event": target["ts_event"]}
+        if kind == "f":  # funding: cash without a fill
+            new |= {"action": "funding", "quantity": 0}
+        if kind == "s" and out:  # a correction under the number of what it corrects
+            target = draw(st.sampled_from(out))
+            new |= {k: target[k] for k in ("trade_id", "account", "instrument", "ts_event")} | {"action": "correct"}
+        if kind == "f" or draw(st.booleans()):
+            new["fees"] = draw(st.lists(st.builds(lambda a, c: {"amount": str(a), "currency": c}, st.decimals("-5", "50", places=2),
+                                                  st.sampled_from(["USD", "EUR", "BTC"])), min_size=1, max_size=3))
         out.append(new)
     return out
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas
 import pytest
@@ -258,6 +259,11 @@ def test_the_parts_of_explained_pnl_sum_and_each_does_its_work() -> None:
     book.revalue(NOW + 3_600_000_000_001)
     parts = models.run(NOW + 3_600_000_000_001).models["firm"]["pnl_explain"]
     assert parts["new_trades"] == pytest.approx(50 * 0.8 * 1.1, rel=1e-6)
+    traded = parts["new_trades"]
+    book.add_position(msgspec.structs.replace(book.positions[book.keys["A1|SAP"]], revision=99, funding={"USD": 12.5}))
+    book.revalue(NOW + 3_600_000_000_002)
+    parts = models.run(NOW + 3_600_000_000_002).models["firm"]["pnl_explain"]
+    assert parts["carry"] == pytest.approx(-12.5) and parts["new_trades"] == pytest.approx(traded, rel=1e-6)
 
 
 def test_peaks_and_the_prior_day_outlive_a_restart() -> None:

@@ -48,7 +48,17 @@ def assert_openings(part: PositionPartition, book: NaiveBook, at: int, mark: flo
             want = sum(float(f.quantity) * (mark - float(f.price)) for f in before) * value
             held = 0.0 if record.opening_price is None else mark - record.opening_price
             scale = sum(abs(float(f.quantity * f.price)) for f in before) * value
-        close(record.opening_realised_pnl + float(quantity) * held * value, want, scale + 1e-6)
+        settled = instrument.settlement or instrument.currency
+        want -= sum(float(f.fees.get(settled, 0)) for f in before)
+        close(record.opening_realised_pnl + float(quantity) * held * value, want, scale + 1e4)
+        for kept, of in ((record.opening_fees, "fees"), (record.opening_funding, "funding")):
+            paid: dict[str, float] = {}
+            for f in before:
+                for currency, amount in getattr(f, of).items():
+                    if of == "funding" or currency != settled:
+                        paid[currency] = paid.get(currency, 0.0) + float(amount)
+            for currency in kept.keys() | paid.keys():
+                close(kept.get(currency, 0.0), paid.get(currency, 0.0), 1e4)
 
 
 @given(sequences(), st.integers(0, 40), st.integers(-3, 30), st.integers(0, 40), st.floats(0.5, 300))

@@ -34,7 +34,9 @@ def account(name: str, book: int) -> Account:
 
 def position(name: str, instrument: str, quantity: float, average: float, realised: float, rev: int,
              **more: Any) -> Position:
-    """Return a position row."""
+    """Return a position row; perpetuals have paid funding."""
+    if instrument == "INV":
+        more = {"funding": {"BTC": 0.01 * rev, "USD": -float(rev)}, "opening_funding": {"BTC": 0.01}} | more
     record = next(i for i in INSTRUMENTS if i.instrument == instrument)
     return Position(account=name, instrument=instrument, quantity=str(quantity), average_price=average if quantity else None,
                     realised_pnl=realised, fees={"EUR": 1.5}, currency=record.settlement or record.currency, trades=rev,
@@ -98,6 +100,44 @@ def test_figures_are_what_a_dealer_computes_by_hand() -> None:
     row = book.figures(book.rollup.node_index["desk:D0"])
     assert row[ru.NET] == pytest.approx(200 * 110 * 1.10) and row[ru.UNREALISED] == pytest.approx(200 * 5 * 1.10)
     assert row[ru.REALISED] == pytest.approx(35 * 1.10) and row[ru.FEES] == pytest.approx(1.5 * 1.10)
+
+
+def test_funding_is_a_line_of_its_own_and_the_days_part_is_carry() -> None:
+    book = run([("m", "BTCUSD", 40_000.0, "good"), ("m", "INV", 41_000.0, "good"), ("m", "EURUSD", 1.10, "good")], True)
+    held = {"opening_quantity": "3", "opening_price": 40_000.0, "opening_realised_pnl": 0.001}
+    book.add_position(position("A0", "INV", 3.0, 40_000.0, 0.001, 5, funding={"BTC": 0.02, "USD": -7.0},
+                               opening_funding={"BTC": 0.015}, **held))
+    book.revalue()
+    row = book.figures(book.rollup.node_index["firm"])
+    fees, earned = 1.5 * 1.10, 3 * 100 * (1 / 40_000 - 1 / 41_000) * 40_000
+    assert row[ru.FEES] == pytest.approx(fees) and row[ru.FUNDING] == pytest.approx(0.02 * 40_000 - 7)
+    assert row[ru.CARRY] == pytest.approx(-(0.005 * 40_000 - 7)), "what was paid since the day began"
+    assert ru.total_pnl(row) == pytest.approx(0.001 * 40_000 + earned - fees - (0.02 * 40_000 - 7))
+    assert row[ru.PRICE] == pytest.approx(earned - fees)
+    assert row[ru.DAY] == pytest.approx(row[ru.PRICE] + row[ru.FX] + row[ru.CARRY]) and row[ru.CARRY_UNKNOWN] == 0
+    # the same without what was held overnight: all funding that is not of the days before is the day's
+    book.add_position(position("A0", "INV", 3.0, 40_000.0, 0.0, 6, funding={"USD": 9.0}, opening_funding={}))
+    book.revalue()
+    row = book.figures(book.rollup.node_index["firm"])
+    assert row[ru.CARRY] == pytest.approx(-9) and row[ru.DAY] == pytest.approx(earned - fees - 9)
+    # funding in a currency without a rate makes the P&L unknown, not smaller
+    book.add_position(position("A0", "INV", 3.0, 40_000.0, 0.0, 7, funding={"XYZ": 9.0}))
+    book.revalue()
+    assert book.figures(book.rollup.node_index["firm"])[ru.UNPRICED] == 1
+
+
+def test_a_bond_held_overnight_leaves_carry_unknown() -> None:
+    book = run([("m", "EURUSD", 1.10, "good")], True)
+    book.add_instrument(Instrument(instrument="BUND", asset_class="bond", currency="EUR", prior_close=Decimal(99)))
+    book.add_mark(mark("BUND", 100.0))
+    bond = {"account": "A0", "instrument": "BUND", "quantity": "10", "average_price": 98.0, "realised_pnl": 0.0, "fees": {},
+            "currency": "EUR", "trades": 1, "last_ts_event": 1, "fifo": Fifo(0.0, None, 0), "break_even_price": None}
+    book.add_position(Position(**bond, as_of=AsOf(0, 50)))
+    book.revalue()
+    assert book.figures(book.rollup.node_index["firm"])[ru.CARRY_UNKNOWN] == 0, "bought today: nothing has accrued"
+    book.add_position(Position(**bond, as_of=AsOf(0, 51), opening_quantity="10", opening_price=98.0))
+    book.revalue()
+    assert book.figures(book.rollup.node_index["firm"])[ru.CARRY_UNKNOWN] == 1
 
 
 def test_what_was_held_overnight_splits_into_price_and_fx() -> None:
