@@ -21,7 +21,7 @@ from agents.ports import Clock, Counters, Publisher
 from agents.reference_tail import ReferenceTail
 from models.gate.book import GateBook
 from models.gate.flow import METRICS as FLOW_METRICS
-from models.gate.flow import WINDOW_NS_DEFAULT, OrderFlow
+from models.gate.flow import OrderFlow, window_of
 from models.gate.state import METRICS as GATE_METRICS
 from models.limits import LimitMonitor
 from models.trading_day import TradingDay
@@ -64,10 +64,6 @@ _order, _trade, _decision = decoder_of(Order), decoder_of(Trade), decoder_of(Dec
 _records: dict[str, Any] = {topic: decoder_of(cls) for topic, cls in (
     ("marks", Mark), ("positions", Position), ("limits", Limit), ("controls", Control), ("market.surfaces", Surface),
     ("risk", Risk), ("touches", Touch), ("reference.counterparties", Counterparty))}
-
-
-def _window(limit: Limit) -> int:
-    return WINDOW_NS_DEFAULT if limit.window_ms is None else limit.window_ms * 1_000_000
 
 
 class GateStage:
@@ -152,7 +148,7 @@ class GateStage:
                 if record.node in self._risk_of:
                     self._take("risk", _records["risk"].decode(self._risk_of[record.node]), partition)
             if record.metric in FLOW_METRICS and record.metric not in GATE_METRICS:
-                self.flow.watch(record.node, _window(record))
+                self.flow.watch(record.node, window_of(record))
                 self.monitor.add(record)
         elif topic == "reference.counterparties":
             gate.add_counterparty(record)
@@ -178,8 +174,8 @@ class GateStage:
                 await tail.read_to_end()
             loop = asyncio.get_running_loop()
             self._take_marks(len(self._waiting_marks))
-            self._tasks = [loop.create_task(t) for t in (self._tail.run(), self._rules.run(), self._refresh_loop(),
-                                                         self._mark_loop())]
+            loops = (self._tail.run(), self._rules.run(), self._refresh_loop(), self._mark_loop())
+            self._tasks = [loop.create_task(t) for t in loops]
             self.gate.refresh(self._clock())
         orders, trades = self._topics["orders"], self._topics["trades"]
         decided: dict[int, int] = dict.fromkeys(partitions, 0)
@@ -426,7 +422,7 @@ class GateStage:
         values: dict[tuple[str, str], float] = {}
         for watch in self.monitor.watches.values():
             limit = watch.limit
-            values |= {(limit.node, m): v for m, v in self.flow.values(limit.node, _window(limit), now_ns).items()
+            values |= {(limit.node, m): v for m, v in self.flow.values(limit.node, window_of(limit), now_ns).items()
                        if m == limit.metric}
         if self.monitor.watches:
             self.breakers.raise_all(self.monitor.measure(values, now_ns, self.gate.book.snapshot_id), now_ns)

@@ -22,8 +22,9 @@ from agents.gate import GateStage
 from agents.ports import Publisher
 from app.gateway.access import Access, User, need_role
 from app.gateway.answers import error_answer, json_answer
+from schemas.addresses import GateAddress
 from schemas.codec import decoder_of, encode
-from schemas.records import GateAddress, Order
+from schemas.records import Order
 from tables.kafka import KafkaClient, owner_partition
 from tables.records import RecordBatch
 from tables.tail import Tail

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from app.publisher import BatchingPublisher
 from app.reference_files import publish_reference
 from app.settings import Settings
-from models.rollup import pair_currencies
+from models.market import pair_currencies
 from schemas.codec import encode
 from schemas.records import Instrument
 from schemas.topics import TOPICS

@@ -14,6 +14,7 @@ import numpy as np
 
 from models.columns import grown
 from models.jit import inline_kernel, kernel
+from models.market import Market
 from models.pricing import black_scholes as bs
 from models.pricing.american import premium_grid
 from models.pricing.bond import Bond, dirty_price, yield_of
@@ -26,7 +27,6 @@ from models.pricing.exotic import (
     VANILLA,
     exotic_greeks,
 )
-from models.rollup import Market
 from schemas.records import Instrument, Surface
 from schemas.units import parse_ts_ns
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from models.columns import grown
 from models.contracts import Contracts
+from models.market import Market, pair_currencies
 from models.reference import FIRM, Reference
-from models.rollup import FEE, FEE_SLOTS, FUNDED, MONEY, Market, RollUp, pair_currencies
+from models.rollup import FEE, FEE_SLOTS, FUNDED, MONEY, RollUp
 from schemas.records import Account, Instrument, Mark, Position, Surface, Touch
 
 #: groupings beside the tree, after the levels

@@ -444,11 +444,3 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
                 Position, Mark, Risk, Limit, Control, Decision,
                 Alert, Quarantined)
 }
-
-
-class GateAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the gate that owns a partition of `orders` answers over HTTP."""
-
-    partition: int
-    address: Text
-    ts: Timestamp

@@ -9,11 +9,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from schemas.records import Limit
+
 BUCKETS = 32
 #: a share of very few orders says nothing
 ORDERS_MIN = 20
 WINDOW_NS_DEFAULT = 60_000_000_000
 METRICS = ("reject_rate", "reject_count", "message_count")
+
+
+def window_of(limit: Limit) -> int:
+    """Return the window that a limit on orders looks at, ns."""
+    return WINDOW_NS_DEFAULT if limit.window_ms is None else limit.window_ms * 1_000_000
 
 
 @dataclass

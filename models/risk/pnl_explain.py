@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from models.contracts import Contracts
+from models.market import Market
 from models.risk.scenarios import INVERSE
-from models.rollup import Market
 
 PARTS = ("delta", "gamma", "vega", "theta", "rho", "fx", "carry", "new_trades", "unexplained", "total")
 

@@ -17,8 +17,9 @@ import pytest
 from app.brokers import Broker
 from app.control import current, decisions_of, set_limit, set_state
 from models.gate.explain import explain
+from schemas.addresses import GateAddress
 from schemas.controls import Check
-from schemas.records import Control, Decision, GateAddress
+from schemas.records import Control, Decision
 from tables.kafka import owner_partition
 from tests.integration.harness import ROOT, Installation, Process
 from tests.integration.test_system import quotes
