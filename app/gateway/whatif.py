@@ -91,7 +91,7 @@ class WhatIf:
         if self._history is not None:
             scenarios = ScenarioBook(book, book.contracts, self._history, INSTRUMENT_GROUPINGS)
             scenarios.fill_units()
-            scenarios.rebuild()
+            scenarios.rebuild(np.array([node]))
             vector = np.zeros(scenarios.days)
         for t in trades:
             k = market.instruments.get(t.instrument)

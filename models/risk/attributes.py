@@ -9,7 +9,7 @@ import numpy as np
 
 from models.reference import FIRM
 from models.risk import exposure
-from models.risk.node_cells import Tree, gross_by_group, group_shares
+from models.risk.node_cells import Held, Tree, all_columns, gross_by_group, group_shares
 from models.valued_book import GROUPINGS, ValuedBook
 
 
@@ -94,17 +94,17 @@ def held_with(book: ValuedBook, place: np.ndarray, tree: Tree, nodes: int) -> tu
     return labels, out
 
 
-def concentrations_of(net: np.ndarray, a: dict[str, Any], held: tuple[list[str], np.ndarray],
+def concentrations_of(net: np.ndarray, of: Held, a: dict[str, Any], held: tuple[list[str], np.ndarray],
                       top: int) -> list[dict[str, Any]]:
     """Return shares of gross and HHI of every node, by name, issuer, sector, country and counterparty."""
     out: list[dict[str, Any]] = [{"quality": "good", "hhi": None} for _ in net]
     with_whom, gross = held
-    found = [("counterparty", with_whom, gross, np.append(np.arange(len(with_whom)), -1))]
-    found += [(g, list(a["labels"][g]), net, a[g]) for g in ("name", "issuer", "sector", "country")]
-    for g, labels, values, group in found:
+    found = [("counterparty", with_whom, gross, all_columns(gross), np.append(np.arange(len(with_whom)), -1))]
+    found += [(g, list(a["labels"][g]), net, of, a[g]) for g in ("name", "issuer", "sector", "country")]
+    for g, labels, values, columns, group in found:
         best, shares = np.empty((len(net), top), np.int64), np.empty((len(net), top))
         whole = np.empty((len(net), 2))
-        group_shares(values, group, len(labels), best, shares, whole)
+        group_shares(values, columns, group, len(labels), best, shares, whole)
         for row, places, shared, (hhi, unknown) in zip(out, best.tolist(), shares.tolist(), whole.tolist(),
                                                        strict=True):
             row[g] = {"hhi": hhi if hhi == hhi else None, "unknown": unknown,

@@ -26,8 +26,9 @@ def limit_values(models: RiskModels, names: set[str]) -> dict[tuple[str, str], f
         out[name, "loss_day"] = -float(sums[ru.DAY])
         s = models.scenarios
         if s is not None and s.snapshot_id and node < len(s.var):
-            out[name, "var_hist"] = float(s.var[node, s.level_index(0.99)])
-            out[name, "es_hist"] = float(s.es[node, s.level_index(0.975)])
+            var, es = s.tail_of(node)
+            out[name, "var_hist"] = float(var[s.level_index(0.99)])
+            out[name, "es_hist"] = float(es[s.level_index(0.975)])
         for metric in ("leverage", "drawdown", "var_mc"):
             if metric in models.latest.get(name, {}):
                 out[name, metric] = models.latest[name][metric]

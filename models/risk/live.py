@@ -15,7 +15,7 @@ from models.reference import FIRM
 from models.risk import exposure, factor, stress
 from models.risk.attributes import Attributes, Navs, concentrations_of, held_with
 from models.risk.factor_set import PATHS, SEED, FactorSet, build_factors
-from models.risk.node_cells import CELL, CELL_METRICS, Tree, cells, tree_of, vectors_of
+from models.risk.node_cells import CELL, CELL_METRICS, Held, Tree, cells, tree_of, vectors_of
 from models.risk.node_kernels import (
     BUCKET_NAMES,
     COST,
@@ -41,7 +41,10 @@ FACTORS_NAMED = 12
 TOP = 5
 AGE_DECAY, AGED_TAIL = 0.99, 0.01
 LEVEL_NAMES = tuple(f"{level * 100:g}".replace(".", "_") for level in LEVELS)
-Tops = dict[str, tuple[list[list[int]], list[list[float]], list[float]]]
+#: by metric and node: names of instruments, their values in the node's currency, their shares
+Tops = dict[str, tuple[list[list[str]], list[list[float]], list[list[float | None]]]]
+#: of a node, compared from day to day
+METRICS = ("gross", "net", "delta", "gamma", "vega", "total")
 
 
 @dataclass
@@ -70,6 +73,7 @@ class RiskModels:
         self.latest: dict[str, dict[str, float]] = {}
         self._day, self._trading_day = -1, day or TradingDay()
         self._grid = np.zeros((0, 0, 0))
+        self._held = Held(np.zeros((0, 0), np.int32), np.zeros(0, np.int64))
         self._tree_of = (-1, -1)
         self._known_tree = tree_of(np.zeros((0, 1), np.int64))
         self._place_of = np.zeros(0, np.int64)
@@ -92,12 +96,13 @@ class RiskModels:
         shape = (len(CELL), len(summary), max(instruments, 1))
         if self._grid.shape != shape:
             self._grid = np.zeros(shape)
+            self._held = Held(np.zeros(shape[1:], np.int32), np.zeros(shape[1], np.int64))
         grid, tree = self._grid, self._tree(summary)
         cells(rollup.count, rollup.rows, rollup.contribution, rollup.ancestors, self._place_of, CELL_METRICS,
-              tree.levels, tree.edges, grid)
+              tree.levels, tree.edges, grid, self._held)
         if self.scenarios is not None:
             self.scenarios.fill_units()
-            self.scenarios.rebuild()
+            self.scenarios.rebuild(summary)
         self._roll_day(now_ns)
         if not len(summary):
             return ModelRun(book.snapshot_id, now_ns, {}, {}, {})
@@ -108,18 +113,21 @@ class RiskModels:
         simulated = self._monte_carlo(grid, quality, tree)
         names = names_of(rollup, summary)
         navs = self._navs.of(book)
-        self._drawdowns(summary, names, navs, now_ns)
+        sums = rollup.nodes[summary]
+        self._drawdowns(summary, names, navs, sums, now_ns)
         attributes = self._attributes.of(book, instruments)
         run = ModelRun(book.snapshot_id, now_ns, {}, {}, {})
-        labels = list(book.market.instruments)
-        tops = self._tops(summary, grid)
+        scales = np.array([self._scale(node) for node in summary.tolist()])
+        tops = self._tops(summary, grid, list(book.market.instruments), scales)
+        figures = np.column_stack([*(sums[:, getattr(ru, m.upper())] for m in METRICS[:-1]), ru.total_pnl(sums)])
+        metrics = (figures * scales[:, None]).tolist()
         horizon_es = self._horizon_es(summary, grid[0], attributes["horizon"], tree)
         liquid, exposures, ladders = self._many(grid, attributes)
         concentrations = concentrations_of(
-            grid[1], attributes, held_with(book, self._place_of, tree, len(summary)), TOP)
+            grid[1], self._held, attributes, held_with(book, self._place_of, tree, len(summary)), TOP)
         for place, node in enumerate(summary.tolist()):
             name = names[place]
-            scale = self._scale(node)
+            scale = float(scales[place])
             models = {"var_hist": self._historical(node, scale, aged[place]), "var_mc": simulated(place, scale),
                       "greeks": self._greeks(node, scale, ladders[place], attributes), "factor": factors(place, scale),
                       "liquidity": self._liquidity(node, liquid[place], scale, horizon_es[place]),
@@ -131,8 +139,8 @@ class RiskModels:
                                     "missing": int(shocked.missing[node])}
             models["pnl_explain"] = self.explain.of(name, scale) or {"quality": "missing", "why": "one snapshot so far"}
             run.models[name] = models
-            run.top[name] = self._top(place, tops, labels, scale)
-            run.metrics[name] = models["metrics"] = self._metrics(node, models, scale)
+            run.top[name] = self._top(place, tops)
+            run.metrics[name] = models["metrics"] = self._metrics(metrics[place], models)
         self.latest = run.metrics
         return run
 
@@ -157,7 +165,7 @@ class RiskModels:
             self._shocked = ScenarioBook(self.book, self.contracts, moves, self._groupings)
             self._shocked_version = self.book.reference.version
         self._shocked.fill_units()
-        self._shocked.rebuild()
+        self._shocked.rebuild(np.zeros(0, np.int64))
         return self._shocked
 
     def quick(self, node: int) -> dict[str, Any] | None:
@@ -193,7 +201,7 @@ class RiskModels:
             return {"quality": "missing", "why": "no history loaded"}
         missing = int(s.missing[node])
         out: dict[str, Any] = {"n": s.days, "horizon_days": 1, "quantile": "default", "missing": missing}
-        for text, var, es in zip(LEVEL_NAMES, s.var[node].tolist(), s.es[node].tolist(), strict=True):
+        for text, var, es in zip(LEVEL_NAMES, *(x.tolist() for x in s.tail_of(node)), strict=True):
             out[f"var_{text}"], out[f"es_{text}"] = var * scale, es * scale
         if aged is not None:
             out |= {"var_99_aged": aged[0] * scale, "es_99_aged": aged[1] * scale, "age_decay": AGE_DECAY}
@@ -282,9 +290,9 @@ class RiskModels:
         """Return for every node: what leaving takes, its exposures, and gamma and vega by expiry."""
         nodes = grid.shape[1]
         liquid, exposures = np.empty((nodes, 9)), np.empty((nodes, 2))
-        liquidity_nodes(grid[0], grid[1], a["adv"], a["spread"], self.participation, liquid)
-        exposures_by_underlying(grid[CELL.index("delta")], grid[CELL.index("gross_delta")], a["underlying"], a["cash"],
-                                exposures)
+        liquidity_nodes(grid[0], grid[1], self._held, a["adv"], a["spread"], self.participation, liquid)
+        exposures_by_underlying(grid[CELL.index("delta")], grid[CELL.index("gross_delta")], self._held, a["underlying"],
+                                a["cash"], exposures)
         of_option = np.flatnonzero(a["expiry"] >= 0)
         member = np.zeros((len(of_option), len(a["labels"]["expiry"])))
         member[np.arange(len(of_option)), a["expiry"][of_option]] = 1.0
@@ -309,7 +317,7 @@ class RiskModels:
             "days_max": _finite(days), "cost": cost * scale, "missing": unknown,
             "quality": "partial" if unknown else "good"}
         if self.scenarios is not None:
-            out["liquidity_adjusted_var_99"] = (float(self.scenarios.var[node, -1]) + cost) * scale
+            out["liquidity_adjusted_var_99"] = (float(self.scenarios.tail_of(node)[0][-1]) + cost) * scale
             out["es_97_5_by_horizon"] = horizon_es * scale
         return out
 
@@ -341,15 +349,14 @@ class RiskModels:
                 "gross_exposure": gross * scale, "commitment_exposure": commitment * scale,
                 "nav": None if nav is None else nav * scale, "quality": "good" if nav else "missing"}
 
-    def _drawdowns(self, summary: np.ndarray, names: list[str], navs: dict[str, float], now_ns: int) -> None:
+    def _drawdowns(self, summary: np.ndarray, names: list[str], navs: dict[str, float], sums: np.ndarray,
+                   now_ns: int) -> None:
         while len(self.drawdown) < len(self.book.rollup.nodes):
             self.drawdown = np.concatenate([self.drawdown, np.zeros_like(self.drawdown)])
-        nodes = self.book.rollup.nodes
         value = np.full(len(self.drawdown), np.nan)
+        value[summary] = np.where(sums[:, ru.UNPRICED] == 0, ru.total_pnl(sums), np.nan) + np.array(
+            [navs.get(name, np.nan) for name in names])
         for node, name in zip(summary.tolist(), names, strict=True):
-            sums = nodes[node]
-            if name in navs and not sums[ru.UNPRICED]:
-                value[node] = navs[name] + ru.total_pnl(sums)
             if self.drawdown[node, 7] == 0.0 and name in self._held_drawdown:
                 self.drawdown[node] = self._held_drawdown.pop(name)
         update_drawdown(value, np.zeros(len(value)), summary, now_ns, self._trading_day.begin_ns(now_ns), self.drawdown)
@@ -377,32 +384,30 @@ class RiskModels:
     _loaded: tuple[np.ndarray, np.ndarray] = (np.zeros((0, 0)), np.zeros(0))
 
     # ---- attribution ----------------------------------------------------------------------------------------------
-    def _tops(self, summary: np.ndarray, grid: np.ndarray) -> Tops:
-        """Return for every metric: by node the instruments with the largest values, these values, and the total."""
+    def _tops(self, summary: np.ndarray, grid: np.ndarray, labels: list[str], scales: np.ndarray) -> Tops:
+        """Return for every metric: by node the instruments with the largest values, these values and their shares."""
         found = {m: grid[CELL.index(m)] for m in ("gross", "day", "unrealised", "delta", "vega")}
         if self.scenarios is not None:
-            found["var_hist"] = self.scenarios.components(summary, grid[0], 0.99)
-        out = {}
+            found["var_hist"] = self.scenarios.components(summary, grid[0], self._held, 0.99)
+        out: Tops = {}
+        label_of: Any = np.array(labels, object)
         for metric, values in found.items():
             best = np.empty((len(values), TOP), np.int64)
-            largest(values, TOP, best)
-            held = np.take_along_axis(values, np.maximum(best, 0), axis=1)
-            out[metric] = (best.tolist(), held.tolist(), values.sum(axis=1).tolist())
+            largest(values, self._held, TOP, best)
+            held = np.where(best >= 0, np.take_along_axis(values, np.maximum(best, 0), axis=1), 0.0)
+            totals = values.sum(axis=1, keepdims=True)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                shares: Any = np.where(totals != 0, held / totals, None)
+            out[metric] = (label_of[best].tolist(), (held * scales[:, None]).tolist(), shares.tolist())
         return out
 
-    def _top(self, place: int, tops: Tops, labels: list[str], scale: float) -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for metric, (best, held, totals) in tops.items():
-            total = totals[place]
-            out[metric] = [{"id": labels[j], "label": labels[j], "value": value * scale,
-                            "share": value / total if total else None}
-                           for j, value in zip(best[place], held[place], strict=True) if j >= 0 and value]
-        return out
+    def _top(self, place: int, tops: Tops) -> dict[str, Any]:
+        return {metric: [{"id": label, "label": label, "value": value, "share": share}
+                         for label, value, share in zip(names[place], values[place], shares[place], strict=True)
+                         if value] for metric, (names, values, shares) in tops.items()}
 
-    def _metrics(self, node: int, models: dict[str, dict[str, Any]], scale: float) -> dict[str, float]:
-        sums = self.book.rollup.nodes[node]
-        out = {m: float(sums[getattr(ru, m.upper())]) * scale for m in ("gross", "net", "delta", "gamma", "vega")}
-        out["total"] = float(ru.total_pnl(sums)) * scale
+    def _metrics(self, figures: list[float], models: dict[str, dict[str, Any]]) -> dict[str, float]:
+        out = dict(zip(METRICS, figures, strict=True))
         for model, key, metric in (("var_hist", "var_99", "var_hist"), ("var_hist", "es_97_5", "es_hist"),
                                    ("var_mc", "var_99", "var_mc")):
             if key in models[model]:

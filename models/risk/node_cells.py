@@ -7,11 +7,29 @@ from typing import NamedTuple
 import numpy as np
 
 from models import rollup as ru
-from models.jit import kernel
+from models.jit import inline_kernel, kernel
 
 #: per row sums kept by node and instrument; the last one adds up absolute deltas, position by position
 CELL = ("quantity", "net", "gross", "day", "unrealised", "delta", "gamma", "vega", "gross_delta")
 CELL_METRICS = np.array([ru.NET, ru.GROSS, ru.DAY, ru.UNREALISED, ru.DELTA, ru.GAMMA, ru.VEGA])
+
+
+class Held(NamedTuple):
+    """Which instruments every node holds: a fifth of them or less, so that sums over a node look at no others.
+
+    columns : int32[nodes, instruments], ascending; what is beyond ``counts`` says nothing
+    counts : int64[nodes]
+    """
+
+    columns: np.ndarray
+    counts: np.ndarray
+
+
+def all_columns(values: np.ndarray) -> Held:
+    """Return that every row holds every column."""
+    rows, columns = values.shape
+    return Held(np.ascontiguousarray(np.broadcast_to(np.arange(columns, dtype=np.int32), values.shape)),
+                np.full(rows, columns, np.int64))
 
 
 class Tree(NamedTuple):
@@ -52,7 +70,7 @@ def _from_below(chains: np.ndarray, level: int) -> np.ndarray:
 
 @kernel
 def cells(count: int, rows: np.ndarray, contribution: np.ndarray, ancestors: np.ndarray, place: np.ndarray,
-          metrics: np.ndarray, levels: int, edges: np.ndarray, out: np.ndarray) -> None:
+          metrics: np.ndarray, levels: int, edges: np.ndarray, out: np.ndarray, held: Held) -> None:
     """Sum rows by (node, instrument): into their book, and from books into what lies above.
 
     Parameters
@@ -60,8 +78,10 @@ def cells(count: int, rows: np.ndarray, contribution: np.ndarray, ancestors: np.
     place : by node, its row in ``out``, -1: none
     levels, edges : of the `Tree`
     out : float64[9, nodes, instruments], zeroed here
+    held : filled
     """
     out[:] = 0.0
+    known = np.zeros(out.shape[1:], np.uint8)
     for r in range(count):
         if rows[r].live == 0 or ancestors[r, 0] < 0:
             continue
@@ -70,13 +90,37 @@ def cells(count: int, rows: np.ndarray, contribution: np.ndarray, ancestors: np.
             if ancestors[r, k] < 0:
                 continue
             n = place[ancestors[r, k]]
+            known[n, i] = 1
             if contribution[r, ru.UNPRICED] == 0.0:
                 out[0, n, i] += rows[r].quantity
             for m in range(metrics.shape[0]):
                 out[m + 1, n, i] += contribution[r, metrics[m]]
             out[metrics.shape[0] + 1, n, i] += abs(contribution[r, ru.DELTA])
-    for m in range(out.shape[0]):
-        add_edges(edges, out[m])
+    held.counts[:] = -1
+    for e in range(edges.shape[0]):
+        low, high = edges[e, 0], edges[e, 1]
+        if held.counts[low] < 0:  # all that it holds is there: edges go up
+            _list_held(known[low], low, held)
+        n = held.counts[low]
+        for h in range(n):
+            known[high, held.columns[low, h]] = 1
+        for m in range(out.shape[0]):
+            source, target = out[m, low], out[m, high]
+            for h in range(n):
+                i = held.columns[low, h]
+                target[i] += source[i]
+    for n in range(out.shape[1]):
+        if held.counts[n] < 0:
+            _list_held(known[n], n, held)
+
+
+@inline_kernel
+def _list_held(known: np.ndarray, n: int, held: Held) -> None:
+    count = 0
+    for i in range(known.shape[0]):
+        held.columns[n, count] = i
+        count += known[i]
+    held.counts[n] = count
 
 
 @kernel
@@ -138,30 +182,41 @@ def gross_by_group(count: int, rows: np.ndarray, contribution: np.ndarray, ances
 
 
 @kernel
-def group_shares(values: np.ndarray, group: np.ndarray, groups: int, best: np.ndarray, held: np.ndarray,
+def group_shares(values: np.ndarray, of: Held, group: np.ndarray, groups: int, best: np.ndarray, held: np.ndarray,
                  whole: np.ndarray) -> None:
     """Fill the groups with the largest shares of the gross of every row, and what all of them come to.
 
     Parameters
     ----------
     values : float64[rows, columns]
+    of : which columns of a row are not 0
     group : int64[columns], -1: none
     best, held : int64, float64[rows, top], groups and their shares, the largest first; -1 and 0: no more
     whole : float64[rows, 2]: Herfindahl-Hirschman index (NaN with fewer than two groups), share without a group
     """
-    size, top = np.empty(groups + 1), best.shape[1]
+    size, top = np.zeros(groups + 1), best.shape[1]
+    there, met = np.empty(groups + 2, np.int64), np.zeros(groups + 1, np.uint8)
     for r in range(values.shape[0]):
-        size[:] = 0.0
-        total = 0.0
-        for i in range(values.shape[1]):
+        total, n = 0.0, 0
+        for h in range(of.counts[r]):
+            i = of.columns[r, h]
             a = abs(values[r, i])
             total += a
-            size[group[i] if group[i] >= 0 else groups] += a
+            g = group[i] if group[i] >= 0 else groups
+            size[g] += a
+            there[n] = g
+            n += 1 - met[g]
+            met[g] = 1
         best[r, :], held[r, :] = -1, 0.0
         several, index = 0, 0.0
         per, least = 1.0 / total if total > 0.0 else 0.0, 0.0
-        for g in range(groups):
+        whole[r, 1] = size[groups] * per
+        for k in range(n):
+            g = there[k]
             share = size[g] * per
+            size[g], met[g] = 0.0, 0
+            if g == groups:
+                continue
             several += share > 0.0
             index += share * share
             if share > least:
@@ -173,4 +228,3 @@ def group_shares(values: np.ndarray, group: np.ndarray, groups: int, best: np.nd
                 least = held[r, top - 1]
         # with one contributor alone an index says nothing
         whole[r, 0] = index if several >= 2 else np.nan
-        whole[r, 1] = size[groups] * per

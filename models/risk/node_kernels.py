@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.jit import inline_kernel, kernel
+from models.risk.node_cells import Held
 
 #: so many of the worst scenarios hold any tail that is asked for here; a node that needs more is sorted whole
 TAIL_KEPT = 64
@@ -32,7 +33,7 @@ def worst_places(vector: np.ndarray, k: int, values: np.ndarray, at: np.ndarray)
 
 @kernel
 def var_components(vectors: np.ndarray, nodes: np.ndarray, rank: int, var: np.ndarray, quantity: np.ndarray,
-                   by_scenario: np.ndarray, out: np.ndarray) -> None:
+                   of: Held, by_scenario: np.ndarray, out: np.ndarray) -> None:
     """Fill each instrument's part of each node's VaR; the parts of a node sum to it.
 
     The estimator is the mean P&L over the scenarios around the VaR scenario (two ranks either side), scaled to VaR.
@@ -43,6 +44,7 @@ def var_components(vectors: np.ndarray, nodes: np.ndarray, rank: int, var: np.nd
     nodes : rows of ``vectors`` and ``var``; ``quantity`` and ``out`` have a row for each of them
     rank : of the VaR scenario, 1: the worst
     var : float64[all nodes], positive
+    of : which instruments each of ``nodes`` holds
     by_scenario : float64[scenarios, instruments], P&L of one unit
     out : float64[len(nodes), instruments]
     """
@@ -52,17 +54,16 @@ def var_components(vectors: np.ndarray, nodes: np.ndarray, rank: int, var: np.nd
         worst_places(vectors[nodes[w]], last, values, at)
         mine, held = out[w], quantity[w]
         mine[:] = 0.0
-        for r in range(first, last):
-            row = by_scenario[at[r]]
-            for i in range(mine.shape[0]):
-                mine[i] += row[i]
         total = 0.0
-        for i in range(mine.shape[0]):
+        for h in range(of.counts[w]):
+            i = of.columns[w, h]
+            for r in range(first, last):
+                mine[i] += by_scenario[at[r], i]
             mine[i] *= held[i]
             total += mine[i]
         scale = var[nodes[w]] / total if total != 0.0 else 0.0
-        for i in range(mine.shape[0]):
-            mine[i] *= scale
+        for h in range(of.counts[w]):
+            mine[of.columns[w, h]] *= scale
 
 
 @kernel
@@ -111,20 +112,22 @@ def mean_of_worst(vectors: np.ndarray, k: int, out: np.ndarray) -> None:
 
 
 @kernel
-def liquidity_nodes(quantity: np.ndarray, net: np.ndarray, adv: np.ndarray, spread: np.ndarray, participation: float,
-                    out: np.ndarray) -> None:
+def liquidity_nodes(quantity: np.ndarray, net: np.ndarray, of: Held, adv: np.ndarray, spread: np.ndarray,
+                    participation: float, out: np.ndarray) -> None:
     """Fill what it takes to leave every node: float64[nodes, 9], see the names of the columns.
 
     Parameters
     ----------
     quantity, net : float64[nodes, instruments]
+    of : which instruments a node holds
     adv, spread : by instrument; average daily volume, relative bid-ask spread; NaN: unknown
     participation : share of the daily volume that leaving may take
     """
     out[:] = 0.0
     for n in range(quantity.shape[0]):
         row, longest = out[n], np.nan
-        for i in range(quantity.shape[1]):
+        for h in range(of.counts[n]):
+            i = of.columns[n, h]
             q = quantity[n, i]
             if q == 0.0:
                 continue
@@ -156,15 +159,18 @@ def liquidity_nodes(quantity: np.ndarray, net: np.ndarray, adv: np.ndarray, spre
 
 
 @kernel
-def exposures_by_underlying(delta: np.ndarray, gross: np.ndarray, underlying: np.ndarray, cash: np.ndarray,
+def exposures_by_underlying(delta: np.ndarray, gross: np.ndarray, of: Held, underlying: np.ndarray, cash: np.ndarray,
                             out: np.ndarray) -> None:
     """Fill (sum of absolute net deltas by underlying, gross delta) of every node, cash left out: float64[nodes, 2]."""
     net = np.zeros(delta.shape[1])
     for n in range(delta.shape[0]):
-        net[:] = 0.0
-        out[n, 1] = 0.0
-        for i in range(delta.shape[1]):
+        out[n, 0], out[n, 1] = 0.0, 0.0
+        for h in range(of.counts[n]):
+            i = of.columns[n, h]
             if not cash[i]:
                 net[underlying[i]] += delta[n, i]
                 out[n, 1] += gross[n, i]
-        out[n, 0] = np.abs(net).sum()
+        for h in range(of.counts[n]):  # each underlying once
+            u = underlying[of.columns[n, h]]
+            out[n, 0] += abs(net[u])
+            net[u] = 0.0

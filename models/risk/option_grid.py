@@ -1,4 +1,4 @@
-"""Options beyond their delta: P&L over a grid of spot moves, added to simulated paths by interpolation."""
+"""Options revalued: in scenarios, and over a grid of spot moves that simulated paths are read off."""
 
 from __future__ import annotations
 
@@ -10,8 +10,27 @@ from models.contracts import INPUTS, MONEYNESS, exotic_columns, premium_at
 from models.jit import kernel
 from models.pricing.black_scholes import option_price
 from models.pricing.exotic import exotic_price
+from models.risk.node_cells import Held
 
 BLOCK = 512
+
+
+@kernel
+def option_vector(sign: float, s0: float, strike: float, t: float, vol: float, rate: float, carry: float,
+                  american: bool, table: np.ndarray, moneyness: np.ndarray, moves: np.ndarray, vol_moves: np.ndarray,
+                  rate_moves: np.ndarray, out: np.ndarray) -> None:
+    """Fill an option's change of price in every scenario: full revaluation, one straight loop."""
+    base = option_price(sign, s0, strike, t, vol, rate, carry)
+    for s in range(out.shape[0]):
+        out[s] = option_price(sign, s0 * (1.0 + moves[s]), strike, t, max(vol + vol_moves[s], 1e-4),
+                              rate + rate_moves[s], carry + rate_moves[s])
+    if american:
+        base += strike * premium_at(s0 / strike, moneyness, table)
+        for s in range(out.shape[0]):
+            spot = s0 * (1.0 + moves[s])
+            out[s] = max(out[s] + strike * premium_at(spot / strike, moneyness, table), sign * (spot - strike))
+    for s in range(out.shape[0]):
+        out[s] -= base
 
 
 @kernel
@@ -29,22 +48,23 @@ def exotic_vector(terms: np.ndarray, sign: float, s0: float, strike: float, t: f
 def _grid(sign: np.ndarray, strike: np.ndarray, t: np.ndarray, vol: np.ndarray, rate: np.ndarray, carry: np.ndarray,
           american: np.ndarray, exotics: np.ndarray, spot: np.ndarray, tables: np.ndarray, moneyness: np.ndarray,
           moves: np.ndarray, out: np.ndarray) -> None:
-    h = 1e-4
+    h, n = 1e-4, moves.shape[0]
+    all_moves = np.empty(n + 3)
+    all_moves[:n] = moves
+    all_moves[n:] = np.array([0.0, h, -h])
     for k in range(out.shape[0]):
-        s0 = spot[k]
-        for j in range(moves.shape[0] + 3):
-            move = moves[j] if j < moves.shape[0] else (0.0 if j == moves.shape[0] else
-                                                        h if j == moves.shape[0] + 1 else -h)
-            s = s0 * (1.0 + move)
-            if exotics[k, 0] >= 0.0:
-                value = exotic_price(exotics[k], sign[k], s, strike[k], t[k], vol[k], rate[k], carry[k])
-            else:
-                value = option_price(sign[k], s, strike[k], t[k], vol[k], rate[k], carry[k])
-            if american[k] != 0:
-                value = max(value + strike[k] * premium_at(s / strike[k], moneyness, tables[k]),
-                            sign[k] * (s - strike[k]))
-            out[k, j] = value
-        n = moves.shape[0]
+        s0, row = spot[k], out[k]
+        w, strike_k, t_k, v, r, b = sign[k], strike[k], t[k], vol[k], rate[k], carry[k]
+        if exotics[k, 0] >= 0.0:
+            for j in range(n + 3):
+                row[j] = exotic_price(exotics[k], w, s0 * (1.0 + all_moves[j]), strike_k, t_k, v, r, b)
+        else:
+            for j in range(n + 3):
+                row[j] = option_price(w, s0 * (1.0 + all_moves[j]), strike_k, t_k, v, r, b)
+        if american[k] != 0:
+            for j in range(n + 3):
+                s = s0 * (1.0 + all_moves[j])
+                row[j] = max(row[j] + strike_k * premium_at(s / strike_k, moneyness, tables[k]), w * (s - strike_k))
         slope = (out[k, n + 1] - out[k, n + 2]) / (2.0 * h)
         for j in range(n):
             out[k, j] = out[k, j] - out[k, n] - slope * moves[j]
@@ -124,13 +144,14 @@ def add_paths(start: np.ndarray, node: np.ndarray, size: np.ndarray, of: np.ndar
 
 
 @kernel
-def largest(values: np.ndarray, k: int, out: np.ndarray) -> None:
-    """Fill the columns of the k largest absolute values of every row, the largest first: int64[rows, k]."""
+def largest(values: np.ndarray, of: Held, k: int, out: np.ndarray) -> None:
+    """Fill the columns of the k largest absolute values that a row holds, the largest first, -1: int64[rows, k]."""
     size = np.empty(k)
     for r in range(values.shape[0]):
         size[:] = -1.0
         out[r, :] = -1
-        for i in range(values.shape[1]):
+        for h in range(of.counts[r]):
+            i = of.columns[r, h]
             a = abs(values[r, i])
             if a > size[k - 1]:
                 j = k - 1

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from models.columns import grown
-from models.contracts import INPUTS, MONEYNESS, Contracts, exotic_columns, premium_at
+from models.contracts import INPUTS, MONEYNESS, Contracts, exotic_columns
 from models.jit import inline_kernel, kernel
-from models.pricing.black_scholes import option_price
+from models.risk.node_cells import Held
 from models.risk.node_kernels import var_components
-from models.risk.option_grid import exotic_vector
+from models.risk.option_grid import exotic_vector, option_vector
 from models.risk.quantile import node_tails, tail_count, worst_rank
 from models.valued_book import ValuedBook
 
@@ -49,24 +49,6 @@ class History:
         # a factor that lacks a day would understate risk: what depends on it counts as missing
         usable = np.isfinite(self.moves).all(axis=0)
         self.index.update({name: k for k, name in enumerate(self.factors) if usable[k]})
-
-
-@kernel
-def option_vector(sign: float, s0: float, strike: float, t: float, vol: float, rate: float, carry: float,
-                  american: bool, table: np.ndarray, moneyness: np.ndarray, moves: np.ndarray, vol_moves: np.ndarray,
-                  rate_moves: np.ndarray, out: np.ndarray) -> None:
-    """Fill an option's change of price in every scenario: full revaluation, one straight loop."""
-    base = option_price(sign, s0, strike, t, vol, rate, carry)
-    for s in range(out.shape[0]):
-        out[s] = option_price(sign, s0 * (1.0 + moves[s]), strike, t, max(vol + vol_moves[s], 1e-4),
-                              rate + rate_moves[s], carry + rate_moves[s])
-    if american:
-        base += strike * premium_at(s0 / strike, moneyness, table)
-        for s in range(out.shape[0]):
-            spot = s0 * (1.0 + moves[s])
-            out[s] = max(out[s] + strike * premium_at(spot / strike, moneyness, table), sign * (spot - strike))
-    for s in range(out.shape[0]):
-        out[s] -= base
 
 
 @kernel
@@ -169,8 +151,8 @@ def add_rows(which: np.ndarray, quantity: np.ndarray, instrument: np.ndarray, li
 @kernel
 def add_and_measure(which: np.ndarray, quantity: np.ndarray, instrument: np.ndarray, live: np.ndarray,
                     ancestors: np.ndarray, unit: np.ndarray, included: np.ndarray, missing: np.ndarray,
-                    vectors: np.ndarray, touched: np.ndarray, ranks: np.ndarray, tails: np.ndarray, var: np.ndarray,
-                    es: np.ndarray) -> int:
+                    vectors: np.ndarray, touched: np.ndarray, measured: np.ndarray, ranks: np.ndarray,
+                    tails: np.ndarray, var: np.ndarray, es: np.ndarray) -> int:
     """Bring nodes up to date with rows (see `add_rows`) and measure those they lie under; return how many."""
     add_rows(which, quantity, instrument, live, ancestors, unit, included, missing, vectors, touched)
     nodes = np.empty(which.shape[0] * ancestors.shape[1], np.int64)
@@ -179,7 +161,7 @@ def add_and_measure(which: np.ndarray, quantity: np.ndarray, instrument: np.ndar
         for k in range(ancestors.shape[1]):
             node = ancestors[which[w], k]
             if node >= 0 and touched[node] != 0:
-                touched[node] = 0
+                touched[node], measured[node] = 0, 1
                 nodes[n] = node
                 n += 1
     node_tails(vectors, nodes[:n], ranks, tails, var, es)
@@ -279,7 +261,7 @@ class ScenarioBook:
         self.vectors = np.zeros((256, days))
         self.missing = np.zeros(256, np.int64)
         self.included = np.zeros(1024)
-        self.touched = np.zeros(256, np.uint8)
+        self.touched, self.measured = np.zeros(256, np.uint8), np.zeros(256, np.uint8)
         self.ranks = np.array([worst_rank(days, v) for v in LEVELS])
         self.tails = np.array([float(tail_count(days, v)) for v in LEVELS])
         self.var = np.zeros((256, len(LEVELS)))
@@ -302,6 +284,7 @@ class ScenarioBook:
             self.vectors = np.concatenate([self.vectors, np.zeros_like(self.vectors)])
             self.var, self.es = (np.concatenate([a, np.zeros_like(a)]) for a in (self.var, self.es))
             self.missing, self.touched = grown(self.missing, 2 * n), grown(self.touched, 2 * n)
+            self.measured = grown(self.measured, 2 * n)
         if len(self.included) < len(rollup.rows):
             n = len(rollup.rows)
             self.included = grown(self.included, n)
@@ -383,8 +366,13 @@ class ScenarioBook:
         self.usable = np.where(np.isnan(self.unit[:, :1]), 0.0, self.unit)
         return len(which)
 
-    def rebuild(self) -> None:
-        """Sum every node's vector from nothing: leaves from rows, everything else from leaves and instruments."""
+    def rebuild(self, nodes: np.ndarray | None = None) -> None:
+        """Sum every node's vector from nothing: leaves from rows, everything else from leaves and instruments.
+
+        Parameters
+        ----------
+        nodes : whose VaR and ES are wanted (all); those of others are measured when `tail_of` asks for them
+        """
         self._grow()
         rollup, count = self.book.rollup, self.book.rollup.count
         rows, n = rollup.rows[:count], len(rollup.leaf_nodes)
@@ -399,7 +387,8 @@ class ScenarioBook:
             add_leaves(np.array(rollup.leaf_nodes, np.int32), leaves, lacking, self.vectors, self.missing)
         self._instrument_nodes(net, without)
         self.touched[:] = 0
-        self.measure(np.arange(len(rollup.node_names)))
+        self.measured[:] = 0
+        self.measure(np.arange(len(rollup.node_names)) if nodes is None else nodes)
         self.snapshot_id = self.book.snapshot_id
 
     def _instrument_nodes(self, net: np.ndarray, without: np.ndarray) -> None:
@@ -417,25 +406,32 @@ class ScenarioBook:
             self._grow()
         rows = rollup.rows
         nodes = add_and_measure(which, rows["quantity"], rows["instrument"], rows["live"], rollup.ancestors, self.unit,
-                                self.included, self.missing, self.vectors, self.touched, self.ranks, self.tails,
-                                self.var, self.es)
+                                self.included, self.missing, self.vectors, self.touched, self.measured, self.ranks,
+                                self.tails, self.var, self.es)
         return int(len(which) * rollup.ancestors.shape[1] * self.days + nodes * self.days)
 
     def measure(self, nodes: np.ndarray) -> None:
         """Fill VaR and ES of nodes, exactly, at every level."""
         node_tails(self.vectors, nodes, self.ranks, self.tails, self.var, self.es)
+        self.measured[nodes] = 1
+
+    def tail_of(self, node: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a node's VaR and ES by level."""
+        if not self.measured[node]:
+            self.measure(np.array([node]))
+        return self.var[node], self.es[node]
 
     def level_index(self, level: float) -> int:
         """Return the column of a confidence level."""
         return LEVELS.index(level)
 
-    def components(self, nodes: np.ndarray, quantity: np.ndarray, level: float) -> np.ndarray:
+    def components(self, nodes: np.ndarray, quantity: np.ndarray, of: Held, level: float) -> np.ndarray:
         """Return each instrument's part of the VaR of nodes (`var_components`): float64[nodes, instruments]."""
         k = self.level_index(level)
         out = np.empty(quantity.shape)
         by_scenario = np.ascontiguousarray(self.usable[: quantity.shape[1]].T)
         var_components(self.vectors, nodes, int(self.ranks[k]), np.ascontiguousarray(self.var[:, k]),
-                       np.ascontiguousarray(quantity), by_scenario, out)
+                       np.ascontiguousarray(quantity), of, by_scenario, out)
         return out
 
 

@@ -107,7 +107,7 @@ def stress(book: ValuedBook, contracts: Contracts, scenarios: Sequence[Scenario]
     """Return the P&L of every node in every scenario: ``vectors[node, scenario]`` in the firm's base currency."""
     out = ScenarioBook(book, contracts, stress_history(book, scenarios, past), INSTRUMENT_GROUPINGS)
     out.fill_units()
-    out.rebuild()
+    out.rebuild(np.zeros(0, np.int64))
     return out
 
 

@@ -19,6 +19,7 @@ from models import rollup as ru
 from models.pricing.black_scholes import greeks
 from models.risk import monte_carlo
 from models.risk.live import RiskModels
+from models.risk.node_cells import all_columns
 from models.risk.quantile import RULES, expected_shortfall, node_tails, quantile_loss, tail_count, worst_rank
 from models.risk.scenarios import LEVELS as CONFIDENCE
 from models.risk.scenarios import History
@@ -95,7 +96,7 @@ def test_incremental_var_equals_a_full_run(trades: list[Any]) -> None:
         mine = one.rollup.node_index[name]
         scale = 1.0 + float(np.abs(full.scenarios.vectors[node]).max())
         np.testing.assert_allclose(inc.scenarios.vectors[mine], full.scenarios.vectors[node], atol=1e-9 * scale, rtol=0)
-        np.testing.assert_allclose(inc.scenarios.var[mine], full.scenarios.var[node], atol=1e-9 * scale, rtol=0)
+        np.testing.assert_allclose(inc.scenarios.tail_of(mine)[0], full.scenarios.tail_of(node)[0], atol=1e-9 * scale, rtol=0)
         assert inc.scenarios.missing[mine] == full.scenarios.missing[node]
 
 
@@ -157,8 +158,8 @@ def test_component_var_sums_and_greeks_add_up(trades: list[Any]) -> None:
     net = np.zeros(len(book.market.instruments))
     rows = book.rollup.rows[: book.rollup.count]
     np.add.at(net, rows["instrument"], rows["quantity"])
-    (parts,) = s.components(np.array([firm]), net[None, :], 0.99)
-    var = float(s.var[firm, s.level_index(0.99)])
+    (parts,) = s.components(np.array([firm]), net[None, :], all_columns(net[None, :]), 0.99)
+    var = float(s.tail_of(firm)[0][s.level_index(0.99)])
     assert parts.sum() == pytest.approx(var if np.abs(parts).sum() else 0.0, abs=1e-6 * (1 + abs(var)))
     for g in (ru.DELTA, ru.GAMMA, ru.VEGA, ru.THETA, ru.RHO):
         whole = book.rollup.nodes[firm, g]
