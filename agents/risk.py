@@ -18,9 +18,9 @@ from agents.reference_tail import ReferenceTail
 from models import rollup as ru
 from models.limits import LimitMonitor
 from models.reference import FIRM
+from models.risk.factor_history import History
 from models.risk.limit_values import limit_values, partial_nodes
 from models.risk.live import RiskModels
-from models.risk.scenarios import History
 from models.staleness import Feeds
 from models.trading_day import TradingDay
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook

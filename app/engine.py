@@ -30,7 +30,7 @@ from app.publisher import BatchingPublisher
 from app.settings import Role, Settings
 from app.warm import settle_collector, warm_kernels
 from models.reference import Reference
-from models.risk.scenarios import History
+from models.risk.factor_history import History
 from schemas.topics import TOPICS, topic_name
 from tables import store, transport
 from tables.column_table import ColumnTable, declare
@@ -172,7 +172,8 @@ class Engine:
                                        self.topics["reference.accounts"], reference, self.counters)
         await self.reference.start()
         if self.role == "risk" and s.history:
-            self.history = await asyncio.get_running_loop().run_in_executor(None, load_history, s.history)
+            self.history = await asyncio.get_running_loop().run_in_executor(
+                None, load_history, s.history, s.scenario_volatility == "current")
             log.info("history: %d days of %d factors", len(self.history.moves), len(self.history.factors))
         self.stage = self._stage()
         if isinstance(self.stage, GateStage) and s.gate_socket is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
 
-from models.risk.scenarios import RATE_FACTOR, VOLATILITY_FACTOR, History
+from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History
 
 #: the newest days that become scenarios
 DAYS = 500
@@ -19,7 +20,7 @@ class HistoryError(ValueError):
     """The file or table is not a history: what was expected, what was found."""
 
 
-def load_history(source: str, days: int = DAYS) -> History:
+def load_history(source: str, scaled: bool = False, days: int = DAYS) -> History:
     """Return the newest daily moves of a history.
 
     Parameters
@@ -27,6 +28,7 @@ def load_history(source: str, days: int = DAYS) -> History:
     source : a `.csv` or `.parquet` file, or ``clickhouse://user:password@host:9000/db?table=history``. Either wide (a
         ``date`` column and one column a symbol) or long (``date``, ``symbol``, ``close``). Prices; symbols that begin
         with ``VOL:`` or ``RATE:`` are levels whose moves are differences.
+    scaled : scenarios are scaled to the volatility of today
 
     Raises
     ------
@@ -40,7 +42,7 @@ def load_history(source: str, days: int = DAYS) -> History:
         if not path.exists():
             raise HistoryError(f"history: no file {path}")
         rows = _csv(path) if path.suffix == ".csv" else _parquet(path)
-    return from_columns(rows, days)
+    return replace(from_columns(rows, days), scaled=scaled)
 
 
 def _csv(path: Path) -> dict[str, list[Any]]:

@@ -17,8 +17,8 @@ from models.position_window import absorb_half_chain, evict_oldest
 from models.pricing.black_scholes import option_prices
 from models.quote_columns import decode_quotes
 from models.reference import Reference
+from models.risk.factor_history import History
 from models.risk.live import RiskModels
-from models.risk.scenarios import History
 from models.trade_columns import ReferenceArrays, resolve_trades
 from models.trade_decode import decode_trades
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook

@@ -15,8 +15,8 @@ import numpy as np
 from app.warm import settle_collector
 from benchmarks._common import arguments, finish
 from models.pricing import black_scholes as bs
+from models.risk.factor_history import History
 from models.risk.live import RiskModels
-from models.risk.scenarios import History
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position, Surface, VolSlice
 

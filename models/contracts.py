@@ -290,16 +290,23 @@ class Contracts:
                            else np.nan)
             if row["future"]:
                 row["carry"] = 0.0
-            elif underlying is not None and underlying.dividends is not None:
-                row["carry"] = row["rate"] - interpolate(underlying.dividends, t * 365)
             else:
-                row["carry"] = np.nan
+                paid = self._yield_of(record.underlying or "", underlying)
+                row["carry"] = np.nan if paid is None else row["rate"] - interpolate(paid, t * 365)
             row["vol"] = self.surface_vol(record.underlying or "", float(row["strike"]), int(row["expiry_ns"]), now_ns)
             if row["exotic"] != VANILLA:  # its own mark does not say which volatility; on a future it is not priced
                 row["vol"] = np.nan if row["future"] else row["vol"]
                 row["implied"] = 0
             else:
                 row["implied"] = np.isnan(row["vol"])
+
+    def _yield_of(self, name: str, underlying: Surface | None) -> list[tuple[float, float]] | None:
+        """Return what holding an underlying pays: its dividends, or of a currency pair the base currency's rates."""
+        if underlying is not None and underlying.dividends is not None:
+            return underlying.dividends
+        pair = self.market.pairs.get(name)
+        foreign = self.surfaces.get(pair[0]) if pair else None
+        return foreign.rates if foreign is not None else None
 
     def _imply(self, which: np.ndarray) -> None:
         """Fill the volatility of options without a surface: what their own mark implies."""

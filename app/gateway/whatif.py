@@ -15,7 +15,8 @@ from app.gateway.state import GatewayState
 from app.history import load_history
 from app.settings import Settings
 from models import rollup as ru
-from models.risk.scenarios import LEVELS, History, ScenarioBook, what_if
+from models.risk.factor_history import History
+from models.risk.scenarios import LEVELS, ScenarioBook, what_if
 from models.risk.stress import Scenario, Shock, reverse_stress, stress
 from models.valued_book import INSTRUMENT_GROUPINGS
 from schemas.codec import encode
@@ -65,7 +66,7 @@ class WhatIf:
         async with self._lock:
             if self._history is None and self._settings.history:
                 self._history = await asyncio.get_running_loop().run_in_executor(
-                    None, load_history, self._settings.history)
+                    None, load_history, self._settings.history, self._settings.scenario_volatility == "current")
             book.revalue()
             out: dict[str, Any] = {"node": asked.node, "snapshot_id": book.snapshot_id}
             try:

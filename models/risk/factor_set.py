@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.risk import factor, monte_carlo
-from models.risk.scenarios import RATE_FACTOR, VOLATILITY_FACTOR, History
+from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History
 from models.valued_book import ValuedBook
 
 PATHS, SEED = 10_000, 20_260_101

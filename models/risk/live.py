@@ -14,6 +14,7 @@ from models.contracts import Contracts
 from models.reference import FIRM
 from models.risk import exposure, factor, stress
 from models.risk.attributes import Attributes, Navs, concentrations_of, held_with
+from models.risk.factor_history import History
 from models.risk.factor_set import PATHS, SEED, FactorSet, build_factors
 from models.risk.node_cells import CELL, CELL_METRICS, Held, Tree, cells, tree_of, vectors_of
 from models.risk.node_kernels import (
@@ -32,7 +33,7 @@ from models.risk.option_grid import largest
 from models.risk.performance import update_drawdown
 from models.risk.pnl_explain import PnlExplain
 from models.risk.quantile import age_weights
-from models.risk.scenarios import LEVELS, History, ScenarioBook
+from models.risk.scenarios import LEVELS, ScenarioBook
 from models.risk.stress import Scenario
 from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
@@ -200,7 +201,8 @@ class RiskModels:
         if s is None or s.days == 0:
             return {"quality": "missing", "why": "no history loaded"}
         missing = int(s.missing[node])
-        out: dict[str, Any] = {"n": s.days, "horizon_days": 1, "quantile": "default", "missing": missing}
+        out: dict[str, Any] = {"n": s.days, "horizon_days": 1, "quantile": "default", "missing": missing,
+                               "scenario_volatility": "current" if s.history.scaled else "historical"}
         for text, var, es in zip(LEVEL_NAMES, *(x.tolist() for x in s.tail_of(node)), strict=True):
             out[f"var_{text}"], out[f"es_{text}"] = var * scale, es * scale
         if aged is not None:

@@ -7,7 +7,6 @@ position's ancestors by (change of quantity) x (unit vector), whatever else the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from models.columns import grown
 from models.contracts import INPUTS, MONEYNESS, Contracts, exotic_columns
 from models.jit import inline_kernel, kernel
+from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History, scenario_moves
 from models.risk.node_cells import Held
 from models.risk.node_kernels import var_components
 from models.risk.option_grid import exotic_vector, option_vector
@@ -22,33 +22,7 @@ from models.risk.quantile import node_tails, tail_count, worst_rank
 from models.valued_book import ValuedBook
 
 LEVELS = (0.95, 0.975, 0.99)
-#: prefixes of factors whose moves are absolute: volatilities (0.01 = one point) and rates
-VOLATILITY_FACTOR, RATE_FACTOR = "VOL:", "RATE:"
 LINEAR, INVERSE, OPTION, BOND = 0, 1, 2, 3
-
-
-@dataclass(frozen=True)
-class History:
-    """Factor moves by day, the oldest first.
-
-    Attributes
-    ----------
-    factors : names; an instrument's own name, or ``VOL:underlying`` or ``RATE:currency``
-    moves : float64[days, factors]; relative, absolute for volatilities and rates; NaN where a day has none
-    days : labels
-    """
-
-    factors: tuple[str, ...]
-    moves: np.ndarray
-    days: tuple[str, ...] = ()
-    index: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.moves.shape[1] != len(self.factors):
-            raise ValueError(f"history: expected {len(self.factors)} factors, was {self.moves.shape[1]} columns")
-        # a factor that lacks a day would understate risk: what depends on it counts as missing
-        usable = np.isfinite(self.moves).all(axis=0)
-        self.index.update({name: k for k, name in enumerate(self.factors) if usable[k]})
 
 
 @kernel
@@ -255,7 +229,7 @@ class ScenarioBook:
         self.book, self.contracts, self.history = book, contracts, history
         #: groupings at the end of the ancestors that depend on the instrument, not on the account
         self.instrument_groups = instrument_groups
-        self.moves = np.ascontiguousarray(np.nan_to_num(history.moves.T))
+        self.moves = np.ascontiguousarray(np.nan_to_num(scenario_moves(history).T))
         days = self.moves.shape[1]
         self.unit = np.full((1024, days), np.nan)
         self.vectors = np.zeros((256, days))

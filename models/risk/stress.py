@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 
 from models.contracts import Contracts
-from models.risk.scenarios import RATE_FACTOR, VOLATILITY_FACTOR, History, ScenarioBook
+from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History
+from models.risk.scenarios import ScenarioBook
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.records import Instrument
 

@@ -18,11 +18,11 @@ from scipy import stats
 from models import rollup as ru
 from models.pricing.black_scholes import greeks
 from models.risk import monte_carlo
+from models.risk.factor_history import History, scenario_moves
 from models.risk.live import RiskModels
 from models.risk.node_cells import all_columns
 from models.risk.quantile import RULES, expected_shortfall, node_tails, quantile_loss, tail_count, worst_rank
 from models.risk.scenarios import LEVELS as CONFIDENCE
-from models.risk.scenarios import History
 from models.risk.stress import Scenario, Shock, reverse_stress, stress
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.records import Account, Instrument, Surface, VolSlice
@@ -238,6 +238,34 @@ def test_stress_is_full_revaluation_of_the_shocked_market() -> None:
     assert answer["down"] is not None and answer["down"] < 0
     with pytest.raises(ValueError, match="move"):
         stress(book, book.contracts, [Scenario(name="x", shocks=[Shock(move=-1.5)])])
+
+
+def test_scenarios_scaled_to_todays_volatility() -> None:
+    """Filtered historical simulation against a loop of its own; the volatility of these days trebled half-way."""
+    past, rng = history(), np.random.default_rng(5)
+    raw = past.moves * np.where(np.arange(DAYS) < DAYS // 2, 1.0, 3.0)[:, None] * np.where(rng.random(DAYS) < 0.02, 4.0, 1.0)[:, None]
+    scaled = History(past.factors, raw, scaled=True)
+    for factor in ("SAP", "VOL:SAP"):
+        k = past.factors.index(factor)
+        x = raw[:, k] if factor.startswith("VOL") else np.log(1.0 + raw[:, k])
+        variance, known = float((x**2).mean()), []
+        for value in x.tolist():
+            known.append(variance)
+            variance = 0.94 * variance + 0.06 * value * value
+        want = np.array([value * (variance / v) ** 0.5 for value, v in zip(x.tolist(), known, strict=True)])
+        want = want if factor.startswith("VOL") else np.exp(want) - 1.0
+        np.testing.assert_allclose(scenario_moves(scaled)[:, k], want, rtol=1e-9)
+    found = {}
+    for name, h in (("historical", History(past.factors, raw)), ("current", scaled)):
+        book = make_book()
+        book.add_position(position("A0", "SAP", 100.0, 1))
+        models = RiskModels(book, book.contracts, h, INSTRUMENT_GROUPINGS)
+        book.revalue(NOW)
+        out = models.run(NOW).models["firm"]["var_hist"]
+        assert out["scenario_volatility"] == name
+        found[name] = out["var_99"]
+    assert found["current"] > found["historical"]
+    assert (scaled.moves == raw).all(), "a past day that is asked for as a stress stays as it was"
 
 
 def test_the_parts_of_explained_pnl_sum_and_each_does_its_work() -> None:

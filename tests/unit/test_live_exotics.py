@@ -11,8 +11,9 @@ import QuantLib as ql
 
 from app.control import Refused, set_touched
 from models import rollup as ru
+from models.risk.factor_history import History
 from models.risk.option_grid import gamma_grid
-from models.risk.scenarios import History, ScenarioBook
+from models.risk.scenarios import ScenarioBook
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position, Surface, Touch, VolSlice
 
@@ -173,6 +174,26 @@ def test_what_lacks_terms_is_counted_and_never_valued_as_something_else(instrume
     book.revalue(NOW)
     firm = book.figures(book.rollup.node_index["firm"])
     assert price_of(book, "E") == 9.0 and firm[ru.UNPRICED] == 0 and firm[ru.NO_GREEKS] == 1
+
+
+@pytest.mark.parametrize("own", [None, [(1.0, 0.05)]], ids=["the base currency's curve", "a yield of the pair"])
+def test_an_fx_option_earns_the_base_currencys_rate(own: list[tuple[float, float]] | None) -> None:
+    """Garman and Kohlhagen: a pair needs no record of dividends where the curve of its base currency is there."""
+    book = held()
+    book.add_instrument(Instrument(instrument="EURUSD", asset_class="fx", currency="USD"))
+    book.add_instrument(Instrument(instrument="EC", asset_class="fx_option", currency="USD", underlying="EURUSD", right="call",
+                                   strike=Decimal("1.1"), expiry=EXPIRY))
+    book.add_surface(Surface(underlying="EURUSD", ts_event=1, dividends=own, vols=[VolSlice(expiry=EXPIRY, strikes=[1.1], vols=[0.1])]))
+    book.add_mark(Mark(instrument="EURUSD", window_end=NOW, ts_event=NOW, bid=1.12, ask=1.12, mid=1.12, last=None, quality="good"))
+    book.revalue(NOW)
+    assert np.isnan(price_of(book, "EC")) == (own is None), "without either curve it has no price"
+    book.add_surface(Surface(underlying="EUR", ts_event=1, rates=[(1.0, 0.02)]))
+    book.revalue(NOW)
+    t = (1_831_593_599_000_000_000 - NOW) / (365 * 86_400 * 1e9)
+    domestic, foreign = RATE, own[0][1] if own else 0.02
+    black = ql.BlackCalculator(ql.PlainVanillaPayoff(ql.Option.Call, 1.1), 1.12 * np.exp((domestic - foreign) * t), 0.1 * t**0.5,
+                               np.exp(-domestic * t))
+    assert price_of(book, "EC") == pytest.approx(black.value(), rel=1e-9)
 
 
 def test_its_own_quote_does_not_imply_a_volatility() -> None:
