@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from decimal import Decimal
 
+import msgspec
 import numpy as np
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
@@ -154,13 +155,18 @@ def _warm_gate(instrument: Instrument, account: Account) -> None:
     gate = GateBook("USD", LEVELS)
     gate.add_instrument(instrument)
     gate.add_account(account)
-    gate.add_limit(Limit(limit_id="L", node="fund:F", metric="gross", limit=Decimal(10**9), version=1, by="deskrisk",
-                         reason="warm-up"))
-    gate.book.add_mark(Mark(instrument="X", window_end=1, ts_event=1, bid=1.0, ask=1.1, mid=1.05, last=None,
+    for metric in ("gross", "order_quantity", "order_value"):
+        gate.add_limit(Limit(limit_id=metric, node="fund:F", metric=metric, limit=Decimal(10**9), version=1,
+                             by="deskrisk", reason="warm-up"))
+    gate.book.add_mark(Mark(instrument="X", window_end=NOW_NS, ts_event=NOW_NS, bid=1.0, ask=1.1, mid=1.05, last=None,
                             quality="good"))
     gate.set_price("X", 1.0, 1.1, 1.05, None, NOW_NS, True)
     gate.add_position(_held("X", 1))
     gate.refresh(NOW_NS)
-    for side in ("buy", "sell"):
-        gate.decide(Order(order_id=side, account="A", trader="T", instrument="X", side=side,  # type: ignore[arg-type]
-                          type="limit", quantity=Decimal(1), price=Decimal(1), ts_event=NOW_NS), NOW_NS)
+    order = Order(order_id="1", account="A", trader="T", instrument="X", side="buy", type="limit",
+                  quantity=Decimal(1), price=Decimal("1.05"), ts_event=NOW_NS)
+    verdict = gate.decide(order, NOW_NS)
+    if verdict.outcome != "accept":  # a refused order reserves nothing: kernels would be left out
+        raise RuntimeError(f"the order of the warm-up was refused: {verdict.reasons}")
+    gate.release("1")
+    gate.decide(msgspec.structs.replace(order, action="cancel"), NOW_NS)

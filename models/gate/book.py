@@ -128,7 +128,7 @@ class GateBook(Reservations):
         """Take a counterparty's rating in."""
         node = self.state.node(f"counterparty:{record.counterparty}")
         self._base[node, gs.RATING] = record.rating
-        self._sum_nodes([node])
+        self._sum_node(node)
 
     def add_position(self, position: Position, shard: int = 0) -> None:
         """Take a position row in."""
@@ -259,7 +259,7 @@ class GateBook(Reservations):
         if control.state == "active" and control.scope.startswith("trader:"):
             node = self.state.node(control.scope)
             self._base[node, gs.REPEATED] = 0.0  # a person has looked
-            self._sum_nodes([node])
+            self._sum_node(node)
         self._apply_states()
         return [w for w in self.working.values() if control.state == "killed" and self._under(w, control.scope)]
 
@@ -426,7 +426,9 @@ class GateBook(Reservations):
         found = [*s.accounts["nodes"][o["account"]].tolist(), int(o["trader"]), int(instrument["issuer"]),
                  int(instrument["sector"]), int(o["counterparty"]), int(o["venue"]), int(instrument["node"])]
         # a node without a limit decides nothing
-        limited = [n for n in found if n >= 0 and (np.isfinite(s.nodes["limit"][n]).any() or s.nodes["state"][n])]
+        under = s.nodes[[n for n in found if n >= 0]]
+        decides = (np.isfinite(under["limit"]).any(axis=1) | (under["state"] != 0)).tolist()
+        limited = [n for n, one in zip([n for n in found if n >= 0], decides, strict=True) if one]
         rates = s.nodes["rate"][limited]
         return {"v": INPUTS_VERSION, "order": pack(o), "account": pack(s.accounts[o["account"]]),
                 "instrument": pack(instrument), "position": pack(position), "settings": pack(s.settings[0]),

@@ -79,7 +79,9 @@ def _text(value: Any) -> str:
 
 def reasons_of(mask: int, result: Any, node_names: list[str], limit_ids: dict[tuple[int, int], str]) -> list[Reason]:
     """Return the reasons of a verdict, the primary one first, each with what was measured against which limit."""
-    out = []
+    out: list[Reason] = []
+    if not mask:
+        return out
     for check in Check:
         if mask >> check & 1:
             node = int(result["node"][check])

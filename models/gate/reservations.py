@@ -9,8 +9,89 @@ import numpy as np
 
 from models.gate import state as gs
 from models.gate.state import GateState
+from models.jit import inline_kernel, kernel
 from models.trading_day import TradingDay
 from schemas.records import Order
+
+_GROSS, _NET, _LONG, _SHORT, _CREDIT = gs.GROSS, gs.NET, gs.LONG, gs.SHORT, gs.CREDIT
+_DAY_QUANTITY, _DAY_VALUE = gs.DAILY_QUANTITY, gs.DAILY_VALUE
+NOWHERE = np.zeros(0, np.int64)
+
+
+@inline_kernel
+def sum_nodes(nodes: np.ndarray, base: np.ndarray, reserved: np.ndarray, which: np.ndarray) -> None:
+    """Fill what nodes come to: as measured, and what is reserved."""
+    for n in which:
+        for m in range(base.shape[1]):
+            nodes[n].value[m] = base[n, m] + reserved[n, m]
+
+
+@kernel
+def hold(positions: np.ndarray, row: int, per: float, held: np.ndarray, old: np.ndarray, new: np.ndarray,
+         nodes: np.ndarray, base: np.ndarray, reserved: np.ndarray) -> bool:
+    """Reserve what the worse side of a position exceeds it by; return whether that is anything.
+
+    Parameters
+    ----------
+    per : value of one unit
+    held : gross, long and short reserved so far in the nodes ``old``; replaced by what is reserved in ``new``
+    """
+    q = positions[row].quantity
+    long_side, short_side = q + positions[row].working_buy, positions[row].working_sell - q
+    gross = (max(long_side, short_side, 0.0) - abs(q)) * per
+    long, short = (max(long_side, 0.0) - max(q, 0.0)) * per, (max(short_side, 0.0) - max(-q, 0.0)) * per
+    some = gross != 0.0 or long != 0.0 or short != 0.0
+    for n in old:
+        reserved[n, _GROSS] -= held[0]
+        reserved[n, _LONG] -= held[1]
+        reserved[n, _SHORT] -= held[2]
+    if some:
+        for n in new:
+            reserved[n, _GROSS] += gross
+            reserved[n, _LONG] += long
+            reserved[n, _SHORT] += short
+        sum_nodes(nodes, base, reserved, new)
+    sum_nodes(nodes, base, reserved, old)
+    held[0], held[1], held[2] = gross, long, short
+    return some
+
+
+@kernel
+def reserve(positions: np.ndarray, row: int, side: float, size: float, gross: float, net: float, under: np.ndarray,
+            own: np.ndarray, nodes: np.ndarray, base: np.ndarray, reserved: np.ndarray) -> None:
+    """Add an order's ``size`` (below 0: take it back) to its position's working side and to its nodes.
+
+    Parameters
+    ----------
+    gross, net : of one unit
+    under, own : nodes, each once: all that it lies under, and of them its trader, counterparty and venue
+    """
+    p = positions[row]
+    if side > 0.0:
+        p.working_buy += size
+    else:
+        p.working_sell += size
+    if abs(p.working_buy) < 1e-9:
+        p.working_buy = 0.0
+    if abs(p.working_sell) < 1e-9:
+        p.working_sell = 0.0
+    for n in under:
+        reserved[n, _NET] += size * net
+    for n in own:
+        reserved[n, _GROSS] += size * gross
+        reserved[n, _LONG if side > 0.0 else _SHORT] += size * gross
+        reserved[n, _CREDIT] += size * gross
+    sum_nodes(nodes, base, reserved, under)
+
+
+@kernel
+def add_to_day(which: np.ndarray, quantity: float, value: float, nodes: np.ndarray, base: np.ndarray,
+               reserved: np.ndarray) -> None:
+    """Add an accepted order to the day's sums of nodes."""
+    for n in which:
+        base[n, _DAY_QUANTITY] += quantity
+        base[n, _DAY_VALUE] += value
+    sum_nodes(nodes, base, reserved, which)
 
 
 @dataclass
@@ -20,6 +101,8 @@ class Working:
     order: Order
     account: int
     instrument: int
+    #: of its position
+    row: int
     side: float
     left: float
     gross: float
@@ -28,7 +111,9 @@ class Working:
     counterparty: int
     venue: int
     expires_ns: int
-    nodes: list[int]
+    #: all that it lies under, each once, and of them its trader, counterparty and venue
+    nodes: np.ndarray
+    own: np.ndarray
     state: str = "working"
 
 
@@ -40,7 +125,7 @@ class Reservations:
         self.working: dict[str, Working] = {}
         self._of_position: dict[tuple[int, int], dict[str, Working]] = {}
         #: gross, long and short held in nodes for the worse sides of a position, and which nodes; given back as taken
-        self._held: dict[tuple[int, int], tuple[tuple[float, float, float], list[int]]] = {}
+        self._held: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
         self.reserved = np.zeros((len(state.nodes), gs.NM))
         self._base = np.zeros((len(state.nodes), gs.NM))
         self._base[:, gs.RATING] = np.nan
@@ -85,20 +170,20 @@ class Reservations:
         """Return the order that stands at the first place of the ring, with the nodes it lies under."""
         o = self.state.orders[0]
         own = [n for n in (int(o["trader"]), int(o["counterparty"]), int(o["venue"])) if n >= 0]
-        per = self._per(int(o["instrument"]))
-        w = Working(order, int(o["account"]), int(o["instrument"]), float(o["side"]), float(o["quantity"]), 0.0, 0.0,
-                    int(o["trader"]), int(o["counterparty"]), int(o["venue"]), self.day.end_ns(now_ns),
-                    self._position_nodes(int(o["account"]), int(o["instrument"])) + own)
-        w.gross, w.net = per, w.side * per
-        return w
+        account, instrument, side = int(o["account"]), int(o["instrument"]), float(o["side"])
+        per = self._per(instrument)
+        under = dict.fromkeys(self._position_nodes(account, instrument) + own)
+        return Working(order, account, instrument, self.state.position_row(account, instrument), side,
+                       float(o["quantity"]), per, side * per, int(o["trader"]), int(o["counterparty"]),
+                       int(o["venue"]), self.day.end_ns(now_ns), np.array(list(under), np.int64),
+                       np.array(list(dict.fromkeys(own)), np.int64))
 
     def count_day(self, w: Working, sign: float = 1.0) -> None:
         """Add an accepted order to the day's sums of its nodes, and to its trader's unattended executions."""
-        self._base[w.nodes, gs.DAILY_QUANTITY] += sign * float(w.order.quantity)
-        self._base[w.nodes, gs.DAILY_VALUE] += sign * float(w.order.quantity) * w.gross
         if w.order.algo_id:
             self._base[w.trader, gs.REPEATED] += sign
-        self._sum_nodes(w.nodes)
+        size = sign * float(w.order.quantity)
+        add_to_day(w.nodes, size, size * w.gross, self.state.nodes, self._base, self.reserved)
 
     def _per(self, instrument: int) -> float:
         """Return the value of one unit in the firm's base currency; 0 where it is not known (no order passes then)."""
@@ -118,41 +203,24 @@ class Reservations:
 
     def hold_position(self, account: int, instrument: int) -> None:
         """Reserve what the worse side of a position exceeds it by; call it whenever either has changed."""
-        p = self.state.position(account, instrument)
-        q = float(p["quantity"])
-        long_side, short_side = q + p["working_buy"], p["working_sell"] - q
-        per = self._per(instrument)
-        held, old = self._held.pop((account, instrument), ((0.0, 0.0, 0.0), []))
-        amounts = ((max(long_side, short_side, 0.0) - abs(q)) * per, (max(long_side, 0.0) - max(q, 0.0)) * per,
-                   (max(short_side, 0.0) - max(-q, 0.0)) * per)
-        nodes = self._position_nodes(account, instrument) if any(amounts) else []
-        for metric, before, now in zip((gs.GROSS, gs.LONG, gs.SHORT), held, amounts, strict=True):
-            self.reserved[old, metric] -= before
-            self.reserved[nodes, metric] += now
-        if nodes:
-            self._held[account, instrument] = (amounts, nodes)
-        self._sum_nodes(old + nodes)
+        held, old = self._held.pop((account, instrument), (np.zeros(3), NOWHERE))
+        new = np.array(list(dict.fromkeys(self._position_nodes(account, instrument))), np.int64)
+        if hold(self.state.positions, self.state.position_row(account, instrument), self._per(instrument), held, old,
+                new, self.state.nodes, self._base, self.reserved):
+            self._held[account, instrument] = (held, new)
 
     def _reserve(self, w: Working, sign: float) -> None:
-        p = self.state.position(w.account, w.instrument)
-        p["working_buy" if w.side > 0 else "working_sell"] += sign * w.left
-        for side in ("working_buy", "working_sell"):
-            if abs(p[side]) < 1e-9:
-                p[side] = 0.0
-        self.reserved[w.nodes, gs.NET] += sign * w.left * w.net
-        own = [n for n in (w.trader, w.counterparty, w.venue) if n >= 0]
-        self.reserved[own, gs.GROSS] += sign * w.left * w.gross
-        self.reserved[own, gs.LONG if w.side > 0 else gs.SHORT] += sign * w.left * w.gross
-        self.reserved[own, gs.CREDIT] += sign * w.left * w.gross
+        s = self.state
+        reserve(s.positions, w.row, w.side, sign * w.left, w.gross, w.net, w.nodes, w.own, s.nodes, self._base,
+                self.reserved)
         self._best(w)
         self.hold_position(w.account, w.instrument)
-        self._sum_nodes(w.nodes)
 
-    def _sum_nodes(self, nodes: list[int]) -> None:
-        self.state.nodes["value"][nodes] = self._base[nodes] + self.reserved[nodes]
+    def _sum_node(self, node: int) -> None:
+        self.state.nodes["value"][node] = self._base[node] + self.reserved[node]
 
     def _best(self, w: Working) -> None:
-        p = self.state.position(w.account, w.instrument)
+        p = self.state.positions[w.row]
         mine = [x for x in self._of_position.get((w.account, w.instrument), {}).values() if x.order.price is not None]
         p["best_buy"] = max((float(x.order.price or 0) for x in mine if x.side > 0), default=-math.inf)
         p["best_sell"] = min((float(x.order.price or 0) for x in mine if x.side < 0), default=math.inf)

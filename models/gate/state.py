@@ -143,13 +143,17 @@ class GateState:
         return k
 
     def position(self, account: int, instrument: int) -> Any:
-        """Return the row of a position, opening it."""
+        """Return the record of a position, opening it."""
+        return self.positions[self.position_row(account, instrument)]
+
+    def position_row(self, account: int, instrument: int) -> int:
+        """Return the place of a position, opening it; it keeps that place."""
         from models.gate.kernel import find_position
 
         row = find_position(self.positions, self.position_slots, self.position_count, account, instrument, True)
         if row < 0:
             raise ValueError(f"gate: more positions than the {len(self.positions)} there is room for")
-        return self.positions[row]
+        return int(row)
 
     def set_limit(self, node: str, metric: str, limit: float, soft: bool = False) -> None:
         """Set a limit of a node; NaN takes it away.
