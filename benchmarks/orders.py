@@ -23,8 +23,9 @@ from app.reference_files import publish_reference
 from app.settings import Settings
 from benchmarks._common import Worker, arguments, finish, scratch_broker
 from benchmarks.risk import quantiles
+from schemas.addresses import GateAddress
 from schemas.codec import encode
-from schemas.records import Account, Control, GateAddress, Instrument, Limit
+from schemas.records import Account, Control, Instrument, Limit
 from tables.kafka import create_topics, owner_partition
 from tables.records import fetch_slices
 
