@@ -20,8 +20,10 @@ from app import cli_calc, cli_control, cli_recovery  # noqa: E402
 from app.cli_common import (  # noqa: E402
     EXIT_DIFFERENT,
     EXIT_FAILED,
+    GATEWAY_URL,
     AsJson,
     Brokers,
+    Gateway,
     Supervised,
     err,
     fail,
@@ -259,7 +261,7 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
 # ---- looking ------------------------------------------------------------------------------------------------------
 @cli.command()
 def positions(account: str | None = None, instrument: str | None = None, scope: str = "firm",
-              gateway_url: Annotated[str, typer.Option(envvar="DESKRISK_GATEWAY_URL")] = "http://127.0.0.1:8321",
+              gateway_url: Gateway = GATEWAY_URL,
               as_json: AsJson = False) -> None:
     """Positions as the gateway has them."""
     from app.show import get_json
@@ -283,7 +285,7 @@ def positions(account: str | None = None, instrument: str | None = None, scope: 
 
 @cli.command()
 def risk(node: Annotated[str, typer.Argument(help="firm, fund:ALPHA, desk:FX1, ...")] = "firm",
-         gateway_url: Annotated[str, typer.Option(envvar="DESKRISK_GATEWAY_URL")] = "http://127.0.0.1:8321",
+         gateway_url: Gateway = GATEWAY_URL,
          as_json: AsJson = False) -> None:
     """A node's aggregates as the gateway has them."""
     from app.show import flat, get_json

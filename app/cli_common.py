@@ -16,6 +16,8 @@ err = Console(stderr=True, highlight=False)
 Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers (DESKRISK_BROKERS).")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+Gateway = Annotated[str, typer.Option(envvar="DESKRISK_GATEWAY_URL", help="The gateway to ask.")]
+GATEWAY_URL = "http://127.0.0.1:8321"
 By = Annotated[str, typer.Option(help="Who asks for it; goes into the record.")]
 #: wrong usage or settings; something is wrong with data or services; a comparison found a difference
 EXIT_USAGE, EXIT_FAILED, EXIT_DIFFERENT = 2, 1, 3

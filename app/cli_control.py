@@ -11,10 +11,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.cli_common import EXIT_DIFFERENT, EXIT_FAILED, AsJson, Brokers, By, fail, run, with_brokers
+from app.cli_common import (
+    EXIT_DIFFERENT,
+    EXIT_FAILED,
+    GATEWAY_URL,
+    AsJson,
+    Brokers,
+    By,
+    Gateway,
+    fail,
+    run,
+    with_brokers,
+)
 
 limits_cli = typer.Typer(no_args_is_help=True, help="Limits: versioned, with who and why.")
 barriers_cli = typer.Typer(no_args_is_help=True, help="Barriers of options: which were touched.")
+approvals_cli = typer.Typer(no_args_is_help=True, help="What waits for a second person.")
 decisions_cli = typer.Typer(no_args_is_help=True, help="Decisions on orders, and why.")
 Why = Annotated[str, typer.Option(help="Why; at least ten characters.")]
 
@@ -96,16 +108,40 @@ def resume(scope: str, reason: Why, by: By = getpass.getuser(), brokers: Brokers
 
 
 def override(limit: Annotated[float, typer.Argument(help="The limit meanwhile; of an order, its value at most.")],
-             minutes: float, reason: Why, approved_by: Annotated[str, typer.Option(help="The second person.")],
+             minutes: float, reason: Why,
+             approved_by: Annotated[str | None, typer.Option(
+                 help="The second person, by name; without it they approve it themselves (`approvals`).")] = None,
              limit_id: Annotated[str | None, typer.Option("--limit", help="The limit to raise.")] = None,
              order_id: Annotated[str | None, typer.Option("--order", help="The one order to let pass.")] = None,
-             by: By = getpass.getuser(), brokers: Brokers = None) -> None:
+             by: By = getpass.getuser(), brokers: Brokers = None, gateway_url: Gateway = GATEWAY_URL) -> None:
     """Raise one limit, or let one order pass its limits: two people, and it ends by itself."""
     from app.control import set_override
+    from app.show import post_json
 
-    _print(run(set_override(with_brokers(brokers=brokers), {
-        "limit_id": limit_id, "order_id": order_id, "limit": limit, "minutes": minutes, "reason": reason,
-        "approved_by": approved_by}, by)))
+    fields = {"limit_id": limit_id, "order_id": order_id, "limit": limit, "minutes": minutes, "reason": reason}
+    if approved_by is None:
+        asked = {k: v for k, v in fields.items() if v is not None}
+        _print(run(post_json(f"{gateway_url}/api/overrides", asked)))
+        return
+    _print(run(set_override(with_brokers(brokers=brokers), fields | {"approved_by": approved_by}, by)))
+
+
+@approvals_cli.command("show")
+def approvals_show(gateway_url: Gateway = GATEWAY_URL) -> None:
+    """What waits for a second person: one JSON line each."""
+    from app.show import get_json
+
+    for asked in run(get_json(f"{gateway_url}/api/approvals", {})):
+        _print(asked)
+
+
+@approvals_cli.command("approve")
+def approvals_approve(approval_id: str, refuse: Annotated[bool, typer.Option(help="Refuse it instead.")] = False,
+                      gateway_url: Gateway = GATEWAY_URL) -> None:
+    """Approve what somebody else asked for; who you are is said by DESKRISK_API_TOKEN."""
+    from app.show import post_json
+
+    _print(run(post_json(f"{gateway_url}/api/approvals/{approval_id}", {"refuse": refuse})))
 
 
 @decisions_cli.command("show")
@@ -162,6 +198,7 @@ def register(cli: typer.Typer) -> None:
     """Add the commands."""
     cli.add_typer(limits_cli, name="limits")
     cli.add_typer(barriers_cli, name="barriers")
+    cli.add_typer(approvals_cli, name="approvals")
     cli.add_typer(decisions_cli, name="decisions")
     for command in (halt, resume, override):
         cli.command()(command)

@@ -84,7 +84,9 @@ def new_limit(held: Limit | None, fields: dict[str, Any], by: str) -> Limit:
     try:
         return msgspec.convert(base | known | {
             "limit_id": fields["limit_id"], "node": node, "metric": metric, "limit": value, "by": check_person(by),
-            "version": (held.version if held else 0) + 1, "reason": reason, "until": until, "approved_by": approver},
+            "version": (held.version if held else 0) + 1, "reason": reason, "until": until,
+            # one that two people set stays theirs, also when one of them lowers it
+            "approved_by": approver if approver is not None or held is None else held.approved_by},
             Limit, strict=False)
     except msgspec.ValidationError as error:
         raise Refused(str(error)) from None
@@ -137,16 +139,28 @@ async def publish(settings: Settings, topic: str, key: str, record: Any) -> None
         await producer.stop()
 
 
+def is_raise_for_two(held: Limit | None, fields: dict[str, Any]) -> bool:
+    """Whether what is asked for raises a limit that two people set."""
+    try:
+        return held is not None and held.approved_by is not None and Decimal(str(fields["limit"])) > held.limit
+    except (KeyError, InvalidOperation):
+        return False  # refused for what it is
+
+
+async def next_limit(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
+    """Return the next version of a limit; nothing is written."""
+    return new_limit((await current(settings, "limits", Limit)).get(fields["limit_id"]), fields, by)
+
+
 async def set_limit(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
     """Write the next version of a limit; return it."""
-    held = (await current(settings, "limits", Limit)).get(fields["limit_id"])
-    limit = new_limit(held, fields, by)
+    limit = await next_limit(settings, fields, by)
     await publish(settings, "limits", limit.limit_id, limit)
     return limit
 
 
-async def set_override(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
-    """Write an override, of one limit or of one order: two people, a reason, and it ends by itself; return it."""
+async def next_override(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
+    """Return an override, of one limit or of one order: two people, a reason, and it ends by itself."""
     limit_id, order_id, minutes = fields.get("limit_id"), fields.get("order_id"), fields.get("minutes")
     if (limit_id is None) == (order_id is None):
         raise Refused(f"limit_id, order_id: expected one of them, was {limit_id!r} and {order_id!r}")
@@ -162,7 +176,12 @@ async def set_override(settings: Settings, fields: dict[str, Any], by: str) -> L
         if held is None:
             raise Refused(f"limit_id: expected a limit that exists, was {limit_id!r}")
         wanted = {"limit_id": f"{limit_id}~override"}
-    made = new_limit(held, {k: fields.get(k) for k in ("limit", "reason", "minutes", "approved_by")} | wanted, by)
+    return new_limit(held, {k: fields.get(k) for k in ("limit", "reason", "minutes", "approved_by")} | wanted, by)
+
+
+async def set_override(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
+    """Write an override (see `next_override`); return it."""
+    made = await next_override(settings, fields, by)
     await publish(settings, "limits", made.limit_id, made)
     return made
 

@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     gateway_port: Annotated[int, Field(ge=0, le=65_535)] = Field(8321, description="0: any free port")
     api_tokens: SecretStr | None = Field(
         None, description="token:user:role+role,... who may read and (role risk) write over HTTP; empty: no writes")
+    api_token: SecretStr | None = Field(None, description="one's own token, for commands that ask a gateway")
     clickhouse_url: SecretStr | None = Field(
         None, description="clickhouse://user:password@host:9000/db; empty: embedded chDB (demo, up)")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"

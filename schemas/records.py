@@ -353,6 +353,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     action: Literal["alert", "reduce", "halt"] = "alert"
     #: a temporary limit ends by itself; the one it replaced comes back
     until: Timestamp | None = None
+    #: the second person of the newest version that needed one; raises need one from then on
     approved_by: str | None = None
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import Any
+import time
+from typing import Any, Literal
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -15,12 +16,16 @@ from starlette.routing import Route
 from app import control
 from app.gateway.access import need_role
 from app.gateway.answers import json_answer
+from app.gateway.approvals import Approvals
 from app.gateway.state import GatewayState
 from app.settings import Settings
 from models.gate.explain import explain
 from schemas.codec import encode
 from schemas.controls import Check
+from schemas.records import Alert
 
+#: stands for who will approve, while what is asked for is checked
+SOMEBODY = "(a second person)"
 #: what a person may ask of a breaker, and the state it means
 ACTIONS = {"halt": "halted", "reduce": "reducing", "kill": "killed", "resume": "active"}
 
@@ -30,6 +35,7 @@ class Writes:
 
     def __init__(self, settings: Settings, state: GatewayState) -> None:
         self.settings, self.state = settings, state
+        self.approvals = Approvals()
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -38,6 +44,8 @@ class Writes:
                 Route("/api/breakers", self.breakers),
                 Route("/api/breakers/{scope}", self.set_breaker, methods=["POST"]),
                 Route("/api/overrides", self.override, methods=["POST"]),
+                Route("/api/approvals", self.waiting),
+                Route("/api/approvals/{id}", self.approve, methods=["POST"]),
                 Route("/api/orders/check", self.check, methods=["POST"]),
                 Route("/api/decisions/{order_id}", self.decision)]
 
@@ -52,15 +60,56 @@ class Writes:
         return json_answer({"limits": found, "wider_than_above": control.unlike_parents(found, parents)})
 
     async def put_limit(self, request: Request) -> Response:
-        """`PUT /api/limits/{id}` {limit, reason, node?, metric?, mode?, minutes?, approved_by?}."""
+        """`PUT /api/limits/{id}` {limit, reason, node?, metric?, mode?, minutes?, two_people?}.
+
+        With ``two_people`` it waits for a second person, and so does every raise of it from then on.
+        """
         user = need_role(request, "risk")
         fields = await _body(request) | {"limit_id": request.path_params["id"]}
-        return await _write(control.set_limit(self.settings, fields, user.name))
+        held = self.state.limits.get(fields["limit_id"])
+        if fields.pop("two_people", False) or control.is_raise_for_two(held, fields):
+            return await self._ask("limit", fields, user.name)
+        return await _write(control.set_limit(self.settings, _no_names(fields), user.name))
 
     async def override(self, request: Request) -> Response:
-        """`POST /api/overrides` {limit_id or order_id, limit, minutes, reason, approved_by}."""
+        """`POST /api/overrides` {limit_id or order_id, limit, minutes, reason}: waits for a second person."""
         user = need_role(request, "risk")
-        return await _write(control.set_override(self.settings, await _body(request), user.name))
+        return await self._ask("override", await _body(request), user.name)
+
+    async def _ask(self, kind: Literal["override", "limit"], fields: dict[str, Any], by: str) -> Response:
+        """Check what is asked for as if it were approved, keep it, and say so on the topic of alerts."""
+        check = control.next_override if kind == "override" else control.next_limit
+        try:
+            made = await check(self.settings, _no_names(fields) | {"approved_by": SOMEBODY}, by)
+        except control.Refused as error:
+            raise HTTPException(400, str(error)) from error
+        now = time.time_ns()
+        asked = self.approvals.ask(kind, fields, by, now)
+        alert = Alert(alert_id=f"approval.{asked.approval_id}", kind="override", node=made.node, metric=made.metric,
+                      value=None, limit=float(made.limit), utilisation=None, cause_ts=now, raised_ts=now, snapshot_id=0,
+                      limit_id=made.limit_id, note=f"{by} asks: {made.reason}; approval {asked.approval_id}")
+        await control.publish(self.settings, "alerts", made.node, alert)
+        return Response(msgspec.json.encode(asked), 202, media_type="application/json")
+
+    async def waiting(self, request: Request) -> Response:
+        """`GET /api/approvals`: what waits for a second person."""
+        return json_answer(self.approvals.waiting(time.time_ns()))
+
+    async def approve(self, request: Request) -> Response:
+        """`POST /api/approvals/{id}` {refuse?}: a second person who is signed in approves, or either one refuses."""
+        user = need_role(request, "risk")
+        asked = self.approvals.find(request.path_params["id"], time.time_ns())
+        if asked is None:
+            raise HTTPException(404, f"approval {request.path_params['id']!r}: it does not wait (any more)")
+        if (await _body(request)).get("refuse", False):
+            self.approvals.done(asked)
+            return json_answer({"refused": asked, "by": user.name})
+        if user.name == asked.by:
+            raise HTTPException(403, f"approved_by: expected a second person, was {user.name!r} who asked for it")
+        write = control.set_override if asked.kind == "override" else control.set_limit
+        answer = await _write(write(self.settings, asked.fields | {"approved_by": user.name}, asked.by))
+        self.approvals.done(asked)
+        return answer
 
     async def alerts(self, request: Request) -> Response:
         """`GET /api/alerts`: the newest first."""
@@ -130,6 +179,14 @@ async def _body(request: Request) -> dict[str, Any]:
         return msgspec.json.decode(await request.body() or b"{}", type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise HTTPException(400, f"body: expected a JSON object: {error}") from error
+
+
+def _no_names(fields: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a second person who is only a name: whoever approves signs in."""
+    if "approved_by" in fields:
+        raise HTTPException(400, "approved_by: expected a second person who approves it at /api/approvals, was the "
+                                 f"name {fields['approved_by']!r}")
+    return fields
 
 
 async def _write(work: Any) -> Response:

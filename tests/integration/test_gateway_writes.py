@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,11 +16,11 @@ import pytest
 
 from app.brokers import Broker
 from app.gateway.access import parse_tokens
-from tests.integration.harness import Installation, Upstream
+from tests.integration.harness import ROOT, Installation, Upstream
 from tests.integration.test_system import quotes
 
 pytestmark = pytest.mark.kafka
-RISK, READER = "r" * 20, "v" * 20
+RISK, SECOND, READER = "r" * 20, "s" * 20, "v" * 20
 REASON = "a reason that says something"
 
 
@@ -26,7 +30,7 @@ def api(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
     asyncio.run(made.create())
     for role in ("positions", "marks", "risk"):
         made.worker(role, role)
-    gateway = made.start("gateway", "--port", "0", DESKRISK_API_TOKENS=f"{RISK}:rita:risk,{READER}:vera:")
+    gateway = made.start("gateway", "--port", "0", DESKRISK_API_TOKENS=f"{RISK}:rita:risk,{SECOND}:sam:risk,{READER}:vera:")
     for process in made.processes:
         process.wait_ready()
     url = next(line for line in gateway.lines if "READY" in line).split()[-1]
@@ -81,6 +85,45 @@ def test_limits_are_versioned_and_checked(api: tuple[Installation, str]) -> None
     call(url, "PUT", "/api/limits/N-book", node="book:B0", metric="net", limit=7e9, reason=REASON)
     wider = wait_until(lambda: call(url, "GET", "/api/limits").json()["wider_than_above"])
     assert any("N-book" in line for line in wider)
+
+
+def test_two_people_are_two_who_signed_in(api: tuple[Installation, str]) -> None:
+    """A name typed by the first is no second person: whoever approves has a token of their own."""
+    made, url = api
+    good = {"node": "desk:D1", "metric": "net", "limit": 5e9, "reason": REASON}
+    assert call(url, "PUT", "/api/limits/TWO", **good).status_code == 200
+    wait_until(lambda: "TWO" in str(call(url, "GET", "/api/limits").json()))
+    wanted = {"limit_id": "TWO", "limit": 8e9, "minutes": 10, "reason": REASON}
+    typed = call(url, "POST", "/api/overrides", **wanted, approved_by="sam")
+    assert typed.status_code == 400 and "/api/approvals" in typed.json()["error"]
+    assert call(url, "POST", "/api/overrides", **(wanted | {"minutes": 999})).status_code == 400
+    asked = call(url, "POST", "/api/overrides", **wanted)
+    assert asked.status_code == 202 and asked.json()["by"] == "rita"
+    where = f"/api/approvals/{asked.json()['approval_id']}"
+    assert [p["fields"]["limit_id"] for p in call(url, "GET", "/api/approvals").json()] == ["TWO"]
+    seen = wait_until(lambda: [a for a in call(url, "GET", "/api/alerts").json() if a["alert_id"].startswith("approval.")])
+    assert "rita asks" in seen[0]["note"]
+    assert call(url, "POST", where).status_code == 403, "not the one who asked"
+    assert call(url, "POST", where, READER).status_code == 403
+    assert "TWO~override" not in str(call(url, "GET", "/api/limits").json())
+    environment = os.environ | made.environment() | {"DESKRISK_GATEWAY_URL": url, "DESKRISK_API_TOKEN": SECOND}
+    shown = subprocess.run([sys.executable, "-m", "app", "approvals", "show"], cwd=ROOT, env=environment, text=True, capture_output=True)
+    assert json.loads(shown.stdout)["by"] == "rita", shown.stderr
+    done = subprocess.run([sys.executable, "-m", "app", "approvals", "approve", asked.json()["approval_id"]], cwd=ROOT, env=environment,
+                          text=True, capture_output=True)
+    assert (json.loads(done.stdout)["by"], json.loads(done.stdout)["approved_by"]) == ("rita", "sam"), done.stderr
+    assert call(url, "POST", where, SECOND).status_code == 404, "once"
+    # a limit of two people: a raise waits, lowering it does not make it one person's
+    asked = call(url, "PUT", "/api/limits/PAIR", **good, two_people=True)
+    assert asked.status_code == 202
+    assert call(url, "POST", f"/api/approvals/{asked.json()['approval_id']}", SECOND).json()["approved_by"] == "sam"
+    wait_until(lambda: "PAIR" in str(call(url, "GET", "/api/limits").json()))
+    assert call(url, "PUT", "/api/limits/PAIR", limit=4e9, reason=REASON).json()["version"] == 2
+    wait_until(lambda: [x for x in call(url, "GET", "/api/limits").json()["limits"] if x["limit_id"] == "PAIR" and x["version"] == 2])
+    raised = call(url, "PUT", "/api/limits/PAIR", limit=6e9, reason=REASON)
+    assert raised.status_code == 202
+    refused = call(url, "POST", f"/api/approvals/{raised.json()['approval_id']}", SECOND, refuse=True)
+    assert refused.status_code == 200 and call(url, "GET", "/api/approvals").json() == []
 
 
 def test_a_breach_trips_the_breaker_and_only_a_person_resumes(api: tuple[Installation, str]) -> None:
