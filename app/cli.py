@@ -13,7 +13,6 @@ from app import guard
 guard.check()
 
 import typer  # noqa: E402
-from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from app import cli_calc, cli_control, cli_recovery  # noqa: E402
@@ -29,6 +28,7 @@ from app.cli_common import (  # noqa: E402
     fail,
     run,
     settings_of,
+    show_table,
     start_process,
     with_brokers,
 )
@@ -255,7 +255,7 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
     table = Table(show_header=False)
     for key, value in report.items():
         table.add_row(key, f"{value:,}" if isinstance(value, int) else str(value))
-    Console().print(table)
+    show_table(table)
 
 
 # ---- looking ------------------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def positions(account: str | None = None, instrument: str | None = None, scope: 
         table.add_row(row["account"], row["instrument"], row["quantity"], str(row["average_price"]), str(row["mid"]),
                       unrealised, f"{row['realised_pnl']:,.2f}", row["currency"], value, delta, vega, row["quality"],
                       row["book"])
-    Console().print(table)
+    show_table(table)
 
 
 @cli.command()
@@ -321,7 +321,7 @@ def doctor(brokers: Brokers = None, as_json: AsJson = False) -> None:
         colours = {"ok": "green", "missing": "yellow", "wrong": "red"}
         for item in found:
             table.add_row(item["what"], f"[{colours[item['state']]}]{item['state']}[/]", item["found"])
-        Console().print(table)
+        show_table(table)
     raise typer.Exit(EXIT_FAILED if any(i["state"] == "wrong" for i in found) else 0)
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from app.cli_common import EXIT_DIFFERENT, EXIT_FAILED, AsJson, err, fail, settings_of
+from app.cli_common import EXIT_DIFFERENT, EXIT_FAILED, AsJson, err, fail, settings_of, show_table
 
 
 def calc(name: Annotated[str, typer.Argument(help="A calculator, or `list`.")] = "list",
@@ -26,7 +25,7 @@ def calc(name: Annotated[str, typer.Argument(help="A calculator, or `list`.")] =
         table = Table("name", "also", "what it does", show_lines=True)
         for known, synonyms, text in all_calculators():
             table.add_row(known, ", ".join(synonyms), text)
-        Console().print(table)
+        show_table(table)
         return
     if name not in CALCULATORS:
         raise fail("calc", f"expected one of {', '.join(k for k, _, _ in all_calculators())}, was {name!r}")
@@ -70,7 +69,7 @@ def parity(paths: Annotated[list[Path], typer.Argument(help="Files of published 
         table = Table("file", "cases", "numbers", "misses", "largest gap")
         for p in found:
             table.add_row(p.id, str(p.cases), str(p.comparisons), str(len(p.misses)), f"{p.largest:.3g}")
-        Console().print(table)
+        show_table(table)
         for p in found:
             for miss in p.misses:
                 err.print(f"[red]{p.id}[/] {miss}", markup=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.table import Table
 
 from app.settings import Settings
 
@@ -19,8 +21,14 @@ Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 Gateway = Annotated[str, typer.Option(envvar="DESKRISK_GATEWAY_URL", help="The gateway to ask.")]
 GATEWAY_URL = "http://127.0.0.1:8321"
 By = Annotated[str, typer.Option(help="Who asks for it; goes into the record.")]
+PIPE_WIDTH = 220
 #: wrong usage or settings; something is wrong with data or services; a comparison found a difference
 EXIT_USAGE, EXIT_FAILED, EXIT_DIFFERENT = 2, 1, 3
+
+
+def show_table(table: Table) -> None:
+    """Print a table: as wide as the terminal, and where there is none as wide as it needs to be read."""
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 def fail(field: str, why: object, code: int = EXIT_USAGE) -> typer.Exit:

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from app.cli_common import (
@@ -21,6 +20,7 @@ from app.cli_common import (
     Gateway,
     fail,
     run,
+    show_table,
     with_brokers,
 )
 
@@ -49,7 +49,7 @@ def limits_show(brokers: Brokers = None, as_json: AsJson = False) -> None:
     for x in sorted(found.values(), key=lambda x: x.limit_id):
         table.add_row(x.limit_id, x.node, x.metric, str(x.limit), f"{x.warn:g}", x.mode, x.action, str(x.version), x.by,
                       x.reason, str(x.until or ""))
-    Console().print(table)
+    show_table(table)
 
 
 @limits_cli.command("set")
@@ -160,7 +160,7 @@ def decisions_show(order_id: Annotated[str | None, typer.Argument()] = None, bro
         table.add_row(d.order_id, d.account, d.instrument, d.outcome, first.code if first else "",
                       first.measured if first else "", first.limit if first else "",
                       (first.node or "") if first else "", f"{d.service_ns / 1e3:.1f}")
-    Console().print(table)
+    show_table(table)
 
 
 @decisions_cli.command("explain")

@@ -9,10 +9,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from app.cli_common import EXIT_DIFFERENT, AsJson, Brokers, By, Supervised, fail, run, start_process, with_brokers
+from app.cli_common import (
+    EXIT_DIFFERENT,
+    AsJson,
+    Brokers,
+    By,
+    Supervised,
+    fail,
+    run,
+    show_table,
+    start_process,
+    with_brokers,
+)
 
 
 def _report(work: Any, as_json: bool) -> dict[str, Any]:
@@ -90,7 +100,7 @@ def reconcile(every: Annotated[float | None, typer.Option(help="Again every so m
         for b in report["rows"]:
             table.add_row(b["source"], b["account"], b["instrument"], b["field"], str(b["internal"]),
                           str(b["external"]), f"{b['age_s']:.0f}")
-        Console().print(table)
+        show_table(table)
         typer.echo(f"{report['positions']} positions, {report['statements']} statements, {report['breaks']} breaks")
     raise typer.Exit(EXIT_DIFFERENT if report["breaks"] else 0)
 
@@ -169,7 +179,7 @@ def partitions(role: Annotated[str, typer.Option(help="positions, marks or gate.
             table.add_row(str(r["partition"]), r["owner"] or "-", f"{r['arrived_per_s']:,.0f}",
                           f"{r['done_per_s']:,.0f}", f"{r['behind']:,}", behind_s, r["verdict"],
                           ", ".join(f"{k} {share:.0%}" for k, share in r["keys"]))
-        Console().print(table)
+        show_table(table)
     raise typer.Exit(EXIT_DIFFERENT if any(r["verdict"] != "ok" for r in rows) else 0)
 
 
