@@ -334,14 +334,15 @@ class RiskStage:
         """Return a node as a record; a figure that cannot be computed is None."""
         book = self.book
         name = book.rollup.node_names[node]
-        f = book.figures(node).tolist()
+        sums = book.figures(node)
+        f = sums.tolist()
         finite: Any = [None if x != x else x for x in f]
         excluded: list[str] = []
         if f[ru.UNPRICED]:
             rows = book.rollup.unpriced_rows(node, EXCLUDED_NAMED).tolist()
             excluded = [f"{book.positions[r].account}|{book.positions[r].instrument}" for r in rows]
         known = not round(f[ru.DAY_UNKNOWN])
-        total = float(ru.total_pnl(book.figures(node)))
+        total = float(ru.total_pnl(sums))
         return Risk(
             node=name, snapshot_id=book.snapshot_id, ts=now, as_of=as_of,
             quality=Quality(round(f[ru.UNPRICED]), round(f[ru.STALE]), excluded),

@@ -113,7 +113,7 @@ def _fold(found: _Topics, partition: int, until: int, instruments: dict[str, Ins
 
 
 def _has_price(trade: Trade, instrument: Instrument) -> bool:
-    """Whether a trade has the price that what it says needs."""
+    """Whether a trade has a price, where it needs one."""
     return (trade.price > 0 or trade.action in ("bust", "funding")
             or (instrument.asset_class in PRICE_ANY_SIGN and not instrument.inverse))
 
@@ -141,7 +141,8 @@ def _compare(table: PositionPartition, book: NaiveBook, instruments: dict[str, I
                                f"was {record.realised_pnl}")
         elif want.quantity and not _close(record.average_price, float(want.average), 0):
             differences.append(f"I1 {key}: average expected {want.average}, was {record.average_price}")
-        elif not all(_close(record.funding.get(c, 0.0), float(a), 0) for c, a in want.funding.items()):
+        elif not all(_close(record.funding.get(c, 0.0), float(want.funding.get(c, 0)), 0)
+                     for c in record.funding.keys() | want.funding.keys()):
             differences.append(f"I1 {key}: funding expected {want.funding}, was {record.funding}")
     for key, record in records.items():
         report["positions"] += 1

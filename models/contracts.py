@@ -191,11 +191,13 @@ class Contracts:
         return out
 
     def _watch_barriers(self, which: np.ndarray) -> None:
-        o, names = self.options, list(self.option_row)
+        o = self.options
         kind = o["exotic"][which]
         watched = which[(kind >= 0) & (kind < FIRST_DIGITAL) & (o["touched"][which] == 0) & (o["t_years"][which] > 0)]
-        spot, down = self.market.price[o["underlying"][watched]], np.isin(o["exotic"][watched],
-                                                                          (DOWN_AND_OUT, DOWN_AND_IN))
+        if not len(watched):
+            return
+        names, spot = list(self.option_row), self.market.price[o["underlying"][watched]]
+        down = np.isin(o["exotic"][watched], (DOWN_AND_OUT, DOWN_AND_IN))
         hit = np.where(down, spot <= o["level"][watched], spot >= o["level"][watched])
         for k, at in zip(watched[hit].tolist(), spot[hit].tolist(), strict=True):
             o["touched"][k] = 1

@@ -180,6 +180,8 @@ class ValuedBook:
         for k, (_, currency, kind, amount, earlier) in enumerate(sorted(paid, reverse=True)[:FEE_SLOTS]):
             slots.fee_currency[row, k], slots.fee_kind[row, k] = self.market.currency(currency), kind
             slots.fee_amount[row, k], slots.fee_before[row, k] = amount, earlier
+        if len(paid) > FEE_SLOTS:  # what there is no room for is not left out: the position's P&L is unknown
+            slots.fee_amount[row, -1] = np.nan
 
     def _nodes_of(self, position: Position, instrument: Instrument | None, account: Account | None) -> list[int]:
         node = self.rollup.node

@@ -43,6 +43,10 @@ class Approvals:
         """Return one that waits, or None."""
         return next((p for p in self.waiting(now_ns) if p.approval_id == approval_id), None)
 
-    def done(self, pending: Pending) -> None:
-        """Forget one: it was approved or refused."""
-        self._pending.pop(pending.approval_id, None)
+    def take(self, pending: Pending) -> None:
+        """Let one wait no longer, before it is carried out: two who approve at once write it once."""
+        del self._pending[pending.approval_id]
+
+    def put_back(self, pending: Pending) -> None:
+        """Let one wait again that could not be carried out."""
+        self._pending[pending.approval_id] = pending

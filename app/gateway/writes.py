@@ -98,18 +98,22 @@ class Writes:
     async def approve(self, request: Request) -> Response:
         """`POST /api/approvals/{id}` {refuse?}: a second person who is signed in approves, or either one refuses."""
         user = need_role(request, "risk")
+        refused = (await _body(request)).get("refuse", False)
         asked = self.approvals.find(request.path_params["id"], time.time_ns())
         if asked is None:
             raise HTTPException(404, f"approval {request.path_params['id']!r}: it does not wait (any more)")
-        if (await _body(request)).get("refuse", False):
-            self.approvals.done(asked)
+        if refused:
+            self.approvals.take(asked)
             return json_answer({"refused": asked, "by": user.name})
         if user.name == asked.by:
             raise HTTPException(403, f"approved_by: expected a second person, was {user.name!r} who asked for it")
         write = control.set_override if asked.kind == "override" else control.set_limit
-        answer = await _write(write(self.settings, asked.fields | {"approved_by": user.name}, asked.by))
-        self.approvals.done(asked)
-        return answer
+        self.approvals.take(asked)
+        try:
+            return await _write(write(self.settings, asked.fields | {"approved_by": user.name}, asked.by))
+        except BaseException:
+            self.approvals.put_back(asked)
+            raise
 
     async def alerts(self, request: Request) -> Response:
         """`GET /api/alerts`: the newest first."""

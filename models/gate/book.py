@@ -426,9 +426,9 @@ class GateBook(Reservations):
         found = [*s.accounts["nodes"][o["account"]].tolist(), int(o["trader"]), int(instrument["issuer"]),
                  int(instrument["sector"]), int(o["counterparty"]), int(o["venue"]), int(instrument["node"])]
         # a node without a limit decides nothing
-        under = s.nodes[[n for n in found if n >= 0]]
-        decides = (np.isfinite(under["limit"]).any(axis=1) | (under["state"] != 0)).tolist()
-        limited = [n for n, one in zip([n for n in found if n >= 0], decides, strict=True) if one]
+        known_nodes = np.array([n for n in found if n >= 0], np.int64)
+        under = s.nodes[known_nodes]
+        limited = known_nodes[np.isfinite(under["limit"]).any(axis=1) | (under["state"] != 0)].tolist()
         rates = s.nodes["rate"][limited]
         return {"v": INPUTS_VERSION, "order": pack(o), "account": pack(s.accounts[o["account"]]),
                 "instrument": pack(instrument), "position": pack(position), "settings": pack(s.settings[0]),

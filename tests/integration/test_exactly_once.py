@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from app.brokers import Broker, KafkaBroker, java_and_maven
+from app.brokers import KafkaBroker, java_and_maven
 from tables.partition import Marker
 from tables.store import DiskPartition
 from tests.integration.harness import Installation, Upstream
 
 pytestmark = pytest.mark.kafka
 SEED = 20261121
-
-
-@pytest.fixture
-def made(broker: Broker, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Installation]:
-    name = "".join(c if c.isalnum() else "-" for c in request.node.name)[:60]
-    installation = Installation(broker, tmp_path, name)
-    yield installation
-    installation.close()
 
 
 @pytest.mark.parametrize(("point", "seeded"), [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -124,6 +125,17 @@ def test_funding_is_a_line_of_its_own_and_the_days_part_is_carry() -> None:
     book.add_position(position("A0", "INV", 3.0, 40_000.0, 0.0, 7, funding={"XYZ": 9.0}))
     book.revalue()
     assert book.figures(book.rollup.node_index["firm"])[ru.UNPRICED] == 1
+
+
+def test_fees_in_more_currencies_than_there_is_room_for_make_the_pnl_unknown_not_smaller() -> None:
+    book = run([("m", "EURUSD", 1.10, "good"), ("m", "USDJPY", 150.0, "good"), ("m", "BTCUSD", 40_000.0, "good"),
+                ("m", "SAP", 110.0, "good")], True)
+    firm = book.rollup.node("firm")
+    held = position("A0", "SAP", 5.0, 100.0, 0.0, 5, funding={"USD": 1.0, "EUR": 1.0, "JPY": 1.0})
+    for fees, unpriced in (({"USD": 2.0, "EUR": 2.0, "JPY": 2.0}, 0), ({"USD": 2.0, "EUR": 2.0, "JPY": 2.0, "BTC": 2.0}, 1)):
+        book.add_position(msgspec.structs.replace(held, fees=fees, revision=5 + len(fees)))
+        book.revalue()
+        assert book.rollup.nodes[firm][ru.UNPRICED] == unpriced, fees
 
 
 def test_a_bond_held_overnight_leaves_carry_unknown() -> None:
