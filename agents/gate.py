@@ -27,6 +27,7 @@ from models.limits import LimitMonitor
 from models.trading_day import TradingDay
 from schemas.codec import decoder_of, encode, records_in
 from schemas.controls import Check
+from schemas.market import Surface, Touch
 from schemas.reasons import QuarantineReason
 from schemas.records import (
     MODELS_SUFFIX,
@@ -43,8 +44,6 @@ from schemas.records import (
     Quarantined,
     Reason,
     Risk,
-    Surface,
-    Touch,
     Trade,
 )
 from tables.kafka import KafkaClient, owner_partition

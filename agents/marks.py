@@ -30,7 +30,8 @@ COMMIT_EVERY_WINDOWS = 10
 UNKNOWN_REPORT_WINDOWS = 100
 _mark = decoder_of(Mark)
 STALE_MS_BY_CLASS = {"fx": 10_000, "perpetual": 10_000, "equity": 30_000, "future": 30_000, "fx_option": 60_000,
-                     "option": 60_000, "bond": 300_000, "cash": 86_400_000}
+                     "option": 60_000, "bond": 300_000, "cash": 86_400_000, "fx_forward": 60_000,
+                     "money_market": 300_000}
 
 
 class MarkStage:

@@ -25,6 +25,7 @@ from models.staleness import Feeds
 from models.trading_day import TradingDay
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.codec import decoder_of, encode
+from schemas.market import Surface, Touch
 from schemas.records import (
     MODELS_SUFFIX,
     Account,
@@ -39,8 +40,6 @@ from schemas.records import (
     Position,
     Quality,
     Risk,
-    Surface,
-    Touch,
 )
 from tables.kafka import KafkaClient
 from tables.records import RecordBatch
@@ -73,7 +72,7 @@ class RiskStage:
         self._client, self._topics, self._reference = client, topics, reference
         self._publisher, self._clock, self._counters = publisher, clock, counters
         self._partitions = partitions
-        self.book = ValuedBook(base_currency, levels)
+        self.book = ValuedBook(base_currency, levels, day)
         self.models = RiskModels(self.book, self.book.contracts, history, INSTRUMENT_GROUPINGS, participation, day)
         self._surfaces = Tail(client, [topics["market.surfaces"]], self._on_surfaces, wait_ms=500)
         self.monitor = LimitMonitor()
@@ -352,11 +351,12 @@ class RiskStage:
                     fx=finite[ru.FX] if known else None, fees=finite[ru.FEES],
                     carry=finite[ru.CARRY] if known and not round(f[ru.CARRY_UNKNOWN]) else None,
                     funding=finite[ru.FUNDING],
+                    interest=finite[ru.INTEREST] if not round(f[ru.CARRY_UNKNOWN]) else None,
                     total=total if total == total else None),  # type: ignore[arg-type]
             exposure=Exposure(gross=finite[ru.GROSS], net=finite[ru.NET], long=finite[ru.LONG],
                               short=finite[ru.SHORT], positions=round(f[ru.POSITIONS])),
             quantity=finite[ru.QUANTITY] if name.startswith("pair:") else None, shard=shard,
-            ts_source=self._ts_source, greeks={g: f[ru.DELTA + k] for k, g in enumerate(ru.GREEKS)} | {
+            ts_source=self._ts_source, greeks={g: finite[ru.DELTA + k] for k, g in enumerate(ru.GREEKS)} | {
                 "missing": f[ru.NO_GREEKS]}, models=self.models.quick(node))
 
     async def stop(self) -> None:

@@ -73,7 +73,7 @@ def limits_set(limit_id: str, limit: Annotated[float, typer.Argument(help="In th
 def barriers_show(brokers: Brokers = None) -> None:
     """Every barrier that was touched, or that somebody said was not: one JSON line each."""
     from app.control import current
-    from schemas.records import Touch
+    from schemas.market import Touch
 
     for _, touch in sorted(run(current(with_brokers(brokers=brokers), "touches", Touch)).items()):
         _print(touch)

@@ -15,7 +15,8 @@ from models.gate.state import METRICS as GATE_METRICS
 from models.gate.state import POSITION_METRICS
 from models.rollup import GREEKS
 from schemas.codec import decoder_of, encode
-from schemas.records import Alert, Control, Decision, Instrument, Limit, Touch
+from schemas.market import Touch
+from schemas.records import Alert, Control, Decision, Instrument, Limit
 from tables.restore import read_range
 
 REASON_MIN = 10

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from models.fixed_income import PAPER_CLASSES, paper_of
 from models.reference import quantity_decimals
 from schemas.codec import encode
 from schemas.records import Account, Counterparty, Instrument
@@ -70,6 +71,8 @@ def read_folder(folder: Path) -> tuple[list[Instrument], list[Account], list[Cou
                     record = msgspec.convert(_plain(row), cls, strict=False)
                     if isinstance(record, Instrument):
                         quantity_decimals(record)
+                        if record.asset_class in PAPER_CLASSES:
+                            paper_of(record)
                     name = getattr(record, key)
                     if name in found[stem]:
                         problems.append(f"{where}: {key} {name!r} appears twice")

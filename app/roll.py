@@ -1,4 +1,7 @@
-"""The start-of-day roll: closing prices are frozen, and what every position came to by then becomes its opening."""
+"""The start-of-day roll: closing prices are frozen, and what every position came to by then becomes its opening.
+
+What bonds and bills have earned since their day began is booked first.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ from typing import Any
 import msgspec
 from aiokafka.structs import TopicPartition
 
+from app.interest import interest_until
 from app.recovery import Refused, audit
 from app.reference_files import publish_reference
 from app.settings import Settings
 from schemas.codec import decoder_of, encode, records_in
-from schemas.records import Account, External, Instrument, Mark
+from schemas.records import Account, External, Instrument, Mark, Position, Trade
 from schemas.units import NS_PER_S, format_ts_ns
 from tables.kafka import owner_partition
 from tables.records import RecordBatch
@@ -36,17 +40,20 @@ class _Read:
         self.accounts: dict[str, Account] = {}
         self.marks: dict[str, Mark] = {}
         self.rolled: dict[str, int] = {}
+        self.positions: dict[tuple[str, str], Position] = {}
 
     async def read(self, settings: Settings) -> None:
         topics = settings.topics()
         one = (topics["reference.instruments"], topics["reference.accounts"])
-        many = (topics["marks"], topics["positions.external"])
+        many = (topics["marks"], topics["positions.external"], topics["positions"])
 
         def on_batch(batch: RecordBatch) -> None:
             for value in batch.values:
                 if value is None:
                     continue
-                if batch.topic == one[0]:
+                if batch.topic == many[2]:
+                    self._position(decoder_of(Position).decode(value))
+                elif batch.topic == one[0]:
                     instrument = decoder_of(Instrument).decode(value)
                     self.instruments[instrument.instrument] = instrument
                 elif batch.topic == one[1]:
@@ -61,6 +68,11 @@ class _Read:
         data = range(settings.partitions)
         await read_range(settings.client(), {TopicPartition(t, 0): 0 for t in one} | {
             TopicPartition(t, p): 0 for t in many for p in data}, on_batch)
+
+    def _position(self, p: Position) -> None:
+        held = self.positions.get((p.account, p.instrument))
+        if held is None or (p.as_of.offset, p.revision) >= (held.as_of.offset, held.revision):
+            self.positions[p.account, p.instrument] = p
 
     def _statements(self, value: bytes) -> None:
         try:
@@ -105,17 +117,25 @@ async def roll(settings: Settings, at_ns: int, closes: bool, by: str, reason: st
                if closes and name in priced]
     missing = sorted(set(found.instruments) - set(priced)) if closes else []
     await publish_reference(settings.client(), settings.topics(), changed, [])
-    await _publish(settings, list(found.accounts), at_ns, by)
+    interest = interest_until(at_ns, found.positions.values(), found.instruments, settings.trading_day())
+    await _publish(settings, list(found.accounts), interest.booked, at_ns, by)
     await audit(settings, "roll", by, f"day begins {format_ts_ns(at_ns)}: {reason}; {len(found.accounts)} accounts, "
-                                      f"{len(changed)} closes, {len(missing)} instruments without a price")
+                                      f"{len(changed)} closes, {len(missing)} instruments without a price, "
+                                      f"{len(interest.booked)} bookings of interest")
     return {"at": format_ts_ns(at_ns), "accounts": len(found.accounts), "closes": len(changed),
-            "without_close": missing}
+            "without_close": missing, "interest": len(interest.booked), "without_interest": interest.unknown}
 
 
-async def _publish(settings: Settings, accounts: list[str], at_ns: int, by: str) -> None:
+async def _publish(settings: Settings, accounts: list[str], interest: list[Trade], at_ns: int, by: str) -> None:
     producer = settings.client().producer(linger_ms=5, enable_idempotence=True)
     await producer.start()
     try:
+        sent = []
+        for trade in interest:
+            sent.append(await producer.send(settings.topics()["trades"], encode(trade), trade.account.encode(),
+                                            owner_partition(trade.account, settings.partitions)))
+        for future in sent:  # before the day begins: a position that is rolled has it in its opening at once
+            await future
         sent = []
         for account in accounts:
             record = External(source=by, account=account, instrument=ALL, quantity=Decimal(0), ts_event=at_ns,

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from models.pricing.black_scholes import option_prices
-from schemas.records import Account, Instrument, Limit, Surface, VolSlice
+from schemas.market import Surface, VolSlice
+from schemas.records import Account, Instrument, Limit
 
 FX = {"EURUSD": 1.0842, "GBPUSD": 1.2710, "AUDUSD": 0.6521, "NZDUSD": 0.5987, "USDCAD": 1.3652, "USDCHF": 0.8841,
       "USDJPY": 151.32, "EURGBP": 0.8530, "EURJPY": 164.06, "EURCHF": 0.9585, "GBPJPY": 192.33, "AUDJPY": 98.67,
@@ -36,10 +37,13 @@ STRATEGIES = ("MACRO", "RV")
 DESKS_PER_STRATEGY, BOOKS_PER_DESK, ACCOUNTS_PER_BOOK = 2, 2, 2
 INSTRUMENTS_PER_ACCOUNT = 60
 #: annual volatility by asset class, for the random walk
-VOLATILITY = {"fx": 0.08, "equity": 0.28, "future": 0.18, "option": 0.9, "bond": 0.05, "perpetual": 0.7}
+VOLATILITY = {"fx": 0.08, "equity": 0.28, "future": 0.18, "option": 0.9, "bond": 0.05, "perpetual": 0.7,
+              "money_market": 0.003, "fx_forward": 0.08}
 YEAR_S = 31_536_000.0
 OPTION_VOLATILITY, OPTION_EXPIRY = 0.28, "2027-03-19"
 RATES = {"USD": 0.043, "EUR": 0.021, "GBP": 0.040, "JPY": 0.005}
+BILLS = {"2027-02-18": 98.97, "2027-05-20": 97.93}
+FORWARD_PAIRS, FORWARD_DATE, FORWARD_YEARS = ("EURUSD", "GBPUSD"), "2027-05-20", 0.5
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,25 @@ def universe(seed: int) -> list[Listing]:
     for i in range(20):
         out.append(_listing(f"BOND{i:02d}", "bond", "USD" if i % 2 else "EUR", float(rng.uniform(92, 108)), 0.01,
                             100_000.0, multiplier=Decimal("0.01"), coupon=_decimal(float(rng.uniform(1, 6))),
-                            maturity=f"{2028 + i % 20}-06-15", frequency=2, issuer=f"Treasury {i % 4}"))
+                            maturity=f"{2028 + i % 20}-06-15", frequency=2, issuer=f"Treasury {i % 4}",
+                            calendar="US-BONDS" if i % 2 else "TARGET", settlement_days=1 if i % 2 else 2))
     for name, (price, inverse, contract) in PERPETUALS.items():
         out.append(_listing(name, "perpetual", "USD", price, price * 1e-5, 50.0, inverse=inverse,
                             multiplier=_decimal(contract), settlement="BTC" if "BTCUSD" in name else
                             "ETH" if "ETHUSD" in name else None))
     for coin, price in (("BTCUSD", 67205.0), ("ETHUSD", 3519.5)):
         out.append(_listing(coin, "fx", "USD", price, 0.01, 1.0))
+    out += [_listing(f"BILL-{maturity}", "money_market", "USD", price, 0.001, 100_000.0, multiplier=Decimal("0.01"),
+                     maturity=maturity, calendar="US-BONDS", settlement_days=1, issuer="Treasury 0")
+            for maturity, price in BILLS.items()]
+    out += [_listing(f"{pair}-{FORWARD_DATE}", "fx_forward", pair[3:], FX[pair] * forward_points(pair), 0.00001,
+                     250_000.0, underlying=pair, expiry=FORWARD_DATE) for pair in FORWARD_PAIRS]
     return out
+
+
+def forward_points(pair: str) -> float:
+    """Return a forward over its pair's spot, from the rates of both currencies."""
+    return float(np.exp((RATES[pair[3:]] - RATES[pair[:3]]) * FORWARD_YEARS))
 
 
 def surfaces(seed: int, ts_ns: int) -> list[Surface]:
@@ -120,14 +135,15 @@ def history(seed: int, days: int = 520) -> tuple[list[str], dict[str, np.ndarray
     The last day is the start's price; ``VOL:`` series are volatilities of options' underlyings, ``RATE:`` rates.
     """
     rng = np.random.default_rng(seed + 2)
-    listings = [x for x in universe(seed) if not x.instrument.right]
+    listings = [x for x in universe(seed) if not x.instrument.underlying]
     n = len(listings)
     fat = rng.standard_t(4, (days, 4)) / np.sqrt(2.0)  # market, currencies, coins, rates
     sector = {s: rng.normal(0, 1, days) for s in SECTORS}
     moves = np.empty((days, n))
     for k, x in enumerate(listings):
         own, daily = rng.normal(0, 1, days), VOLATILITY[x.instrument.asset_class] / np.sqrt(252)
-        common = {"fx": fat[:, 1], "perpetual": fat[:, 2], "bond": -fat[:, 3]}.get(x.instrument.asset_class, fat[:, 0])
+        common = {"fx": fat[:, 1], "perpetual": fat[:, 2], "bond": -fat[:, 3],
+                  "money_market": -fat[:, 3]}.get(x.instrument.asset_class, fat[:, 0])
         if x.instrument.instrument[:3] in ("BTC", "ETH"):
             common, daily = fat[:, 2], 0.6 / np.sqrt(252)
         of_sector = sector.get(x.instrument.sector or "", np.zeros(days))
@@ -203,6 +219,10 @@ class Market:
         self._under = np.array([place[str(i.underlying)] for _, i in options])
         self._sign = np.array([1.0 if i.right == "call" else -1.0 for _, i in options])
         self._strike = np.array([float(i.strike or 0) for _, i in options])
+        forwards = [(k, x.instrument) for k, x in enumerate(self.listings) if x.instrument.asset_class == "fx_forward"]
+        self._forward = np.array([k for k, _ in forwards])
+        self._forward_pair = np.array([place[str(i.underlying)] for _, i in forwards])
+        self._points = np.array([forward_points(str(i.underlying)) for _, i in forwards])
         self._rate = np.array([RATES[i.currency] for _, i in options])
         self._follow()
         self._heat = np.ones(len(self.listings))
@@ -231,12 +251,13 @@ class Market:
         return which, bid, bid + np.maximum(np.round(2 * half / tick), 1) * tick
 
     def _follow(self) -> None:
-        """Set the options' prices from their underlyings'."""
+        """Set the prices of options and forwards from their underlyings'."""
         n = len(self._option)
         prices = np.empty(n)
         option_prices(self._sign, self.price[self._under], self._strike, np.full(n, 0.32),
                       np.full(n, OPTION_VOLATILITY), self._rate, self._rate - 0.015, prices)
         self.price[self._option] = np.maximum(prices, self._tick[self._option])
+        self.price[self._forward] = self.price[self._forward_pair] * self._points
 
     def all_quotes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return one quote of every instrument, at the present prices."""

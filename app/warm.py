@@ -24,7 +24,8 @@ from models.trade_columns import ReferenceArrays, resolve_trades
 from models.trade_decode import decode_trades
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.codec import TICK_DTYPE, pack_ticks
-from schemas.records import Account, AsOf, Fifo, Instrument, Limit, Mark, Order, Position, Surface, VolSlice
+from schemas.market import Surface, VolSlice
+from schemas.records import Account, AsOf, Fifo, Instrument, Limit, Mark, Order, Position
 
 LEVELS = ("book", "desk", "strategy", "fund", "firm")
 NOW_NS = 10**18

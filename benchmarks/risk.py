@@ -18,7 +18,8 @@ from models.pricing import black_scholes as bs
 from models.risk.factor_history import History
 from models.risk.live import RiskModels
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
-from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position, Surface, VolSlice
+from schemas.market import Surface, VolSlice
+from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position
 
 LEVELS = ("book", "desk", "strategy", "fund", "firm")
 NOW = 1_795_000_000_000_000_000

@@ -13,10 +13,9 @@ sys.path.insert(0, str(ROOT))
 
 from app.calc import describe  # noqa: E402
 from app.settings import Settings  # noqa: E402
-from schemas.codec import json_schemas  # noqa: E402
+from schemas.codec import RECORDS, json_schemas  # noqa: E402
 from schemas.controls import MEANING, Check  # noqa: E402
 from schemas.reasons import QUARANTINE_MEANING  # noqa: E402
-from schemas.records import RECORDS  # noqa: E402
 from schemas.topics import TOPICS  # noqa: E402
 
 GENERATED = "<!-- written by docs/make_reference.py: change the code, not this file -->\n"

@@ -1,4 +1,4 @@
-"""Contracts whose value is not their price times a quantity: options and bonds, their inputs and unit sensitivities.
+"""Contracts whose value is not their price times a quantity, their inputs and unit sensitivities: options here.
 
 For every mark window the options whose underlying, own mark or surface moved are priced again in one kernel. The
 volatility comes from the underlying's surface (sticky strike: a strike keeps its volatility when spot moves); without
@@ -7,17 +7,20 @@ one it is implied from the option's own mark. What lacks an input has no Greeks:
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from models.columns import grown
+from models.fixed_income import PAPER_CLASSES, FixedIncome
+from models.forwards import NS_PER_YEAR, Forwards
 from models.jit import inline_kernel, kernel
 from models.market import Market
 from models.pricing import black_scholes as bs
 from models.pricing.american import premium_grid
-from models.pricing.bond import Bond, dirty_price, yield_of
+from models.pricing.curve import zero_rates
 from models.pricing.exotic import (
     BARRIER_KINDS,
     DIGITAL_KINDS,
@@ -27,11 +30,11 @@ from models.pricing.exotic import (
     VANILLA,
     exotic_greeks,
 )
-from schemas.records import Instrument, Surface
-from schemas.units import parse_ts_ns
+from schemas.market import Surface
+from schemas.records import Instrument
+from schemas.units import NS_PER_S, parse_ts_ns
 
 OPTION_CLASSES = frozenset({"option", "fx_option"})
-NS_PER_YEAR = 365 * 86_400 * 1_000_000_000
 #: an option's premium for early exercise is tabulated over these spots, relative to the strike
 MONEYNESS = np.concatenate([np.linspace(0.3, 0.7, 5)[:-1], np.linspace(0.7, 1.3, 25), np.linspace(1.3, 2.0, 8)[1:]])
 #: the table is kept until volatility, rate or time have moved by this much
@@ -130,8 +133,8 @@ class Contracts:
         self.surfaces: dict[str, Surface] = {}
         self._slices: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
         self._records: dict[str, Instrument] = {}
-        self._bonds: dict[str, tuple[Bond, float, float]] = {}
-        self.bond_sensitivity: dict[int, tuple[float, float]] = {}
+        self.paper = FixedIncome(market)
+        self.forwards = Forwards(market)
         self._all = True
         self._inputs_ns = 0
         #: what is known of barriers that were touched, and those that marks have just touched: (option, spot)
@@ -139,13 +142,14 @@ class Contracts:
         self._newly_touched: list[tuple[str, float]] = []
 
     def add(self, record: Instrument, on_future: bool = False) -> None:
-        """Take an instrument in; anything but an option or bond needs nothing."""
-        if record.asset_class == "bond" and record.coupon is not None and record.maturity:
-            known = self._bonds.get(record.instrument)
-            self._bonds[record.instrument] = (
-                Bond(float(record.coupon), date.fromisoformat(record.maturity[:10]), record.frequency or 2,
-                     record.day_count or "ACT/ACT ICMA"), np.nan, known[2] if known else np.nan)
-            self.market.greek_kind[self.market.instrument(record.instrument)] = 1
+        """Take an instrument in; what is worth its price needs nothing."""
+        if record.asset_class in PAPER_CLASSES:
+            self.paper.add(record)
+        if record.asset_class == "fx_forward" and record.underlying and record.expiry:
+            self.forwards.add(record.instrument, record.underlying, record.currency, expiry_ns(record.expiry))
+            self._all = True
+        elif record.asset_class == "fx_forward":  # without its terms it is worth nothing that is known
+            self.market.discount[self.market.instrument(record.instrument)] = np.nan
         exotic = exotic_terms(record)
         if record.asset_class not in OPTION_CLASSES or record.underlying is None or record.strike is None \
                 or record.right is None or record.expiry is None or exotic is None:
@@ -205,13 +209,18 @@ class Contracts:
             self._newly_touched.append((names[k], at))
 
     def add_surface(self, surface: Surface) -> None:
-        """Take market inputs in.
+        """Take market inputs in; a curve's quotes are made zero rates as of the record's time.
 
         Raises
         ------
         ValueError
-            Strikes and volatilities do not match, or are not positive and ascending.
+            Strikes and volatilities do not match, or are not positive and ascending; quotes that no curve prices.
         """
+        if surface.curve is not None:
+            if surface.rates is not None:
+                raise ValueError(f"curve of {surface.underlying}: expected rates or a curve, was both")
+            as_of = datetime.fromtimestamp(parse_ts_ns(surface.ts_event) // NS_PER_S, UTC).date()
+            surface = msgspec.structs.replace(surface, rates=zero_rates(surface.curve, as_of))
         slices = {}
         for s in surface.vols or []:
             strikes, vols = np.array(s.strikes), np.array(s.vols)
@@ -255,23 +264,35 @@ class Contracts:
         """Return the underlying of every option, -1 for what is none."""
         return self._by_instrument("underlying", n, -1).astype(np.int64)
 
-    def refresh(self, now_ns: int) -> int:
+    def rate_at(self, currency: str, days: float) -> float:
+        """Return a currency's continuous annual rate at a term; NaN without a curve."""
+        curve = self.surfaces.get(currency)
+        return interpolate(curve.rates, days) if curve is not None and curve.rates is not None else float("nan")
+
+    def refresh(self, now_ns: int, day: date) -> int:
         """Price again what the market's last changes touch; return how many contracts.
 
         Call it before positions are valued: it marks the instruments whose sensitivities moved as changed.
+
+        Parameters
+        ----------
+        day : the trading day; paper traded on it settles so many business days later
         """
-        market = self.market
-        n = self._refresh_bonds(now_ns)
-        if not len(self.options):
+        market, o = self.market, self.options
+        anew = self._all or abs(now_ns - self._inputs_ns) > INPUTS_NS
+        if anew:
+            self.forwards.look_up(now_ns, self.rate_at)
+            self._inputs_ns = now_ns
+        n = self.paper.refresh(day) + self.forwards.refresh(now_ns, anew)
+        if not len(o):
+            self._all = False
             return n
-        o = self.options
         changed = market.instrument_changed
-        which = (np.arange(len(o)) if self._all
+        which = (np.arange(len(o)) if anew
                  else np.flatnonzero((changed[o["instrument"]] != 0) | (changed[o["underlying"]] != 0)))
-        if self._all or abs(now_ns - self._inputs_ns) > INPUTS_NS:
-            which = np.arange(len(o))
+        if anew:
             self._inputs(which, now_ns)
-            self._inputs_ns, self._all = now_ns, False
+            self._all = False
         if len(which):
             o["t_years"][which] = np.maximum((o["expiry_ns"][which] - now_ns) / NS_PER_YEAR, 0.0)
             self._watch_barriers(which)
@@ -286,10 +307,8 @@ class Contracts:
             row, record = o[k], self._records[names[k]]
             t = (int(row["expiry_ns"]) - now_ns) / NS_PER_YEAR
             row["t_years"] = max(t, 0.0)
-            curve = self.surfaces.get(record.currency)
             underlying = self.surfaces.get(record.underlying or "")
-            row["rate"] = (interpolate(curve.rates, t * 365) if curve is not None and curve.rates is not None
-                           else np.nan)
+            row["rate"] = self.rate_at(record.currency, t * 365)
             if row["future"]:
                 row["carry"] = 0.0
             else:
@@ -369,22 +388,3 @@ class Contracts:
         self.tables[stale] = grid
         for table, now in (("table_vol", "vol"), ("table_rate", "rate"), ("table_t", "t_years")):
             self.options[table][stale] = s[now]
-
-    def _refresh_bonds(self, now_ns: int) -> int:
-        market, n = self.market, 0
-        today = date.fromordinal(date(1970, 1, 1).toordinal() + int(now_ns // 86_400_000_000_000))
-        for name, (bond, at, _) in self._bonds.items():
-            k = market.instruments[name]
-            price = float(market.mid[k])
-            if price != price or (at == at and abs(price - at) < 1e-4 * at) or today >= bond.maturity:
-                continue
-            amounts, times, accrued = bond.flows(today)
-            y = yield_of(amounts, times, price + accrued, bond.frequency)
-            _, first, second = dirty_price(amounts, times, y, bond.frequency)
-            self._bonds[name] = (bond, price, y)
-            self.bond_sensitivity[k] = (first, second)
-            market.unit_greeks[k] = (0.0, 0.0, 0.0, 0.0, first * 1e-4)
-            market.instrument_changed[k] = 1
-            n += 1
-        return n
-

@@ -21,6 +21,9 @@ class Market:
         self.greek_kind = np.zeros(1024, np.uint8)
         self.unit_greeks = np.full((1024, 5), np.nan)
         self.prior_close = np.full(1024, np.nan)
+        #: interest that paper has accrued, in units of its price; what a forward's P&L is worth today
+        self.accrued = np.zeros(1024)
+        self.discount = np.ones(1024)
         self.stale = np.zeros(1024, np.uint8)
         self.instrument_changed = np.zeros(1024, np.uint8)
         self.rate = np.full(64, np.nan)
@@ -38,8 +41,9 @@ class Market:
             if index == len(self.mid):
                 for column in ("mid", "price", "half_spread", "unit_greeks", "prior_close"):
                     setattr(self, column, grown(getattr(self, column), 2 * index, np.nan))
-                for column in ("greek_kind", "stale", "instrument_changed"):
+                for column in ("greek_kind", "stale", "instrument_changed", "accrued"):
                     setattr(self, column, grown(getattr(self, column), 2 * index))
+                self.discount = grown(self.discount, 2 * index, 1.0)
         return index
 
     def currency(self, name: str) -> int:

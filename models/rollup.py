@@ -17,15 +17,15 @@ from models.market import Market
 VALUED_DTYPE = np.dtype([
     ("quantity", "f8"), ("average_price", "f8"), ("realised_pnl", "f8"), ("multiplier", "f8"),
     ("opening_quantity", "f8"), ("opening_price", "f8"), ("opening_realised_pnl", "f8"), ("last_ts_event", "i8"),
-    ("instrument", "i4"), ("currency", "i4"), ("inverse", "i1"), ("outright", "i1"), ("live", "i1"), ("accrues", "i1"),
-    ("shard", "i4"),
+    ("interest", "f8"), ("accrued_before", "f8"),
+    ("instrument", "i4"), ("currency", "i4"), ("inverse", "i1"), ("outright", "i1"), ("live", "i1"), ("shard", "i4"),
 ], align=True)
 #: contributions of a row and sums of a node, in the firm's base currency
-METRICS = ("realised", "unrealised", "day", "price", "fx", "carry", "fees", "funding", "gross", "net", "long", "short",
-           "delta", "gamma", "vega", "theta", "rho", "positions", "unpriced", "stale", "day_unknown", "carry_unknown",
-           "quantity", "no_greeks")
-(REALISED, UNREALISED, DAY, PRICE, FX, CARRY, FEES, FUNDING, GROSS, NET, LONG, SHORT, DELTA, GAMMA, VEGA, THETA, RHO,
- POSITIONS, UNPRICED, STALE, DAY_UNKNOWN, CARRY_UNKNOWN, QUANTITY, NO_GREEKS) = range(len(METRICS))
+METRICS = ("realised", "unrealised", "day", "price", "fx", "carry", "fees", "funding", "interest", "gross", "net",
+           "long", "short", "delta", "gamma", "vega", "theta", "rho", "positions", "unpriced", "stale", "day_unknown",
+           "carry_unknown", "quantity", "no_greeks")
+(REALISED, UNREALISED, DAY, PRICE, FX, CARRY, FEES, FUNDING, INTEREST, GROSS, NET, LONG, SHORT, DELTA, GAMMA, VEGA,
+ THETA, RHO, POSITIONS, UNPRICED, STALE, DAY_UNKNOWN, CARRY_UNKNOWN, QUANTITY, NO_GREEKS) = range(len(METRICS))
 #: the first ones are money, the others counts and quantity
 MONEY = POSITIONS
 GREEKS = ("delta", "gamma", "vega", "theta", "rho")
@@ -39,20 +39,23 @@ FEE, FUNDED = 0, 1
 
 def total_pnl(sums: np.ndarray) -> Any:
     """Return the P&L since inception of nodes: float64[..., metrics]."""
-    return sums[..., REALISED] + sums[..., UNREALISED] - sums[..., FEES] - sums[..., FUNDING]
+    return (sums[..., REALISED] + sums[..., UNREALISED] - sums[..., FEES] - sums[..., FUNDING]
+            + sums[..., INTEREST])
 
 
 @kernel
 def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_kind: np.ndarray, fee_amount: np.ndarray,
                fee_before: np.ndarray, contribution: np.ndarray, ancestors: np.ndarray, nodes: np.ndarray,
                touched: np.ndarray, largest: np.ndarray, which: np.ndarray, mid: np.ndarray, stale: np.ndarray,
-               prior_close: np.ndarray, rate: np.ndarray, prior_rate: np.ndarray,
-               own: np.ndarray, greek_kind: np.ndarray, unit_greeks: np.ndarray) -> None:
+               prior_close: np.ndarray, accrued: np.ndarray, discount: np.ndarray, rate: np.ndarray,
+               prior_rate: np.ndarray, own: np.ndarray, greek_kind: np.ndarray, unit_greeks: np.ndarray) -> None:
     """Value ``rows[which]`` again and add the differences to their ancestors.
 
     Parameters
     ----------
     mid, stale, prior_close : by instrument; NaN where there is none
+    accrued : by instrument, interest in units of price: what is held is worth it, its P&L is in ``interest``
+    discount : by instrument, what a unit of its P&L is worth today; 1 for all but forwards
     rate, prior_rate : firm base currency per unit of a currency, now and at the prior close; NaN where unknown
     fee_kind : FEE or FUNDED, by row and slot
     fee_before : what of ``fee_amount`` was paid before the day began and is not in the opening P&L already
@@ -67,7 +70,7 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_kind: np.ndarray,
         new[:] = 0.0
         q, uv, avg = rows[r].quantity, rows[r].multiplier, rows[r].average_price
         x = rate[rows[r].currency]
-        price = mid[rows[r].instrument]
+        price, df = mid[rows[r].instrument], discount[rows[r].instrument]
         value = np.nan
         unrealised = np.nan
         if rows[r].live != 0:
@@ -82,25 +85,20 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_kind: np.ndarray,
                     value = q * uv / price
                     unrealised = q * uv * (1.0 / avg - 1.0 / price)
                 else:
-                    value = q * uv * price
-                    unrealised = q * uv * (price - avg)
-            fees, before, funding, funding_before = 0.0, 0.0, 0.0, 0.0
-            for k in range(fee_currency.shape[1]):
-                if fee_currency[r, k] < 0:
-                    break
-                to_base = rate[fee_currency[r, k]]
-                if fee_kind[r, k] == FUNDED:
-                    funding += fee_amount[r, k] * to_base
-                    funding_before += fee_before[r, k] * to_base
-                else:
-                    fees += fee_amount[r, k] * to_base
-                    before += fee_before[r, k] * to_base
+                    value = q * uv * (price + accrued[rows[r].instrument]) * df
+                    unrealised = q * uv * (price - avg) * df
+            fees, before, funding, funding_before = _paid(fee_currency[r], fee_kind[r], fee_amount[r], fee_before[r],
+                                                          rate)
             costs = fees + funding
             priced = value == value and unrealised == unrealised and x == x and costs == costs
-            if rows[r].accrues != 0 and rows[r].opening_quantity != 0.0:
-                new[CARRY_UNKNOWN] = 1.0
-            if x == x and rows[r].realised_pnl == rows[r].realised_pnl:
-                new[REALISED] = rows[r].realised_pnl * x
+            earned = 0.0
+            if rows[r].opening_quantity != 0.0:
+                earned = rows[r].opening_quantity * uv * rows[r].interest * x
+                if earned != earned:
+                    earned, new[CARRY_UNKNOWN] = 0.0, 1.0
+            realised = rows[r].realised_pnl * df
+            if x == x and realised == realised:
+                new[REALISED] = realised * x
             if costs == costs:
                 new[FEES], new[FUNDING] = fees, funding
             if not priced:
@@ -116,8 +114,9 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_kind: np.ndarray,
                     new[LONG] = value * x
                 else:
                     new[SHORT] = -value * x
-                new[CARRY] = funding_before - funding
-                _day(rows, r, new, unrealised, x, fees - before, prior_close, prior_rate)
+                new[INTEREST] = earned
+                new[CARRY] = funding_before - funding + earned
+                _day(rows, r, new, unrealised + realised, x, fees - before, prior_close, df, prior_rate)
                 if not flat:
                     _greeks(new, q * uv * x, value * x, greek_kind[rows[r].instrument],
                             unit_greeks[rows[r].instrument])
@@ -137,6 +136,24 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_kind: np.ndarray,
 
 
 @hot_kernel
+def _paid(currency: np.ndarray, kind: np.ndarray, amount: np.ndarray, before: np.ndarray,
+          rate: np.ndarray) -> tuple[float, float, float, float]:
+    """Return fees, those of the days before, funding, that of the days before, in the firm's base currency."""
+    fees, fees_before, funding, funding_before = 0.0, 0.0, 0.0, 0.0
+    for k in range(currency.shape[0]):
+        if currency[k] < 0:
+            break
+        to_base = rate[currency[k]]
+        if kind[k] == FUNDED:
+            funding += amount[k] * to_base
+            funding_before += before[k] * to_base
+        else:
+            fees += amount[k] * to_base
+            fees_before += before[k] * to_base
+    return fees, fees_before, funding, funding_before
+
+
+@hot_kernel
 def _greeks(new: np.ndarray, size: float, value: float, kind: int, unit: np.ndarray) -> None:
     """Fill the cash Greeks of a position; without its inputs an option has none, which is counted."""
     if kind == 0:
@@ -149,13 +166,13 @@ def _greeks(new: np.ndarray, size: float, value: float, kind: int, unit: np.ndar
 
 
 @kernel
-def _day(rows: np.ndarray, r: int, new: np.ndarray, unrealised: float, x: float, fees: float,
-         prior_close: np.ndarray, prior_rate: np.ndarray) -> None:
+def _day(rows: np.ndarray, r: int, new: np.ndarray, earned: float, x: float, fees: float,
+         prior_close: np.ndarray, df: float, prior_rate: np.ndarray) -> None:
     """Fill the day's P&L and its price and FX parts: total now less total at the prior close; carry is there."""
     opening = rows[r].opening_quantity
-    total = (rows[r].realised_pnl + unrealised) * x - fees
+    total = earned * x - fees
     if opening == 0.0:
-        new[PRICE] = total - rows[r].opening_realised_pnl * x
+        new[PRICE] = total - rows[r].opening_realised_pnl * df * x
         new[DAY] = new[PRICE] + new[CARRY]
         return
     close = prior_close[rows[r].instrument]
@@ -168,8 +185,8 @@ def _day(rows: np.ndarray, r: int, new: np.ndarray, unrealised: float, x: float,
         held = opening * uv / close
     else:
         carried = opening * uv * (close - rows[r].opening_price)
-        held = opening * uv * close
-    new[PRICE] = total - (rows[r].opening_realised_pnl + carried) * x
+        held = opening * uv * (close + rows[r].accrued_before)
+    new[PRICE] = total - (rows[r].opening_realised_pnl + carried) * df * x
     new[DAY] = new[PRICE] + new[CARRY]
     # what was held outright overnight also moves with the exchange rate; a margined product does not
     if rows[r].outright != 0:
@@ -317,7 +334,8 @@ class RollUp:
         """Value rows on a snapshot and roll the differences up."""
         value_rows(self.rows, self.fee_currency, self.fee_kind, self.fee_amount, self.fee_before, self.contribution,
                    self.ancestors, self.nodes, self.touched, self.largest, which, market.price, market.stale,
-                   market.prior_close, market.rate, market.prior_rate, self.own, market.greek_kind, market.unit_greeks)
+                   market.prior_close, market.accrued, market.discount, market.rate, market.prior_rate, self.own,
+                   market.greek_kind, market.unit_greeks)
 
     def value_changed(self, market: Market) -> np.ndarray:
         """Value every row that the market's last changes touch; return which."""

@@ -7,6 +7,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from schemas.units import NS_PER_S
 
+NOON = time(12)
+
 
 class TradingDay:
     """Days that begin at a local time of day.
@@ -41,6 +43,11 @@ class TradingDay:
     def end_ns(self, ts_ns: int) -> int:
         """Return when the day of a time ends and the next one begins."""
         return self._find(ts_ns)[1]
+
+    def date_of(self, ts_ns: int) -> date:
+        """Return the date a trading day is named by: of its end, where it begins in the afternoon before."""
+        begun = date.fromordinal(self.index(ts_ns))
+        return begun + timedelta(days=1) if self._start >= NOON else begun
 
     def _find(self, ts_ns: int) -> tuple[int, int, int]:
         if not self._known[0] <= ts_ns < self._known[1]:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import msgspec
 import numpy as np
 
 from models.columns import grown
 from models.contracts import Contracts
+from models.fixed_income import PAPER_CLASSES, day_before
 from models.market import Market, pair_currencies
 from models.reference import FIRM, Reference
 from models.rollup import FEE, FEE_SLOTS, FUNDED, MONEY, RollUp
-from schemas.records import Account, Instrument, Mark, Position, Surface, Touch
+from models.trading_day import TradingDay
+from schemas.market import Surface, Touch
+from schemas.records import Account, Instrument, Mark, Position
 
 #: groupings beside the tree, after the levels
 GROUPINGS = ("account", "dealer", "pm", "counterparty", "currency", "pair", "asset_class", "issuer", "sector")
 #: how many of them, at the end, follow from the instrument alone
 INSTRUMENT_GROUPINGS = 5
 #: asset classes that are held outright: their value, not only their P&L, moves with the exchange rate
-OUTRIGHT = frozenset({"equity", "bond", "cash"})
+OUTRIGHT = frozenset({"equity", "bond", "money_market", "cash"})
 
 
 class ValuedBook:
@@ -27,10 +32,13 @@ class ValuedBook:
     ----------
     base_currency : the firm's; node figures of a fund are published in the fund's own
     levels : the hierarchy above the position, in order; the last one is the firm
+    trading_day : when days begin; interest is counted by them
     """
 
-    def __init__(self, base_currency: str, levels: tuple[str, ...]) -> None:
+    def __init__(self, base_currency: str, levels: tuple[str, ...], trading_day: TradingDay | None = None) -> None:
         self.levels = levels
+        self._trading_day = trading_day or TradingDay()
+        self._day: date | None = None
         self.market = Market(base_currency)
         self.contracts = Contracts(self.market)
         self.rollup = RollUp(len(levels) + len(GROUPINGS), INSTRUMENT_GROUPINGS)
@@ -41,6 +49,7 @@ class ValuedBook:
         self.snapshot_id = 0
         self.node_currency: dict[int, str] = {}
         self._pending: set[int] = set()
+        self._paper_rows: set[int] = set()
         #: version of the reference data that each row was filled under
         self._filled = np.full(1024, -1, np.int64)
         self._rows_of_instrument: dict[str, list[int]] = {}
@@ -122,6 +131,8 @@ class ValuedBook:
         self.as_of[position.as_of.partition] = max(self.as_of.get(position.as_of.partition, -1),
                                                    position.as_of.offset)
         self._fill_position(row, position)
+        if row in self._paper_rows:
+            self._fill_interest(row, position)
         if position.fees != held.fees or position.funding != held.funding:
             self._fill_fees(row, position)
         self._pending.add(row)
@@ -151,7 +162,12 @@ class ValuedBook:
         quanto = float(instrument.quanto_rate) if instrument and instrument.quanto_rate is not None else 1.0
         r["multiplier"] = float(instrument.multiplier) * quanto if instrument else np.nan
         r["inverse"] = bool(instrument and instrument.inverse)
-        r["accrues"] = bool(instrument and instrument.asset_class == "bond")
+        r["interest"] = r["accrued_before"] = 0.0
+        if instrument and instrument.asset_class in PAPER_CLASSES:
+            self._paper_rows.add(row)
+            self._fill_interest(row, position)
+        else:
+            self._paper_rows.discard(row)
         r["outright"] = bool(instrument and instrument.asset_class in OUTRIGHT)
         r["live"] = 1
         self._fill_fees(row, position)
@@ -170,6 +186,20 @@ class ValuedBook:
         r["opening_price"] = _number(position.opening_price)
         r["opening_realised_pnl"] = position.opening_realised_pnl
         r["last_ts_event"] = position.last_ts_event
+
+    def _fill_interest(self, row: int, position: Position) -> None:
+        """Fill what a unit held since the day of a position began has earned: unknown before there is a time."""
+        earned = before = np.nan
+        if self._day is not None and position.opening_ts:
+            since = day_before(self._trading_day.date_of(position.opening_ts))
+            earned, before = self.contracts.paper.interest(position.instrument, since, self._day)
+        self.rollup.rows["interest"][row], self.rollup.rows["accrued_before"][row] = earned, before
+
+    def _begin_day(self, day: date) -> None:
+        self._day = day
+        for row in self._paper_rows:
+            self._fill_interest(row, self.positions[row])
+        self._pending.update(self._paper_rows)
 
     def _fill_fees(self, row: int, position: Position) -> None:
         slots = self.rollup
@@ -221,7 +251,10 @@ class ValuedBook:
         now_ns : options and bonds are priced as of this time; None: they keep the sensitivities they have
         """
         if now_ns is not None:
-            self.contracts.refresh(now_ns)
+            day = self._trading_day.date_of(now_ns)
+            if day != self._day:
+                self._begin_day(day)
+            self.contracts.refresh(now_ns, day)
         return len(self.rollup.value_changed(self.market)) + len(self.value_pending())
 
     def currency_of(self, node: int) -> str:

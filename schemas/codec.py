@@ -8,9 +8,30 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from schemas.records import RECORDS, Tick, Trade
+from schemas.market import Surface, Touch
+from schemas.records import (
+    Account,
+    Alert,
+    Control,
+    Decision,
+    External,
+    Instrument,
+    Limit,
+    Mark,
+    Order,
+    Position,
+    Quarantined,
+    Risk,
+    Tick,
+    Trade,
+)
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+#: what outsiders read and write; their JSON Schemas are exported
+RECORDS: dict[str, type[msgspec.Struct]] = {
+    cls.__name__: cls for cls in (Trade, Tick, Order, External, Instrument, Account, Surface, Touch, Position, Mark,
+                                  Risk, Limit, Control, Decision, Alert, Quarantined)}
 
 _encoder = msgspec.json.Encoder(decimal_format="string")
 encode = _encoder.encode

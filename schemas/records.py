@@ -101,7 +101,8 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     """What is traded. ``price_increment`` and ``quantity_increment`` fix the decimals quantities are counted in."""
 
     instrument: Text
-    asset_class: Literal["equity", "bond", "fx", "future", "option", "fx_option", "perpetual", "cash"]
+    asset_class: Literal["equity", "bond", "fx", "future", "option", "fx_option", "perpetual", "cash", "fx_forward",
+                         "money_market"]
     currency: Text
     price_increment: Number | None = None
     quantity_increment: Number | None = None
@@ -126,6 +127,11 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     frequency: int | None = None
     day_count: str | None = None
     maturity: str | None = None
+    #: first day that interest accrues; the holiday calendar (see ``deskrisk calc settlement``) and the business days
+    #: after which trades settle: what a bond has accrued by then is what its buyer pays for
+    dated: str | None = None
+    calendar: str | None = None
+    settlement_days: Annotated[int, msgspec.Meta(ge=0, le=30)] | None = None
     issuer: str | None = None
     sector: str | None = None
     country: str | None = None
@@ -160,46 +166,6 @@ class Counterparty(msgspec.Struct, frozen=True, kw_only=True):
 
     counterparty: Text
     rating: Annotated[int, msgspec.Meta(ge=1, le=99)]
-
-
-class Touch(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the barrier of an option was touched: seen by a risk worker, or said by a person or calculation agent.
-
-    The newest record of an option is what holds: ``touched`` false takes a touch back that a wrong price caused.
-    """
-
-    instrument: Text
-    touched: bool
-    ts_event: Timestamp
-    by: Text
-    reason: str
-    #: price of the underlying
-    price: float | None = None
-
-
-class VolSlice(msgspec.Struct, frozen=True, kw_only=True):
-    """Volatilities of one expiry, annual, by ascending strike; between strikes linear, flat beyond."""
-
-    expiry: Text
-    strikes: list[float]
-    vols: list[float]
-
-
-class Surface(msgspec.Struct, frozen=True, kw_only=True):
-    """Market inputs of one underlying, or of one currency (its curve), that cannot be seen in its quotes.
-
-    ``rates`` and ``dividends`` are [days, continuous annual rate] by ascending days, linear between, flat beyond; a
-    currency's record carries its ``rates``, an underlying's its ``dividends`` (empty: it pays none) and ``vols``.
-    """
-
-    underlying: Text
-    ts_event: Timestamp
-    source: str | None = None
-    rates: list[tuple[float, float]] | None = None
-    dividends: list[tuple[float, float]] | None = None
-    vols: list[VolSlice] | None = None
-    funding_rate: float | None = None
-    funding_interval_hours: float | None = None
 
 
 class AsOf(msgspec.Struct, frozen=True, gc=False):
@@ -286,11 +252,13 @@ class Pnl(msgspec.Struct, frozen=True, gc=False):
     fx: float | None
     fees: float | None
     total: float | None
-    #: of the day, a part of ``day`` as ``price`` and ``fx`` are: funding received less paid. Interest that bonds
-    #: accrue is not measured: a node that held some overnight does not know its carry
+    #: of the day, a part of ``day`` as ``price`` and ``fx`` are: funding received less paid, and ``interest``
     carry: float | None = None
-    #: funding paid (> 0) or received since inception; ``total`` is realised + unrealised - fees - funding
+    #: funding paid (> 0) or received since inception, and the interest of paper held on the days before
     funding: float | None = None
+    #: what paper held overnight has earned since the day began; the roll books it as funding received.
+    #: ``total`` is realised + unrealised - fees - funding + interest
+    interest: float | None = None
 
 
 class Exposure(msgspec.Struct, frozen=True, gc=False):
@@ -329,7 +297,7 @@ class Risk(msgspec.Struct, frozen=True, kw_only=True):
     quantity: float | None = None
     shard: str = ""
     ts_source: int = 0
-    greeks: dict[str, float] | None = None
+    greeks: dict[str, float | None] | None = None
     models: dict[str, Any] | None = None
     top: dict[str, Any] | None = None
     prior_day: dict[str, float] | None = None
@@ -437,11 +405,3 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     raw_base64: str
     ts: int
     index: int = 0
-
-
-RECORDS: dict[str, type[msgspec.Struct]] = {
-    cls.__name__: cls
-    for cls in (Trade, Tick, Order, External, Instrument, Account, Surface, Touch,
-                Position, Mark, Risk, Limit, Control, Decision,
-                Alert, Quarantined)
-}

@@ -1,12 +1,19 @@
-"""Calculators of bonds and margin."""
+"""Calculators of bonds, bills, curves and margin."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import msgspec
 
 from app.calc.line import FieldError, Line, calculator
 from models.pricing.bond import DAY_COUNTS, Bond, measures, yield_of
+from models.pricing.calendars import CALENDARS, DAY_COUNTERS, settlement_date
+from models.pricing.curve import zero_rates
+from models.pricing.money_market import MoneyMarket, bank_discount, discount_price
 from models.risk import exposure
+from schemas.market import CurveQuotes
 
 
 @calculator("bond")
@@ -42,6 +49,71 @@ def bond(x: Line) -> dict[str, Any]:
                   "basis_point_value": out["basis_point_value"] * face / 100,
                   "basis_point_value_per_million": out["basis_point_value"] * 10_000,
                   "yield_value_bp": out["yield_value_of_cent"] * 100}
+
+
+@calculator("money_market")
+def money_market(x: Line) -> dict[str, Any]:
+    """Bill, commercial paper or certificate of deposit: price from simple yield or yield from price, per 100.
+
+    Fields: settle, maturity, coupon (per cent, simple; with it dated), day_count, and one of yield, discount_rate (of
+    100, over 360 days), clean, dirty.
+    """
+    day_count = x.choice("day_count", among=tuple(DAY_COUNTERS), default="ACT/360")
+    coupon = x.number("coupon", default=0.0, low=0.0)
+    paper = MoneyMarket(x.day("maturity"), coupon, day_count, x.day("dated", "issue") if coupon else None)
+    settle = x.day("settle", "settlement")
+    days = (paper.maturity - settle).days
+    if days <= 0:
+        raise FieldError("settle", str(settle), f"a day before maturity {paper.maturity}")
+    if x.has("yield", "y"):
+        clean = paper.price(settle, x.number("yield", "y"))
+    elif x.has("discount_rate", "discount"):
+        clean = discount_price(x.number("discount_rate", "discount"), days)
+    elif x.has("clean", "clean_price", "price"):
+        clean = x.number("clean", "clean_price", "price", above=0.0)
+    else:
+        clean = x.number("dirty", "dirty_price", above=0.0) - paper.accrued(settle)
+    x.conventions |= {"yield": "simple, one payment at maturity"}
+    y, first, second = paper.sensitivity(settle, clean)
+    dirty = clean + paper.accrued(settle)
+    out = {"clean": clean, "dirty": dirty, "accrued": paper.accrued(settle), "yield": y, "dv01": -first * 1e-4,
+           "modified_duration": -first / dirty, "convexity": second / dirty, "days": days}
+    return out if coupon else out | {"discount_rate": bank_discount(clean, days)}
+
+
+def _calendar(x: Line) -> str:
+    name = str(x.get("calendar"))
+    if any(part not in CALENDARS for part in name.split("+")):
+        raise FieldError("calendar", name, f"some of {', '.join(CALENDARS)}, joined by +")
+    return name
+
+
+@calculator("settlement")
+def settlement(x: Line) -> dict[str, Any]:
+    """When a trade settles: date, business_days, calendar (a name, or several joined by +)."""
+    name = _calendar(x)
+    traded, days = x.day("date", "traded"), x.whole("business_days", "settlement_days", default=2)
+    x.conventions |= {"calendar": name, "roll": "following"}
+    return {"settlement": str(settlement_date(traded, days, name)),
+            "business_day": settlement_date(traded, 0, name) == traded}
+
+
+@calculator("curve")
+def curve(x: Line) -> dict[str, Any]:
+    """Zero curve from quotes: as_of, calendar, deposits, ois, swaps as [tenor, rate], and the conventions of a curve.
+
+    Returns days and continuous zero rates (ACT/365F), linear between and flat beyond, with the discount factors.
+    """
+    as_of = x.day("as_of", "date")
+    _calendar(x)
+    given = {name: x.get(name) for name in CurveQuotes.__struct_fields__ if x.has(name)}
+    try:
+        quotes = msgspec.convert(given, CurveQuotes)
+    except msgspec.ValidationError as error:
+        raise FieldError("curve", given, str(error)) from error
+    points = zero_rates(quotes, as_of)
+    x.conventions |= {k: v for k, v in msgspec.to_builtins(quotes).items() if k not in ("deposits", "ois", "swaps")}
+    return {"rates": points, "discount_factors": [math.exp(-rate * days / 365.0) for days, rate in points]}
 
 
 @calculator("margin")

@@ -36,19 +36,8 @@ from app.gateway.writes import Writes
 from app.metrics import PrometheusCounters
 from app.settings import Settings
 from schemas.codec import decoder_of
-from schemas.records import (
-    MODELS_SUFFIX,
-    Account,
-    Alert,
-    Control,
-    Decision,
-    Instrument,
-    Limit,
-    Mark,
-    Position,
-    Surface,
-    Touch,
-)
+from schemas.market import Surface, Touch
+from schemas.records import MODELS_SUFFIX, Account, Alert, Control, Decision, Instrument, Limit, Mark, Position
 from tables.records import RecordBatch
 from tables.tail import Tail
 

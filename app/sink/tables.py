@@ -20,7 +20,7 @@ _position, _risk = decoder_of(Position), decoder_of(Risk)
 Row = tuple[Any, ...]
 
 RISK_ADDED = ("delta", "gamma", "vega", "theta", "rho", "var_95", "var_99", "es_97_5",
-              "carry", "funding")
+              "carry", "funding", "interest")
 DDL = (
     f"CREATE DATABASE IF NOT EXISTS {DATABASE}",
     f"""CREATE TABLE IF NOT EXISTS {DATABASE}.trades (
@@ -114,7 +114,8 @@ def risk_rows(partition: int, offset: int, value: bytes) -> list[Row]:
              r.base_currency, r.pnl.realised, r.pnl.unrealised, r.pnl.day, r.pnl.price, r.pnl.fx, r.pnl.fees,
              r.pnl.total, r.exposure.gross, r.exposure.net, r.exposure.long, r.exposure.short, r.exposure.positions,
              r.quality.unpriced, r.quality.stale, *(greeks.get(g) for g in ("delta", "gamma", "vega", "theta", "rho")),
-             var.get("var_95"), var.get("var_99"), var.get("es_97_5"), r.pnl.carry, r.pnl.funding)]
+             var.get("var_95"), var.get("var_99"), var.get("es_97_5"), r.pnl.carry, r.pnl.funding,
+             r.pnl.interest)]
 
 
 def sink_tables(partitions: int) -> tuple[SinkTable, ...]:

@@ -40,7 +40,8 @@ OVERRIDABLE = sum(1 << c for c in (
     Check.DELTA, Check.VEGA, Check.VAR, Check.DAILY_QUANTITY, Check.DAILY_VALUE))
 #: default collars, by asset class: (basis points, ticks)
 COLLARS = {"equity": (300.0, 10.0), "fx": (50.0, 20.0), "future": (150.0, 20.0), "option": (2_000.0, 20.0),
-           "fx_option": (2_000.0, 20.0), "bond": (100.0, 20.0), "perpetual": (300.0, 20.0), "cash": (10.0, 1.0)}
+           "fx_option": (2_000.0, 20.0), "bond": (100.0, 20.0), "perpetual": (300.0, 20.0), "cash": (10.0, 1.0),
+           "fx_forward": (50.0, 20.0), "money_market": (50.0, 20.0)}
 #: NAVs move with exchange rates and accounts: looked up this often
 NAVS_NS = 1_000_000_000
 PRICE_AGE_MAX_NS = 10_000_000_000

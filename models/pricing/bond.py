@@ -8,12 +8,15 @@ yield compounded ``frequency`` times a year. Dates are plain dates; nothing here
 from __future__ import annotations
 
 import calendar
+import itertools
 from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
 
-DAY_COUNTS = ("ACT/ACT ICMA", "30/360 US", "30E/360", "ACT/360", "ACT/365F", "ACT/ACT ISDA")
+from models.pricing.calendars import DAY_COUNTERS, day_counter, ql_date
+
+DAY_COUNTS = ("ACT/ACT ICMA", *DAY_COUNTERS)
 
 
 def add_months(day: date, months: int, day_of_month: int | None = None) -> date:
@@ -41,38 +44,7 @@ def year_fraction(start: date, end: date, day_count: str, period: tuple[date, da
         if period is None:
             raise ValueError("period: ACT/ACT ICMA needs the coupon period")
         return (end - start).days / ((period[1] - period[0]).days * frequency)
-    if day_count == "ACT/360":
-        return (end - start).days / 360.0
-    if day_count == "ACT/365F":
-        return (end - start).days / 365.0
-    if day_count in ("30/360 US", "30E/360"):
-        return _thirty(start, end, day_count == "30/360 US") / 360.0
-    if day_count == "ACT/ACT ISDA":
-        total = 0.0
-        for year in range(start.year, end.year + 1):
-            a, b = max(start, date(year, 1, 1)), min(end, date(year + 1, 1, 1))
-            if b > a:
-                total += (b - a).days / (366.0 if calendar.isleap(year) else 365.0)
-        return total
-    raise ValueError(f"day_count: expected one of {', '.join(DAY_COUNTS)}, was {day_count!r}")
-
-
-def _thirty(start: date, end: date, us: bool) -> int:
-    d1, d2 = start.day, end.day
-    if us:
-        def last_of_february(d: date) -> bool:
-            return d.month == 2 and d.day == calendar.monthrange(d.year, 2)[1]
-
-        if last_of_february(start):
-            if last_of_february(end):
-                d2 = 30
-            d1 = 30
-        if d2 == 31 and d1 >= 30:
-            d2 = 30
-        d1 = min(d1, 30)
-    else:
-        d1, d2 = min(d1, 30), min(d2, 30)
-    return 360 * (end.year - start.year) + 30 * (end.month - start.month) + d2 - d1
+    return float(day_counter(day_count).yearFraction(ql_date(start), ql_date(end)))
 
 
 @dataclass(frozen=True)
@@ -133,6 +105,21 @@ class Bond:
             times.append(at)
         amounts[-1] += 100.0
         return np.array(amounts), np.array(times), accrued
+
+    def accrued(self, settle: date) -> float:
+        """Return interest earned since the last coupon, per 100; none before the first accrual date or at the end."""
+        if settle >= self.maturity:
+            return 0.0
+        dates = self.schedule(settle)
+        return self.coupon * self._fraction(dates[0], settle, (dates[0], dates[1])) if settle > dates[0] else 0.0
+
+    def paid(self, after: date, until: date) -> float:
+        """Return the coupons of (after, until], per 100."""
+        if after >= self.maturity:
+            return 0.0
+        dates = self.schedule(after)
+        return sum(self.coupon * self._fraction(a, b, (a, b)) for a, b in itertools.pairwise(dates)
+                   if after < b <= until)
 
     def _fraction(self, start: date, end: date, period: tuple[date, date]) -> float:
         if self.day_count == "ACT/ACT ICMA":

@@ -10,7 +10,7 @@ import numpy as np
 
 #: liquidity horizons of MAR33, in days; crypto is not listed there, 20 is our choice
 LIQUIDITY_HORIZON_DAYS = {"equity": 10, "fx": 10, "fx_option": 40, "option": 20, "future": 20, "bond": 40,
-                          "perpetual": 20, "cash": 10}
+                          "perpetual": 20, "cash": 10, "fx_forward": 10, "money_market": 10}
 BUCKETS_DAYS = (1.0, 5.0, 20.0)
 
 

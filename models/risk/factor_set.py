@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.fixed_income import PAPER_CLASSES
 from models.risk import factor, monte_carlo
 from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History
 from models.valued_book import ValuedBook
@@ -22,6 +23,39 @@ class FactorSet:
     loadings: dict[str, np.ndarray]
     specific: dict[str, float]
     draws: np.ndarray
+
+
+class Loadings:
+    """What every instrument loads on: its own fit, or that of its underlying, or of paper's rates."""
+
+    def __init__(self, factors: FactorSet, book: ValuedBook) -> None:
+        self._factors, self._book = factors, book
+        self._loadings, self._specific = np.zeros((0, 0)), np.zeros(0)
+        self._rates_of_paper: dict[int, str] = {}
+
+    def of(self, instruments: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (loadings[instruments, factors], specific variance), to multiply cash deltas with; NaN: unknown."""
+        if len(self._loadings) != instruments:
+            self._look_up(instruments)
+        for k, name in self._rates_of_paper.items():  # what its price loads on moves with its duration
+            first, _ = self._book.contracts.paper.sensitivity.get(k, (np.nan, np.nan))
+            per_price = first / self._book.market.price[k]
+            self._loadings[k] = per_price * self._factors.loadings[name]
+            self._specific[k] = per_price ** 2 * self._factors.specific[name]
+        return self._loadings, self._specific
+
+    def _look_up(self, instruments: int) -> None:
+        fs, book = self._factors, self._book
+        self._loadings = np.full((instruments, len(fs.names)), np.nan)
+        self._specific = np.full(instruments, np.nan)
+        for name, k in book.market.instruments.items():
+            record = book.reference.instrument_records.get(name)
+            source = name if name in fs.loadings and not (record and record.right) else (
+                record.underlying if record else None)
+            if source in fs.loadings:
+                self._loadings[k], self._specific[k] = fs.loadings[source], fs.specific[source]
+            elif record and record.asset_class in PAPER_CLASSES and RATE_FACTOR + record.currency in fs.loadings:
+                self._rates_of_paper[k] = RATE_FACTOR + record.currency
 
 
 def build_factors(book: ValuedBook, history: History) -> FactorSet:

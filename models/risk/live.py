@@ -15,7 +15,7 @@ from models.reference import FIRM
 from models.risk import exposure, factor, stress
 from models.risk.attributes import Attributes, Navs, concentrations_of, held_with
 from models.risk.factor_history import History
-from models.risk.factor_set import PATHS, SEED, FactorSet, build_factors
+from models.risk.factor_set import PATHS, SEED, FactorSet, Loadings, build_factors
 from models.risk.node_cells import CELL, CELL_METRICS, Held, Tree, cells, tree_of, vectors_of
 from models.risk.node_kernels import (
     BUCKET_NAMES,
@@ -155,15 +155,16 @@ class RiskModels:
     def _explain(self, summary: np.ndarray, names: list[str], quantity: np.ndarray, now_ns: int) -> None:
         s, nodes = self.scenarios, self.book.rollup.nodes[summary]
         if s is not None:
-            self.explain.observe(names, quantity, ru.total_pnl(nodes), -nodes[:, ru.FUNDING], self.book.market,
-                                 self.contracts, s.columns, now_ns)
+            carry = nodes[:, ru.INTEREST] - nodes[:, ru.FUNDING]
+            self.explain.observe(names, quantity, ru.total_pnl(nodes), carry, self.book.market, self.contracts,
+                                 s.columns, now_ns)
 
     def _stressed(self) -> ScenarioBook:
         """Return the stress vectors on the market as it stands; scenarios are looked up when reference data change."""
         if self._shocked is None or self._shocked_version != self.book.reference.version:
             past = self.scenarios.history if self.scenarios is not None else None
             moves = stress.stress_history(self.book, self.stress_scenarios, past)
-            self._shocked = ScenarioBook(self.book, self.contracts, moves, self._groupings)
+            self._shocked = ScenarioBook(self.book, self.contracts, moves, self._groupings, True)
             self._shocked_version = self.book.reference.version
         self._shocked.fill_units()
         self._shocked.rebuild(np.zeros(0, np.int64))
@@ -211,20 +212,6 @@ class RiskModels:
         return out
 
     # ---- factors and Monte Carlo ----------------------------------------------------------------------------------
-    def _loadings(self, instruments: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return loadings and specific variance by instrument, through the underlying where there is one."""
-        fs = self._factors
-        assert fs is not None
-        width = len(fs.names)
-        out, specific = np.full((instruments, width), np.nan), np.full(instruments, np.nan)
-        for name, k in self.book.market.instruments.items():
-            record = self.book.reference.instrument_records.get(name)
-            under = record.underlying if record else None
-            source = name if name in fs.loadings and not (record and record.right) else under
-            if source in fs.loadings:
-                out[k], specific[k] = fs.loadings[source], fs.specific[source]
-        return out, specific
-
     def _factor_exposures(self, grid: np.ndarray) -> tuple[Any, list[str]]:
         s = self.scenarios
         if s is None:
@@ -232,10 +219,8 @@ class RiskModels:
         if self._factors is None or self._factors_version != self.book.reference.version:
             self._factors = build_factors(self.book, s.history)
             self._factors_version = self.book.reference.version
-            self._loaded = self._loadings(grid.shape[2])
-        if len(self._loaded[0]) != grid.shape[2]:
-            self._loaded = self._loadings(grid.shape[2])
-        loadings, specific = self._loaded
+            self._loadings = Loadings(self._factors, self.book)
+        loadings, specific = self._loadings.of(grid.shape[2])
         delta = grid[CELL.index("delta")]
         known = np.isfinite(loadings).all(axis=1) if loadings.size else np.zeros(grid.shape[2], bool)
         held = delta if known.all() else delta[:, known]
@@ -383,7 +368,7 @@ class RiskModels:
         self._day = max(self._day, self._trading_day.index(ts_ns))
 
     _now_ns = 0
-    _loaded: tuple[np.ndarray, np.ndarray] = (np.zeros((0, 0)), np.zeros(0))
+    _loadings: Loadings
 
     # ---- attribution ----------------------------------------------------------------------------------------------
     def _tops(self, summary: np.ndarray, grid: np.ndarray, labels: list[str], scales: np.ndarray) -> Tops:

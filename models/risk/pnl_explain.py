@@ -18,7 +18,7 @@ class PnlExplain:
 
     The book of the snapshot before is carried to the prices of this one: its Greeks say how much of the change they
     explain; the rest of that change is unexplained; what trades since then added is new trades. The parts sum to the
-    total. Carry is the funding booked; interest that bonds accrue is not charged.
+    total. Carry is the funding booked and the interest earned.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class PnlExplain:
         before, self._before = self._before, state
         if before is None or before["names"] != names or before["quantity"].shape != quantity.shape:
             return
-        parts = self._unit_parts(before, state, unit[:n])
+        parts = self._unit_parts(before, state, unit[:n] * market.discount[:n])
         explained = before["quantity"] @ parts.T
         for k, name in enumerate(names):
             row = self.sums.setdefault(name, np.zeros(len(PARTS)))

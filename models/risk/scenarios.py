@@ -7,12 +7,14 @@ position's ancestors by (change of quantity) x (unit vector), whatever else the 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from models.columns import grown
 from models.contracts import INPUTS, MONEYNESS, Contracts, exotic_columns
+from models.fixed_income import PAPER_CLASSES
 from models.jit import inline_kernel, kernel
 from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History, scenario_moves
 from models.risk.node_cells import Held
@@ -22,13 +24,15 @@ from models.risk.quantile import node_tails, tail_count, worst_rank
 from models.valued_book import ValuedBook
 
 LEVELS = (0.95, 0.975, 0.99)
-LINEAR, INVERSE, OPTION, BOND = 0, 1, 2, 3
+LINEAR, INVERSE, OPTION, BOND, FORWARD = 0, 1, 2, 3, 4
 
 
 @kernel
 def unit_vectors(which: np.ndarray, kind: np.ndarray, factor: np.ndarray, currency: np.ndarray, outright: np.ndarray,
-                 unit: np.ndarray, price: np.ndarray, rate: np.ndarray, currency_moves: np.ndarray, moves: np.ndarray,
-                 vol_factor: np.ndarray, rate_factor: np.ndarray, option_of: np.ndarray, sign: np.ndarray,
+                 unit: np.ndarray, price: np.ndarray, accrued: np.ndarray, rate: np.ndarray,
+                 currency_moves: np.ndarray, moves: np.ndarray,
+                 vol_factor: np.ndarray, rate_factor: np.ndarray, base_rate_factor: np.ndarray,
+                 forward_years: np.ndarray, option_of: np.ndarray, sign: np.ndarray,
                  strike: np.ndarray, t_years: np.ndarray, vol: np.ndarray, riskless: np.ndarray, carry: np.ndarray,
                  american: np.ndarray, exotics: np.ndarray, tables: np.ndarray, underlying: np.ndarray,
                  moneyness: np.ndarray, bond: np.ndarray, out: np.ndarray) -> None:
@@ -40,7 +44,9 @@ def unit_vectors(which: np.ndarray, kind: np.ndarray, factor: np.ndarray, curren
     kind, factor, currency, outright, unit : by instrument; ``factor`` -1: no history; ``unit`` = multiplier x quanto
     moves : float64[factors, scenarios]
     currency_moves : float64[currencies, scenarios], relative moves of base currency per unit
-    vol_factor, rate_factor : by instrument, -1: held
+    accrued : by instrument, interest that is held with it, in units of price
+    vol_factor, rate_factor, base_rate_factor : by instrument, -1: held; the last one is of a pair's base currency
+    forward_years : by instrument, to the value date of a forward
     option_of : row of an option's terms by instrument, -1: none
     exotics : float64[options, 4], see `exotic_price`; a kind below 0 is a vanilla
     bond : float64[instruments, 2], first and second derivative of the price to its yield
@@ -72,17 +78,25 @@ def unit_vectors(which: np.ndarray, kind: np.ndarray, factor: np.ndarray, curren
         elif kind[i] == INVERSE:
             for s in range(out.shape[1]):
                 change[s] = 1.0 / p - 1.0 / (p * (1.0 + moves[f, s]))
-        elif kind[i] == BOND and f < 0:
+        elif kind[i] == BOND:
             for s in range(out.shape[1]):
-                dy = moves[rate_factor[i], s]
-                change[s] = bond[i, 0] * dy + 0.5 * bond[i, 1] * dy * dy
+                dy = moves[rate_factor[i], s] if rate_factor[i] >= 0 else 0.0
+                change[s] = p * moves[f, s] if f >= 0 else 0.0
+                if dy != 0.0:  # a bond without terms is missing where its yield moves, and only there
+                    change[s] += bond[i, 0] * dy + 0.5 * bond[i, 1] * dy * dy
+        elif kind[i] == FORWARD:
+            for s in range(out.shape[1]):
+                spread = moves[rate_factor[i], s] if rate_factor[i] >= 0 else 0.0
+                if base_rate_factor[i] >= 0:
+                    spread -= moves[base_rate_factor[i], s]
+                change[s] = p * ((1.0 + moves[f, s]) * math.exp(spread * forward_years[i]) - 1.0)
         elif f < 0:
             change[:] = 0.0
         else:
             for s in range(out.shape[1]):
                 change[s] = p * moves[f, s]
         # what is held outright moves with the exchange rate as a whole, a margined product only with its P&L
-        held = p if outright[i] != 0 else 0.0
+        held = p + accrued[i] if outright[i] != 0 else 0.0
         fx, row, size = currency_moves[currency[i]], out[i], unit[i] * x
         for s in range(out.shape[1]):
             row[s] = size * (change[s] * (1.0 + fx[s]) + held * fx[s])
@@ -223,10 +237,16 @@ def add_instruments(held: np.ndarray, nodes: np.ndarray, net: np.ndarray, unit: 
 
 
 class ScenarioBook:
-    """Historical-simulation vectors of every node of a valued book."""
+    """Historical-simulation vectors of every node of a valued book.
 
-    def __init__(self, book: ValuedBook, contracts: Contracts, history: History, instrument_groups: int) -> None:
-        self.book, self.contracts, self.history = book, contracts, history
+    Parameters
+    ----------
+    typed : moves are shocks of prices and of rates that add up; else a past price has the rates of its day in it
+    """
+
+    def __init__(self, book: ValuedBook, contracts: Contracts, history: History, instrument_groups: int,
+                 typed: bool = False) -> None:
+        self.book, self.contracts, self.history, self.typed = book, contracts, history, typed
         #: groupings at the end of the ancestors that depend on the instrument, not on the account
         self.instrument_groups = instrument_groups
         self.moves = np.ascontiguousarray(np.nan_to_num(scenario_moves(history).T))
@@ -272,7 +292,8 @@ class ScenarioBook:
         c: dict[str, np.ndarray] = {
             "kind": np.zeros(n, np.int64), "outright": np.zeros(n, np.int64), "unit": np.full(n, np.nan),
             "bond": np.full((n, 2), np.nan), "currency": np.zeros(n, np.int64)} | {
-            name: np.full(n, -1, np.int64) for name in ("factor", "vol_factor", "rate_factor", "option_of")}
+            name: np.full(n, -1, np.int64)
+            for name in ("factor", "vol_factor", "rate_factor", "base_rate_factor", "option_of")}
         factor = self.history.index
         from models.reference import settlement_currency
         from models.valued_book import OUTRIGHT
@@ -288,10 +309,15 @@ class ScenarioBook:
             under = record.underlying or ""
             c["option_of"][k] = -1 if option is None else option
             c["kind"][k] = (OPTION if record.asset_class in ("option", "fx_option") else INVERSE if record.inverse
-                            else BOND if record.asset_class == "bond" else LINEAR)
+                            else BOND if record.asset_class in PAPER_CLASSES
+                            # a forward that has a history of its own moves as it did
+                            else FORWARD if record.asset_class == "fx_forward" and name not in factor else LINEAR)
             c["factor"][k] = factor.get(under if c["kind"][k] == OPTION else name, factor.get(under, -1))
             c["vol_factor"][k] = factor.get(VOLATILITY_FACTOR + under, -1)
             c["rate_factor"][k] = factor.get(RATE_FACTOR + record.currency, -1)
+            c["base_rate_factor"][k] = factor.get(RATE_FACTOR + market.pairs.get(under, ("", ""))[0], -1)
+            if c["kind"][k] == BOND and name in factor and not self.typed:
+                c["rate_factor"][k] = -1
             if record.asset_class == "cash":
                 c["factor"][k] = -2  # its price is one: only the exchange rate moves
         self.columns = c
@@ -323,7 +349,7 @@ class ScenarioBook:
         c, market, o = self.columns, self.book.market, self.contracts.options
         if which is None:
             which = np.arange(len(market.instruments))
-        for k, sensitivity in self.contracts.bond_sensitivity.items():
+        for k, sensitivity in self.contracts.paper.sensitivity.items():
             c["bond"][k] = sensitivity
         cash = np.flatnonzero(c["factor"] == -2)
         terms = o if len(o) else np.zeros(1, o.dtype)
@@ -331,10 +357,11 @@ class ScenarioBook:
         factor = np.where(c["factor"] == -2, -1, c["factor"])
         sign, strike, t, vol, rate, carry = (np.ascontiguousarray(terms[f]) for f in INPUTS)
         fx = self._currency_moves()
-        unit_vectors(which, c["kind"], factor, c["currency"], c["outright"], c["unit"], market.price, market.rate, fx,
-                     self.moves, c["vol_factor"], c["rate_factor"], c["option_of"], sign, strike, t, vol, rate, carry,
-                     np.ascontiguousarray(terms["american"]), exotic_columns(terms), tables,
-                     np.ascontiguousarray(terms["underlying"]), MONEYNESS, c["bond"], self.unit)
+        unit_vectors(which, c["kind"], factor, c["currency"], c["outright"], c["unit"] * market.discount, market.price,
+                     market.accrued, market.rate, fx, self.moves, c["vol_factor"], c["rate_factor"],
+                     c["base_rate_factor"], self.contracts.forwards.years_of(len(market.mid)), c["option_of"], sign,
+                     strike, t, vol, rate, carry, np.ascontiguousarray(terms["american"]), exotic_columns(terms),
+                     tables, np.ascontiguousarray(terms["underlying"]), MONEYNESS, c["bond"], self.unit)
         for i in cash.tolist():
             self.unit[i] = c["unit"][i] * market.rate[c["currency"][i]] * fx[c["currency"][i]]
         self.usable = np.where(np.isnan(self.unit[:, :1]), 0.0, self.unit)

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from models.contracts import Contracts
+from models.fixed_income import PAPER_CLASSES
 from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History
 from models.risk.scenarios import ScenarioBook
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
@@ -75,13 +76,15 @@ def check(scenarios: Sequence[Scenario]) -> None:
 def stress_history(book: ValuedBook, scenarios: Sequence[Scenario], past: History | None) -> History:
     """Return scenarios as factor moves: the first shock that matches a factor is the one that moves it.
 
-    An option moves with its underlying and its volatility; the price of the option itself is no factor.
+    An option moves with its underlying and its volatility, a forward with its pair and both rates: their own prices are
+    no factors. Paper moves with its price and its currency's rates, of a past day with the rates alone.
     """
     check(scenarios)
     records = book.reference.instrument_records
-    names = [n for n, r in records.items() if r.right is None]
+    names = [n for n, r in records.items() if r.right is None and r.asset_class != "fx_forward"]
     underlyings = sorted({r.underlying for r in records.values() if r.right is not None and r.underlying})
-    currencies = sorted({r.currency for r in records.values()})
+    currencies = sorted({r.currency for r in records.values()}
+                        | {c for pair in book.market.pairs.values() for c in pair})
     factors = [*names, *(VOLATILITY_FACTOR + u for u in underlyings), *(RATE_FACTOR + c for c in currencies)]
     moves = np.zeros((len(scenarios), len(factors)))
     for k, s in enumerate(scenarios):
@@ -89,7 +92,9 @@ def stress_history(book: ValuedBook, scenarios: Sequence[Scenario], past: Histor
             if past is None or s.day not in past.days:
                 raise ValueError(f"{s.name}: day: expected a day of the history, was {s.day!r}")
             row = past.moves[past.days.index(s.day)]
-            moves[k] = [row[past.index[f]] if f in past.index else 0.0 for f in factors]
+            by_rates = {n for n, r in records.items() if r.asset_class in PAPER_CLASSES
+                        and RATE_FACTOR + r.currency in past.index}
+            moves[k] = [row[past.index[f]] if f in past.index and f not in by_rates else 0.0 for f in factors]
             continue
         for j, factor in enumerate(factors):
             kind = ("volatility" if factor.startswith(VOLATILITY_FACTOR) else "rate" if factor.startswith(RATE_FACTOR)
@@ -106,7 +111,7 @@ def stress_history(book: ValuedBook, scenarios: Sequence[Scenario], past: Histor
 def stress(book: ValuedBook, contracts: Contracts, scenarios: Sequence[Scenario],
            past: History | None = None) -> ScenarioBook:
     """Return the P&L of every node in every scenario: ``vectors[node, scenario]`` in the firm's base currency."""
-    out = ScenarioBook(book, contracts, stress_history(book, scenarios, past), INSTRUMENT_GROUPINGS)
+    out = ScenarioBook(book, contracts, stress_history(book, scenarios, past), INSTRUMENT_GROUPINGS, True)
     out.fill_units()
     out.rebuild(np.zeros(0, np.int64))
     return out

@@ -15,7 +15,8 @@ import pytest
 
 from app.control import publish
 from app.reference_files import publish_reference
-from schemas.records import Instrument, Surface, VolSlice
+from schemas.market import Surface, VolSlice
+from schemas.records import Instrument
 from tests.integration.harness import ACCOUNTS, ROOT, Installation, Process
 from tests.integration.test_system import quotes, wait_for
 

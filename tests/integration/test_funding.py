@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from decimal import Decimal
@@ -12,6 +13,9 @@ import httpx
 import pytest
 
 from app.reference_files import publish_reference
+from app.roll import roll
+from models.fixed_income import FixedIncome
+from models.market import Market
 from schemas.reasons import QuarantineReason
 from schemas.records import Instrument
 from tests.integration.harness import ACCOUNTS, Installation
@@ -71,6 +75,52 @@ def test_funding_is_booked_once_and_is_carry(made: Installation) -> None:
     assert seen["carry"] == pytest.approx(-10.25) and seen["funding"] == pytest.approx(10.25) and seen["fees"] == 3.0
     assert seen["total"] == pytest.approx(1_000 - 3 - 10.25) and seen["day"] == pytest.approx(seen["total"])
     assert seen["price"] == pytest.approx(1_000 - 3)
+
+
+def test_what_a_bond_earns_overnight_is_carry_and_the_roll_books_it_once(made: Installation) -> None:
+    bond = Instrument(instrument="NOTE", asset_class="bond", currency="USD", quantity_increment=Decimal(1), coupon=Decimal("4.5"),
+                      multiplier=Decimal("0.01"), maturity="2034-05-15", day_count="30E/360", calendar="WEEKENDS", settlement_days=1,
+                      prior_close=Decimal(99))
+    key, day = f"{ACCOUNT}|NOTE", made.settings.trading_day()
+    today = day.begin_ns(time.time_ns())
+    before, bought = day.begin_ns(today - 1), day.begin_ns(day.begin_ns(today - 1) - 1)
+    paper = FixedIncome(Market("USD"))
+    paper.add(bond)
+    dates = [day.date_of(t) for t in (bought, before, today)]
+    a_day, now_earned = (10_000 * paper.interest("NOTE", since, until)[0] for since, until in itertools.pairwise(dates))
+
+    async def run() -> None:
+        await made.create()
+        await publish_reference(made.settings.client(), made.settings.topics(), [bond], [])
+        worker = made.worker("positions").wait_ready()
+        await send(made, {"trade_id": "B1", "instrument": "NOTE", "quantity": "1000000", "price": "98.5", "ts_event": bought + 1})
+        await made.quiesce()
+        assert (await roll(made.settings, before, False, "ops", "a day"))["interest"] == 0, "bought then: nothing was earned"
+        await made.quiesce()
+        report = await roll(made.settings, today, False, "ops", "the next day")
+        assert report["interest"] == (1 if a_day else 0) and report["without_interest"] == []
+        worker.kill()
+        await roll(made.settings, today, False, "ops", "the same again, beside a kill")
+        made.worker("positions", "b").wait_ready()
+        await made.quiesce()
+        await made.assert_exact()
+        record = (await made.newest("positions"))[key]
+        assert record["funding"] == record["opening_funding"] == ({"USD": pytest.approx(-a_day)} if a_day else {})
+
+    asyncio.run(run())
+    for process in (made.worker("marks", "m"), made.worker("risk", "r")):
+        process.wait_ready()
+
+    def pnl() -> dict[str, Any]:
+        asyncio.run(quotes(made, {"NOTE": 99.5}))
+        row = asyncio.run(made.newest("risk")).get(f"account:{ACCOUNT}")
+        return dict(row["pnl"]) if row else {}
+
+    wait_for(lambda: pnl().get("unrealised") == pytest.approx(10_000.0))
+    seen = pnl()
+    assert seen["interest"] == seen["carry"] == pytest.approx(now_earned) and seen["funding"] == pytest.approx(-a_day)
+    assert seen["day"] == pytest.approx(10_000 * 0.5 + now_earned)
+    assert seen["total"] == pytest.approx(10_000 + a_day + now_earned)
 
 
 def test_bad_funding_is_quarantined_with_what_was_expected(made: Installation) -> None:

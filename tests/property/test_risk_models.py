@@ -25,7 +25,8 @@ from models.risk.quantile import RULES, expected_shortfall, node_tails, quantile
 from models.risk.scenarios import LEVELS as CONFIDENCE
 from models.risk.stress import Scenario, Shock, reverse_stress, stress
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
-from schemas.records import Account, Instrument, Surface, VolSlice
+from schemas.market import Surface, VolSlice
+from schemas.records import Account, Instrument
 from tests.property.test_rollup import LEVELS, mark
 from tests.property.test_rollup import position as row_of
 

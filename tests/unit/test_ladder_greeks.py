@@ -10,20 +10,8 @@ from scipy.stats import norm
 from app.gateway.state import LADDER_COLUMNS, GatewayState
 from models import rollup as ru
 from schemas.codec import encode
-from schemas.records import (
-    Account,
-    AsOf,
-    Exposure,
-    Fifo,
-    Instrument,
-    Mark,
-    Pnl,
-    Position,
-    Quality,
-    Risk,
-    Surface,
-    VolSlice,
-)
+from schemas.market import Surface, VolSlice
+from schemas.records import Account, AsOf, Exposure, Fifo, Instrument, Mark, Pnl, Position, Quality, Risk
 
 NOW = 1_800_000_000_000_000_000
 

@@ -15,7 +15,8 @@ from models.risk.factor_history import History
 from models.risk.option_grid import gamma_grid
 from models.risk.scenarios import ScenarioBook
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
-from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position, Surface, Touch, VolSlice
+from schemas.market import Surface, Touch, VolSlice
+from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position
 
 NOW = 1_800_000_000_000_000_000
 EXPIRY = "2028-01-15"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codec import decoder_of, encode, json_schemas, records_in, split_array, trade_decoder
+from schemas.codec import RECORDS, decoder_of, encode, json_schemas, records_in, split_array, trade_decoder
 from schemas.reasons import QUARANTINE_MEANING, QuarantineReason
-from schemas.records import RECORDS, Instrument
+from schemas.records import Instrument
 from schemas.topics import TOPICS
 from schemas.units import decimal_parts, format_ts_ns, parse_ts_ns
 from tables.position_partition import decimal_text
