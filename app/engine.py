@@ -21,6 +21,7 @@ from agents.marks import MarkStage
 from agents.positions import PositionStage
 from agents.reference_tail import ReferenceTail
 from agents.risk import RiskStage
+from app.collector import settle_collector
 from app.gate_http import GateAddresses, GateHttp
 from app.gate_socket import GateSocket
 from app.gateway.access import parse_tokens
@@ -28,7 +29,7 @@ from app.history import load_history
 from app.metrics import PrometheusCounters
 from app.publisher import BatchingPublisher
 from app.settings import Role, Settings
-from app.warm import settle_collector, warm_kernels
+from app.warm import warm_kernels
 from models.reference import Reference
 from models.risk.factor_history import History
 from schemas.topics import TOPICS, topic_name

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from app.brokers import EmbeddedBroker
+from app.collector import settle_collector
 from app.measure import StreamMeter, follow, quantiles
 from app.settings import ROLES, Settings
 from app.simulate import write_history
@@ -154,6 +155,7 @@ async def run_demo(settings: Settings, seconds: float | None, as_json: bool, bro
                 with contextlib.suppress(webbrowser.Error):
                     webbrowser.open(url)
             await asyncio.sleep(2.0)  # what was there before is no measurement
+            settle_collector()
             meter._from_ms = time.time() * 1000
             follower = asyncio.create_task(follow(url, meter))
             with contextlib.suppress(TimeoutError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from decimal import Decimal
 
 import msgspec
@@ -29,15 +28,6 @@ from schemas.records import Account, AsOf, Fifo, Instrument, Limit, Mark, Order,
 
 LEVELS = ("book", "desk", "strategy", "fund", "firm")
 NOW_NS = 10**18
-
-
-def settle_collector() -> None:
-    """Leave alone what is there at start, and look less often: what comes is many, short-lived and without cycles.
-
-    The defaults would scan them all day.
-    """
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 50)
 
 
 def warm_kernels() -> None:

@@ -26,6 +26,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from app.collector import settle_collector
 from app.gateway.access import Access, User, login, parse_tokens
 from app.gateway.answers import error_answer, json_answer, scope_of
 from app.gateway.events import alert_event, breaker_event, reject_event, risk_event
@@ -44,7 +45,10 @@ from tables.tail import Tail
 log = logging.getLogger(__name__)
 BUILD = version("deskrisk")
 STATIC = Path(__file__).parent / "static"
-TURN_S = 0.05
+#: changes get a number this often; after trades sooner, but not more often than that
+TURN_S, TRADE_TURN_S = 0.05, 0.02
+#: after a turn the loop is free for at least this many times as long as it took
+TURNS_SHARE = 4.0
 STALE_MS = {"stream": 1500, "prices": 2000, "trades": 60000}
 #: a client that takes no bytes for this long is dropped and comes back by itself
 SEND_TIMEOUT_S = 3
@@ -108,7 +112,8 @@ class Gateway:
         self._rules = Tail(client, [topics[t] for t in ("limits", "controls", "touches")], self._on_batch, wait_ms=100)
         self._turned = asyncio.Event()  # a new one each turn; every waiting client holds the present one
         self._tasks: list[asyncio.Task[Any]] = []
-        self._frames: dict[tuple[str, int], bytes] = {}
+        self._traded = asyncio.Event()
+        self._frames: dict[tuple[str, int, bool], bytes] = {}
         self.ready = False
         self.clients = 0
         self.stopping = asyncio.Event()
@@ -131,6 +136,7 @@ class Gateway:
             return  # a withdrawn row is published again by its new shard
         if topic == "positions":
             state.add_position(_position.decode(value), partition)
+            self._traded.set()
         elif topic == "marks":
             mark = _mark.decode(value)
             state.book.add_mark(mark)
@@ -174,18 +180,23 @@ class Gateway:
         self._tasks = [loop.create_task(self._tail.run()), loop.create_task(self._alerts.run()),
                        loop.create_task(self._rules.run()),
                        loop.create_task(self._turns())]
+        settle_collector()
         self.ready = True
 
     async def _turns(self) -> None:
         loop = asyncio.get_running_loop()
-        due = loop.time()
+        due, took = loop.time(), 0.0
         while True:
             due = max(due + TURN_S, loop.time())
-            await asyncio.sleep(due - loop.time())
+            await asyncio.sleep(max(TRADE_TURN_S, TURNS_SHARE * took))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._traded.wait(), max(due - loop.time(), 0.0))
+            self._traded.clear()
             started = time.perf_counter()
             self.state.turn()
             self._frames.clear()
-            self.counters.observe("gateway_turn_seconds", time.perf_counter() - started)
+            took = time.perf_counter() - started
+            self.counters.observe("gateway_turn_seconds", took)
             self._wake_clients()
 
     def _wake_clients(self) -> None:
@@ -221,22 +232,26 @@ class Gateway:
                 base | {"table": "node", "cols": NODE_COLUMNS, "rows": state.node_rows(-1, scope),
                         "children": state.children(scope)}]
 
-    def _delta(self, scope: str, since: int) -> bytes:
-        """Return the frame from ``since`` to now; clients at the same point share its bytes."""
-        frame = self._frames.get((scope, since))
+    def _delta(self, scope: str, since: int, traded: bool = False) -> bytes:
+        """Return the frame from ``since`` to now; clients at the same point share its bytes.
+
+        One with the rows that trades touched alone goes out between the others: nobody resumes from it, and the next
+        whole frame has its rows again.
+        """
+        frame = self._frames.get((scope, since, traded))
         if frame is None:
             state, now = self.state, int(time.time() * 1000)
             base = {"v": 1, "seq": state.seq, "t": now}
-            rows, _ = state.ladder(scope, since)
-            nodes = state.node_rows(since, scope)
+            rows, _ = state.ladder(scope, since, traded)
+            nodes = [] if traded else state.node_rows(since, scope)
             frame = b""
             if rows:
                 frame += self._event("delta", base | {"table": "position", "cols": LADDER_COLUMNS, "rows": rows,
-                                                      "del": []})
+                                                      "del": []}, not traded)
             if nodes:
                 frame += self._event("delta", base | {"table": "node", "cols": NODE_COLUMNS, "rows": nodes,
                                                       "del": []})
-            self._frames[(scope, since)] = frame
+            self._frames[(scope, since, traded)] = frame
         return frame
 
     def _feeds(self) -> dict[str, Any]:
@@ -270,7 +285,7 @@ class Gateway:
                     yield self._event("alert", alert_event(alert), False)
             yield b"retry: 1000\n\n"
             yield self._event("feed", self._feeds(), False)
-            facts, next_hb, next_rows, models = since, time.monotonic() + 1.0, 0.0, -1
+            facts, next_hb, next_rows, models, traded = since, time.monotonic() + 1.0, 0.0, -1, since
             while not self.stopping.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._turned.wait(), 1.0)
@@ -281,7 +296,11 @@ class Gateway:
                 now = time.monotonic()
                 if state.seq > since and now >= next_rows:
                     next_rows = now + 1.0 / rate - TURN_S / 2
-                    frame, since = self._delta(scope, since), state.seq
+                    frame, since, traded = self._delta(scope, since), state.seq, state.seq
+                    if frame:
+                        yield frame
+                elif state.seq > traded:
+                    frame, traded = self._delta(scope, traded, True), state.seq
                     if frame:
                         yield frame
                 if (held := state.models_since(scope, models)) is not None:

@@ -18,7 +18,7 @@ import numpy as np
 from app.gateway.events import alert_event
 from models import rollup as ru
 from models.columns import grown
-from models.ladder import COLUMNS, DELTA, NO_GREEKS, ladder_lines
+from models.ladder import COLUMNS, DELTA, LATEST, NO_GREEKS, ladder_lines
 from models.reference import FIRM
 from models.valued_book import ValuedBook
 from schemas.codec import decoder_of
@@ -71,6 +71,8 @@ class GatewayState:
         self._group_of_row = np.full(1024, -1, np.int64)
         self._last: np.ndarray | None = None
         self.group_seq = np.zeros(0, np.int64)
+        #: when a trade last changed a line
+        self.group_traded = np.zeros(0, np.int64)
         self.group_values = np.zeros((0, COLUMNS))
         self.trade_t = np.zeros(1024, np.int64)
         self.nodes: dict[str, tuple[int, list[Any]]] = {}
@@ -215,11 +217,12 @@ class GatewayState:
         ladder_lines(rollup.rows, rollup.count, rollup.own, rollup.contribution, self._group_of_row, self.trade_t,
                      values)
         if len(self.group_seq) < n:
-            self.group_seq = grown(self.group_seq, n)
+            self.group_seq, self.group_traded = grown(self.group_seq, n), grown(self.group_traded, n)
             new = np.full((n - len(self.group_values), COLUMNS), np.nan)
             self.group_values = np.concatenate([self.group_values, new])
         moved = (values != self.group_values).any(axis=1)
         self.group_seq[moved] = seq
+        self.group_traded[values[:, LATEST] != self.group_values[:, LATEST]] = seq
         self.group_values = values
         return int(moved.sum())
 
@@ -232,15 +235,15 @@ class GatewayState:
             cached = self._scopes[scope] = (n, np.flatnonzero(mask))
         return cached[1]
 
-    def ladder(self, scope: str, since: int) -> tuple[list[list[Any]], int]:
-        """Return (rows of a scope changed since a sequence number, how many rows the scope has)."""
+    def ladder(self, scope: str, since: int, traded: bool = False) -> tuple[list[list[Any]], int]:
+        """Return (rows of a scope changed since a sequence number, or by trades alone, how many rows it has)."""
         groups = self._in_scope(scope)
         groups = groups[groups < len(self.group_seq)]
         total = len(groups)
         if total > LADDER_ROWS_MAX:
             size = np.abs(self.group_values[groups, 1])
             groups = groups[np.argsort(-size)[:LADDER_ROWS_MAX]]
-        groups = groups[self.group_seq[groups] > since]
+        groups = groups[(self.group_traded if traded else self.group_seq)[groups] > since]
         return self._ladder_rows(groups), total
 
     def _terms(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

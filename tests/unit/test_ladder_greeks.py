@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import msgspec
 import pytest
 from scipy.stats import norm
 
@@ -83,3 +84,18 @@ def test_accounts_are_read_when_somebody_asks(state: GatewayState) -> None:
     assert state.risk("account:nobody") is None and "account:nobody" not in state._asked, "names cost nothing"
     state.take_risk("account:A9", b"{")
     assert state.risk("account:A9") is None
+
+
+def test_lines_that_trades_touched_are_known_apart_from_those_that_only_prices_moved(state: GatewayState) -> None:
+    def insts(traded: bool) -> set[str]:
+        return {str(dict(zip(LADDER_COLUMNS, row, strict=True))["inst"]) for row in state.ladder("firm", since, traded)[0]}
+
+    since = state.seq
+    state.book.add_mark(Mark(instrument="X", window_end=NOW + 1, ts_event=NOW, bid=101.0, ask=101.0, mid=101.0, last=None, quality="good"))
+    state.turn()
+    assert insts(False) >= {"X", "O"} and insts(True) == set()
+    state.add_position(msgspec.structs.replace(position("A0", "X", "9"), as_of=AsOf(0, 2), ts_source=7), 0)
+    state.turn()
+    assert insts(True) == {"X"} and insts(False) >= {"X", "O"}
+    since = state.seq
+    assert insts(True) == set()
