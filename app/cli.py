@@ -34,6 +34,8 @@ from app.cli_common import (  # noqa: E402
 )
 from app.settings import ROLES, Settings  # noqa: E402
 
+#: where processors are scarce, rows for analysts wait before a dealer's do
+SINK_NICE = 10
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Live positions, P&L and risk, folded from Kafka. Settings: DESKRISK_* variables and options.")
 topics_cli = typer.Typer(no_args_is_help=True, help="Topics on the broker.")
@@ -139,6 +141,7 @@ def sink(brokers: Brokers = None, data_dir: Path | None = None, supervised: Supe
 
     settings = with_brokers(brokers=brokers, data_dir=data_dir)
     start_process(settings, "sink", supervised)
+    os.nice(SINK_NICE)
 
     async def until_signal() -> None:
         stop = asyncio.Event()

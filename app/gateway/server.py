@@ -45,10 +45,9 @@ from tables.tail import Tail
 log = logging.getLogger(__name__)
 BUILD = version("deskrisk")
 STATIC = Path(__file__).parent / "static"
-#: changes get a number this often; after trades sooner, but not more often than that
-TURN_S, TRADE_TURN_S = 0.05, 0.02
-#: after a turn the loop is free for at least this many times as long as it took
-TURNS_SHARE = 4.0
+#: changes get a number this often; after trades sooner, but where processors are scarce a turn takes long, and then
+#: the next one waits this many times as long
+TURN_S, TRADE_TURN_S, TURNS_APART = 0.05, 0.02, 10.0
 STALE_MS = {"stream": 1500, "prices": 2000, "trades": 60000}
 #: a client that takes no bytes for this long is dropped and comes back by itself
 SEND_TIMEOUT_S = 3
@@ -188,7 +187,7 @@ class Gateway:
         due, took = loop.time(), 0.0
         while True:
             due = max(due + TURN_S, loop.time())
-            await asyncio.sleep(max(TRADE_TURN_S, TURNS_SHARE * took))
+            await asyncio.sleep(min(max(TRADE_TURN_S, TURNS_APART * took), TURN_S))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._traded.wait(), max(due - loop.time(), 0.0))
             self._traded.clear()
