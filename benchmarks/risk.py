@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from app.warm import settle_collector
+from app.collector import settle_collector
 from benchmarks._common import arguments, finish
 from models.pricing import black_scholes as bs
 from models.risk.factor_history import History
