@@ -35,6 +35,9 @@ def from_store(settings: Settings, node: str) -> tuple[np.ndarray, np.ndarray]:
     """Return (pnl, var) of a node's days in ClickHouse."""
     if settings.clickhouse_url is None:
         raise NoData("backtest: expected DESKRISK_CLICKHOUSE_URL, or a file with pnl and var")
+    if settings.var_horizon_days != 1:
+        raise NoData(f"backtest: expected a horizon of one day (DESKRISK_VAR_HORIZON_DAYS), was "
+                     f"{settings.var_horizon_days}: a day's loss says nothing about it")
     store = ServerClickHouse(settings.clickhouse_url.get_secret_value())
     try:
         rows = store.select(SQL, {"node": node})

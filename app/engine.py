@@ -174,7 +174,7 @@ class Engine:
         await self.reference.start()
         if self.role == "risk" and s.history:
             self.history = await asyncio.get_running_loop().run_in_executor(
-                None, load_history, s.history, s.scenario_volatility == "current")
+                None, load_history, s.history, s.scenario_volatility == "current", s.var_horizon_days)
             log.info("history: %d days of %d factors", len(self.history.moves), len(self.history.factors))
         self.stage = self._stage()
         if isinstance(self.stage, GateStage) and s.gate_socket is not None:

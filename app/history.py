@@ -20,7 +20,7 @@ class HistoryError(ValueError):
     """The file or table is not a history: what was expected, what was found."""
 
 
-def load_history(source: str, scaled: bool = False, days: int = DAYS) -> History:
+def load_history(source: str, scaled: bool = False, horizon_days: int = 1, days: int = DAYS) -> History:
     """Return the newest daily moves of a history.
 
     Parameters
@@ -29,6 +29,7 @@ def load_history(source: str, scaled: bool = False, days: int = DAYS) -> History
         ``date`` column and one column a symbol) or long (``date``, ``symbol``, ``close``). Prices; symbols that begin
         with ``VOL:`` or ``RATE:`` are levels whose moves are differences.
     scaled : scenarios are scaled to the volatility of today
+    horizon_days : a scenario is so many days in a row
 
     Raises
     ------
@@ -42,7 +43,7 @@ def load_history(source: str, scaled: bool = False, days: int = DAYS) -> History
         if not path.exists():
             raise HistoryError(f"history: no file {path}")
         rows = _csv(path) if path.suffix == ".csv" else _parquet(path)
-    return replace(from_columns(rows, days), scaled=scaled)
+    return replace(from_columns(rows, days), scaled=scaled, horizon_days=horizon_days)
 
 
 def _csv(path: Path) -> dict[str, list[Any]]:

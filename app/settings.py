@@ -44,6 +44,8 @@ class Settings(BaseSettings):
         None, description="daily prices behind VaR and factors: .csv, .parquet or clickhouse://...?table=history")
     scenario_volatility: Literal["historical", "current"] = Field(
         "historical", description="volatility of the VaR scenarios: of their days, or scaled to today's (EWMA 0.94)")
+    var_horizon_days: Annotated[int, Field(ge=1, le=60)] = Field(
+        1, description="days in a row that make a scenario of historical VaR, overlapping")
     participation: Annotated[float, Field(gt=0, le=1)] = Field(
         0.20, description="share of the average daily volume that liquidating may take")
     session_timeout_s: Annotated[float, Field(ge=2, le=60)] = Field(6.0, description="after which a dead worker is out")

@@ -66,7 +66,8 @@ class WhatIf:
         async with self._lock:
             if self._history is None and self._settings.history:
                 self._history = await asyncio.get_running_loop().run_in_executor(
-                    None, load_history, self._settings.history, self._settings.scenario_volatility == "current")
+                    None, load_history, self._settings.history, self._settings.scenario_volatility == "current",
+                    self._settings.var_horizon_days)
             book.revalue()
             out: dict[str, Any] = {"node": asked.node, "snapshot_id": book.snapshot_id}
             try:

@@ -27,6 +27,42 @@ def decompose(exposure: np.ndarray, covariance: np.ndarray, specific_variance: A
     return {"volatility": volatility, "contribution": parts * per[..., None], "specific": specific_variance * per}
 
 
+#: styles need so many equities and days; momentum looks back a year, and leaves out the last month
+STYLE_EQUITIES_MIN, STYLE_DAYS_MIN = 10, 60
+MOMENTUM_DAYS, MOMENTUM_SKIPPED_DAYS = 252, 21
+
+
+def style_returns(returns: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the moves of style factors: equities by their score today, long what is high, short what is low.
+
+    Momentum scores by the past year's return without its last month, volatility by the standard deviation of all days.
+    Weights are standard scores, at most 3, that add to one on each side: today's styles on past days, as historical
+    simulation takes today's book.
+
+    Parameters
+    ----------
+    returns : float64[days, equities], the oldest first
+
+    Returns
+    -------
+    dict
+        float64[days] by style; none where there are too few equities or days
+    """
+    days, equities = returns.shape
+    if days < STYLE_DAYS_MIN or equities < STYLE_EQUITIES_MIN:
+        return {}
+    past = returns[-MOMENTUM_DAYS:-MOMENTUM_SKIPPED_DAYS]
+    out = {}
+    for style, score in (("momentum", np.log1p(past).sum(axis=0)), ("volatility", returns.std(axis=0, ddof=1))):
+        spread = score.std()
+        if not spread > 0.0:  # all alike: there is no such style
+            continue
+        z = np.clip((score - score.mean()) / spread, -3.0, 3.0)
+        weights = np.where(z > 0.0, z / z[z > 0.0].sum(), z / -z[z < 0.0].sum())
+        out[style] = returns @ weights
+    return out
+
+
 def factor_model(returns: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (loadings[instruments, factors], specific variances) by least squares on every instrument at once."""
     design = np.column_stack([np.ones(len(factors)), factors])

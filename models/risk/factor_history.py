@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from models.risk.quantile import volatility_scale
 
@@ -22,12 +23,14 @@ class History:
     moves : float64[days, factors]; relative, absolute for volatilities and rates; NaN where a day has none
     days : labels
     scaled : scenarios are scaled to the volatility of today (`scenario_moves`); what is a past day stays as it was
+    horizon_days : a scenario is so many days in a row, overlapping
     """
 
     factors: tuple[str, ...]
     moves: np.ndarray
     days: tuple[str, ...] = ()
     scaled: bool = False
+    horizon_days: int = 1
     index: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -35,18 +38,24 @@ class History:
             raise ValueError(f"history: expected {len(self.factors)} factors, was {self.moves.shape[1]} columns")
         # a factor that lacks a day would understate risk: what depends on it counts as missing
         usable = np.isfinite(self.moves).all(axis=0)
+        if not 1 <= self.horizon_days <= max(len(self.moves), 1):
+            raise ValueError(f"horizon_days: expected 1 to {len(self.moves)}, was {self.horizon_days}")
         self.index.update({name: k for k, name in enumerate(self.factors) if usable[k]})
 
 
 def scenario_moves(history: History) -> np.ndarray:
-    """Return the moves of the scenarios: the days as they were, or scaled to today's volatility.
+    """Return the moves of the scenarios: the days as they were, or scaled to today's volatility; or several in a row.
 
-    Prices are scaled by their log returns: none falls below nothing. What has no usable history stays unusable.
+    Prices are scaled and added by their log returns: none falls below nothing. Volatilities and rates add up. What has
+    no usable history stays unusable.
     """
-    if not history.scaled:
+    if not history.scaled and history.horizon_days == 1:
         return history.moves
     absolute = np.array([n.startswith((VOLATILITY_FACTOR, RATE_FACTOR)) for n in history.factors], bool)
     with np.errstate(divide="ignore", invalid="ignore"):
         returns = np.where(absolute, history.moves, np.log1p(history.moves))
-        scaled = volatility_scale(returns)
-        return np.where(absolute, scaled, np.expm1(scaled))
+        if history.scaled:
+            returns = volatility_scale(returns)
+        if history.horizon_days > 1:
+            returns = sliding_window_view(returns, history.horizon_days, axis=0).sum(axis=-1)
+        return np.where(absolute, returns, np.expm1(returns))

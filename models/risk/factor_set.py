@@ -1,4 +1,4 @@
-"""Named risk factors taken from a history: markets, sectors, rates, currencies, crypto, and what loads on them."""
+"""Named risk factors from a history: markets, sectors, styles, rates, currencies, crypto, and who loads on them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Loadings:
 
 
 def build_factors(book: ValuedBook, history: History) -> FactorSet:
-    """Return factors from the history: markets, sectors (beyond the market), rates, currencies, crypto.
+    """Return factors from the history: markets, sectors (beyond the market), styles, rates, currencies, crypto.
 
     A market is the mean of its instruments' moves; every instrument's loadings are fitted by least squares, what is
     left is its specific risk.
@@ -87,6 +87,10 @@ def build_factors(book: ValuedBook, history: History) -> FactorSet:
     for j, name in enumerate(names):
         if name.startswith("sector:"):
             series[:, j] -= series[:, names.index("market")]
+    equities = [k for n, k in history.index.items() if n in records and records[n].asset_class == "equity"]
+    for style, moved in factor.style_returns(moves[:, equities]).items():
+        names.append(f"style:{style}")
+        series = np.column_stack([series, moved])
     covariance = np.cov(series, rowvar=False).reshape(len(names), len(names)) if names else np.zeros((0, 0))
     fitted, specific = factor.factor_model(moves, series)
     loadings = {n: fitted[k] for n, k in history.index.items()}

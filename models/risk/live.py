@@ -202,7 +202,8 @@ class RiskModels:
         if s is None or s.days == 0:
             return {"quality": "missing", "why": "no history loaded"}
         missing = int(s.missing[node])
-        out: dict[str, Any] = {"n": s.days, "horizon_days": 1, "quantile": "default", "missing": missing,
+        out: dict[str, Any] = {"n": s.days, "horizon_days": s.history.horizon_days, "quantile": "default",
+                               "missing": missing,
                                "scenario_volatility": "current" if s.history.scaled else "historical"}
         for text, var, es in zip(LEVEL_NAMES, *(x.tolist() for x in s.tail_of(node)), strict=True):
             out[f"var_{text}"], out[f"es_{text}"] = var * scale, es * scale
@@ -256,7 +257,7 @@ class RiskModels:
         def one(place: int, scale: float) -> dict[str, Any]:
             return {"var_99": found["var"][place] * scale, "es_99": found["es"][place] * scale,
                     "standard_error": found["standard_error"][place] * scale, "paths": PATHS, "seed": SEED,
-                    "factors": len(fs.names), "quality": quality[place]}
+                    "factors": len(fs.names), "horizon_days": 1, "quality": quality[place]}
 
         return one
 
@@ -309,7 +310,7 @@ class RiskModels:
         return out
 
     def _horizon_es(self, summary: np.ndarray, quantity: np.ndarray, horizon: np.ndarray, tree: Tree) -> list[float]:
-        """Return the liquidity-horizon ES at 97.5 % of every node; one-day moves scaled to the 10-day base."""
+        """Return the liquidity-horizon ES at 97.5 % of every node; moves scaled to the 10-day base."""
         s = self.scenarios
         if s is None:
             return [math.nan] * len(quantity)
@@ -325,7 +326,7 @@ class RiskModels:
                 vectors_of(quantity, used, s.usable, tree.base, tree.edges, vectors)
             worst = np.empty(len(quantity))
             mean_of_worst(vectors, tail, worst)
-            steps[h] = (np.maximum(-worst, 0.0) * math.sqrt(10.0)).tolist()
+            steps[h] = (np.maximum(-worst, 0.0) * math.sqrt(10.0 / s.history.horizon_days)).tolist()
         return [exposure.liquidity_horizon_es({h: values[k] for h, values in steps.items()})
                 for k in range(len(quantity))]
 

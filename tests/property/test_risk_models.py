@@ -269,6 +269,32 @@ def test_scenarios_scaled_to_todays_volatility() -> None:
     assert (scaled.moves == raw).all(), "a past day that is asked for as a stress stays as it was"
 
 
+def test_scenarios_of_several_days_are_overlapping_windows_of_the_past() -> None:
+    past = history()
+    ten = History(past.factors, past.moves, past.days, horizon_days=10)
+    moves = scenario_moves(ten)
+    assert moves.shape == (DAYS - 9, len(past.factors))
+    for factor in ("SAP", "VOL:SAP"):
+        k = past.factors.index(factor)
+        for day in (0, 100, DAYS - 10):
+            window = past.moves[day : day + 10, k]
+            assert moves[day, k] == pytest.approx(window.sum() if factor.startswith("VOL") else np.prod(1.0 + window) - 1.0, rel=1e-9)
+    with pytest.raises(ValueError, match="horizon_days: expected 1 to"):
+        History(past.factors, past.moves, horizon_days=0)
+    found = {}
+    for h in (past, ten):
+        book = make_book()
+        book.add_position(position("A0", "SAP", 100.0, 1))
+        models = RiskModels(book, book.contracts, h, INSTRUMENT_GROUPINGS)
+        book.revalue(NOW)
+        out = models.run(NOW).models["firm"]
+        worst = np.sort(scenario_moves(h)[:, past.factors.index("SAP")])
+        found[h.horizon_days] = out
+        assert (out["var_hist"]["n"], out["var_hist"]["horizon_days"]) == (len(worst), h.horizon_days)
+        assert len(models.latest["firm"]) and out["var_hist"]["var_99"] > 0
+    assert found[10]["var_hist"]["var_99"] > 1.5 * found[1]["var_hist"]["var_99"]
+
+
 def test_the_parts_of_explained_pnl_sum_and_each_does_its_work() -> None:
     book = make_book()
     for k, (name, q) in enumerate((("SAP", 100.0), ("OPT", 20.0), ("INV", 3.0)), 1):
