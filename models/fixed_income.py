@@ -32,6 +32,8 @@ def paper_of(record: Instrument) -> Bond | MoneyMarket | None:
     calendar_of(record.calendar or "WEEKENDS")
     maturity = date.fromisoformat(record.maturity[:10])
     dated = None if record.dated is None else date.fromisoformat(record.dated[:10])
+    if dated is not None and dated >= maturity:
+        raise ValueError(f"dated: expected before maturity {maturity}, was {dated}")
     coupon = float(record.coupon or 0)
     if record.frequency not in (None, 1, 2, 4, 12):
         raise ValueError(f"frequency: expected 1, 2, 4 or 12, was {record.frequency}")
@@ -75,24 +77,30 @@ class FixedIncome:
         """Take an instrument in; without its terms it has no Greeks and its interest is unknown."""
         k = self.market.instrument(record.instrument)
         self.market.greek_kind[k] = 1
-        self.market.unit_greeks[k] = np.nan
-        self._listed.pop(record.instrument, None)
         try:
             paper = paper_of(record)
         except ValueError:  # it was refused where it was loaded; what has no terms is counted as such
             paper = None
+        terms = (paper, record.settlement_days or 0, record.calendar or "WEEKENDS")
+        held = self._listed.pop(record.instrument, None)
+        if held is not None and (held.paper, held.settlement_days, held.calendar) == terms:
+            self._listed[record.instrument] = held  # a new close leaves what is known of it
+            return
+        self.market.unit_greeks[k], self.market.accrued[k] = np.nan, 0.0
+        self.sensitivity.pop(k, None)
         if paper is not None:
-            self._listed[record.instrument] = _Listed(paper, record.settlement_days or 0, record.calendar or "WEEKENDS")
+            self._listed[record.instrument] = _Listed(paper, *terms[1:])
 
     def interest(self, name: str, since: date, until: date) -> tuple[float, float]:
-        """Return (interest earned from one day to another, accrued on the first), per 100; NaN where it is unknown.
+        """Return (interest earned from one day to another, accrued on the first), per 100.
 
-        What is held at the end of a trading day and settles then has accrued interest up to that day's settlement;
-        coupons on the way count as earned.
+        Without terms the first is NaN, and nothing has accrued: what is held is then valued clean. What is held at the
+        end of a trading day and settles then has accrued interest up to that day's settlement; coupons on the way
+        count as earned.
         """
         x = self._listed.get(name)
         if x is None:
-            return float("nan"), float("nan")
+            return float("nan"), 0.0
         first, last = x.settles(since), x.settles(until)
         before = x.paper.accrued(first)
         return x.paper.accrued(last) - before + x.paper.paid(first, last), before
@@ -121,11 +129,11 @@ class FixedIncome:
 
     @staticmethod
     def _measure(x: _Listed, price: float) -> tuple[float, float]:
-        if isinstance(x.paper, MoneyMarket):
-            return x.paper.sensitivity(x.settle, price)[1:]
-        assert x.flows is not None
-        amounts, times, accrued = x.flows
         try:
+            if isinstance(x.paper, MoneyMarket):
+                return x.paper.sensitivity(x.settle, price)[1:]
+            assert x.flows is not None
+            amounts, times, accrued = x.flows
             y = yield_of(amounts, times, price + accrued, x.paper.frequency)
         except ValueError:  # a price that no yield explains leaves the Greeks unknown
             return float("nan"), float("nan")

@@ -25,15 +25,18 @@ class Forwards:
 
     def __init__(self, market: Market) -> None:
         self.market = market
-        self.names: dict[str, tuple[str, str]] = {}  # underlying pair and quote currency
+        self.names: dict[str, tuple[str, str, int]] = {}  # underlying pair, quote currency, value date
         self.rows = np.zeros(0, FORWARD_DTYPE)
 
     def add(self, name: str, underlying: str, currency: str, expiry_ns: int) -> None:
-        """Take a forward in."""
-        self.names[name] = underlying, currency
-        k = list(self.names).index(name)
-        if k == len(self.rows):
+        """Take a forward in; one that is known as it is keeps what is known of it."""
+        terms = (underlying, currency, expiry_ns)
+        if self.names.get(name) == terms:
+            return
+        if name not in self.names:
             self.rows = np.concatenate([self.rows, np.zeros(1, FORWARD_DTYPE)])
+        self.names[name] = terms
+        k = list(self.names).index(name)
         row, market = self.rows[k], self.market
         row["instrument"], row["underlying"] = market.instrument(name), market.instrument(underlying)
         row["expiry_ns"], row["quote_rate"], row["base_rate"] = expiry_ns, np.nan, np.nan
@@ -49,7 +52,7 @@ class Forwards:
 
     def look_up(self, now_ns: int, rate_at: RateAt) -> None:
         """Read the curves anew; a rate that is missing makes forwards unpriced."""
-        for row, (underlying, currency) in zip(self.rows, self.names.values(), strict=True):
+        for row, (underlying, currency, _) in zip(self.rows, self.names.values(), strict=True):
             days = max((int(row["expiry_ns"]) - now_ns) / NS_PER_YEAR, 0.0) * 365.0
             pair = self.market.pairs.get(underlying)
             row["quote_rate"] = rate_at(currency, days)

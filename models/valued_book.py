@@ -189,7 +189,7 @@ class ValuedBook:
 
     def _fill_interest(self, row: int, position: Position) -> None:
         """Fill what a unit held since the day of a position began has earned: unknown before there is a time."""
-        earned = before = np.nan
+        earned, before = np.nan, 0.0
         if self._day is not None and position.opening_ts:
             since = day_before(self._trading_day.date_of(position.opening_ts))
             earned, before = self.contracts.paper.interest(position.instrument, since, self._day)

@@ -9,7 +9,7 @@ import msgspec
 
 from app.calc.line import FieldError, Line, calculator
 from models.pricing.bond import DAY_COUNTS, Bond, measures, yield_of
-from models.pricing.calendars import CALENDARS, DAY_COUNTERS, settlement_date
+from models.pricing.calendars import CALENDARS, DAY_COUNTERS, calendar_of, settlement_date
 from models.pricing.curve import zero_rates
 from models.pricing.money_market import MoneyMarket, bank_discount, discount_price
 from models.risk import exposure
@@ -83,8 +83,10 @@ def money_market(x: Line) -> dict[str, Any]:
 
 def _calendar(x: Line) -> str:
     name = str(x.get("calendar"))
-    if any(part not in CALENDARS for part in name.split("+")):
-        raise FieldError("calendar", name, f"some of {', '.join(CALENDARS)}, joined by +")
+    try:
+        calendar_of(name)
+    except ValueError as error:
+        raise FieldError("calendar", name, f"some of {', '.join(CALENDARS)}, joined by +") from error
     return name
 
 

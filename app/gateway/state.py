@@ -20,6 +20,7 @@ from models import rollup as ru
 from models.columns import grown
 from models.ladder import COLUMNS, DELTA, LATEST, NO_GREEKS, ladder_lines
 from models.reference import FIRM
+from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
 from schemas.codec import decoder_of
 from schemas.records import Alert, Control, Limit, Position, Risk
@@ -62,11 +63,11 @@ class Groups:
 class GatewayState:
     """Everything a client can ask for."""
 
-    def __init__(self, base_currency: str, levels: tuple[str, ...]) -> None:
+    def __init__(self, base_currency: str, levels: tuple[str, ...], trading_day: TradingDay | None = None) -> None:
         self.epoch = uuid.uuid4().hex[:8]
         self.seq = 1
         self.levels = levels
-        self.book = ValuedBook(base_currency, levels)
+        self.book = ValuedBook(base_currency, levels, trading_day)
         self.groups = Groups()
         self._group_of_row = np.full(1024, -1, np.int64)
         self._last: np.ndarray | None = None

@@ -63,7 +63,7 @@ class GateBook(Reservations):
 
     def __init__(self, base_currency: str, levels: tuple[str, ...], day: TradingDay | None = None,
                  **capacities: int) -> None:
-        self.book = ValuedBook(base_currency, levels)
+        self.book = ValuedBook(base_currency, levels, day)
         self.levels = levels
         super().__init__(GateState(**capacities), day or TradingDay())
         self.limits: dict[str, Limit] = {}

@@ -91,7 +91,6 @@ class Bond:
             raise ValueError(f"settle: expected before maturity {self.maturity}, was {settle}")
         dates = self.schedule(settle)
         period = (dates[0], dates[1])
-        accrued = self.coupon * self._fraction(dates[0], settle, period)
         amounts, times = [], []
         whole = self._fraction(*period, period)
         elapsed = 1.0 - self._fraction(settle, dates[1], period) / whole if whole > 0 else 0.0
@@ -104,7 +103,7 @@ class Bond:
             amounts.append(self.coupon * part)
             times.append(at)
         amounts[-1] += 100.0
-        return np.array(amounts), np.array(times), accrued
+        return np.array(amounts), np.array(times), self.accrued(settle)
 
     def accrued(self, settle: date) -> float:
         """Return interest earned since the last coupon, per 100; none before the first accrual date or at the end."""

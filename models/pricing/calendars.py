@@ -70,8 +70,3 @@ def day_counter(name: str) -> ql.DayCounter:
 def settlement_date(traded: date, business_days: int, calendar: str) -> date:
     """Return when a trade of a day settles: so many business days later, on a business day."""
     return py_date(calendar_of(calendar).advance(ql_date(traded), business_days, ql.Days, ql.Following))
-
-
-def business_days_between(start: date, end: date, calendar: str) -> int:
-    """Return the business days after ``start`` up to and including ``end``."""
-    return int(calendar_of(calendar).businessDaysBetween(ql_date(start), ql_date(end), False, True))

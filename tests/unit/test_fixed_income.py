@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import QuantLib as ql
@@ -126,6 +127,40 @@ def test_what_lacks_terms_or_a_day_has_unknown_carry_never_zero() -> None:
     book.revalue(NOW)
     row = firm(book)
     assert row[ru.CARRY_UNKNOWN] == 1 and row[ru.NO_GREEKS] == 1 and row[ru.UNPRICED] == 0
+    assert np.isfinite(row).all(), "what is unknown of one position spoils no sum"
+
+
+def test_a_foreign_bond_without_terms_spoils_no_sum_and_its_value_still_moves_with_the_rate() -> None:
+    bund = Instrument(instrument="BUND", asset_class="bond", currency="EUR", multiplier=Decimal("0.01"), prior_close=Decimal(99))
+    book = book_of(PAIR, bund, marks={"EURUSD": 1.10, "BUND": 100.0})
+    book.add_position(held("BUND", 1_000, 99.0, currency="EUR", opening_quantity="1000", opening_price=99.0, opening_ts=NOW - DAY_NS))
+    book.value_pending()  # a trade, before anybody said what day it is
+    assert np.isfinite(firm(book)).all()
+    book.revalue(NOW)
+    row = firm(book)
+    assert row[ru.FX] == pytest.approx(10 * 99 * (1.10 - 1.08)) and row[ru.CARRY_UNKNOWN] == 1
+    assert row[ru.DAY] == pytest.approx(10 * 1.10 + row[ru.FX])
+
+
+def test_a_new_close_leaves_what_is_known_and_new_terms_do_not() -> None:
+    book = book_of(PAIR, FORWARD, BOND, marks={"EURUSD": 1.10, "UST": 99.8}, rates={"USD": 0.04, "EUR": 0.02})
+    book.revalue(NOW)
+    bond, forward = (book.market.instruments[n] for n in ("UST", "EURUSD-6M"))
+    for record in (BOND, FORWARD):
+        book.add_instrument(msgspec.structs.replace(record, prior_close=Decimal("1.5")))
+    assert book.market.unit_greeks[bond, 4] < 0 < book.market.accrued[bond] and book.market.discount[forward] < 1
+    book.add_instrument(msgspec.structs.replace(BOND, coupon=Decimal(3)))
+    book.add_instrument(msgspec.structs.replace(FORWARD, expiry="2027-08-20"))
+    assert np.isnan(book.market.unit_greeks[bond]).all() and np.isnan(book.market.discount[forward])
+    book.add_instrument(msgspec.structs.replace(BOND, coupon=None))
+    assert book.market.accrued[bond] == 0 and bond not in book.contracts.paper.sensitivity
+
+
+def test_a_day_count_that_sees_no_time_left_stops_nobody() -> None:
+    last = Instrument(instrument="CP", asset_class="money_market", currency="USD", maturity="2027-03-31", day_count="30/360 US")
+    book = book_of(last, marks={"CP": 100.0})
+    book.revalue(int(datetime(2027, 3, 30, 12, tzinfo=UTC).timestamp()) * 1_000_000_000)
+    assert np.isnan(book.market.unit_greeks[book.market.instruments["CP"]]).any()
 
 
 def test_the_roll_books_what_the_day_before_earned_once() -> None:
@@ -167,10 +202,8 @@ def test_money_market_paper_against_quantlib() -> None:
 
 
 @pytest.mark.parametrize(("change", "says"), [({"calendar": "MARS"}, "calendar: expected"), ({"day_count": "ACT/99"}, "day_count: expected"),
-                                              ({"maturity": "soon"}, "soon"), ({"frequency": 5}, "frequency: expected 1, 2, 4 or 12")])
+                                              ({"maturity": "soon"}, "soon"), ({"dated": "2034-05-15"}, "dated: expected before"), ({"frequency": 5}, "frequency: expected 1, 2, 4 or 12")])
 def test_terms_that_are_none_are_refused_by_name(change: dict[str, Any], says: str) -> None:
-    import msgspec
-
     wrong = msgspec.structs.replace(BOND, **change)
     with pytest.raises(ValueError, match=says):
         paper_of(wrong)
