@@ -121,7 +121,7 @@ class GateStage:
                     self.monitor.remove(name)
                 continue
             if topic == "risk":
-                if not name.endswith(MODELS_SUFFIX) and "@" not in name:
+                if not name.endswith(MODELS_SUFFIX):
                     self._risk_of[name] = value
                 if name not in self._var_limited:
                     continue  # what limits nothing decides nothing

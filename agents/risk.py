@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import numpy as np
 from aiokafka.structs import TopicPartition
 
 from agents.breakers import Breakers
@@ -17,6 +16,7 @@ from agents.ports import Clock, Counters, Publisher
 from agents.reference_tail import ReferenceTail
 from models import rollup as ru
 from models.limits import LimitMonitor
+from models.node_owners import LEAD_PARTITION, NodeOwners
 from models.reference import FIRM
 from models.risk.factor_history import History
 from models.risk.limit_values import limit_values, partial_nodes
@@ -41,7 +41,7 @@ from schemas.records import (
     Quality,
     Risk,
 )
-from tables.kafka import KafkaClient
+from tables.kafka import KafkaClient, owner_partition
 from tables.records import RecordBatch
 from tables.restore import read_range
 from tables.tail import Tail
@@ -58,12 +58,13 @@ _position = decoder_of(Position)
 _mark = decoder_of(Mark)
 _surface, _risk = decoder_of(Surface), decoder_of(Risk)
 _limit, _control, _alert, _touch = decoder_of(Limit), decoder_of(Control), decoder_of(Alert), decoder_of(Touch)
-#: levels that lie within one fund: one worker sees all of such a node
-OWNED_LEVELS = ("book", "desk", "strategy", "fund", "account")
 
 
 class RiskStage:
-    """Owns some partitions of `positions` (sharded by fund) and values them on the latest marks."""
+    """Owns some partitions of `positions` (sharded by fund) and values them on the latest marks.
+
+    Who owns the lead partition reads all others too: nodes that span funds are its to state, on one snapshot.
+    """
 
     def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
                  clock: Clock, counters: Counters, base_currency: str, levels: tuple[str, ...],
@@ -85,10 +86,13 @@ class RiskStage:
         self._next: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._owned: set[int] = set()
+        self._owners = NodeOwners(self.book.reference, levels, lambda fund: owner_partition(fund, partitions))
+        self._others: Tail | None = None
+        self._others_task: asyncio.Task[None] | None = None
+        self._spoke_for_all = False
         self._tasks: list[asyncio.Task[None]] = []
         self._ts_source = 0
         self._tick_nodes: set[int] = set()
-        self._firm_shards: dict[str, Risk] = {}
         reference.on_change = self._on_reference
         for record in (*reference.reference.instrument_records.values(),
                        *reference.reference.account_records.values()):
@@ -99,6 +103,7 @@ class RiskStage:
             self.book.add_instrument(record)
         else:
             self.book.add_account(record)
+            self._owners.accounts_changed()
 
     def _on_marks(self, batch: RecordBatch) -> None:
         now, heard = self._clock(), Counter[str]()
@@ -157,10 +162,8 @@ class RiskStage:
                 self.monitor.acknowledge(_alert.decode(value).alert_id)
 
     def watch_limits(self) -> None:
-        """Hold every limited node that this worker owns whole against its limits; raise alerts, trip breakers."""
-        whole = len(self._owned) == self._partitions
-        nodes = {w.limit.node for w in self.monitor.watches.values()
-                 if whole or w.limit.node.partition(":")[0] in OWNED_LEVELS}
+        """Hold every limited node that this worker speaks for against its limits; raise alerts, trip breakers."""
+        nodes = {w.limit.node for w in self.monitor.watches.values() if self._speaks_for(w.limit.node)}
         now = self._clock()
         self.breakers.raise_all(
             self.monitor.measure(limit_values(self.models, nodes), now, self.book.snapshot_id,
@@ -185,18 +188,43 @@ class RiskStage:
         tps = [TopicPartition(topic, p) for p in partitions]
         if tps:  # a rebalance may bring nothing new; a consumer without partitions would wait for ever
             self._ends.update(await self._ends_of(tps))
-        self._next.update(dict.fromkeys(tps, 0))
+        for tp in tps:
+            self._next.setdefault(tp, 0)  # one that was followed so far goes on
         self._owned |= partitions
         if not self._tasks:
             for tail in (self._surfaces, self._rules, self._marks):
                 await tail.start()
                 await tail.read_to_end()
             await self._acks.start()
-            await self._resume_models()
+        if partitions:
+            await self._resume_models(partitions)
+        await self._follow_others()
+        if not self._tasks:
             loop = asyncio.get_running_loop()
             self._tasks = [loop.create_task(self._marks.run()), loop.create_task(self._surfaces.run()),
                            loop.create_task(self._rules.run()), loop.create_task(self._acks.run()),
                            loop.create_task(self._publish_loop())]
+        self.book.rollup.touched[:] = 1
+
+    async def _follow_others(self) -> None:
+        """Read the partitions of other workers too where this one speaks for the firm; forget what it does not need."""
+        if self._others is not None and self._others_task is not None:
+            self._others_task.cancel()
+            await asyncio.gather(self._others_task, return_exceptions=True)
+            await self._others.stop()
+            self._others = self._others_task = None
+        topic, lead = self._topics["positions"], LEAD_PARTITION in self._owned
+        others = [TopicPartition(topic, p) for p in range(self._partitions) if lead and p not in self._owned]
+        for tp in set(self._next) - {TopicPartition(topic, p) for p in self._owned} - set(others):
+            self.book.remove_shard(tp.partition)
+            del self._next[tp]
+            self._ends.pop(tp, None)
+        if others:
+            self._ends.update(await self._ends_of(others))
+            self._others = Tail(self._client, [topic], self._take_in, isolation_level="read_uncommitted",
+                                pause_s=TRADE_PERIOD_S / 2)
+            await self._others.start({tp: self._next.setdefault(tp, 0) for tp in others}, others)
+            self._others_task = asyncio.get_running_loop().create_task(self._others.run())
 
     async def _ends_of(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
         probe = self._client.consumer()
@@ -207,8 +235,8 @@ class RiskStage:
         finally:
             await probe.stop()
 
-    async def _resume_models(self) -> None:
-        """Read the models of the worker before: peaks and the prior day go on."""
+    async def _resume_models(self, partitions: set[int]) -> None:
+        """Read the models of the worker before: peaks and the prior day of what was just taken go on."""
         newest: dict[str, Risk] = {}
 
         def on_batch(batch: RecordBatch) -> None:
@@ -220,15 +248,12 @@ class RiskStage:
         topic = self._topics["risk"]
         await read_range(self._client, {TopicPartition(topic, p): 0 for p in range(self._partitions)}, on_batch)
         for name, risk in newest.items():
-            self.models.resume(name, risk.ts, risk.models or {}, risk.prior_day)
+            owner = self._owners.partition(name)
+            if owner in partitions or (owner is None and LEAD_PARTITION in partitions):
+                self.models.resume(name, risk.ts, risk.models or {}, risk.prior_day)
 
     async def release(self, partitions: set[int]) -> None:
-        """Let go: another worker values these shards now."""
-        topic = self._topics["positions"]
-        for p in partitions:
-            self.book.remove_shard(p)
-            self._next.pop(TopicPartition(topic, p), None)
-            self._ends.pop(TopicPartition(topic, p), None)
+        """Let go: another worker speaks for these shards now; `take`, which follows, forgets what is not needed."""
         self._owned -= partitions
 
     def stored_offset(self, topic: str, partition: int) -> int | None:
@@ -242,24 +267,38 @@ class RiskStage:
     @property
     def ready(self) -> bool:
         """Whether every owned shard has been read to where it ended when it was taken."""
-        return all(self._next.get(tp, 0) >= end for tp, end in self._ends.items())
+        return all(self._next[tp] >= end for tp, end in self._ends.items() if tp.partition in self._owned)
+
+    @property
+    def whole(self) -> bool:
+        """Whether this worker speaks for nodes that span funds, and has read every shard."""
+        return LEAD_PARTITION in self._owned and len(self._next) == self._partitions \
+            and all(self._next[tp] >= end for tp, end in self._ends.items())
+
+    def _speaks_for(self, node: str) -> bool:
+        owner = self._owners.partition(node)
+        return owner in self._owned if owner is not None else self._spoke_for_all
 
     async def process(self, batch: RecordBatch, ack: Callable[[], None]) -> None:
         """Take one slice of `positions` in."""
-        tp = TopicPartition(batch.topic, batch.partition)
-        if tp in self._next:
-            for i, value in enumerate(batch.values):
-                if value is None:
-                    continue  # withdrawn: the shard that owns the account now publishes it
-                try:
-                    self.book.add_position(_position.decode(value), batch.partition)
-                except msgspec.DecodeError as error:
-                    self._counters.add("positions_refused")
-                    log.error("positions %s@%s refused: %s", batch.partition, int(batch.offsets[i]), error)
-            self._next[tp] = batch.next_offset
-            if len(batch):
-                self._ts_source = max(self._ts_source, int(batch.timestamps_ms[-1]))
+        self._take_in(batch)
         ack()
+
+    def _take_in(self, batch: RecordBatch) -> None:
+        tp = TopicPartition(batch.topic, batch.partition)
+        if tp not in self._next:
+            return
+        for i, value in enumerate(batch.values):
+            if value is None:
+                continue  # withdrawn: the shard that owns the account now publishes it
+            try:
+                self.book.add_position(_position.decode(value), batch.partition)
+            except msgspec.DecodeError as error:
+                self._counters.add("positions_refused")
+                log.error("positions %s@%s refused: %s", batch.partition, int(batch.offsets[i]), error)
+        self._next[tp] = max(self._next[tp], batch.next_offset)
+        if len(batch):
+            self._ts_source = max(self._ts_source, int(batch.timestamps_ms[-1]))
 
     async def _publish_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -271,15 +310,16 @@ class RiskStage:
             await asyncio.sleep(due - loop.time())
             turn += 1
             self.models.update_rows(self.book.value_pending())
-            self._publish(self.book.rollup.take_touched())
+            self._publish()
             if turn % TICK_PERIODS == 0:
                 self._counters.add("rows_revalued", self.book.revalue(self._clock()))
-                self.publish_touches()
-                self._publish(self.book.rollup.take_touched())
+                self._publish()
             if self.ready:
                 self.watch_limits()
-                self.watch_feeds()
-            if loop.time() >= models_due and self.ready and self.book.snapshot_id:
+                if LEAD_PARTITION in self._owned:
+                    self.publish_touches()
+                    self.watch_feeds()
+            if loop.time() >= models_due and self._models_may_run():
                 begun = loop.time()
                 self.publish_models()
                 # all models together take at most a tenth of this process
@@ -301,35 +341,38 @@ class RiskStage:
             self._publisher.send(self._topics["alerts"], b"firm", encode(alert))
         return drift
 
-    def _publish(self, nodes: np.ndarray) -> None:
-        if not len(nodes) or not self.ready:
+    def _models_may_run(self) -> bool:
+        """Return whether all there is has been read: peaks of half a firm would be wrong for ever."""
+        return self.ready and self.whole == (LEAD_PARTITION in self._owned) and self.book.snapshot_id != 0
+
+    def _publish(self) -> None:
+        """Publish the nodes touched since the last call that this worker speaks for."""
+        if not self.ready:
             return
-        whole = len(self._owned) == self._partitions
+        if self._spoke_for_all != self.whole:
+            self._spoke_for_all = self.whole
+            self.book.rollup.touched[:] = 1
         as_of = [AsOf(p, o) for p, o in sorted(self.book.as_of.items())]
         now = self._clock()
-        shard = "" if whole else ",".join(map(str, sorted(self._owned)))
-        for node in nodes.tolist():
+        for node in self.book.rollup.take_touched().tolist():
             name = self.book.rollup.node_names[node]
-            partial = shard if name.partition(":")[0] not in ("book", "desk", "strategy", "fund", "account") else ""
-            record = self.record(node, as_of, now, partial)
-            key = name if not partial else f"{name}@{partial}"
-            self._publisher.send(self._topics["risk"], key.encode(), encode(record))
+            if self._speaks_for(name):
+                self._publisher.send(self._topics["risk"], name.encode(), encode(self.record(node, as_of, now)))
 
     def publish_models(self) -> None:
         """Measure every node with all models on the present snapshot, and publish them beside the nodes."""
         run = self.models.run(self._clock())
         as_of = [AsOf(p, o) for p, o in sorted(self.book.as_of.items())]
         self._counters.set("models_seconds", (self._clock() - run.as_of_ns) / 1e9)
-        whole = len(self._owned) == self._partitions
         for name, models in run.models.items():
-            if name == FIRM and not whole:
-                continue  # VaR does not add up: no worker that sees a part may state the firm's
+            if not self._speaks_for(name):
+                continue  # VaR does not add up: no worker that sees a part may state the whole
             record = msgspec.structs.replace(
                 self.record(self.book.rollup.node_index[name], as_of, run.as_of_ns), models=models, top=run.top[name],
                 prior_day=self.models.prior.get(name))
             self._publisher.send(self._topics["risk"], f"{name}{MODELS_SUFFIX}".encode(), encode(record))
 
-    def record(self, node: int, as_of: list[AsOf], now: int, shard: str = "") -> Risk:
+    def record(self, node: int, as_of: list[AsOf], now: int) -> Risk:
         """Return a node as a record; a figure that cannot be computed is None."""
         book = self.book
         name = book.rollup.node_names[node]
@@ -355,7 +398,7 @@ class RiskStage:
                     total=total if total == total else None),  # type: ignore[arg-type]
             exposure=Exposure(gross=finite[ru.GROSS], net=finite[ru.NET], long=finite[ru.LONG],
                               short=finite[ru.SHORT], positions=round(f[ru.POSITIONS])),
-            quantity=finite[ru.QUANTITY] if name.startswith("pair:") else None, shard=shard,
+            quantity=finite[ru.QUANTITY] if name.startswith("pair:") else None,
             ts_source=self._ts_source, greeks={g: finite[ru.DELTA + k] for k, g in enumerate(ru.GREEKS)} | {
                 "missing": f[ru.NO_GREEKS]}, models=self.models.quick(node))
 
@@ -363,7 +406,10 @@ class RiskStage:
         """Stop publishing."""
         for task in self._tasks:
             task.cancel()
+        if self._others_task is not None:
+            self._others_task.cancel()
+            self._tasks.append(self._others_task)
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._marks.stop()
-        for tail in (self._surfaces, self._rules, self._acks):
-            await tail.stop()
+        for tail in (self._marks, self._surfaces, self._rules, self._acks, self._others):
+            if tail is not None:
+                await tail.stop()

@@ -184,6 +184,7 @@ class Contracts:
     def set_touched(self, option: str, touched: bool) -> None:
         """Know whether an option's barrier was touched, from its record; what marks touch later is touched again."""
         self._touches[option] = touched
+        self._newly_touched = [x for x in self._newly_touched if x[0] != option]  # said already
         k = self.option_row.get(option)
         if k is not None and self.options[k]["touched"] != touched:
             self.options[k]["touched"] = touched

@@ -295,7 +295,6 @@ class Risk(msgspec.Struct, frozen=True, kw_only=True):
     pnl: Pnl
     exposure: Exposure
     quantity: float | None = None
-    shard: str = ""
     ts_source: int = 0
     greeks: dict[str, float | None] | None = None
     models: dict[str, Any] | None = None

@@ -41,8 +41,9 @@ class Tail:
         self._advanced = asyncio.Event()
         self.positions: dict[TopicPartition, int] = {}
 
-    async def start(self, start_at: dict[TopicPartition, int] | None = None) -> None:
-        """Connect and take every partition; ``start_at`` overrides where some of them start."""
+    async def start(self, start_at: dict[TopicPartition, int] | None = None,
+                    only: Iterable[TopicPartition] | None = None) -> None:
+        """Connect and take every partition, or ``only`` these; ``start_at`` overrides where some of them start."""
         consumer = self._client.consumer(isolation_level=self._isolation_level, **self._fetch)
         await consumer.start()
         consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
@@ -51,6 +52,8 @@ class Tail:
         for topic in self._topics:
             partitions = await self._partitions(topic)
             tps += [TopicPartition(topic, p) for p in partitions]
+        if only is not None:
+            tps = list(only)
         consumer.assign(tps)
         if self._from_end:
             await consumer.seek_to_end(*tps)

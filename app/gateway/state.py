@@ -81,7 +81,6 @@ class GatewayState:
         #: accounts nobody has asked for: there are many, and they all move with every window
         self._unread: dict[str, bytes] = {}
         self._asked: set[str] = set()
-        self._parts: dict[str, dict[str, Risk]] = {}
         self.limits: dict[str, Limit] = {}
         self.controls: dict[str, Control] = {}
         self.alerts: dict[str, Alert] = {}
@@ -147,7 +146,7 @@ class GatewayState:
         if key.startswith("account:") and key not in self._asked:
             self._unread[key] = value
         else:
-            self.add_risk(key, _risk.decode(value))
+            self.add_risk(_risk.decode(value))
 
     def _ask(self, node: str) -> None:
         """Read a node's record, and every later one."""
@@ -155,22 +154,16 @@ class GatewayState:
         if value is not None:
             self._asked.add(node)
             try:
-                self.add_risk(node, _risk.decode(value))
+                self.add_risk(_risk.decode(value))
             except msgspec.DecodeError as error:
                 log.error("risk of %s refused: %s", node, error)
             else:
                 self.nodes[node] = (self.seq, node_row(self._node_risks[node]))
 
-    def add_risk(self, key: str, risk: Risk) -> None:
-        """Take a node in; parts of a node that spans several workers are added up here."""
-        held = self._parts.setdefault(risk.node, {}) if risk.shard else None
-        if held is not None:
-            held[key] = risk
-            risk = merge(list(held.values()))
-        elif risk.node in self._parts:
-            del self._parts[risk.node]  # one worker owns everything again
+    def add_risk(self, risk: Risk) -> None:
+        """Take a node in; what is older than what is known says nothing."""
         old = self._node_risks.get(risk.node)
-        if old is not None and old.ts > risk.ts and not risk.shard:
+        if old is not None and old.ts > risk.ts:
             return
         self._node_risks[risk.node] = risk
         self._changed_nodes.add(risk.node)
@@ -321,25 +314,6 @@ def _or_none(values: np.ndarray, known: np.ndarray) -> list[float | None]:
     for k in np.flatnonzero(~known).tolist():
         out[k] = None
     return out
-
-
-def merge(parts: list[Risk]) -> Risk:
-    """Add the parts of a node that spans several workers; a figure one of them lacks is unknown."""
-    first = max(parts, key=lambda r: r.ts)
-
-    def total(get: Any) -> Any:
-        values = [get(p) for p in parts]
-        return None if any(v is None for v in values) else sum(values)
-
-    pnl = msgspec.structs.replace(first.pnl, **{
-        f: total(lambda r, f=f: getattr(r.pnl, f)) for f in first.pnl.__struct_fields__})
-    exposure = msgspec.structs.replace(first.exposure, **{
-        f: total(lambda r, f=f: getattr(r.exposure, f)) for f in first.exposure.__struct_fields__})
-    quality = msgspec.structs.replace(first.quality, unpriced=sum(p.quality.unpriced for p in parts),
-                                      stale=sum(p.quality.stale for p in parts),
-                                      excluded=[x for p in parts for x in p.quality.excluded][:10])
-    return msgspec.structs.replace(first, pnl=pnl, exposure=exposure, quality=quality,
-                                   snapshot_id=min(p.snapshot_id for p in parts))
 
 
 def node_row(risk: Risk) -> list[Any]:

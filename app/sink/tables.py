@@ -110,7 +110,7 @@ def risk_rows(partition: int, offset: int, value: bytes) -> list[Row]:
     if r.top is not None:
         return []
     greeks, var = r.greeks or {}, (r.models or {}).get("var_hist", {})
-    return [(partition, offset, r.node if not r.shard else f"{r.node}@{r.shard}", _time(r.ts), r.snapshot_id,
+    return [(partition, offset, r.node, _time(r.ts), r.snapshot_id,
              r.base_currency, r.pnl.realised, r.pnl.unrealised, r.pnl.day, r.pnl.price, r.pnl.fx, r.pnl.fees,
              r.pnl.total, r.exposure.gross, r.exposure.net, r.exposure.long, r.exposure.short, r.exposure.positions,
              r.quality.unpriced, r.quality.stale, *(greeks.get(g) for g in ("delta", "gamma", "vega", "theta", "rho")),

@@ -362,6 +362,9 @@ class RiskModels:
         state = models.get("drawdown", {}).get("state")
         if state is not None and len(state) == self.drawdown.shape[1]:
             self._held_drawdown[name] = np.array([np.nan if x is None else float(x) for x in state])
+            node = self.book.rollup.node_index.get(name, len(self.drawdown))
+            if node < len(self.drawdown):
+                self.drawdown[node] = 0.0  # what this worker saw of it before was another's to state
         if "metrics" in models:
             self.latest[name] = models["metrics"]
         if prior is not None:
