@@ -97,13 +97,14 @@ def held_with(book: ValuedBook, place: np.ndarray, tree: Tree, nodes: int) -> tu
 def concentrations_of(net: np.ndarray, of: Held, a: dict[str, Any], held: tuple[list[str], np.ndarray],
                       top: int) -> list[dict[str, Any]]:
     """Return shares of gross and HHI of every node, by name, issuer, sector, country and counterparty."""
-    out: list[dict[str, Any]] = [{"quality": "good", "hhi": None} for _ in net]
     with_whom, gross = held
-    found = [("counterparty", with_whom, gross, all_columns(gross), np.append(np.arange(len(with_whom)), -1))]
+    nodes = len(gross)
+    out: list[dict[str, Any]] = [{"quality": "good", "hhi": None} for _ in range(nodes)]
+    found = [("counterparty", with_whom, gross.ravel(), all_columns(gross), np.append(np.arange(len(with_whom)), -1))]
     found += [(g, list(a["labels"][g]), net, of, a[g]) for g in ("name", "issuer", "sector", "country")]
     for g, labels, values, columns, group in found:
-        best, shares = np.empty((len(net), top), np.int64), np.empty((len(net), top))
-        whole = np.empty((len(net), 2))
+        best, shares = np.empty((nodes, top), np.int64), np.empty((nodes, top))
+        whole = np.empty((nodes, 2))
         group_shares(values, columns, group, len(labels), best, shares, whole)
         for row, places, shared, (hhi, unknown) in zip(out, best.tolist(), shares.tolist(), whole.tolist(),
                                                        strict=True):

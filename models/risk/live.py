@@ -16,7 +16,7 @@ from models.risk import exposure, factor, stress
 from models.risk.attributes import Attributes, Navs, concentrations_of, held_with
 from models.risk.factor_history import History
 from models.risk.factor_set import PATHS, SEED, FactorSet, Loadings, build_factors
-from models.risk.node_cells import CELL, CELL_METRICS, Held, Tree, cells, tree_of, vectors_of
+from models.risk.node_cells import CELL, Held, Tree, cells, sums_by_group, tree_of, vectors_of, weighted_sums
 from models.risk.node_kernels import (
     BUCKET_NAMES,
     COST,
@@ -73,8 +73,7 @@ class RiskModels:
         self.prior: dict[str, dict[str, float]] = {}
         self.latest: dict[str, dict[str, float]] = {}
         self._day, self._trading_day = -1, day or TradingDay()
-        self._grid = np.zeros((0, 0, 0))
-        self._held = Held(np.zeros((0, 0), np.int32), np.zeros(0, np.int64))
+        self._held = Held(np.zeros(1, np.int64), np.zeros(0, np.int32))
         self._tree_of = (-1, -1)
         self._known_tree = tree_of(np.zeros((0, 1), np.int64))
         self._place_of = np.zeros(0, np.int64)
@@ -93,26 +92,20 @@ class RiskModels:
         summary = self._summary_nodes()
         self._place_of = np.full(len(rollup.nodes), -1, np.int64)
         self._place_of[summary] = np.arange(len(summary))
-        instruments = len(book.market.instruments)
-        shape = (len(CELL), len(summary), max(instruments, 1))
-        if self._grid.shape != shape:
-            self._grid = np.zeros(shape)
-            self._held = Held(np.zeros(shape[1:], np.int32), np.zeros(shape[1], np.int64))
-        grid, tree = self._grid, self._tree(summary)
-        cells(rollup.count, rollup.rows, rollup.contribution, rollup.ancestors, self._place_of, CELL_METRICS,
-              tree.levels, tree.edges, grid, self._held)
+        instruments, tree = len(book.market.instruments), self._tree(summary)
+        self._held, grid = cells(rollup, self._place_of, tree, len(summary), instruments)
         if self.scenarios is not None:
             self.scenarios.fill_units()
             self.scenarios.rebuild(summary)
         self._roll_day(now_ns)
         if not len(summary):
             return ModelRun(book.snapshot_id, now_ns, {}, {}, {})
-        self._explain(summary, names_of(rollup, summary), grid[0], now_ns)
+        names = names_of(rollup, summary)
+        self._explain(summary, names, grid[0], now_ns)
         shocked = self._stressed()
         aged = self._aged(summary)
         factors, quality = self._factor_exposures(grid)
         simulated = self._monte_carlo(grid, quality, tree)
-        names = names_of(rollup, summary)
         navs = self._navs.of(book)
         sums = rollup.nodes[summary]
         self._drawdowns(summary, names, navs, sums, now_ns)
@@ -120,6 +113,7 @@ class RiskModels:
         run = ModelRun(book.snapshot_id, now_ns, {}, {}, {})
         scales = np.array([self._scale(node) for node in summary.tolist()])
         tops = self._tops(summary, grid, list(book.market.instruments), scales)
+        explained = self.explain.of(names, scales)
         figures = np.column_stack([*(sums[:, getattr(ru, m.upper())] for m in METRICS[:-1]), ru.total_pnl(sums)])
         metrics = (figures * scales[:, None]).tolist()
         horizon_es = self._horizon_es(summary, grid[0], attributes["horizon"], tree)
@@ -138,7 +132,7 @@ class RiskModels:
             models["stress"] = {x.name: float(shocked.vectors[node, k]) * scale
                                 for k, x in enumerate(self.stress_scenarios)} | {
                                     "missing": int(shocked.missing[node])}
-            models["pnl_explain"] = self.explain.of(name, scale) or {"quality": "missing", "why": "one snapshot so far"}
+            models["pnl_explain"] = explained[place] or {"quality": "missing", "why": "one snapshot so far"}
             run.models[name] = models
             run.top[name] = self._top(place, tops)
             run.metrics[name] = models["metrics"] = self._metrics(metrics[place], models)
@@ -156,8 +150,8 @@ class RiskModels:
         s, nodes = self.scenarios, self.book.rollup.nodes[summary]
         if s is not None:
             carry = nodes[:, ru.INTEREST] - nodes[:, ru.FUNDING]
-            self.explain.observe(names, quantity, ru.total_pnl(nodes), carry, self.book.market, self.contracts,
-                                 s.columns, now_ns)
+            self.explain.observe(names, self._held, quantity, ru.total_pnl(nodes), carry, self.book.market,
+                                 self.contracts, s.columns, now_ns)
 
     def _stressed(self) -> ScenarioBook:
         """Return the stress vectors on the market as it stands; scenarios are looked up when reference data change."""
@@ -221,13 +215,15 @@ class RiskModels:
             self._factors = build_factors(self.book, s.history)
             self._factors_version = self.book.reference.version
             self._loadings = Loadings(self._factors, self.book)
-        loadings, specific = self._loadings.of(grid.shape[2])
+        instruments, nodes = len(self.book.market.instruments), len(self._held.start) - 1
+        loadings, specific = self._loadings.of(instruments)
         delta = grid[CELL.index("delta")]
-        known = np.isfinite(loadings).all(axis=1) if loadings.size else np.zeros(grid.shape[2], bool)
-        held = delta if known.all() else delta[:, known]
-        self.node_exposures = held @ loadings[known]
-        self.node_specific = (held * held) @ specific[known]
-        without = (np.abs(delta[:, ~known]) > 0.0).sum(axis=1)
+        known = np.isfinite(loadings).all(axis=1) if loadings.size else np.zeros(instruments, bool)
+        self.node_exposures, own, lacking = (np.empty((nodes, k)) for k in (loadings.shape[1], 1, 1))
+        weighted_sums(delta, self._held, np.where(known[:, None], loadings, 0.0), self.node_exposures)
+        weighted_sums(delta * delta, self._held, np.where(known, specific, 0.0)[:, None], own)
+        weighted_sums((delta != 0.0).astype(float), self._held, (~known)[:, None].astype(float), lacking)
+        self.node_specific, without = own[:, 0], lacking[:, 0].astype(int)
         names, covariance = self._factors.names, self._factors.covariance
         quality = ["partial" if n else "good" for n in without.tolist()]
 
@@ -251,7 +247,7 @@ class RiskModels:
         fs, s = self._factors, self.scenarios
         if s is None or fs is None or not fs.names:
             return lambda place, scale: {"quality": "missing", "why": "no history loaded"}
-        found = self._paths.measure(fs, self.node_exposures, self.node_specific, grid[0], tree,
+        found = self._paths.measure(fs, self.node_exposures, self.node_specific, self._held, grid[0], tree,
                                     self.book.market, s.columns)
 
         def one(place: int, scale: float) -> dict[str, Any]:
@@ -276,15 +272,14 @@ class RiskModels:
     # ---- the others -----------------------------------------------------------------------------------------------
     def _many(self, grid: np.ndarray, a: dict[str, Any]) -> tuple[Any, Any, Any]:
         """Return for every node: what leaving takes, its exposures, and gamma and vega by expiry."""
-        nodes = grid.shape[1]
+        nodes = len(self._held.start) - 1
         liquid, exposures = np.empty((nodes, 9)), np.empty((nodes, 2))
         liquidity_nodes(grid[0], grid[1], self._held, a["adv"], a["spread"], self.participation, liquid)
         exposures_by_underlying(grid[CELL.index("delta")], grid[CELL.index("gross_delta")], self._held, a["underlying"],
                                 a["cash"], exposures)
-        of_option = np.flatnonzero(a["expiry"] >= 0)
-        member = np.zeros((len(of_option), len(a["labels"]["expiry"])))
-        member[np.arange(len(of_option)), a["expiry"][of_option]] = 1.0
-        gamma, vega = (grid[CELL.index(g)][:, of_option] @ member for g in ("gamma", "vega"))
+        gamma, vega = np.empty((2, nodes, len(a["labels"]["expiry"])))
+        for name, sums in (("gamma", gamma), ("vega", vega)):
+            sums_by_group(grid[CELL.index(name)], self._held, a["expiry"], sums)
         return liquid.tolist(), exposures.tolist(), list(zip(gamma.tolist(), vega.tolist(), strict=True))
 
     def _greeks(self, node: int, scale: float, ladder: tuple[list[float], list[float]],
@@ -313,22 +308,23 @@ class RiskModels:
         """Return the liquidity-horizon ES at 97.5 % of every node; moves scaled to the 10-day base."""
         s = self.scenarios
         if s is None:
-            return [math.nan] * len(quantity)
+            return [math.nan] * len(summary)
         tail = max(int(s.days * 0.025), 1)
-        held = np.abs(quantity).max(axis=0, initial=0.0) > 0.0
+        held = np.zeros(len(horizon), bool)
+        held[self._held.columns[quantity != 0.0]] = True
+        held &= ~np.isnan(s.unit[: len(horizon), 0])
         steps: dict[int, list[float]] = {}
         for h in sorted(set(horizon[held].tolist()) | {10}):
-            used = np.flatnonzero((horizon >= h) & held)
             if h == 10:
                 vectors = s.vectors[summary]
             else:
-                vectors = np.empty((len(quantity), s.days))
-                vectors_of(quantity, used, s.usable, tree.base, tree.edges, vectors)
-            worst = np.empty(len(quantity))
+                vectors = np.empty((len(summary), s.days))
+                vectors_of(quantity, self._held, (horizon >= h) & held, s.unit, tree.base, tree.edges, vectors)
+            worst = np.empty(len(summary))
             mean_of_worst(vectors, tail, worst)
             steps[h] = (np.maximum(-worst, 0.0) * math.sqrt(10.0 / s.history.horizon_days)).tolist()
         return [exposure.liquidity_horizon_es({h: values[k] for h, values in steps.items()})
-                for k in range(len(quantity))]
+                for k in range(len(summary))]
 
     def _leverage(self, exposures: list[float], nav: float | None, scale: float) -> dict[str, Any]:
         commitment, gross = exposures
@@ -382,14 +378,16 @@ class RiskModels:
             found["var_hist"] = self.scenarios.components(summary, grid[0], self._held, 0.99)
         out: Tops = {}
         label_of: Any = np.array(labels, object)
+        column, one_each = np.append(self._held.columns, 0), np.ones((len(labels), 1))
         for metric, values in found.items():
-            best = np.empty((len(values), TOP), np.int64)
+            best: Any = np.empty((len(summary), TOP), np.int64)
+            totals: Any = np.empty((len(summary), 1))
             largest(values, self._held, TOP, best)
-            held = np.where(best >= 0, np.take_along_axis(values, np.maximum(best, 0), axis=1), 0.0)
-            totals = values.sum(axis=1, keepdims=True)
+            held: Any = np.append(values, 0.0)[best]  # -1: there is nothing
+            weighted_sums(values, self._held, one_each, totals)
             with np.errstate(divide="ignore", invalid="ignore"):
                 shares: Any = np.where(totals != 0, held / totals, None)
-            out[metric] = (label_of[best].tolist(), (held * scales[:, None]).tolist(), shares.tolist())
+            out[metric] = (label_of[column[best]].tolist(), (held * scales[:, None]).tolist(), shares.tolist())
         return out
 
     def _top(self, place: int, tops: Tops) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from models import rollup as ru
-from models.jit import inline_kernel, kernel
+from models.jit import kernel
+from models.rollup import RollUp
 
 #: per row sums kept by node and instrument; the last one adds up absolute deltas, position by position
 CELL = ("quantity", "net", "gross", "day", "unrealised", "delta", "gamma", "vega", "gross_delta")
@@ -15,21 +16,20 @@ CELL_METRICS = np.array([ru.NET, ru.GROSS, ru.DAY, ru.UNREALISED, ru.DELTA, ru.G
 
 
 class Held(NamedTuple):
-    """Which instruments every node holds: a fifth of them or less, so that sums over a node look at no others.
+    """Which instruments every node holds, node after node: a fifth of them or less, so only these are kept.
 
-    columns : int32[nodes, instruments], ascending; what is beyond ``counts`` says nothing
-    counts : int64[nodes]
+    start : int64[nodes + 1], where a node's begin; its last one is before where the next one's begin
+    columns : int32[held], instruments, ascending within a node; whatever is kept by held instrument is in this order
     """
 
+    start: np.ndarray
     columns: np.ndarray
-    counts: np.ndarray
 
 
 def all_columns(values: np.ndarray) -> Held:
     """Return that every row holds every column."""
     rows, columns = values.shape
-    return Held(np.ascontiguousarray(np.broadcast_to(np.arange(columns, dtype=np.int32), values.shape)),
-                np.full(rows, columns, np.int64))
+    return Held(np.arange(rows + 1) * columns, np.tile(np.arange(columns, dtype=np.int32), rows))
 
 
 class Tree(NamedTuple):
@@ -64,63 +64,106 @@ def _from_below(chains: np.ndarray, level: int) -> np.ndarray:
     for below in range(level - 1, -1, -1):
         pairs = np.unique(mine[:, [below, level]], axis=0)
         if (pairs >= 0).all() and len(np.unique(pairs[:, 0])) == len(pairs):
-            return pairs
+            return np.asarray(pairs[np.argsort(pairs[:, 1], kind="stable")])
     return np.zeros((0, 2), np.int64)  # not reached: a book lies under one node of a level
 
 
-@kernel
-def cells(count: int, rows: np.ndarray, contribution: np.ndarray, ancestors: np.ndarray, place: np.ndarray,
-          metrics: np.ndarray, levels: int, edges: np.ndarray, out: np.ndarray, held: Held) -> None:
+def cells(rollup: RollUp, place: np.ndarray, tree: Tree, nodes: int, instruments: int) -> tuple[Held, np.ndarray]:
     """Sum rows by (node, instrument): into their book, and from books into what lies above.
 
     Parameters
     ----------
-    place : by node, its row in ``out``, -1: none
-    levels, edges : of the `Tree`
-    out : float64[9, nodes, instruments], zeroed here
-    held : filled
+    place : by node, its place among ``nodes``, -1: none
+
+    Returns
+    -------
+    Held, float64[9, held]
+        Which instruments every place holds, and of each the sums named in `CELL`.
     """
-    out[:] = 0.0
-    known = np.zeros(out.shape[1:], np.uint8)
+    known, start = np.zeros((nodes, instruments), np.uint8), np.zeros(nodes + 1, np.int64)
+    _find_held(rollup.count, rollup.rows, rollup.ancestors, place, tree.levels, tree.edges, known, start)
+    held = Held(start, np.empty(start[-1], np.int32))
+    out = np.zeros((len(CELL), start[-1]))
+    _fill_cells(rollup.count, rollup.rows, rollup.contribution, rollup.ancestors, place, CELL_METRICS, tree.levels,
+                tree.edges, known, held, out)
+    return held, out
+
+
+@kernel
+def _find_held(count: int, rows: np.ndarray, ancestors: np.ndarray, place: np.ndarray, levels: int, edges: np.ndarray,
+               known: np.ndarray, start: np.ndarray) -> None:
+    for r in range(count):
+        if rows[r].live != 0 and ancestors[r, 0] >= 0:
+            for k in range(levels):
+                if ancestors[r, k] >= 0:
+                    known[place[ancestors[r, k]], rows[r].instrument] = 1
+    for e in range(edges.shape[0]):
+        low, high = known[edges[e, 0]], known[edges[e, 1]]
+        for i in range(known.shape[1]):
+            high[i] |= low[i]
+    for n in range(known.shape[0]):
+        held = 0
+        for i in range(known.shape[1]):
+            held += known[n, i]
+        start[n + 1] = start[n] + held
+
+
+@kernel
+def _fill_cells(count: int, rows: np.ndarray, contribution: np.ndarray, ancestors: np.ndarray, place: np.ndarray,
+                metrics: np.ndarray, levels: int, edges: np.ndarray, known: np.ndarray, held: Held,
+                out: np.ndarray) -> None:
+    h, last, at = 0, metrics.shape[0] + 1, np.empty(known.shape, np.int32)
+    for n in range(known.shape[0]):
+        for i in range(known.shape[1]):
+            if known[n, i] != 0:
+                held.columns[h], at[n, i] = i, h
+                h += 1
     for r in range(count):
         if rows[r].live == 0 or ancestors[r, 0] < 0:
             continue
-        i = rows[r].instrument
         for k in range(levels):
             if ancestors[r, k] < 0:
                 continue
-            n = place[ancestors[r, k]]
-            known[n, i] = 1
+            j = at[place[ancestors[r, k]], rows[r].instrument]
             if contribution[r, ru.UNPRICED] == 0.0:
-                out[0, n, i] += rows[r].quantity
+                out[0, j] += rows[r].quantity
             for m in range(metrics.shape[0]):
-                out[m + 1, n, i] += contribution[r, metrics[m]]
-            out[metrics.shape[0] + 1, n, i] += abs(contribution[r, ru.DELTA])
-    held.counts[:] = -1
+                out[m + 1, j] += contribution[r, metrics[m]]
+            out[last, j] += abs(contribution[r, ru.DELTA])
     for e in range(edges.shape[0]):
-        low, high = edges[e, 0], edges[e, 1]
-        if held.counts[low] < 0:  # all that it holds is there: edges go up
-            _list_held(known[low], low, held)
-        n = held.counts[low]
-        for h in range(n):
-            known[high, held.columns[low, h]] = 1
+        low, high = edges[e, 0], at[edges[e, 1]]
         for m in range(out.shape[0]):
-            source, target = out[m, low], out[m, high]
-            for h in range(n):
-                i = held.columns[low, h]
-                target[i] += source[i]
-    for n in range(out.shape[1]):
-        if held.counts[n] < 0:
-            _list_held(known[n], n, held)
+            for h in range(held.start[low], held.start[low + 1]):
+                out[m, high[held.columns[h]]] += out[m, h]
 
 
-@inline_kernel
-def _list_held(known: np.ndarray, n: int, held: Held) -> None:
-    count = 0
-    for i in range(known.shape[0]):
-        held.columns[n, count] = i
-        count += known[i]
-    held.counts[n] = count
+@kernel
+def weighted_sums(values: np.ndarray, of: Held, weights: np.ndarray, out: np.ndarray) -> None:
+    """Fill the sum of values times the weights of their instruments, of every node.
+
+    Parameters
+    ----------
+    values : float64[held]
+    weights : float64[instruments, k]
+    out : float64[nodes, k]
+    """
+    out[:] = 0.0
+    for n in range(out.shape[0]):
+        row = out[n]
+        for h in range(of.start[n], of.start[n + 1]):
+            weight, v = weights[of.columns[h]], values[h]
+            for k in range(row.shape[0]):
+                row[k] += v * weight[k]
+
+
+@kernel
+def sums_by_group(values: np.ndarray, of: Held, group: np.ndarray, out: np.ndarray) -> None:
+    """Fill the sums of every node by the group of the instrument: float64[nodes, groups]; group -1: left out."""
+    out[:] = 0.0
+    for n in range(out.shape[0]):
+        for h in range(of.start[n], of.start[n + 1]):
+            if group[of.columns[h]] >= 0:
+                out[n, group[of.columns[h]]] += values[h]
 
 
 @kernel
@@ -133,14 +176,14 @@ def add_edges(edges: np.ndarray, out: np.ndarray) -> None:
 
 
 @kernel
-def vectors_of(quantity: np.ndarray, used: np.ndarray, unit: np.ndarray, base: np.ndarray, edges: np.ndarray,
-               out: np.ndarray) -> None:
+def vectors_of(quantity: np.ndarray, of: Held, used: np.ndarray, unit: np.ndarray, base: np.ndarray,
+               edges: np.ndarray, out: np.ndarray) -> None:
     """Fill the P&L of nodes in every scenario from some instruments alone: most books hold few of them.
 
     Parameters
     ----------
-    quantity : float64[nodes, instruments]
-    used : instruments
+    quantity : float64[held]
+    used : bool[instruments]
     unit : float64[instruments, scenarios]
     base, edges : of the `Tree`
     out : float64[nodes, scenarios]
@@ -148,10 +191,10 @@ def vectors_of(quantity: np.ndarray, used: np.ndarray, unit: np.ndarray, base: n
     out[:] = 0.0
     for b in range(base.shape[0]):
         row = out[base[b]]
-        for u in range(used.shape[0]):
-            q = quantity[base[b], used[u]]
-            if q != 0.0:
-                v = unit[used[u]]
+        for h in range(of.start[base[b]], of.start[base[b] + 1]):
+            i, q = of.columns[h], quantity[h]
+            if used[i] and q != 0.0:
+                v = unit[i]
                 for s in range(row.shape[0]):
                     row[s] += q * v[s]
     add_edges(edges, out)
@@ -188,7 +231,7 @@ def group_shares(values: np.ndarray, of: Held, group: np.ndarray, groups: int, b
 
     Parameters
     ----------
-    values : float64[rows, columns]
+    values : float64[held]
     of : which columns of a row are not 0
     group : int64[columns], -1: none
     best, held : int64, float64[rows, top], groups and their shares, the largest first; -1 and 0: no more
@@ -196,11 +239,11 @@ def group_shares(values: np.ndarray, of: Held, group: np.ndarray, groups: int, b
     """
     size, top = np.zeros(groups + 1), best.shape[1]
     there, met = np.empty(groups + 2, np.int64), np.zeros(groups + 1, np.uint8)
-    for r in range(values.shape[0]):
+    for r in range(best.shape[0]):
         total, n = 0.0, 0
-        for h in range(of.counts[r]):
-            i = of.columns[r, h]
-            a = abs(values[r, i])
+        for h in range(of.start[r], of.start[r + 1]):
+            i = of.columns[h]
+            a = abs(values[h])
             total += a
             g = group[i] if group[i] >= 0 else groups
             size[g] += a

@@ -32,6 +32,22 @@ def worst_places(vector: np.ndarray, k: int, values: np.ndarray, at: np.ndarray)
 
 
 @kernel
+def turn(unit: np.ndarray, out: np.ndarray) -> None:
+    """Fill ``out`` with unit vectors by scenario, nothing in place of those that are missing.
+
+    Parameters
+    ----------
+    unit : float64[at least instruments, scenarios]
+    out : float64[scenarios, instruments]
+    """
+    for begin in range(0, out.shape[1], 8):  # what eight instruments have in a scenario is one line of the cache
+        end = min(begin + 8, out.shape[1])
+        for s in range(out.shape[0]):
+            for i in range(begin, end):
+                out[s, i] = unit[i, s] if unit[i, 0] == unit[i, 0] else 0.0
+
+
+@kernel
 def var_components(vectors: np.ndarray, nodes: np.ndarray, rank: int, var: np.ndarray, quantity: np.ndarray,
                    of: Held, by_scenario: np.ndarray, out: np.ndarray) -> None:
     """Fill each instrument's part of each node's VaR; the parts of a node sum to it.
@@ -41,29 +57,27 @@ def var_components(vectors: np.ndarray, nodes: np.ndarray, rank: int, var: np.nd
     Parameters
     ----------
     vectors : float64[all nodes, scenarios], P&L
-    nodes : rows of ``vectors`` and ``var``; ``quantity`` and ``out`` have a row for each of them
+    nodes : rows of ``vectors`` and ``var``
     rank : of the VaR scenario, 1: the worst
     var : float64[all nodes], positive
+    quantity, out : float64[held]
     of : which instruments each of ``nodes`` holds
     by_scenario : float64[scenarios, instruments], P&L of one unit
-    out : float64[len(nodes), instruments]
     """
     first, last = max(rank - 3, 0), min(rank + 2, vectors.shape[1])
     values, at = np.empty(last), np.empty(last, np.int64)
     for w in range(nodes.shape[0]):
         worst_places(vectors[nodes[w]], last, values, at)
-        mine, held = out[w], quantity[w]
-        mine[:] = 0.0
         total = 0.0
-        for h in range(of.counts[w]):
-            i = of.columns[w, h]
+        for h in range(of.start[w], of.start[w + 1]):
+            mine = 0.0
             for r in range(first, last):
-                mine[i] += by_scenario[at[r], i]
-            mine[i] *= held[i]
-            total += mine[i]
+                mine += by_scenario[at[r], of.columns[h]]
+            out[h] = mine * quantity[h]
+            total += out[h]
         scale = var[nodes[w]] / total if total != 0.0 else 0.0
-        for h in range(of.counts[w]):
-            mine[of.columns[w, h]] *= scale
+        for h in range(of.start[w], of.start[w + 1]):
+            out[h] *= scale
 
 
 @kernel
@@ -118,20 +132,19 @@ def liquidity_nodes(quantity: np.ndarray, net: np.ndarray, of: Held, adv: np.nda
 
     Parameters
     ----------
-    quantity, net : float64[nodes, instruments]
+    quantity, net : float64[held]
     of : which instruments a node holds
     adv, spread : by instrument; average daily volume, relative bid-ask spread; NaN: unknown
     participation : share of the daily volume that leaving may take
     """
     out[:] = 0.0
-    for n in range(quantity.shape[0]):
+    for n in range(out.shape[0]):
         row, longest = out[n], np.nan
-        for h in range(of.counts[n]):
-            i = of.columns[n, h]
-            q = quantity[n, i]
+        for h in range(of.start[n], of.start[n + 1]):
+            i, q = of.columns[h], quantity[h]
             if q == 0.0:
                 continue
-            size = abs(net[n, i])
+            size = abs(net[h])
             row[GROSS] += size
             if spread[i] == spread[i]:
                 row[COST] += 0.5 * spread[i] * size
@@ -162,15 +175,15 @@ def liquidity_nodes(quantity: np.ndarray, net: np.ndarray, of: Held, adv: np.nda
 def exposures_by_underlying(delta: np.ndarray, gross: np.ndarray, of: Held, underlying: np.ndarray, cash: np.ndarray,
                             out: np.ndarray) -> None:
     """Fill (sum of absolute net deltas by underlying, gross delta) of every node, cash left out: float64[nodes, 2]."""
-    net = np.zeros(delta.shape[1])
-    for n in range(delta.shape[0]):
+    net = np.zeros(underlying.shape[0])
+    for n in range(out.shape[0]):
         out[n, 0], out[n, 1] = 0.0, 0.0
-        for h in range(of.counts[n]):
-            i = of.columns[n, h]
+        for h in range(of.start[n], of.start[n + 1]):
+            i = of.columns[h]
             if not cash[i]:
-                net[underlying[i]] += delta[n, i]
-                out[n, 1] += gross[n, i]
-        for h in range(of.counts[n]):  # each underlying once
-            u = underlying[of.columns[n, h]]
+                net[underlying[i]] += delta[h]
+                out[n, 1] += gross[h]
+        for h in range(of.start[n], of.start[n + 1]):  # each underlying once
+            u = underlying[of.columns[h]]
             out[n, 0] += abs(net[u])
             net[u] = 0.0

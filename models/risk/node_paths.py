@@ -13,7 +13,7 @@ import numpy as np
 from models.contracts import Contracts
 from models.risk import monte_carlo
 from models.risk.factor_set import PATHS, SEED, FactorSet
-from models.risk.node_cells import Tree, add_edges
+from models.risk.node_cells import Held, Tree
 from models.risk.option_grid import add_paths, gamma_grid, held_by_option, places
 
 #: an option's P&L beyond its delta, tabulated over these moves of its underlying
@@ -30,10 +30,9 @@ class NodePaths:
         self._of: FactorSet | None = None
         self._draws = np.zeros((0, PATHS), np.float32)
         self._pnl = np.zeros((0, PATHS), np.float32)
-        self._options = np.zeros((0, PATHS), np.float32)
         self._places: tuple[Any, tuple[np.ndarray, ...]] | None = None
 
-    def measure(self, fs: FactorSet, exposures: np.ndarray, specific: np.ndarray, quantity: np.ndarray,
+    def measure(self, fs: FactorSet, exposures: np.ndarray, specific: np.ndarray, held: Held, quantity: np.ndarray,
                 tree: Tree, market: Any, columns: dict[str, np.ndarray]) -> dict[str, list[float]]:
         """Return VaR, ES and the standard error of VaR at 99 % of every node, base currency.
 
@@ -41,7 +40,7 @@ class NodePaths:
         ----------
         exposures : float64[nodes, factors], base currency per unit of a factor's move
         specific : float64[nodes], variance of what the factors leave
-        quantity : float64[nodes, instruments]
+        held, quantity : which instruments nodes hold, and how much: float64[held]
         tree : how books make what lies above them
         columns : of the scenario book: unit and settlement currency by instrument
         """
@@ -54,31 +53,25 @@ class NodePaths:
         # own risk is one more factor, with one draw a path for all nodes
         loads = np.column_stack([exposures, np.sqrt(np.maximum(specific, 0.0))]).astype(np.float32)
         np.matmul(loads, self._draws, out=pnl)
-        self._add_options(quantity, tree, market, columns, pnl)
+        self._add_options(held, quantity, tree, market, columns, pnl)
         worst = monte_carlo.path_tails(pnl, monte_carlo.tail_size(PATHS, LEVEL))
         found = monte_carlo.tail_summary(worst.astype(np.float64), PATHS, LEVEL)
         return {name: np.asarray(values).tolist() for name, values in found.items()}
 
-    def _add_options(self, quantity: np.ndarray, tree: Tree, market: Any, columns: dict[str, np.ndarray],
+    def _add_options(self, held: Held, quantity: np.ndarray, tree: Tree, market: Any, columns: dict[str, np.ndarray],
                      pnl: np.ndarray) -> None:
         """Add what options earn beyond their delta on every path: full revaluation on a grid of moves, by book."""
         fs, options = self._of, self._contracts.options
         if fs is None or not len(options):
             return
         table = gamma_grid(options, self._contracts.tables, market.price, SPOT_MOVES)
-        size = columns["unit"][options["instrument"]] * market.rate[columns["currency"][options["instrument"]]]
+        worth = columns["unit"][options["instrument"]] * market.rate[columns["currency"][options["instrument"]]]
         order, unders, cell, share = self._of_options(fs, options, market)
-        table = np.nan_to_num(table * size[:, None])[order].astype(np.float32)
-        most, start = len(tree.base) * len(order), np.empty(len(order) + 1, np.int64)
-        node, held = np.empty(most, np.int64), np.empty(most, np.float32)
-        held_by_option(quantity, tree.base, options["instrument"][order].astype(np.int64), start, node, held)
-        if len(self._options) < len(quantity):
-            self._options = np.zeros((len(quantity), PATHS), np.float32)
-        paths = self._options[: len(quantity)]
-        paths[:] = 0.0
-        add_paths(start, node, held, unders, table, cell, share, paths)
-        add_edges(tree.edges, paths)
-        np.add(pnl, paths, out=pnl)
+        table = np.nan_to_num(table * worth[:, None])[order].astype(np.float32)
+        option = np.full(len(market.mid), -1, np.int64)
+        option[options["instrument"][order]] = np.arange(len(order))
+        start, node, size = held_by_option(quantity, held, tree.base, option, len(order))
+        add_paths(start, node, size, unders, table, cell, share, tree.edges, pnl)
 
     def _of_options(self, fs: FactorSet, options: Any, market: Any) -> tuple[np.ndarray, ...]:
         """Return options of known underlyings in the order of these, the underlying of each, and where paths lie.
@@ -90,7 +83,7 @@ class NodePaths:
             names = {k: n for n, k in market.instruments.items()}
             known = [u for u in np.unique(options["underlying"]).tolist() if names[u] in fs.loadings]
             found = [places(self._moves(fs, names[u]), SPOT_MOVES) for u in known]
-            cell = np.array([c for c, _ in found], np.int32).reshape(len(known), PATHS)
+            cell = np.array([c for c, _ in found], np.uint8).reshape(len(known), PATHS)
             share = np.array([s for _, s in found], np.float32).reshape(len(known), PATHS)
             order = np.argsort(options["underlying"], kind="stable")
             order = order[np.isin(options["underlying"][order], known)]

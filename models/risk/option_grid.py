@@ -83,37 +83,46 @@ def places(moves: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """Return where simulated moves lie on an even grid: cell, and share of it (beyond the ends: more than one)."""
     x = (moves - grid[0]) / (grid[1] - grid[0])
     cell = np.clip(np.floor(x), 0, len(grid) - 2)
-    return cell.astype(np.int32), x - cell
+    return cell.astype(np.uint8), x - cell  # places are few: small numbers are read faster
 
 
 @kernel
-def held_by_option(quantity: np.ndarray, base: np.ndarray, instrument: np.ndarray, start: np.ndarray,
-                   node: np.ndarray, size: np.ndarray) -> None:
+def held_by_option(quantity: np.ndarray, of: Held, base: np.ndarray, option: np.ndarray,
+                   options: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """List who holds how much of every option.
 
     Parameters
     ----------
-    quantity : float64[nodes, instruments]
+    quantity : float64[held]
     base : nodes to look at
-    instrument : int64[options]
-    start : int64[options + 1], filled: where an option's holders are in the lists
-    node, size : int64, float32[most holders], filled
+    option : by instrument, its number among ``options``, -1: none
+
+    Returns
+    -------
+    int64[options + 1], int64[holders], float32[holders]
+        Where an option's holders begin, the nodes, and how much they hold.
     """
-    n = 0
-    for o in range(instrument.shape[0]):
-        start[o] = n
-        for b in range(base.shape[0]):
-            q = quantity[base[b], instrument[o]]
-            if q != 0.0:
-                node[n], size[n] = base[b], q
-                n += 1
-    start[instrument.shape[0]] = n
+    start = np.zeros(options + 1, np.int64)
+    for b in range(base.shape[0]):
+        for h in range(of.start[base[b]], of.start[base[b] + 1]):
+            if quantity[h] != 0.0:
+                start[option[of.columns[h]] + 1] += 1
+    start[0] = 0  # what is not an option was counted there
+    start[:] = np.cumsum(start)
+    at, node, size = start[:-1].copy(), np.empty(start[-1], np.int64), np.empty(start[-1], np.float32)
+    for b in range(base.shape[0]):
+        for h in range(of.start[base[b]], of.start[base[b] + 1]):
+            o = option[of.columns[h]]
+            if quantity[h] != 0.0 and o >= 0:
+                node[at[o]], size[at[o]] = base[b], quantity[h]
+                at[o] += 1
+    return start, node, size
 
 
 @kernel
 def add_paths(start: np.ndarray, node: np.ndarray, size: np.ndarray, of: np.ndarray, table: np.ndarray,
-              cell: np.ndarray, share: np.ndarray, pnl: np.ndarray) -> None:
-    """Add tabulated P&L to the paths of nodes; moves beyond the table's ends take the end's slope.
+              cell: np.ndarray, share: np.ndarray, edges: np.ndarray, pnl: np.ndarray) -> None:
+    """Add tabulated P&L to the paths of nodes and of those above; moves beyond the table's ends take the end's slope.
 
     An option's paths are looked up once for all who hold it, in blocks: those of all nodes stay in the second cache.
 
@@ -123,13 +132,15 @@ def add_paths(start: np.ndarray, node: np.ndarray, size: np.ndarray, of: np.ndar
     of : int64[options], underlying, as a row of ``cell``
     table : float32[options, moves], P&L of one unit
     cell, share : by underlying and path (see `places`)
+    edges : of the `Tree`
     pnl : float32[nodes, paths]
     """
     slope = np.zeros(table.shape, table.dtype)
     slope[:, :-1] = table[:, 1:] - table[:, :-1]
-    unit = np.empty(BLOCK, table.dtype)
+    unit, earned = np.empty(BLOCK, table.dtype), np.empty((pnl.shape[0], BLOCK), pnl.dtype)
     for begin in range(0, pnl.shape[1], BLOCK):
         end = min(begin + BLOCK, pnl.shape[1])
+        earned[:] = 0.0
         for o in range(of.shape[0]):
             if start[o] == start[o + 1]:
                 continue
@@ -138,24 +149,31 @@ def add_paths(start: np.ndarray, node: np.ndarray, size: np.ndarray, of: np.ndar
             for p in range(end - begin):
                 unit[p] = row[at[p]] + part[p] * step[at[p]]
             for k in range(start[o], start[o + 1]):
-                out, q = pnl[node[k], begin:end], size[k]
+                out, q = earned[node[k]], size[k]
                 for p in range(end - begin):
                     out[p] += q * unit[p]
+        for e in range(edges.shape[0]):
+            low, high = earned[edges[e, 0]], earned[edges[e, 1]]
+            for p in range(end - begin):
+                high[p] += low[p]
+        for n in range(pnl.shape[0]):
+            whole, part_of_it = pnl[n, begin:end], earned[n]
+            for p in range(end - begin):
+                whole[p] += part_of_it[p]
 
 
 @kernel
 def largest(values: np.ndarray, of: Held, k: int, out: np.ndarray) -> None:
-    """Fill the columns of the k largest absolute values that a row holds, the largest first, -1: int64[rows, k]."""
+    """Fill where the k largest absolute values of every row are, the largest first, -1: no more; int64[rows, k]."""
     size = np.empty(k)
-    for r in range(values.shape[0]):
+    for r in range(out.shape[0]):
         size[:] = -1.0
         out[r, :] = -1
-        for h in range(of.counts[r]):
-            i = of.columns[r, h]
-            a = abs(values[r, i])
+        for h in range(of.start[r], of.start[r + 1]):
+            a = abs(values[h])
             if a > size[k - 1]:
                 j = k - 1
                 while j > 0 and size[j - 1] < a:
                     size[j], out[r, j] = size[j - 1], out[r, j - 1]
                     j -= 1
-                size[j], out[r, j] = a, i
+                size[j], out[r, j] = a, h

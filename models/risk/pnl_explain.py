@@ -8,6 +8,7 @@ import numpy as np
 
 from models.contracts import Contracts
 from models.market import Market
+from models.risk.node_cells import Held, weighted_sums
 from models.risk.scenarios import INVERSE
 
 PARTS = ("delta", "gamma", "vega", "theta", "rho", "fx", "carry", "new_trades", "unexplained", "total")
@@ -22,46 +23,52 @@ class PnlExplain:
     """
 
     def __init__(self) -> None:
-        self.sums: dict[str, np.ndarray] = {}
+        #: by node, what each part came to since the day began
+        self.sums = np.zeros((0, len(PARTS)))
+        self.names: list[str] = []
+        self.place: dict[str, int] = {}
         self._before: dict[str, Any] | None = None
 
     def new_day(self) -> None:
         """Begin anew."""
-        self.sums = {}
+        self.sums, self.names, self.place = np.zeros((0, len(PARTS))), [], {}
 
-    def observe(self, names: list[str], quantity: np.ndarray, totals: np.ndarray, carry: np.ndarray, market: Market,
-                contracts: Contracts, columns: dict[str, np.ndarray], now_ns: int) -> None:
+    def observe(self, names: list[str], held: Held, quantity: np.ndarray, totals: np.ndarray, carry: np.ndarray,
+                market: Market, contracts: Contracts, columns: dict[str, np.ndarray], now_ns: int) -> None:
         """Take a snapshot in.
 
         Parameters
         ----------
-        quantity : float64[nodes, instruments]
+        held, quantity : which instruments nodes hold, and how much: float64[held]
         totals, carry : float64[nodes], P&L of each node and the part of it that is carry, in the firm's base currency
         columns : by instrument: ``unit`` (multiplier), ``currency`` (index of the settlement's), ``kind``
         """
-        n = quantity.shape[1]
+        n = len(market.instruments)
         unit, rate = columns["unit"], market.rate[columns["currency"][:n]]
         state: dict[str, Any] = {
-            "names": list(names), "quantity": quantity.copy(), "totals": totals.copy(), "carry": carry.copy(),
+            "names": names, "held": held, "quantity": quantity, "totals": totals.copy(), "carry": carry.copy(),
             "rate": rate.copy(), "price": market.price[:n].copy(), "greeks": market.unit_greeks[:n].copy(),
             "now": now_ns,
             "inverse": columns["kind"][:n] == INVERSE, "kind": market.greek_kind[:n].copy(),
             "vol": contracts.vol_by_instrument(n), "riskless": contracts.rate_by_instrument(n),
             "underlying": contracts.underlying_by_instrument(n)}
         before, self._before = self._before, state
-        if before is None or before["names"] != names or before["quantity"].shape != quantity.shape:
+        if before is None or before["names"] != names or len(before["price"]) != n:
             return
         parts = self._unit_parts(before, state, unit[:n] * market.discount[:n])
-        explained = before["quantity"] @ parts.T
-        for k, name in enumerate(names):
-            row = self.sums.setdefault(name, np.zeros(len(PARTS)))
-            change = float(totals[k] - before["totals"][k])
-            carried, carry_moved = float(explained[k, -1]), float(carry[k] - before["carry"][k])
-            row[:6] += explained[k, :6]
-            row[6] += carry_moved
-            row[7] += change - carried - carry_moved
-            row[8] += carried - float(explained[k, :6].sum())
-            row[9] += change
+        explained = np.empty((len(names), len(parts)))
+        weighted_sums(before["quantity"], before["held"], np.ascontiguousarray(parts.T), explained)
+        change, carried, carry_moved = totals - before["totals"], explained[:, -1], carry - before["carry"]
+        moved = np.column_stack([explained[:, :6], carry_moved, change - carried - carry_moved,
+                                 carried - explained[:, :6].sum(axis=1), change])
+        if names != self.names:
+            self.sums = np.array([self._sums_of(name) for name in names])
+            self.names, self.place = names, {name: k for k, name in enumerate(names)}
+        self.sums += moved
+
+    def _sums_of(self, name: str) -> np.ndarray:
+        k = self.place.get(name)
+        return np.zeros(len(PARTS)) if k is None else self.sums[k]
 
     @staticmethod
     def _unit_parts(a: dict[str, Any], b: dict[str, Any], unit: np.ndarray) -> np.ndarray:
@@ -85,8 +92,8 @@ class PnlExplain:
         out[6] = unit * own * b["rate"]
         return np.nan_to_num(out, posinf=0.0, neginf=0.0)
 
-    def of(self, name: str, scale: float) -> dict[str, float] | None:
-        """Return a node's day so far, in its own currency; None before two snapshots."""
-        row = self.sums.get(name)
-        return None if row is None else {p: float(v) * scale for p, v in zip(PARTS, row, strict=True)}
-
+    def of(self, names: list[str], scales: np.ndarray) -> list[dict[str, float] | None]:
+        """Return the day so far of nodes, each in its own currency; None before two snapshots."""
+        known = [self.place.get(name) for name in names]
+        rows = (self.sums[[k or 0 for k in known]] * scales[:, None]).tolist() if len(self.sums) else [[]] * len(names)
+        return [None if k is None else dict(zip(PARTS, row, strict=True)) for k, row in zip(known, rows, strict=True)]

@@ -18,7 +18,7 @@ from models.fixed_income import PAPER_CLASSES
 from models.jit import inline_kernel, kernel
 from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History, scenario_moves
 from models.risk.node_cells import Held
-from models.risk.node_kernels import var_components
+from models.risk.node_kernels import turn, var_components
 from models.risk.option_grid import exotic_vector, option_vector
 from models.risk.quantile import node_tails, tail_count, worst_rank
 from models.valued_book import ValuedBook
@@ -232,8 +232,9 @@ def add_instruments(held: np.ndarray, nodes: np.ndarray, net: np.ndarray, unit: 
             node = nodes[h, k]
             if node >= 0:
                 missing[node] += lacking[i]
-                for s in range(vectors.shape[1]):
-                    vectors[node, s] += net[i] * unit[i, s]
+                if unit[i, 0] == unit[i, 0]:
+                    for s in range(vectors.shape[1]):
+                        vectors[node, s] += net[i] * unit[i, s]
 
 
 class ScenarioBook:
@@ -261,8 +262,7 @@ class ScenarioBook:
         self.var = np.zeros((256, len(LEVELS)))
         self.es = np.zeros((256, len(LEVELS)))
         self.snapshot_id = 0
-        #: the unit vectors with nothing in place of those that are missing
-        self.usable = np.zeros((0, 0))
+        self._by_scenario = np.zeros((0, 0))
         self.columns: dict[str, np.ndarray] = {}
         self._version = -1
 
@@ -364,7 +364,6 @@ class ScenarioBook:
                      tables, np.ascontiguousarray(terms["underlying"]), MONEYNESS, c["bond"], self.unit)
         for i in cash.tolist():
             self.unit[i] = c["unit"][i] * market.rate[c["currency"][i]] * fx[c["currency"][i]]
-        self.usable = np.where(np.isnan(self.unit[:, :1]), 0.0, self.unit)
         return len(which)
 
     def rebuild(self, nodes: np.ndarray | None = None) -> None:
@@ -397,7 +396,7 @@ class ScenarioBook:
         row_of = np.full(len(net), -1, np.int64)
         row_of[rollup.rows["instrument"][:count]] = np.arange(count)
         held = np.flatnonzero(row_of >= 0)
-        add_instruments(held, rollup.ancestors[row_of[held]][:, -self.instrument_groups:].copy(), net, self.usable,
+        add_instruments(held, rollup.ancestors[row_of[held]][:, -self.instrument_groups:].copy(), net, self.unit,
                         without, self.vectors, self.missing)
 
     def update(self, which: np.ndarray) -> int:
@@ -427,12 +426,14 @@ class ScenarioBook:
         return LEVELS.index(level)
 
     def components(self, nodes: np.ndarray, quantity: np.ndarray, of: Held, level: float) -> np.ndarray:
-        """Return each instrument's part of the VaR of nodes (`var_components`): float64[nodes, instruments]."""
+        """Return each instrument's part of the VaR of nodes (`var_components`): float64[held]."""
         k = self.level_index(level)
-        out = np.empty(quantity.shape)
-        by_scenario = np.ascontiguousarray(self.usable[: quantity.shape[1]].T)
+        out, instruments = np.empty(len(quantity)), len(self.book.market.instruments)
+        if self._by_scenario.shape != (self.days, instruments):
+            self._by_scenario = np.zeros((self.days, instruments))
+        turn(self.unit, self._by_scenario)
         var_components(self.vectors, nodes, int(self.ranks[k]), np.ascontiguousarray(self.var[:, k]),
-                       np.ascontiguousarray(quantity), of, by_scenario, out)
+                       quantity, of, self._by_scenario, out)
         return out
 
 

@@ -159,7 +159,7 @@ def test_component_var_sums_and_greeks_add_up(trades: list[Any]) -> None:
     net = np.zeros(len(book.market.instruments))
     rows = book.rollup.rows[: book.rollup.count]
     np.add.at(net, rows["instrument"], rows["quantity"])
-    (parts,) = s.components(np.array([firm]), net[None, :], all_columns(net[None, :]), 0.99)
+    parts = s.components(np.array([firm]), net, all_columns(net[None, :]), 0.99)
     var = float(s.tail_of(firm)[0][s.level_index(0.99)])
     assert parts.sum() == pytest.approx(var if np.abs(parts).sum() else 0.0, abs=1e-6 * (1 + abs(var)))
     for g in (ru.DELTA, ru.GAMMA, ru.VEGA, ru.THETA, ru.RHO):
