@@ -14,6 +14,7 @@ from models.contracts import Contracts
 from models.reference import FIRM
 from models.risk import exposure, factor, stress
 from models.risk.attributes import Attributes, Navs, concentrations_of, held_with
+from models.risk.contributors import top_contributors
 from models.risk.factor_history import History
 from models.risk.factor_set import PATHS, SEED, FactorSet, Loadings, build_factors
 from models.risk.node_cells import CELL, Held, Tree, cells, sums_by_group, tree_of, vectors_of, weighted_sums
@@ -29,7 +30,6 @@ from models.risk.node_kernels import (
     mean_of_worst,
 )
 from models.risk.node_paths import NodePaths
-from models.risk.option_grid import largest
 from models.risk.performance import update_drawdown
 from models.risk.pnl_explain import PnlExplain
 from models.risk.quantile import age_weights
@@ -42,8 +42,7 @@ FACTORS_NAMED = 12
 TOP = 5
 AGE_DECAY, AGED_TAIL = 0.99, 0.01
 LEVEL_NAMES = tuple(f"{level * 100:g}".replace(".", "_") for level in LEVELS)
-#: by metric and node: names of instruments, their values in the node's currency, their shares
-Tops = dict[str, tuple[list[list[str]], list[list[float]], list[list[float | None]]]]
+TAIL_NAMES = (*(f"var_{name}" for name in LEVEL_NAMES), *(f"es_{name}" for name in LEVEL_NAMES))
 #: of a node, compared from day to day
 METRICS = ("gross", "net", "delta", "gamma", "vega", "total")
 
@@ -104,16 +103,19 @@ class RiskModels:
         self._explain(summary, names, grid[0], now_ns)
         shocked = self._stressed()
         aged = self._aged(summary)
-        factors, quality = self._factor_exposures(grid)
+        scales = np.array([self._scale(node) for node in summary.tolist()])
+        factors, quality = self._factor_exposures(grid, scales)
         simulated = self._monte_carlo(grid, quality, tree)
         navs = self._navs.of(book)
         sums = rollup.nodes[summary]
         self._drawdowns(summary, names, navs, sums, now_ns)
         attributes = self._attributes.of(book, instruments)
         run = ModelRun(book.snapshot_id, now_ns, {}, {}, {})
-        scales = np.array([self._scale(node) for node in summary.tolist()])
-        tops = self._tops(summary, grid, list(book.market.instruments), scales)
+        tops = self._tops(summary, grid, scales)
         explained = self.explain.of(names, scales)
+        stressed = [dict(zip((x.name for x in self.stress_scenarios), row, strict=True)) | {"missing": missing}
+                    for row, missing in zip((shocked.vectors[summary] * scales[:, None]).tolist(),
+                                            shocked.missing[summary].tolist(), strict=True)]
         figures = np.column_stack([*(sums[:, getattr(ru, m.upper())] for m in METRICS[:-1]), ru.total_pnl(sums)])
         metrics = (figures * scales[:, None]).tolist()
         horizon_es = self._horizon_es(summary, grid[0], attributes["horizon"], tree)
@@ -124,17 +126,15 @@ class RiskModels:
             name = names[place]
             scale = float(scales[place])
             models = {"var_hist": self._historical(node, scale, aged[place]), "var_mc": simulated(place, scale),
-                      "greeks": self._greeks(node, scale, ladders[place], attributes), "factor": factors(place, scale),
+                      "greeks": self._greeks(node, scale, ladders[place], attributes), "factor": factors[place],
                       "liquidity": self._liquidity(node, liquid[place], scale, horizon_es[place]),
                       "concentration": concentrations[place],
                       "leverage": self._leverage(exposures[place], navs.get(name), scale),
                       "drawdown": self._drawdown(node)}
-            models["stress"] = {x.name: float(shocked.vectors[node, k]) * scale
-                                for k, x in enumerate(self.stress_scenarios)} | {
-                                    "missing": int(shocked.missing[node])}
+            models["stress"] = stressed[place]
             models["pnl_explain"] = explained[place] or {"quality": "missing", "why": "one snapshot so far"}
             run.models[name] = models
-            run.top[name] = self._top(place, tops)
+            run.top[name] = tops[place]
             run.metrics[name] = models["metrics"] = self._metrics(metrics[place], models)
         self.latest = run.metrics
         return run
@@ -199,18 +199,19 @@ class RiskModels:
         out: dict[str, Any] = {"n": s.days, "horizon_days": s.history.horizon_days, "quantile": "default",
                                "missing": missing,
                                "scenario_volatility": "current" if s.history.scaled else "historical"}
-        for text, var, es in zip(LEVEL_NAMES, *(x.tolist() for x in s.tail_of(node)), strict=True):
-            out[f"var_{text}"], out[f"es_{text}"] = var * scale, es * scale
+        var, es = s.tail_of(node)
+        out |= zip(TAIL_NAMES, [x * scale for x in (*var.tolist(), *es.tolist())], strict=True)
         if aged is not None:
             out |= {"var_99_aged": aged[0] * scale, "es_99_aged": aged[1] * scale, "age_decay": AGE_DECAY}
         out["quality"] = "partial" if missing else "good"
         return out
 
     # ---- factors and Monte Carlo ----------------------------------------------------------------------------------
-    def _factor_exposures(self, grid: np.ndarray) -> tuple[Any, list[str]]:
+    def _factor_exposures(self, grid: np.ndarray, scales: np.ndarray) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return the factor model of every node, and how good it is; keeps exposures and specific variances."""
         s = self.scenarios
         if s is None:
-            return lambda place, scale: {"quality": "missing", "why": "no history loaded"}, []
+            return [{"quality": "missing", "why": "no history loaded"}] * len(scales), []
         if self._factors is None or self._factors_version != self.book.reference.version:
             self._factors = build_factors(self.book, s.history)
             self._factors_version = self.book.reference.version
@@ -229,19 +230,14 @@ class RiskModels:
 
         found = factor.decompose(self.node_exposures, covariance, self.node_specific)
         order = np.argsort(-np.abs(found["contribution"]), axis=1)[:, :FACTORS_NAMED]
-        largest_ = [np.take_along_axis(a, order, axis=1).tolist()
-                    for a in (found["contribution"], self.node_exposures)]
-        named = [[names[j] for j in row] for row in order.tolist()]
-        volatility, own, missing = found["volatility"].tolist(), found["specific"].tolist(), without.tolist()
-
-        def one(place: int, scale: float) -> dict[str, Any]:
-            contribution, exposures = (
-                {name: x * scale for name, x in zip(named[place], rows[place], strict=True)} for rows in largest_)
-            return {"volatility": volatility[place] * scale, "specific": own[place] * scale,
-                    "contribution": contribution, "exposure": exposures, "missing": missing[place],
-                    "quality": quality[place]}
-
-        return one, quality
+        contributions, exposures = ((np.take_along_axis(a, order, axis=1) * scales[:, None]).tolist()
+                                    for a in (found["contribution"], self.node_exposures))
+        return [{"volatility": volatility, "specific": specific_, "contribution": dict(zip(labels, parts, strict=True)),
+                 "exposure": dict(zip(labels, exposed, strict=True)), "missing": missing, "quality": good}
+                for volatility, specific_, labels, parts, exposed, missing, good in zip(
+                    (found["volatility"] * scales).tolist(), (found["specific"] * scales).tolist(),
+                    [[names[j] for j in row] for row in order.tolist()], contributions, exposures, without.tolist(),
+                    quality, strict=True)], quality
 
     def _monte_carlo(self, grid: np.ndarray, quality: list[str], tree: Tree) -> Any:
         fs, s = self._factors, self.scenarios
@@ -371,29 +367,11 @@ class RiskModels:
     _loadings: Loadings
 
     # ---- attribution ----------------------------------------------------------------------------------------------
-    def _tops(self, summary: np.ndarray, grid: np.ndarray, labels: list[str], scales: np.ndarray) -> Tops:
-        """Return for every metric: by node the instruments with the largest values, these values and their shares."""
+    def _tops(self, summary: np.ndarray, grid: np.ndarray, scales: np.ndarray) -> list[dict[str, Any]]:
         found = {m: grid[CELL.index(m)] for m in ("gross", "day", "unrealised", "delta", "vega")}
         if self.scenarios is not None:
             found["var_hist"] = self.scenarios.components(summary, grid[0], self._held, 0.99)
-        out: Tops = {}
-        label_of: Any = np.array(labels, object)
-        column, one_each = np.append(self._held.columns, 0), np.ones((len(labels), 1))
-        for metric, values in found.items():
-            best: Any = np.empty((len(summary), TOP), np.int64)
-            totals: Any = np.empty((len(summary), 1))
-            largest(values, self._held, TOP, best)
-            held: Any = np.append(values, 0.0)[best]  # -1: there is nothing
-            weighted_sums(values, self._held, one_each, totals)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                shares: Any = np.where(totals != 0, held / totals, None)
-            out[metric] = (label_of[column[best]].tolist(), (held * scales[:, None]).tolist(), shares.tolist())
-        return out
-
-    def _top(self, place: int, tops: Tops) -> dict[str, Any]:
-        return {metric: [{"id": label, "label": label, "value": value, "share": share}
-                         for label, value, share in zip(names[place], values[place], shares[place], strict=True)
-                         if value] for metric, (names, values, shares) in tops.items()}
+        return top_contributors(found, self._held, list(self.book.market.instruments), scales, TOP)
 
     def _metrics(self, figures: list[float], models: dict[str, dict[str, Any]]) -> dict[str, float]:
         out = dict(zip(METRICS, figures, strict=True))

@@ -163,13 +163,20 @@ def add_paths(start: np.ndarray, node: np.ndarray, size: np.ndarray, of: np.ndar
 
 
 @kernel
-def largest(values: np.ndarray, of: Held, k: int, out: np.ndarray) -> None:
-    """Fill where the k largest absolute values of every row are, the largest first, -1: no more; int64[rows, k]."""
+def largest(values: np.ndarray, of: Held, k: int, out: np.ndarray, totals: np.ndarray) -> None:
+    """Fill where the k largest absolute values of every row are, the largest first, -1: no more; and sums of rows.
+
+    Parameters
+    ----------
+    values : float64[held]
+    out, totals : int64[rows, k], float64[rows]
+    """
     size = np.empty(k)
     for r in range(out.shape[0]):
         size[:] = -1.0
-        out[r, :] = -1
+        out[r, :], totals[r] = -1, 0.0
         for h in range(of.start[r], of.start[r + 1]):
+            totals[r] += values[h]
             a = abs(values[h])
             if a > size[k - 1]:
                 j = k - 1

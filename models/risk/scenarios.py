@@ -381,7 +381,7 @@ class ScenarioBook:
         leaf_vectors(count, np.ascontiguousarray(rows["quantity"]), np.ascontiguousarray(rows["instrument"]),
                      np.ascontiguousarray(rows["live"]), rollup.leaf, self.unit, self.included, leaves, lacking, net,
                      without)
-        self.vectors[:] = 0.0
+        self.vectors[: len(rollup.node_names)] = 0.0
         self.missing[:] = 0
         if n:
             add_leaves(np.array(rollup.leaf_nodes, np.int32), leaves, lacking, self.vectors, self.missing)

@@ -35,7 +35,9 @@ def test_shares_of_groups_and_the_largest(seed: int, instruments: int, groups: i
     best, shares, whole = np.empty((4, 3), np.int64), np.empty((4, 3)), np.empty((4, 2))
     group_shares(values[values != 0], held_of(values), group, groups, best, shares, whole)
     top = np.empty((4, 3), np.int64)
-    largest(values[values != 0], held_of(values), 3, top)
+    totals = np.empty(4)
+    largest(values[values != 0], held_of(values), 3, top, totals)
+    assert totals == pytest.approx(values.sum(axis=1), abs=1e-6)
     column = np.append(held_of(values).columns, 0)
     for row, found, share, (hhi, unknown), biggest in zip(values, best, shares, whole, top, strict=True):
         total = np.abs(row).sum() or 1.0
