@@ -289,8 +289,8 @@ class GateStage:
             # a batch is decided when its last order is: until then a restart decides the rest of it
             self.decide(order, AsOf(batch.partition, offset if k == len(raws) - 1 else offset - 1))
 
-    def decide(self, order: Order, as_of: AsOf | None) -> Decision:
-        """Return the decision on an order, and write it."""
+    def decide(self, order: Order, as_of: AsOf | None, linger_s: float = 0.0) -> Decision:
+        """Return the decision on an order, and write it; ``linger_s``: how long it may be gathered with others."""
         begin, now = perf_counter_ns(), self._clock()
         try:
             verdict = self.gate.decide(order, now)
@@ -308,7 +308,7 @@ class GateStage:
             limits_version=self.gate.limits_version, ts_event=now, ts_decision=now,
             service_ns=perf_counter_ns() - begin, inputs=inputs, as_of=as_of, order=order,
             fills_from=self._next.get(TopicPartition(self._topics["trades"], p), 0))
-        self._write(decision)
+        self._write(decision, linger_s)
         if self.flow.rings:
             self.flow.add(self.gate.names_above(order), now, outcome == "reject")
         self._counters.add("orders_decided", outcome=outcome)
@@ -328,9 +328,10 @@ class GateStage:
             snapshot_id=self.gate.book.snapshot_id, limits_version=self.gate.limits_version, ts_event=now,
             ts_decision=now, service_ns=perf_counter_ns() - begin)
 
-    def _write(self, decision: Decision) -> Awaitable[Any]:
+    def _write(self, decision: Decision, linger_s: float = 0.0) -> Awaitable[Any]:
         p = owner_partition(decision.account, self._partitions)
-        return self._publisher.send(self._topics["decisions"], decision.account.encode(), encode(decision), p)
+        return self._publisher.send(self._topics["decisions"], decision.account.encode(), encode(decision), p,
+                                    linger_s=linger_s)
 
     def _cancel(self, order: Order, why: str) -> None:
         """Cancel a working order: a record for the order system, which takes it off the venue."""

@@ -10,8 +10,8 @@ class Publisher(Protocol):
     """Sends records; the awaitable is done when the broker has them."""
 
     def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None,
-             headers: list[tuple[str, bytes]] | None = None) -> Awaitable[Any]:
-        """Send one record."""
+             headers: list[tuple[str, bytes]] | None = None, *, linger_s: float = 0.0) -> Awaitable[Any]:
+        """Send one record; ``linger_s``: how long it may be gathered with others."""
 
 
 class Clock(Protocol):

@@ -25,6 +25,7 @@ class BatchingPublisher:
         self._full: list[tuple[tuple[str, int], Any, asyncio.Future[Any]]] = []
         self._sending: set[asyncio.Future[Any]] = set()
         self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
         self._lock = asyncio.Lock()
         self._stopped = False
         self._task: asyncio.Task[None] | None = None
@@ -35,14 +36,20 @@ class BatchingPublisher:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None,
-             headers: list[tuple[str, bytes]] | None = None, timestamp_ms: int | None = None) -> asyncio.Future[Any]:
-        """Send one record (stamped now, or as given); the future is done when the broker has it."""
+             headers: list[tuple[str, bytes]] | None = None, timestamp_ms: int | None = None, *,
+             linger_s: float = 0.0) -> asyncio.Future[Any]:
+        """Send one record (stamped now, or as given); the future is done when the broker has it.
+
+        ``linger_s``: how long it may be gathered with others, beside what all records are; whatever is sent without
+        goes out with all that wait.
+        """
         if partition is None:
             partition = owner_partition((key or b"").decode(), self._partition_counts[topic])
         target = (topic, partition)
         entry = self._open.get(target)
         if entry is not None and entry[0].append(key=key, value=value, timestamp=timestamp_ms,
                                                  headers=headers or []) is not None:
+            self._wake_after(linger_s)
             return entry[1]
         if entry is not None:
             self._full.append((target, *entry))
@@ -50,14 +57,23 @@ class BatchingPublisher:
         batch.append(key=key, value=value, timestamp=timestamp_ms, headers=headers or [])
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._open[target] = (batch, future)
-        self._wake.set()
+        self._wake_after(linger_s)
         return future
+
+    def _wake_after(self, linger_s: float) -> None:
+        if linger_s == 0.0:
+            self._wake.set()
+        elif self._timer is None and not self._wake.is_set():
+            self._timer = asyncio.get_running_loop().call_later(linger_s, self._wake.set)
 
     async def _run(self) -> None:
         try:
             while not self._stopped:
                 await self._wake.wait()
                 self._wake.clear()
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
                 await asyncio.sleep(self._linger_s)
                 await self._send_all()
         except asyncio.CancelledError:

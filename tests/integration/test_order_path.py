@@ -231,8 +231,18 @@ def test_the_local_gate_decides_and_cancels_when_its_session_ends(made: Installa
         await send(made, "orders", [order("u3", side="sell", price=99)])
         got = by_id(await decisions(made, 3))
         assert [r.code for r in got["u3"].reasons] == ["SELF_MATCH"]
+        # many at once are answered in their order, in whatever pieces they arrive
+        many = [json.dumps(order(f"m{k}", price=150)).encode() + b"\n" for k in range(30)]
+        whole = b"".join(many)
+        for piece in (whole[:700], whole[700:701], whole[701:]):
+            writer.write(piece)
+            await asyncio.sleep(0.05)
+        assert [json.loads(await reader.readline())["order_id"] for _ in many] == [f"m{k}" for k in range(30)]
+        # a line that never ends is an error, and no more is heard from who sends it
+        writer.write(b"x" * 70_000)
+        assert "65536" in json.loads(await reader.readline())["error"] and await reader.read() == b""
         writer.close()
-        got = by_id(await decisions(made, 4))
+        got = by_id(await decisions(made, 34))
         assert got["u1/cancel"].outcome == "cancel" and "algo-1" in got["u1/cancel"].reasons[0].measured
         stop.set()
         await quoting
