@@ -24,6 +24,7 @@ class BatchingPublisher:
         self._open: dict[tuple[str, int], tuple[Any, asyncio.Future[Any]]] = {}
         self._full: list[tuple[tuple[str, int], Any, asyncio.Future[Any]]] = []
         self._sending: set[asyncio.Future[Any]] = set()
+        self._flying: dict[tuple[str, int], int] = {}
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._lock = asyncio.Lock()
@@ -82,17 +83,23 @@ class BatchingPublisher:
             log.critical("publishing failed, leaving: %r", error)
             os._exit(EXIT_PUBLISHER)
 
-    async def _send_all(self) -> None:
+    async def _send_all(self, everything: bool = False) -> None:
+        """Send what is gathered; what follows a batch that is on its way waits for it, and is one batch then."""
         async with self._lock:  # whoever flushes waits for what another turn has taken and not yet sent
             full, self._full = self._full, []
-            opened, self._open = self._open, {}
-            for (topic, partition), batch, future in [*full, *((k, *v) for k, v in opened.items())]:
-                sent = await self._producer.send_batch(batch, topic, partition=partition)
+            going = [k for k in self._open if everything or not self._flying.get(k)]
+            for target, batch, future in [*full, *((k, *self._open.pop(k)) for k in going)]:
+                self._flying[target] = self._flying.get(target, 0) + 1
+                sent = await self._producer.send_batch(batch, target[0], partition=target[1])
                 self._sending.add(sent)
-                sent.add_done_callback(lambda done, future=future: self._done(done, future))
+                sent.add_done_callback(
+                    lambda done, future=future, target=target: self._done(done, future, target))  # type: ignore[misc]
 
-    def _done(self, sent: asyncio.Future[Any], future: asyncio.Future[Any]) -> None:
+    def _done(self, sent: asyncio.Future[Any], future: asyncio.Future[Any], target: tuple[str, int]) -> None:
         self._sending.discard(sent)
+        self._flying[target] -= 1
+        if target in self._open:
+            self._wake.set()
         if sent.cancelled():
             future.cancel()
         elif sent.exception() is not None:
@@ -103,7 +110,7 @@ class BatchingPublisher:
 
     async def flush(self) -> None:
         """Wait until everything sent so far is with the broker."""
-        await self._send_all()
+        await self._send_all(everything=True)
         if self._sending:
             await asyncio.wait(set(self._sending))
 

@@ -67,3 +67,50 @@ def test_nothing_is_left_behind_by_a_stop_or_a_flush_amid_sending() -> None:
 
     for stop in (True, False):
         assert asyncio.run(scenario(stop)) == [b"%d" % k for k in range(61)]
+
+
+def test_what_follows_a_batch_that_is_on_its_way_is_gathered_until_it_has_arrived() -> None:
+    class Held(SlowProducer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.waiting: list[asyncio.Future[Any]] = []
+
+        async def send_batch(self, batch: list[bytes], topic: str, partition: int) -> asyncio.Future[Any]:
+            self.sent.append([b"%d" % partition, *batch])
+            self.waiting.append(asyncio.get_running_loop().create_future())
+            return self.waiting[-1]
+
+    async def scenario() -> None:
+        client = Client()
+        client.made = Held()
+        publisher = BatchingPublisher(client, {"t": 2}, linger_s=0.0)  # type: ignore[arg-type]
+        await publisher.start()
+
+        async def settle() -> None:
+            for _ in range(20):
+                await asyncio.sleep(0)
+        publisher.send("t", b"k", b"a", 0)
+        await settle()
+        gathered = [publisher.send("t", b"k", value, 0) for value in (b"b", b"c")]
+        publisher.send("t", b"k", b"x", 1)  # another partition waits for nobody
+        await settle()
+        assert client.made.sent == [[b"0", b"a"], [b"1", b"x"]]
+        client.made.waiting[0].set_result(None)
+        await settle()
+        assert client.made.sent[2:] == [[b"0", b"b", b"c"]] and not any(f.done() for f in gathered)
+        client.made.waiting[2].set_result(None)
+        await settle()
+        assert all(f.done() for f in gathered)
+        # lingering: what may wait goes out with the next that does not
+        publisher.send("t", b"k", b"late", 0, linger_s=60.0)
+        await settle()
+        assert len(client.made.sent) == 3
+        publisher.send("t", b"k", b"now", 0)
+        await settle()
+        assert client.made.sent[3:] == [[b"0", b"late", b"now"]]
+        for f in client.made.waiting:
+            if not f.done():
+                f.set_result(None)
+        await publisher.stop()
+
+    asyncio.run(scenario())
