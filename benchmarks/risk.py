@@ -16,7 +16,11 @@ from app.collector import settle_collector
 from benchmarks._common import arguments, finish
 from models.pricing import black_scholes as bs
 from models.risk.factor_history import History
+from models.risk.factor_set import PATHS, FactorSet
 from models.risk.live import RiskModels
+from models.risk.monte_carlo import factor_draws
+from models.risk.node_cells import cells
+from models.risk.node_paths import NodePaths
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.market import Surface, VolSlice
 from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position
@@ -112,6 +116,32 @@ def timed(work: Any) -> float:
     return float(time.perf_counter_ns() - begin)
 
 
+def monte_carlo_ms(models: RiskModels, rounds: int) -> tuple[np.ndarray, float]:
+    """Return ms of 10,000 paths x 50 factors for all nodes, options revalued on every path; and of NumPy without options."""
+    rng = np.random.default_rng(3)
+    mixing = rng.normal(0, 0.002, (50, 50))
+    covariance = mixing @ mixing.T
+    known = models._factors
+    assert known is not None
+    loadings = {name: rng.normal(0, 1, 50) for name in known.loadings}
+    fs = FactorSet([f"f{k}" for k in range(50)], covariance, loadings, known.specific, factor_draws(covariance, PATHS, 42))
+    exposures = rng.normal(0, 1e6, (len(models.node_exposures), 50))
+    book, scenarios, paths = models.book, models.scenarios, NodePaths(models.contracts)
+    assert scenarios is not None
+    place, tree = models._place_of, models._tree(models._summary_nodes())
+    held, cells_ = cells(book.rollup, place, tree, len(exposures), len(book.market.instruments))
+
+    def once() -> None:
+        paths.measure(fs, exposures, models.node_specific, held, cells_[0], tree, book.market, scenarios.columns)
+
+    def plain() -> None:
+        pnl = exposures @ fs.draws.T
+        worst = np.sort(pnl, axis=1)[:, :101]
+        worst[:, 100], worst[:, :100].mean(axis=1)
+    once()
+    return np.array([timed(once) for _ in range(rounds)]) / 1e6, min(timed(plain) for _ in range(2)) / 1e6
+
+
 def run(size: str, seed: int) -> dict[str, Any]:
     """Run the benchmark; return its figures."""
     positions, instruments, days, books, rounds = SIZES[size]
@@ -155,13 +185,15 @@ def run(size: str, seed: int) -> dict[str, Any]:
     gap = float(np.abs(vectors - exact).max() / np.abs(exact).max())
     numpy_full = min(timed(lambda: np.nan_to_num(scenarios.unit)[book.rollup.rows["instrument"][: book.rollup.count]].T
                            @ book.rollup.rows["quantity"][: book.rollup.count]) for _ in range(3))
+    simulated, plain_paths = monte_carlo_ms(models, rounds)
     ours, quantlib, plain = greeks_ns(20_000 if size == "smoke" else 200_000)
     return {
         "bench": "risk", "size": size, "seed": seed, "positions": positions, "instruments": instruments, "scenarios": days,
         "after_trade_var_us": quantiles(np.array(trades) / 1e3), "after_trade_all_us": quantiles(np.array(everything) / 1e3),
         "after_trade_share_of_full_work": work, "window_ms": quantiles(np.array(windows) / 1e6),
         "eight_models_ms": quantiles(np.array(full) / 1e6), "var_from_scratch_ms": quantiles(np.array(scratch) / 1e6),
-        "numpy_firm_vector_ms": numpy_full / 1e6, "greeks_ns_per_option": ours, "ratio_quantlib": quantlib / ours,
+        "monte_carlo_ms": quantiles(simulated), "monte_carlo_nodes": len(models.node_exposures),
+        "numpy_monte_carlo_ms": plain_paths, "numpy_firm_vector_ms": numpy_full / 1e6, "greeks_ns_per_option": ours, "ratio_quantlib": quantlib / ours,
         "ratio_plain_python": plain / ours, "gap_to_full": gap,
         "result_sha256": hashlib.sha256(np.round(exact, 6).tobytes()).hexdigest()[:16]}
 

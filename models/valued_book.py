@@ -12,7 +12,7 @@ from models.contracts import Contracts
 from models.fixed_income import PAPER_CLASSES, day_before
 from models.market import Market, pair_currencies
 from models.reference import FIRM, Reference
-from models.rollup import FEE, FEE_SLOTS, FUNDED, MONEY, RollUp
+from models.rollup import FEE, FEE_SLOTS, FUNDED, MONEY, NET, UNPRICED, RollUp
 from models.trading_day import TradingDay
 from schemas.market import Surface, Touch
 from schemas.records import Account, Instrument, Mark, Position
@@ -260,6 +260,20 @@ class ValuedBook:
     def currency_of(self, node: int) -> str:
         """Return the currency a node's figures are published in."""
         return self.node_currency.get(node, self.market.base_currency)
+
+    def expected_funding_per_day(self, row: int) -> float | None:
+        """Return what a perpetual pays in funding a day (> 0) at the present rate, in the firm's base currency.
+
+        None: it is none, it has no value, or its rate or interval is not known. What is booked is what was charged.
+        """
+        name = self.positions[row].instrument
+        record = self.reference.instrument_records.get(name)
+        if record is None or record.asset_class != "perpetual" or self.rollup.contribution[row, UNPRICED]:
+            return None
+        surface = self.contracts.surfaces.get(name) or self.contracts.surfaces.get(record.underlying or "")
+        if surface is None or surface.funding_rate is None or not surface.funding_interval_hours:
+            return None
+        return float(self.rollup.contribution[row, NET]) * surface.funding_rate * 24.0 / surface.funding_interval_hours
 
     def figures(self, node: int) -> np.ndarray:
         """Return a node's sums in its own currency (counts and quantity as they are); NaN without a rate."""

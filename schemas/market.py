@@ -55,7 +55,8 @@ class Surface(msgspec.Struct, frozen=True, kw_only=True):
 
     ``rates`` and ``dividends`` are [days, continuous annual rate] by ascending days, linear between, flat beyond; a
     currency's record carries its ``rates``, or a ``curve`` to make them from; an underlying's its ``dividends``
-    (empty: it pays none) and ``vols``.
+    (empty: it pays none) and ``vols``; a perpetual's what its next funding is expected to be (long pays where it is
+    above 0), shown a day beside its positions: booked is what was charged.
     """
 
     underlying: Text

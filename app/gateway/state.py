@@ -284,6 +284,7 @@ class GatewayState:
             "mid": mid if mid == mid else None, "unrealised_pnl": unrealised if priced else None,
             "market_value": float(c[ru.NET]) if priced else None, "base_currency": self.book.market.base_currency,
             "greeks": {g: float(c[ru.DELTA + k]) if greeks else None for k, g in enumerate(ru.GREEKS)},
+            "expected_funding_per_day": self.book.expected_funding_per_day(row),
             "quality": "unpriced" if not priced else "stale" if c[ru.STALE] else "good",
             "snapshot_id": self.book.snapshot_id}
 
