@@ -250,7 +250,7 @@ class RiskStage:
         for name, risk in newest.items():
             owner = self._owners.partition(name)
             if owner in partitions or (owner is None and LEAD_PARTITION in partitions):
-                self.models.resume(name, risk.ts, risk.models or {}, risk.prior_day)
+                self.models.resume(name, risk.ts, risk.models or {}, risk.prior_day, risk.top)
 
     async def release(self, partitions: set[int]) -> None:
         """Let go: another worker speaks for these shards now; `take`, which follows, forgets what is not needed."""

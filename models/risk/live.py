@@ -14,7 +14,7 @@ from models.contracts import Contracts
 from models.reference import FIRM
 from models.risk import exposure, factor, stress
 from models.risk.attributes import Attributes, Navs, concentrations_of, held_with
-from models.risk.contributors import top_contributors
+from models.risk.contributors import Contributors, Top
 from models.risk.factor_history import History
 from models.risk.factor_set import PATHS, SEED, FactorSet, Loadings, build_factors
 from models.risk.node_cells import CELL, Held, Tree, cells, sums_by_group, tree_of, vectors_of, weighted_sums
@@ -77,6 +77,7 @@ class RiskModels:
         self._known_tree = tree_of(np.zeros((0, 1), np.int64))
         self._place_of = np.zeros(0, np.int64)
         self.explain = PnlExplain()
+        self._contributors = Contributors(TOP)
         self._shocked: ScenarioBook | None = None
         self._shocked_version = -1
         self._navs, self._attributes = Navs(), Attributes()
@@ -111,7 +112,7 @@ class RiskModels:
         self._drawdowns(summary, names, navs, sums, now_ns)
         attributes = self._attributes.of(book, instruments)
         run = ModelRun(book.snapshot_id, now_ns, {}, {}, {})
-        tops = self._tops(summary, grid, scales)
+        tops = self._tops(summary, names, grid, scales)
         explained = self.explain.of(names, scales)
         stressed = [dict(zip((x.name for x in self.stress_scenarios), row, strict=True)) | {"missing": missing}
                     for row, missing in zip((shocked.vectors[summary] * scales[:, None]).tolist(),
@@ -349,8 +350,10 @@ class RiskModels:
                 "peak_ns": int(s[1]), "underwater_s": (self._now_ns - int(s[1])) / 1e9 if s[6] < 0 else 0.0,
                 "state": s.tolist(), "quality": "good"}
 
-    def resume(self, name: str, ts_ns: int, models: dict[str, Any], prior: dict[str, float] | None) -> None:
+    def resume(self, name: str, ts_ns: int, models: dict[str, Any], prior: dict[str, float] | None,
+               top: dict[str, Any] | None = None) -> None:
         """Go on where the last worker was: peaks, worst falls and the prior day, from a node's record on the log."""
+        self._contributors.resume(name, top or {})
         state = models.get("drawdown", {}).get("state")
         if state is not None and len(state) == self.drawdown.shape[1]:
             self._held_drawdown[name] = np.array([np.nan if x is None else float(x) for x in state])
@@ -367,11 +370,11 @@ class RiskModels:
     _loadings: Loadings
 
     # ---- attribution ----------------------------------------------------------------------------------------------
-    def _tops(self, summary: np.ndarray, grid: np.ndarray, scales: np.ndarray) -> list[dict[str, Any]]:
+    def _tops(self, summary: np.ndarray, names: list[str], grid: np.ndarray, scales: np.ndarray) -> list[Top]:
         found = {m: grid[CELL.index(m)] for m in ("gross", "day", "unrealised", "delta", "vega")}
         if self.scenarios is not None:
             found["var_hist"] = self.scenarios.components(summary, grid[0], self._held, 0.99)
-        return top_contributors(found, self._held, list(self.book.market.instruments), scales, TOP)
+        return self._contributors.of(found, self._held, list(self.book.market.instruments), scales, names)
 
     def _metrics(self, figures: list[float], models: dict[str, dict[str, Any]]) -> dict[str, float]:
         out = dict(zip(METRICS, figures, strict=True))
@@ -389,6 +392,7 @@ class RiskModels:
         day = self._trading_day.index(now_ns)
         if self._day >= 0 and day != self._day and self.latest:
             self.prior = self.latest
+            self._contributors.new_day()
         if day != self._day:
             self.explain.new_day()
         self._day = day

@@ -344,6 +344,37 @@ def test_peaks_and_the_prior_day_outlive_a_restart() -> None:
     assert again.prior["firm"] == run.metrics["firm"]
 
 
+def test_contributors_are_compared_with_the_day_before_also_after_a_restart() -> None:
+    day = 86_400_000_000_000
+    book = make_book()
+    book.add_position(position("A0", "SAP", 1000.0, 1))
+    book.revalue(NOW)
+    models = RiskModels(book, book.contracts, history(), INSTRUMENT_GROUPINGS)
+
+    def gross(run: Any, node: str = "firm") -> dict[str, tuple[float, float | None]]:
+        return {t["id"]: (t["value"], t["prior_day"]) for t in run.top[node]["gross"]}
+
+    first = gross(models.run(NOW))
+    assert first["SAP"][0] > 0 and first["SAP"][1] is None  # there is no day before
+    book.add_position(position("A0", "SAP", 600.0, 2))
+    book.add_position(position("A1", "TOYO", 50.0, 3))
+    book.revalue(NOW)
+    second = models.run(NOW + day)
+    found = gross(second)
+    assert found["SAP"] == pytest.approx((0.6 * first["SAP"][0], first["SAP"][0]))
+    assert found["TOYO"][0] > 0 and found["TOYO"][1] == 0.0  # nothing was held of it, which is known
+    fund = next(n for n in second.top if n.startswith("fund:") and "SAP" in gross(second, n))
+    ratio = gross(second, fund)["SAP"][0] / found["SAP"][0]
+    assert gross(second, fund)["SAP"][1] == pytest.approx(ratio * first["SAP"][0])  # in the fund's own currency
+
+    again = RiskModels(book, book.contracts, history(), INSTRUMENT_GROUPINGS)
+    again.resume("firm", NOW + day, second.models["firm"], {}, second.top["firm"])
+    assert gross(again.run(NOW + day + 1))["SAP"] == pytest.approx(found["SAP"])
+    later = RiskModels(book, book.contracts, history(), INSTRUMENT_GROUPINGS)  # it was down when the day ended
+    later.resume("firm", NOW + day, second.models["firm"], {}, second.top["firm"])
+    assert gross(later.run(NOW + 2 * day))["SAP"] == pytest.approx((found["SAP"][0], found["SAP"][0]))
+
+
 def test_the_ladder_by_expiry_adds_up_to_the_node() -> None:
     book = make_book()
     book.add_position(position("A0", "OPT", 7, 1))

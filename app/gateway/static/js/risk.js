@@ -45,7 +45,8 @@ export class RiskPanel {
     if (!this.last) return;
     this.top.replaceChildren(...(this.last.top[this.select.value] || []).map((t) => {
       const tr = document.createElement("tr");
-      cells(tr, [[t.label], [fmt.number(t.value, 0)], [t.share === null ? "" : `${fmt.number(100 * t.share, 1)} %`]]);
+      cells(tr, [[t.label], [fmt.number(t.value, 0)], [t.share === null ? "" : `${fmt.number(100 * t.share, 1)} %`],
+        [t.prior_day === null ? "" : fmt.number(t.value - t.prior_day, 0)]]);
       return tr;
     }));
   }
