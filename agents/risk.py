@@ -187,6 +187,7 @@ class RiskStage:
         topic = self._topics["positions"]
         tps = [TopicPartition(topic, p) for p in partitions]
         if tps:  # a rebalance may bring nothing new; a consumer without partitions would wait for ever
+            await self._resume_models(partitions)  # before it states any of it
             self._ends.update(await self._ends_of(tps))
         for tp in tps:
             self._next.setdefault(tp, 0)  # one that was followed so far goes on
@@ -196,8 +197,6 @@ class RiskStage:
                 await tail.start()
                 await tail.read_to_end()
             await self._acks.start()
-        if partitions:
-            await self._resume_models(partitions)
         await self._follow_others()
         if not self._tasks:
             loop = asyncio.get_running_loop()

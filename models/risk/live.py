@@ -371,7 +371,7 @@ class RiskModels:
 
     # ---- attribution ----------------------------------------------------------------------------------------------
     def _tops(self, summary: np.ndarray, names: list[str], grid: np.ndarray, scales: np.ndarray) -> list[Top]:
-        found = {m: grid[CELL.index(m)] for m in ("gross", "day", "unrealised", "delta", "vega")}
+        found = {m: grid[CELL.index(m)] for m in ("gross", "net", "day", "unrealised", "delta", "gamma", "vega")}
         if self.scenarios is not None:
             found["var_hist"] = self.scenarios.components(summary, grid[0], self._held, 0.99)
         return self._contributors.of(found, self._held, list(self.book.market.instruments), scales, names)
