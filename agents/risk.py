@@ -92,7 +92,6 @@ class RiskStage:
         self._spoke_for_all = False
         self._tasks: list[asyncio.Task[None]] = []
         self._ts_source = 0
-        self._tick_nodes: set[int] = set()
         reference.on_change = self._on_reference
         for record in (*reference.reference.instrument_records.values(),
                        *reference.reference.account_records.values()):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from models.reference import FIRM, Reference
+from models.valued_book import GROUPINGS, INSTRUMENT_GROUPINGS
 
-#: what an account says about itself beside its place in the tree
-ACCOUNT_GROUPINGS = ("dealer", "pm", "counterparty")
 #: who owns this partition of `positions` reads all others too, and speaks for nodes that span several
 LEAD_PARTITION = 0
 
@@ -25,7 +24,7 @@ class NodeOwners:
 
     def __init__(self, reference: Reference, levels: tuple[str, ...], partition_of_fund: Callable[[str], int]) -> None:
         self._reference, self._partition_of_fund = reference, partition_of_fund
-        self._fields = [f for f in (*levels, *ACCOUNT_GROUPINGS) if f != FIRM]
+        self._fields = [f for f in (*levels, *GROUPINGS[:-INSTRUMENT_GROUPINGS]) if f not in (FIRM, "account")]
         self._partitions: dict[str, int | None] | None = None
 
     def accounts_changed(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,9 @@ from models.risk.node_cells import Held
 from models.risk.option_grid import largest
 
 Top = dict[str, list[dict[str, Any]]]
+
+#: ends the keys of a day: whatever is looked up lies before it
+END = np.iinfo(np.int64).max
 
 
 class Day(NamedTuple):
@@ -45,6 +49,7 @@ class Contributors:
         out: list[Top] = [{} for _ in names]
         label_of: Any = np.array([*labels, ""], object)
         column = np.append(held.columns, len(labels)).astype(np.int64)
+        before = self._day_before(names)
         for metric, values in metrics.items():
             best: Any = np.empty((len(names), self._top), np.int64)
             totals: Any = np.empty(len(names))
@@ -54,10 +59,10 @@ class Contributors:
             shares: Any = found / np.where(whole, totals, 1.0)[:, None]
             who = label_of[column[best]].ravel().tolist()
             entries = [{"id": label, "label": label, "value": value, "share": share if known else None,
-                        "prior_day": before}
-                       for label, value, share, known, before in zip(
+                        "prior_day": prior}
+                       for label, value, share, known, prior in zip(
                            who, (found * scales[:, None]).ravel().tolist(), shares.ravel().tolist(),
-                           np.repeat(whole, self._top).tolist(), self._before(metric, names, column[best], who),
+                           np.repeat(whole, self._top).tolist(), before(metric, column[best], who),
                            strict=True)]
             for k, count in enumerate(np.count_nonzero(found, axis=1).tolist()):  # zeros come last
                 out[k][metric] = entries[k * self._top : k * self._top + count]
@@ -65,27 +70,31 @@ class Contributors:
         self._latest = Day({name: k for k, name in enumerate(names)}, (places << 32) + held.columns, metrics, scales)
         return out
 
-    def _before(self, metric: str, names: list[str], column: np.ndarray, who: list[str]) -> list[float | None]:
-        """Return what instruments contributed the day before, in the nodes' currency; None: not known."""
-        prior = self._prior
-        if prior is None or metric not in prior.metrics:
-            return [self._said.get((name, metric, label)) for name, label in zip(
-                np.repeat(np.array(names, object), self._top).tolist(), who, strict=True)]
-        place = np.array([prior.place.get(name, -1) for name in names], np.int64)
-        keys = ((place << 32)[:, None] + column).ravel()
-        at = np.minimum(np.searchsorted(prior.keys, keys), max(len(prior.keys) - 1, 0))
-        there = prior.keys[at] == keys if len(prior.keys) else np.zeros(len(keys), bool)
-        scale = np.repeat(prior.scales[place], self._top)
-        values: list[float | None] = (np.where(there, prior.metrics[metric][at], 0.0) * scale).tolist()
-        for k in np.flatnonzero(place < 0).tolist():  # another worker's the day before
-            for j in range(k * self._top, (k + 1) * self._top):
-                values[j] = self._said.get((names[k], metric, who[j]))
-        return values
+    def _day_before(self, names: list[str]) -> Callable[[str, np.ndarray, list[str]], list[float | None]]:
+        """Return who says what instruments contributed the day before, in the nodes' currency; None: unknown."""
+        prior, said, top = self._prior, self._said, self._top
+        place = np.array([-1 if prior is None else prior.place.get(name, -1) for name in names], np.int64)
+
+        def before(metric: str, column: np.ndarray, who: list[str]) -> list[float | None]:
+            values: list[float | None] = [None] * len(who)
+            unseen = np.ones(len(names), bool)
+            if prior is not None and metric in prior.metrics:
+                keys = (place << 32)[:, None] + column
+                at = np.searchsorted(prior.keys, keys)
+                found = np.where(prior.keys[at] == keys, prior.metrics[metric][at], 0.0)
+                values, unseen = (found * prior.scales[place][:, None]).ravel().tolist(), place < 0
+            for k in np.flatnonzero(np.repeat(unseen, top)).tolist():  # another worker's then: its records tell
+                values[k] = said.get((names[k // top], metric, who[k]))
+            return values
+
+        return before
 
     def new_day(self) -> None:
         """Freeze what stood last."""
         if self._latest is not None:
-            self._prior, self._said = self._latest, {}
+            metrics = {name: np.append(values, 0.0) for name, values in self._latest.metrics.items()}
+            self._prior = self._latest._replace(keys=np.append(self._latest.keys, END), metrics=metrics)
+            self._said = {}
         else:
             self._said = self._said_now
         self._said_now = {}

@@ -10,7 +10,7 @@ from models.contracts import INPUTS, MONEYNESS, exotic_columns, premium_at
 from models.jit import kernel
 from models.pricing.black_scholes import option_price
 from models.pricing.exotic import exotic_price
-from models.risk.node_cells import Held
+from models.risk.node_cells import Held, add_edges
 
 BLOCK = 512
 
@@ -152,10 +152,7 @@ def add_paths(start: np.ndarray, node: np.ndarray, size: np.ndarray, of: np.ndar
                 out, q = earned[node[k]], size[k]
                 for p in range(end - begin):
                     out[p] += q * unit[p]
-        for e in range(edges.shape[0]):
-            low, high = earned[edges[e, 0]], earned[edges[e, 1]]
-            for p in range(end - begin):
-                high[p] += low[p]
+        add_edges(edges, earned)
         for n in range(pnl.shape[0]):
             whole, part_of_it = pnl[n, begin:end], earned[n]
             for p in range(end - begin):

@@ -25,13 +25,12 @@ class PnlExplain:
     def __init__(self) -> None:
         #: by node, what each part came to since the day began
         self.sums = np.zeros((0, len(PARTS)))
-        self.names: list[str] = []
         self.place: dict[str, int] = {}
         self._before: dict[str, Any] | None = None
 
     def new_day(self) -> None:
         """Begin anew."""
-        self.sums, self.names, self.place = np.zeros((0, len(PARTS))), [], {}
+        self.sums, self.place = np.zeros((0, len(PARTS))), {}
 
     def observe(self, names: list[str], held: Held, quantity: np.ndarray, totals: np.ndarray, carry: np.ndarray,
                 market: Market, contracts: Contracts, columns: dict[str, np.ndarray], now_ns: int) -> None:
@@ -61,9 +60,9 @@ class PnlExplain:
         change, carried, carry_moved = totals - before["totals"], explained[:, -1], carry - before["carry"]
         moved = np.column_stack([explained[:, :6], carry_moved, change - carried - carry_moved,
                                  carried - explained[:, :6].sum(axis=1), change])
-        if names != self.names:
+        if names != list(self.place):
             self.sums = np.array([self._sums_of(name) for name in names])
-            self.names, self.place = names, {name: k for k, name in enumerate(names)}
+            self.place = {name: k for k, name in enumerate(names)}
         self.sums += moved
 
     def _sums_of(self, name: str) -> np.ndarray:
