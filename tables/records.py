@@ -160,6 +160,25 @@ def _is_skipped(source: Any, batch: Any) -> bool:
     return bool(batch.is_control_batch)
 
 
+def tune_fetcher(fetcher: Any) -> None:
+    """Let the fetcher of an aiokafka consumer ask for more as soon as there is room.
+
+    Of itself it waits up to 100 ms while a slice lies unread, and 200 ms where a request ends without records in the
+    very turn of the loop in which others are taken: it then forgets the request before that has said that its node is
+    free, finds no free node, and sleeps.
+    """
+    fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
+    actions_per_node = fetcher._get_actions_per_node
+
+    def actions(assignment: Any) -> tuple[Any, ...]:
+        fetches, resets, timeout, *others = actions_per_node(assignment)
+        if len(fetcher._in_flight) > sum(not task.done() for task in fetcher._pending_tasks):
+            timeout = 0.0  # a request has ended and its node is free in the next turn
+        return fetches, resets, timeout, *others
+
+    fetcher._get_actions_per_node = actions
+
+
 async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float,
                        with_keys: bool, gather_s: float = GATHER_S) -> dict[TopicPartition, RecordBatch]:
     """Return what the fetcher of an aiokafka consumer has, one `RecordBatch` a partition; wait up to ``timeout``."""

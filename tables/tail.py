@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from tables.kafka import FETCH_WAIT_MS, KafkaClient
-from tables.records import PREFETCH_BACKOFF_S, TAIL_GATHER_S, RecordBatch, fetch_slices
+from tables.records import TAIL_GATHER_S, RecordBatch, fetch_slices, tune_fetcher
 
 
 class Tail:
@@ -46,7 +46,7 @@ class Tail:
         """Connect and take every partition, or ``only`` these; ``start_at`` overrides where some of them start."""
         consumer = self._client.consumer(isolation_level=self._isolation_level, **self._fetch)
         await consumer.start()
-        consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
+        tune_fetcher(consumer._fetcher)
         self._consumer = consumer
         tps = []
         for topic in self._topics:

@@ -20,7 +20,7 @@ from faust.types.tuples import ConsumerMessage
 from mode.utils.futures import notify
 
 from tables.kafka import FETCH_WAIT_MS
-from tables.records import GATHER_S, PREFETCH_BACKOFF_S, RecordBatch, fetch_slices
+from tables.records import GATHER_S, RecordBatch, fetch_slices, tune_fetcher
 
 #: name in the broker URL: ``batch://host:port``
 ALIAS = "batch"
@@ -40,7 +40,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_bytes = 16 << 20
         self.time_started = driver.monotonic()
         await consumer.start()
-        consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
+        tune_fetcher(consumer._fetcher)
 
     async def pause(self, partitions: set[TP]) -> None:
         """Fetch nothing from these partitions."""
