@@ -112,7 +112,7 @@ class EmbeddedBroker(Broker):
         if self._data_dir is not None:
             command += ["--data-dir", str(self._data_dir)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        start_new_session=True)
+                                        process_group=0)
         assert self.process.stdout is not None
         line = self.process.stdout.readline().strip()
         if not line.startswith("LISTENING "):
@@ -182,7 +182,7 @@ class KafkaBroker(Broker):
             subprocess.run([*java, "kafka.tools.StorageTool", "format", "-t", "ZGVza3Jpc2stdGVzdC0wMA", "-c",
                             str(properties)], check=True, stdout=log, stderr=log)
         self.process = subprocess.Popen([*java, "kafka.Kafka", str(properties)], stdout=log, stderr=log, text=True,
-                                        start_new_session=True)
+                                        process_group=0)
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if self.process.poll() is not None:

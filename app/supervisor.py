@@ -73,7 +73,7 @@ class Supervisor:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
         child.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "app", *child.arguments, "--supervised", stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE, env=environment, start_new_session=True)
+            stdout=asyncio.subprocess.PIPE, env=environment, process_group=0)
         assert child.process.stdout is not None
         async for raw in child.process.stdout:
             line = raw.decode(errors="replace").strip()
