@@ -130,11 +130,11 @@ async def current(settings: Settings, topic: str, cls: Any) -> dict[str, Any]:
 
 
 async def publish(settings: Settings, topic: str, key: str, record: Any) -> None:
-    """Write one record and wait until the broker has it."""
+    """Write one record (None: take it away) and wait until the broker has it."""
     producer = settings.client().producer(enable_idempotence=True)
     await producer.start()
     try:
-        await producer.send_and_wait(settings.topics()[topic], encode(record), key.encode(),
+        await producer.send_and_wait(settings.topics()[topic], None if record is None else encode(record), key.encode(),
                                      None if topic == "alerts" else 0)
     finally:
         await producer.stop()

@@ -12,6 +12,7 @@ from schemas.market import Surface, Touch
 from schemas.records import (
     Account,
     Alert,
+    Approval,
     Control,
     Decision,
     External,
@@ -31,7 +32,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 #: what outsiders read and write; their JSON Schemas are exported
 RECORDS: dict[str, type[msgspec.Struct]] = {
     cls.__name__: cls for cls in (Trade, Tick, Order, External, Instrument, Account, Surface, Touch, Position, Mark,
-                                  Risk, Limit, Control, Decision, Alert, Quarantined)}
+                                  Risk, Limit, Control, Approval, Decision, Alert, Quarantined)}
 
 _encoder = msgspec.json.Encoder(decimal_format="string")
 encode = _encoder.encode

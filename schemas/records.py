@@ -335,6 +335,18 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     rev: int
 
 
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """A write to limits that waits for a second person; it is withdrawn once somebody has decided, and lapses."""
+
+    approval_id: Text
+    kind: Literal["override", "limit"]
+    #: what was asked for
+    fields: dict[str, Any]
+    by: Text
+    asked_ts: Timestamp
+    lapses_ts: Timestamp
+
+
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
     """Why an order was refused: what was measured against which limit."""
 

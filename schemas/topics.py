@@ -47,6 +47,8 @@ GATES = Topic("gates", "partition", "internal", "Where the gate of a partition a
               partitions="one")
 LIMITS = Topic("limits", "limit_id", "both", "Limits, versioned.", compact=True, partitions="one")
 CONTROLS = Topic("controls", "scope", "both", "Halts and kills, versioned.", compact=True, partitions="one")
+APPROVALS = Topic("approvals", "approval_id", "both", "Writes that wait for a second person.", partitions="one",
+                  config={"retention.ms": str(DAY_MS)})
 SURFACES = Topic("market.surfaces", "underlying", "in", "Vol surfaces, curves, dividends, funding.", compact=True,
                  partitions="one")
 MARKS = Topic("marks", "instrument", "out", "The mark table's changelog: last good prices, 100 ms windows.",
@@ -62,8 +64,8 @@ POSITIONS_CHANGELOG = Topic("positions-changelog", "table key", "internal",
                             "The position table's changelog (Faust table `positions`).", compact=True)
 
 TOPICS: tuple[Topic, ...] = (
-    TRADES, ORDERS, TICKS, EXTERNAL, INSTRUMENTS, ACCOUNTS, COUNTERPARTIES, LIMITS, CONTROLS, SURFACES, TOUCHES, MARKS,
-    POSITIONS, DECISIONS, RISK, EXPOSURE, ALERTS, GATES, QUARANTINE, POSITIONS_CHANGELOG,
+    TRADES, ORDERS, TICKS, EXTERNAL, INSTRUMENTS, ACCOUNTS, COUNTERPARTIES, LIMITS, CONTROLS, APPROVALS, SURFACES,
+    TOUCHES, MARKS, POSITIONS, DECISIONS, RISK, EXPOSURE, ALERTS, GATES, QUARANTINE, POSITIONS_CHANGELOG,
 )
 
 

@@ -5,48 +5,48 @@ from __future__ import annotations
 import secrets
 from typing import Any, Literal
 
-import msgspec
+from schemas.records import Approval
 
 #: nobody approved it by then: it has to be asked for again
 LAPSES_S = 900
 
 
-class Pending(msgspec.Struct, frozen=True):
-    """A write that waits for a second person."""
-
-    approval_id: str
-    kind: Literal["override", "limit"]
-    fields: dict[str, Any]
-    by: str
-    asked_ns: int
-    lapses_ns: int
-
-
 class Approvals:
-    """The writes that wait; they live as long as the gateway does and not longer than `LAPSES_S`."""
+    """The writes that wait, as the topic `approvals` has them: every gateway shows them, also a new one."""
 
     def __init__(self) -> None:
-        self._pending: dict[str, Pending] = {}
+        self._waiting: dict[str, Approval] = {}
+        #: decided here: their records may still be on their way back
+        self._decided: set[str] = set()
 
-    def ask(self, kind: Literal["override", "limit"], fields: dict[str, Any], by: str, now_ns: int) -> Pending:
-        """Keep a write until somebody else approves it."""
-        asked = Pending(secrets.token_hex(4), kind, fields, by, now_ns, now_ns + LAPSES_S * 1_000_000_000)
-        self._pending[asked.approval_id] = asked
+    def ask(self, kind: Literal["override", "limit"], fields: dict[str, Any], by: str, now_ns: int) -> Approval:
+        """Return what waits from now on."""
+        asked = Approval(approval_id=secrets.token_hex(4), kind=kind, fields=fields, by=by, asked_ts=now_ns,
+                         lapses_ts=now_ns + LAPSES_S * 1_000_000_000)
+        self.take_in(asked.approval_id, asked)
         return asked
 
-    def waiting(self, now_ns: int) -> list[Pending]:
-        """Return what waits, the oldest first; what has lapsed is forgotten."""
-        self._pending = {k: p for k, p in self._pending.items() if p.lapses_ns > now_ns}
-        return list(self._pending.values())
+    def take_in(self, approval_id: str, asked: Approval | None) -> None:
+        """Take in what the topic says; None: it was decided."""
+        if asked is None:
+            self._waiting.pop(approval_id, None)
+            self._decided.discard(approval_id)
+        else:
+            self._waiting[approval_id] = asked
 
-    def find(self, approval_id: str, now_ns: int) -> Pending | None:
+    def waiting(self, now_ns: int) -> list[Approval]:
+        """Return what waits, the oldest first; what has lapsed is forgotten."""
+        self._waiting = {k: p for k, p in self._waiting.items() if p.lapses_ts > now_ns}
+        return [p for k, p in self._waiting.items() if k not in self._decided]
+
+    def find(self, approval_id: str, now_ns: int) -> Approval | None:
         """Return one that waits, or None."""
         return next((p for p in self.waiting(now_ns) if p.approval_id == approval_id), None)
 
-    def take(self, pending: Pending) -> None:
+    def decide(self, asked: Approval) -> None:
         """Let one wait no longer, before it is carried out: two who approve at once write it once."""
-        del self._pending[pending.approval_id]
+        self._decided.add(asked.approval_id)
 
-    def put_back(self, pending: Pending) -> None:
+    def put_back(self, asked: Approval) -> None:
         """Let one wait again that could not be carried out."""
-        self._pending[pending.approval_id] = pending
+        self._decided.discard(asked.approval_id)

@@ -38,7 +38,18 @@ from app.metrics import PrometheusCounters
 from app.settings import Settings
 from schemas.codec import decoder_of
 from schemas.market import Surface, Touch
-from schemas.records import MODELS_SUFFIX, Account, Alert, Control, Decision, Instrument, Limit, Mark, Position
+from schemas.records import (
+    MODELS_SUFFIX,
+    Account,
+    Alert,
+    Approval,
+    Control,
+    Decision,
+    Instrument,
+    Limit,
+    Mark,
+    Position,
+)
 from tables.records import RecordBatch
 from tables.tail import Tail
 
@@ -57,7 +68,7 @@ _position, _mark = decoder_of(Position), decoder_of(Mark)
 _surface, _decision = decoder_of(Surface), decoder_of(Decision)
 _limit, _control = decoder_of(Limit), decoder_of(Control)
 _alert, _instrument, _account = decoder_of(Alert), decoder_of(Instrument), decoder_of(Account)
-_touch = decoder_of(Touch)
+_touch, _approval = decoder_of(Touch), decoder_of(Approval)
 
 
 class SecurityHeaders:
@@ -108,7 +119,8 @@ class Gateway:
         wanted = ("reference.instruments", "reference.accounts", "market.surfaces", "marks", "positions", "risk")
         self._tail = Tail(client, [topics[t] for t in wanted], self._on_batch, isolation_level="read_uncommitted")
         self._alerts = Tail(client, [topics["alerts"], topics["decisions"]], self._on_batch, from_end=True)
-        self._rules = Tail(client, [topics[t] for t in ("limits", "controls", "touches")], self._on_batch, wait_ms=100)
+        rules = ("limits", "controls", "approvals", "touches")
+        self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100)
         self._turned = asyncio.Event()  # a new one each turn; every waiting client holds the present one
         self._tasks: list[asyncio.Task[Any]] = []
         self._traded = asyncio.Event()
@@ -131,6 +143,8 @@ class Gateway:
         state = self.state
         if value is None and topic == "limits":
             state.limits.pop(key, None)
+        if value is None and topic == "approvals":
+            state.approvals.take_in(key, None)
         if value is None:
             return  # a withdrawn row is published again by its new shard
         if topic == "positions":
@@ -158,6 +172,8 @@ class Gateway:
             control = _control.decode(value)
             state.controls[control.scope] = control
             state.add_fact("breaker", breaker_event(control))
+        elif topic == "approvals":
+            state.approvals.take_in(key, _approval.decode(value))
         elif topic == "touches":
             state.book.add_touch(_touch.decode(value))
         elif topic == "market.surfaces":

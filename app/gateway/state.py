@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from app.gateway.approvals import Approvals
 from app.gateway.events import alert_event
 from models import rollup as ru
 from models.columns import grown
@@ -83,6 +84,7 @@ class GatewayState:
         self._asked: set[str] = set()
         self.limits: dict[str, Limit] = {}
         self.controls: dict[str, Control] = {}
+        self.approvals = Approvals()
         self.alerts: dict[str, Alert] = {}
         self._open: dict[tuple[str, str, str], Alert] = {}
         self._models: dict[str, tuple[int, bytes]] = {}

@@ -16,7 +16,6 @@ from starlette.routing import Route
 from app import control
 from app.gateway.access import need_role
 from app.gateway.answers import json_answer
-from app.gateway.approvals import Approvals
 from app.gateway.state import GatewayState
 from app.settings import Settings
 from models.gate.explain import explain
@@ -35,7 +34,7 @@ class Writes:
 
     def __init__(self, settings: Settings, state: GatewayState) -> None:
         self.settings, self.state = settings, state
-        self.approvals = Approvals()
+        self.approvals = state.approvals
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -85,6 +84,7 @@ class Writes:
             raise HTTPException(400, str(error)) from error
         now = time.time_ns()
         asked = self.approvals.ask(kind, fields, by, now)
+        await control.publish(self.settings, "approvals", asked.approval_id, asked)
         alert = Alert(alert_id=f"approval.{asked.approval_id}", kind="override", node=made.node, metric=made.metric,
                       value=None, limit=float(made.limit), utilisation=None, cause_ts=now, raised_ts=now, snapshot_id=0,
                       limit_id=made.limit_id, note=f"{by} asks: {made.reason}; approval {asked.approval_id}")
@@ -103,17 +103,20 @@ class Writes:
         if asked is None:
             raise HTTPException(404, f"approval {request.path_params['id']!r}: it does not wait (any more)")
         if refused:
-            self.approvals.take(asked)
+            self.approvals.decide(asked)
+            await control.publish(self.settings, "approvals", asked.approval_id, None)
             return json_answer({"refused": asked, "by": user.name})
         if user.name == asked.by:
             raise HTTPException(403, f"approved_by: expected a second person, was {user.name!r} who asked for it")
         write = control.set_override if asked.kind == "override" else control.set_limit
-        self.approvals.take(asked)
+        self.approvals.decide(asked)
         try:
-            return await _write(write(self.settings, asked.fields | {"approved_by": user.name}, asked.by))
+            answer = await _write(write(self.settings, asked.fields | {"approved_by": user.name}, asked.by))
         except BaseException:
             self.approvals.put_back(asked)
             raise
+        await control.publish(self.settings, "approvals", asked.approval_id, None)
+        return answer
 
     async def alerts(self, request: Request) -> Response:
         """`GET /api/alerts`: the newest first."""

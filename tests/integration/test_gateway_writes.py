@@ -16,12 +16,21 @@ import pytest
 
 from app.brokers import Broker
 from app.gateway.access import parse_tokens
-from tests.integration.harness import ROOT, Installation, Upstream
+from tests.integration.harness import ROOT, Installation, Process, Upstream
 from tests.integration.test_system import quotes
 
 pytestmark = pytest.mark.kafka
 RISK, SECOND, READER = "r" * 20, "s" * 20, "v" * 20
 REASON = "a reason that says something"
+
+
+def start_gateway(made: Installation) -> Process:
+    return made.start("gateway", "--port", "0", DESKRISK_API_TOKENS=f"{RISK}:rita:risk,{SECOND}:sam:risk,{READER}:vera:")
+
+
+def url_of(gateway: Process) -> str:
+    gateway.wait_ready()
+    return next(line for line in gateway.lines if "READY" in line).split()[-1]
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +39,10 @@ def api(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
     asyncio.run(made.create())
     for role in ("positions", "marks", "risk"):
         made.worker(role, role)
-    gateway = made.start("gateway", "--port", "0", DESKRISK_API_TOKENS=f"{RISK}:rita:risk,{SECOND}:sam:risk,{READER}:vera:")
+    gateway = start_gateway(made)
     for process in made.processes:
         process.wait_ready()
-    url = next(line for line in gateway.lines if "READY" in line).split()[-1]
+    url = url_of(gateway)
 
     async def fill() -> None:
         async with Upstream(made, 5) as upstream:
@@ -124,6 +133,26 @@ def test_two_people_are_two_who_signed_in(api: tuple[Installation, str]) -> None
     assert raised.status_code == 202
     refused = call(url, "POST", f"/api/approvals/{raised.json()['approval_id']}", SECOND, refuse=True)
     assert refused.status_code == 200 and call(url, "GET", "/api/approvals").json() == []
+
+
+def test_what_waits_for_a_second_person_outlives_the_gateway_that_was_asked(api: tuple[Installation, str]) -> None:
+    made, url = api
+    body = {"node": "desk:D1", "metric": "gross", "limit": 7e9, "reason": REASON, "two_people": True}
+    asked = call(url, "PUT", "/api/limits/LATER", **body).json()
+    refused = call(url, "PUT", "/api/limits/NEVER", **body).json()
+    where = f"/api/approvals/{asked['approval_id']}"
+    assert call(url, "POST", f"/api/approvals/{refused['approval_id']}", refuse=True).status_code == 200
+    other = start_gateway(made)
+    try:
+        there = url_of(other)
+        assert [p["approval_id"] for p in call(there, "GET", "/api/approvals").json()] == [asked["approval_id"]]
+        assert call(there, "POST", where).status_code == 403, "not the one who asked"
+        assert call(there, "POST", where, SECOND).json()["approved_by"] == "sam"
+        assert call(there, "POST", where, SECOND).status_code == 404, "once"
+        wait_until(lambda: call(url, "GET", "/api/approvals").json() == [])
+        assert call(url, "POST", where, SECOND).status_code == 404
+    finally:
+        other.stop()
 
 
 def test_a_breach_trips_the_breaker_and_only_a_person_resumes(api: tuple[Installation, str]) -> None:
