@@ -5,9 +5,11 @@ It only shortens a restore. Where it is missing or damaged it is thrown away and
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ ALIAS = "columns"
 OFFSET_KEY = b"\x00changelog_offset"
 FORMAT_KEY = b"\x00format"
 FORMAT = b"1"
+#: about a millisecond
+SLICE_ROWS = 500
 
 
 class DiskPartition:
@@ -78,19 +82,28 @@ class DiskPartition:
         return {k: v for k, v in self._db.items() if not k.startswith(b"\x00")}
 
     def write(self, rows: Mapping[bytes, bytes | None], offset: int | None) -> None:
-        """Write rows and the changelog offset they include, all or nothing.
+        """Write rows, then the changelog offset they include.
 
-        ``None`` leaves the offset where it is: these rows will be read from the changelog once more, to no effect.
+        In slices: RocksDB holds the interpreter's lock while it writes, and trades are waiting for it. The offset comes
+        with the last one. ``None`` leaves it where it is: these rows, as those of a write that was cut short, will be
+        read from the changelog once more, to no effect.
         """
-        batch = WriteBatch(raw_mode=True)
-        for key, value in rows.items():
-            if value is None:
-                batch.delete(key)
-            else:
-                batch.put(key, value)
-        if offset is not None:
-            batch.put(OFFSET_KEY, b"%d" % offset)
-        self._db.write(batch)
+        items = iter(rows.items())
+        left = len(rows)
+        while True:
+            batch = WriteBatch(raw_mode=True)
+            for key, value in itertools.islice(items, SLICE_ROWS):
+                if value is None:
+                    batch.delete(key)
+                else:
+                    batch.put(key, value)
+            left -= SLICE_ROWS
+            if left <= 0 and offset is not None:
+                batch.put(OFFSET_KEY, b"%d" % offset)
+            self._db.write(batch)
+            if left <= 0:
+                return
+            time.sleep(0.0)
 
     def clear(self) -> None:
         """Throw everything away and start empty (the changelog is the truth)."""

@@ -11,6 +11,12 @@ from schemas.records import Approval
 LAPSES_S = 900
 
 
+def new_approval(kind: Literal["override", "limit"], fields: dict[str, Any], by: str, now_ns: int) -> Approval:
+    """Return what a person asks for, to be kept on the topic until another one decides."""
+    return Approval(approval_id=secrets.token_hex(4), kind=kind, fields=fields, by=by, asked_ts=now_ns,
+                    lapses_ts=now_ns + LAPSES_S * 1_000_000_000)
+
+
 class Approvals:
     """The writes that wait, as the topic `approvals` has them: every gateway shows them, also a new one."""
 
@@ -18,13 +24,6 @@ class Approvals:
         self._waiting: dict[str, Approval] = {}
         #: decided here: their records may still be on their way back
         self._decided: set[str] = set()
-
-    def ask(self, kind: Literal["override", "limit"], fields: dict[str, Any], by: str, now_ns: int) -> Approval:
-        """Return what waits from now on."""
-        asked = Approval(approval_id=secrets.token_hex(4), kind=kind, fields=fields, by=by, asked_ts=now_ns,
-                         lapses_ts=now_ns + LAPSES_S * 1_000_000_000)
-        self.take_in(asked.approval_id, asked)
-        return asked
 
     def take_in(self, approval_id: str, asked: Approval | None) -> None:
         """Take in what the topic says; None: it was decided."""

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from app import control
 from app.gateway.access import need_role
 from app.gateway.answers import json_answer
+from app.gateway.approvals import new_approval
 from app.gateway.state import GatewayState
 from app.settings import Settings
 from models.gate.explain import explain
@@ -83,8 +84,9 @@ class Writes:
         except control.Refused as error:
             raise HTTPException(400, str(error)) from error
         now = time.time_ns()
-        asked = self.approvals.ask(kind, fields, by, now)
+        asked = new_approval(kind, fields, by, now)
         await control.publish(self.settings, "approvals", asked.approval_id, asked)
+        self.approvals.take_in(asked.approval_id, asked)
         alert = Alert(alert_id=f"approval.{asked.approval_id}", kind="override", node=made.node, metric=made.metric,
                       value=None, limit=float(made.limit), utilisation=None, cause_ts=now, raised_ts=now, snapshot_id=0,
                       limit_id=made.limit_id, note=f"{by} asks: {made.reason}; approval {asked.approval_id}")

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from rocksdict import WriteBatch
 
+from tables import store
 from tables.partition import Marker
 from tables.store import DiskPartition
 
@@ -50,3 +52,29 @@ def test_a_marker_of_another_version_is_refused() -> None:
     assert Marker.unpack(good).offsets == {"trades": 5}
     with pytest.raises(ValueError, match="version 1, was 2"):
         Marker.unpack(json.dumps(json.loads(good) | {"version": 2}).encode())
+
+
+def test_a_write_that_is_cut_short_leaves_its_offset_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it wrote is read from the changelog once more; an offset ahead of its rows would lose them."""
+    disk, opened = stored(tmp_path / "p"), 0
+
+    def batch(raw_mode: bool) -> WriteBatch:
+        nonlocal opened
+        opened += 1
+        if opened > 2:
+            raise OSError("disk full")
+        return WriteBatch(raw_mode=raw_mode)
+
+    monkeypatch.setattr(store, "WriteBatch", batch)
+    with pytest.raises(OSError, match="disk full"):
+        disk.write({b"N%04d" % k: b"x" for k in range(3 * store.SLICE_ROWS)}, 99)
+    disk.close()
+    monkeypatch.undo()
+    again = DiskPartition(tmp_path / "p", "topic")
+    assert again.offset() == 17 and b"P1" in again.rows()
+    rows = {b"N%04d" % k: b"y" for k in range(3 * store.SLICE_ROWS + 1)}
+    again.write(rows | {b"P1": None}, 99)
+    assert again.offset() == 99 and again.rows() == rows | {b"P2": b"other"}
+    again.write({}, 100)
+    assert again.offset() == 100
+    again.close()
