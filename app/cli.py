@@ -32,10 +32,9 @@ from app.cli_common import (  # noqa: E402
     start_process,
     with_brokers,
 )
+from app.rank import give_way  # noqa: E402
 from app.settings import ROLES, Settings  # noqa: E402
 
-#: where processors are scarce, rows for analysts wait first, then aggregates; trades, screens and orders do not
-NICE = {"sink": 19, "risk": 10}
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Live positions, P&L and risk, folded from Kafka. Settings: DESKRISK_* variables and options.")
 topics_cli = typer.Typer(no_args_is_help=True, help="Topics on the broker.")
@@ -100,7 +99,7 @@ def worker(roles: Annotated[str, typer.Option(help="Comma-separated: positions, 
     if supervised and len(wanted) == 1:
         from app.engine import run_worker
 
-        os.nice(NICE.get(wanted[0], 0))
+        give_way(wanted[0])
         run_worker(settings, wanted[0])  # type: ignore[arg-type]
         return
     run(_keep([(f"worker-{r}", ["worker", "--roles", r]) for r in wanted], settings))
@@ -142,7 +141,7 @@ def sink(brokers: Brokers = None, data_dir: Path | None = None, supervised: Supe
 
     settings = with_brokers(brokers=brokers, data_dir=data_dir)
     start_process(settings, "sink", supervised)
-    os.nice(NICE["sink"])
+    give_way("sink")
 
     async def until_signal() -> None:
         stop = asyncio.Event()
