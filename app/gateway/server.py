@@ -141,12 +141,12 @@ class Gateway:
 
     def _on_record(self, topic: str, key: str, value: bytes | None, partition: int) -> None:
         state = self.state
-        if value is None and topic == "limits":
-            state.limits.pop(key, None)
-        if value is None and topic == "approvals":
-            state.approvals.take_in(key, None)
-        if value is None:
-            return  # a withdrawn row is published again by its new shard
+        if value is None:  # a withdrawn position is published again by its new shard
+            if topic == "limits":
+                state.limits.pop(key, None)
+            elif topic == "approvals":
+                state.approvals.take_in(key, None)
+            return
         if topic == "positions":
             state.add_position(_position.decode(value), partition)
             self._traded.set()
