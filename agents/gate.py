@@ -40,7 +40,6 @@ from schemas.records import (
     Limit,
     Mark,
     Order,
-    Position,
     Quarantined,
     Reason,
     Risk,
@@ -48,7 +47,7 @@ from schemas.records import (
 )
 from tables.kafka import KafkaClient, owner_partition
 from tables.records import RecordBatch
-from tables.restore import read_range
+from tables.restore import ends_of, read_range
 from tables.tail import Tail
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ FILL_WAIT_S = 10.0
 MARKS_AT_ONCE = 16
 _order, _trade, _decision = decoder_of(Order), decoder_of(Trade), decoder_of(Decision)
 _records: dict[str, Any] = {topic: decoder_of(cls) for topic, cls in (
-    ("marks", Mark), ("positions", Position), ("limits", Limit), ("controls", Control), ("market.surfaces", Surface),
+    ("marks", Mark), ("limits", Limit), ("controls", Control), ("market.surfaces", Surface),
     ("risk", Risk), ("touches", Touch), ("reference.counterparties", Counterparty))}
 
 
@@ -82,7 +81,8 @@ class GateStage:
         self._var_limited: set[str] = set()
         self.breakers = Breakers(topics, publisher, counters)
         self._tail = Tail(client, [topics[t] for t in ("market.surfaces", "marks", "positions", "risk")],
-                          self._on_batch, isolation_level="read_uncommitted", pause_s=FOLLOW_S)
+                          self._on_batch, isolation_level="read_uncommitted", pause_s=FOLLOW_S,
+                          without_keys=(topics["positions"],))
         rules = ("limits", "controls", "reference.counterparties", "touches")
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100)
         self._next: dict[TopicPartition, int] = {}
@@ -112,6 +112,11 @@ class GateStage:
             self._waiting_marks.update({k: v for k, v in zip(batch.keys, batch.values, strict=True) if v is not None})
             self._marks_came.set()
             return
+        if topic == "positions":
+            for k, error in self.gate.add_positions(batch.values, batch.partition):
+                self._refused(topic, f"{batch.partition}@{int(batch.offsets[k])}", error)
+            self._settle_all()
+            return
         decoder = _records[topic]
         for key, value in zip(batch.keys, batch.values, strict=True):
             name = (key or b"").decode()
@@ -128,8 +133,11 @@ class GateStage:
             try:
                 self._take(topic, decoder.decode(value), batch.partition)
             except (msgspec.DecodeError, ValueError) as error:
-                self._counters.add("gate_refused", topic=topic)
-                log.error("%s: record %r refused: %s", topic, name, error)
+                self._refused(topic, name, str(error))
+
+    def _refused(self, topic: str, record: object, why: str) -> None:
+        self._counters.add("gate_refused", topic=topic)
+        log.error("%s: record %r refused: %s", topic, record, why)
 
     def _take(self, topic: str, record: Any, partition: int) -> None:
         gate = self.gate
@@ -137,9 +145,6 @@ class GateStage:
             gate.book.add_mark(record)
             gate.set_price(record.instrument, record.bid, record.ask, record.mid, record.last, record.ts_event,
                            record.quality == "good")
-        elif topic == "positions":
-            gate.add_position(record, partition)
-            self._settle(f"{record.account}|{record.instrument}", record.as_of.offset)
         elif topic == "limits":
             gate.add_limit(record)
             if record.metric == "var_hist":
@@ -207,7 +212,7 @@ class GateStage:
         def on_trades(batch: RecordBatch) -> None:
             self._follow_fills(batch, {k: d.fills_from for k, d in accepted.items()})
 
-        ends = await self._client_ends([TopicPartition(trades, p) for p in partitions])
+        ends = await ends_of(self._client, [TopicPartition(trades, p) for p in partitions])
         read = await read_range(self._client, {TopicPartition(trades, p): begin.get(p, ends[TopicPartition(trades, p)])
                                                for p in partitions}, on_trades)
         self._next |= {tp: position for tp, (position, _) in read.items()}
@@ -229,15 +234,6 @@ class GateStage:
             if order.action == "replace":
                 accepted.pop(order.ref_order_id or "", None)
             accepted.setdefault(order.order_id, decision)
-
-    async def _client_ends(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
-        consumer = self._client.consumer()
-        await consumer.start()
-        try:
-            consumer.assign(tps)
-            return dict(await consumer.end_offsets(tps))
-        finally:
-            await consumer.stop()
 
     async def release(self, partitions: set[int]) -> None:
         """Let go: what works there is another gate's to hold."""
@@ -374,15 +370,18 @@ class GateStage:
                     continue  # its copy in the owner's partition counts
                 self._fills.setdefault(f"{t.account}|{t.instrument}", []).append(
                     (offset, str(t.order_id), float(t.quantity), now))
-                held = self.gate.book.keys.get(f"{t.account}|{t.instrument}")
-                if held is not None:
-                    self._settle(f"{t.account}|{t.instrument}", self.gate.book.positions[held].as_of.offset)
+                self._settle(f"{t.account}|{t.instrument}")
 
-    def _settle(self, key: str, offset: int) -> None:
+    def _settle_all(self) -> None:
+        for key in list(self._fills):
+            self._settle(key)
+
+    def _settle(self, key: str) -> None:
         """Apply the executions that a position row includes."""
-        waiting = self._fills.get(key)
-        if waiting is None:
+        row = self.gate.book.keys.get(key)
+        if row is None:
             return
+        offset, waiting = self.gate.book.offset_of(row), self._fills[key]
         for item in [w for w in waiting if w[0] <= offset]:
             waiting.remove(item)
             self.gate.fill(item[1], item[2])
@@ -394,8 +393,7 @@ class GateStage:
             try:
                 self._take("marks", _records["marks"].decode(self._waiting_marks.pop(key)), 0)
             except (msgspec.DecodeError, ValueError) as error:
-                self._counters.add("gate_refused", topic="marks")
-                log.error("marks: record %r refused: %s", key, error)
+                self._refused("marks", key, str(error))
 
     async def _mark_loop(self) -> None:
         while True:

@@ -37,13 +37,12 @@ from schemas.records import (
     Limit,
     Mark,
     Pnl,
-    Position,
     Quality,
     Risk,
 )
 from tables.kafka import KafkaClient, owner_partition
 from tables.records import RecordBatch
-from tables.restore import read_range
+from tables.restore import ends_of, read_range
 from tables.tail import Tail
 
 log = logging.getLogger(__name__)
@@ -54,7 +53,6 @@ RECOUNT_S = 30.0
 #: all eight models run this often, or as often as a tenth of the process allows
 MODELS_PERIOD_S, MODELS_AGE_MAX_S = 1.0, 5.0
 EXCLUDED_NAMED = 10
-_position = decoder_of(Position)
 _mark = decoder_of(Mark)
 _surface, _risk = decoder_of(Surface), decoder_of(Risk)
 _limit, _control, _alert, _touch = decoder_of(Limit), decoder_of(Control), decoder_of(Alert), decoder_of(Touch)
@@ -187,7 +185,7 @@ class RiskStage:
         tps = [TopicPartition(topic, p) for p in partitions]
         if tps:  # a rebalance may bring nothing new; a consumer without partitions would wait for ever
             await self._resume_models(partitions)  # before it states any of it
-            self._ends.update(await self._ends_of(tps))
+            self._ends.update(await ends_of(self._client, tps))
         for tp in tps:
             self._next.setdefault(tp, 0)  # one that was followed so far goes on
         self._owned |= partitions
@@ -218,20 +216,11 @@ class RiskStage:
             del self._next[tp]
             self._ends.pop(tp, None)
         if others:
-            self._ends.update(await self._ends_of(others))
+            self._ends.update(await ends_of(self._client, others))
             self._others = Tail(self._client, [topic], self._take_in, isolation_level="read_uncommitted",
-                                pause_s=TRADE_PERIOD_S / 2)
+                                pause_s=TRADE_PERIOD_S / 2, without_keys=(topic,))
             await self._others.start({tp: self._next.setdefault(tp, 0) for tp in others}, others)
             self._others_task = asyncio.get_running_loop().create_task(self._others.run())
-
-    async def _ends_of(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
-        probe = self._client.consumer()
-        await probe.start()
-        try:
-            probe.assign(tps)
-            return dict(await probe.end_offsets(tps))
-        finally:
-            await probe.stop()
 
     async def _resume_models(self, partitions: set[int]) -> None:
         """Read the models of the worker before: peaks and the prior day of what was just taken go on."""
@@ -286,14 +275,10 @@ class RiskStage:
         tp = TopicPartition(batch.topic, batch.partition)
         if tp not in self._next:
             return
-        for i, value in enumerate(batch.values):
-            if value is None:
-                continue  # withdrawn: the shard that owns the account now publishes it
-            try:
-                self.book.add_position(_position.decode(value), batch.partition)
-            except msgspec.DecodeError as error:
-                self._counters.add("positions_refused")
-                log.error("positions %s@%s refused: %s", batch.partition, int(batch.offsets[i]), error)
+        # what is withdrawn has no value: the shard that owns the account now publishes it
+        for i, error in self.book.add_positions(batch.values, batch.partition).refused:
+            self._counters.add("positions_refused")
+            log.error("positions %s@%s refused: %s", batch.partition, int(batch.offsets[i]), error)
         self._next[tp] = max(self._next[tp], batch.next_offset)
         if len(batch):
             self._ts_source = max(self._ts_source, int(batch.timestamps_ms[-1]))
@@ -310,7 +295,7 @@ class RiskStage:
             self.models.update_rows(self.book.value_pending())
             self._publish()
             if turn % TICK_PERIODS == 0:
-                self._counters.add("rows_revalued", self.book.revalue(self._clock()))
+                self._counters.add("rows_revalued", len(self.book.revalue(self._clock())))
                 self._publish()
             if self.ready:
                 self.watch_limits()
@@ -380,7 +365,7 @@ class RiskStage:
         excluded: list[str] = []
         if f[ru.UNPRICED]:
             rows = book.rollup.unpriced_rows(node, EXCLUDED_NAMED).tolist()
-            excluded = [f"{book.positions[r].account}|{book.positions[r].instrument}" for r in rows]
+            excluded = [book.names[r] for r in rows]
         known = not round(f[ru.DAY_UNKNOWN])
         total = float(ru.total_pnl(sums))
         return Risk(

@@ -11,7 +11,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from models import marks as mk
 from models import record_scan as rs
 from models.gate.book import GateBook
-from models.ladder import COLUMNS, ladder_lines
+from models.ladder import LadderLines
 from models.position_state import PartitionPositions, find_slot, other_averages
 from models.position_window import absorb_half_chain, evict_oldest
 from models.pricing.black_scholes import option_prices
@@ -22,7 +22,7 @@ from models.risk.live import RiskModels
 from models.trade_columns import ReferenceArrays, resolve_trades
 from models.trade_decode import decode_trades
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
-from schemas.codec import TICK_DTYPE, pack_ticks
+from schemas.codec import TICK_DTYPE, encode, pack_ticks
 from schemas.market import Surface, VolSlice
 from schemas.records import Account, AsOf, Fifo, Instrument, Limit, Mark, Order, Position
 
@@ -110,7 +110,8 @@ def _warm_rollup(instrument: Instrument, account: Account) -> ValuedBook:
     book.add_account(account)
     book.add_mark(Mark(instrument="X", window_end=1, ts_event=1, bid=1.0, ask=1.1, mid=1.05, last=None,
                        quality="good"))
-    book.add_position(_held("X", 1))
+    for offset in (1, 2):  # the first one opens the row, the second one the kernel takes
+        book.add_positions([encode(_held("X", offset))])
     book.revalue(NOW_NS)
     book.rollup.recount()
     book.add_instrument(Instrument(instrument="Y", asset_class="equity", currency="USD"))
@@ -138,8 +139,9 @@ def _warm_models(book: ValuedBook) -> None:
     models = RiskModels(book, book.contracts, History(("X",), moves), INSTRUMENT_GROUPINGS)
     models.run(NOW_NS)
     models.update_rows(np.array([0, 1]))
-    ladder_lines(book.rollup.rows, 2, book.rollup.own, book.rollup.contribution, np.zeros(2, np.int64),
-                 np.zeros(2, np.int64), np.empty((1, COLUMNS)))
+    lines = LadderLines()
+    lines.put(0, 0, 1)
+    lines.add_up(np.zeros(1, np.int64), book.rollup)
 
 
 def _warm_gate(instrument: Instrument, account: Account) -> None:

@@ -1,10 +1,11 @@
-"""Ladder lines: the accounts of one book in one instrument, added up in one pass over the position matrix."""
+"""Ladder lines: the accounts of one book in one instrument, added up from the position matrix."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from models import rollup as ru
+from models.columns import grown
 from models.jit import kernel
 
 #: columns of a line: quantity, net, unrealised and realised P&L in its currency, unpriced, stale, fees, latest trade,
@@ -14,36 +15,91 @@ NO_GREEKS = DELTA + 5
 COLUMNS = NO_GREEKS + 1
 
 
+class LadderLines:
+    """Which rows of a matrix make which line, and what each line comes to."""
+
+    def __init__(self) -> None:
+        #: float64[lines, COLUMNS]; a line that was never added up is NaN
+        self.values = np.full((0, COLUMNS), np.nan)
+        #: ms, by row, when the last trade reached the broker
+        self.trade_t = np.zeros(1024, np.int64)
+        self._line_of = np.full(1024, -1, np.int64)
+        self._left: set[int] = set()
+        self._order: np.ndarray | None = None
+        self._start = np.zeros(1, np.int64)
+
+    def put(self, row: int, line: int, trade_t: int) -> None:
+        """Put a row into a line; lines are numbered from 0 in the order they come."""
+        if row >= len(self._line_of):
+            self._line_of, self.trade_t = grown(self._line_of, 2 * row, -1), grown(self.trade_t, 2 * row)
+        before = int(self._line_of[row])
+        if before != line:
+            self._left.add(before)
+            self._line_of[row], self._order = line, None
+        if line >= len(self.values):
+            self.values = np.concatenate([self.values, np.full((line + 1 - len(self.values), COLUMNS), np.nan)])
+        self.trade_t[row] = trade_t
+
+    def rows_in(self, lines: np.ndarray, count: int) -> np.ndarray:
+        """Return which of the first ``count`` rows are in any of some lines."""
+        return np.flatnonzero(np.isin(self._line_of[:count], lines))
+
+    def add_up(self, rows: np.ndarray, rollup: ru.RollUp) -> tuple[np.ndarray, np.ndarray]:
+        """Add up the lines of rows that have changed.
+
+        Returns
+        -------
+        (int64[n], bool[n])
+            The lines that are not what they were, and whether a trade did that
+        """
+        if self._order is None:
+            line_of = self._line_of[: rollup.count]
+            self._order = np.argsort(line_of, kind="stable")
+            self._start = np.searchsorted(line_of[self._order], np.arange(len(self.values) + 1))
+        hit = np.zeros(len(self.values) + 1, np.uint8)  # the last one: rows in no line
+        hit[self._line_of[rows]] = 1
+        hit[list(self._left)] = 1
+        self._left.clear()
+        which = np.flatnonzero(hit[:-1])
+        new = np.empty((len(which), COLUMNS))
+        ladder_lines(rollup.rows, rollup.own, rollup.contribution, self.trade_t, self._order, self._start, which, new)
+        old = self.values[which]
+        moved = (new != old).any(axis=1)
+        self.values[which] = new
+        return which[moved], new[moved, LATEST] != old[moved, LATEST]
+
+
 @kernel
-def ladder_lines(rows: np.ndarray, count: int, own: np.ndarray, contribution: np.ndarray, group: np.ndarray,
-                 trade_t: np.ndarray, out: np.ndarray) -> None:
+def ladder_lines(rows: np.ndarray, own: np.ndarray, contribution: np.ndarray, trade_t: np.ndarray, order: np.ndarray,
+                 start: np.ndarray, which: np.ndarray, out: np.ndarray) -> None:
     """Add live rows up by line.
 
     Parameters
     ----------
     own : float64[rows, 3], figures in the instrument's own currency; the last one is unrealised P&L
     contribution : float64[rows, metrics], in the firm's base currency
-    group : int64[rows], line by row; -1: none
     trade_t : int64[rows], ms, when the last trade reached the broker
-    out : float64[lines, COLUMNS], zeroed here; unrealised P&L leaves out what is unpriced
+    order, start : rows line by line, and where each line's begin
+    which : int64[n], lines
+    out : float64[n, COLUMNS], zeroed here; unrealised P&L leaves out what is unpriced
     """
     out[:] = 0.0
-    for r in range(count):
-        g = group[r]
-        if rows[r].live == 0 or g < 0:
-            continue
-        line, c = out[g], contribution[r]
-        line[QUANTITY] += rows[r].quantity
-        line[NET] += c[ru.NET]
-        if c[ru.UNPRICED] > 0.0:
-            line[UNPRICED] += 1.0
-        else:
-            line[UNREALISED] += own[r, 2]
-        if rows[r].realised_pnl == rows[r].realised_pnl:
-            line[REALISED] += rows[r].realised_pnl
-        line[STALE] += c[ru.STALE]
-        line[FEES] += c[ru.FEES]
-        for k in range(5):
-            line[DELTA + k] += c[ru.DELTA + k]
-        line[NO_GREEKS] += c[ru.NO_GREEKS]
-        line[LATEST] = max(line[LATEST], trade_t[r])
+    for w in range(len(which)):
+        for at in range(start[which[w]], start[which[w] + 1]):
+            r = order[at]
+            if rows[r].live == 0:
+                continue
+            out[w, QUANTITY] += rows[r].quantity
+            out[w, NET] += contribution[r, ru.NET]
+            if contribution[r, ru.UNPRICED] > 0.0:
+                out[w, UNPRICED] += 1.0
+            else:
+                out[w, UNREALISED] += own[r, 2]
+            if rows[r].realised_pnl == rows[r].realised_pnl:
+                out[w, REALISED] += rows[r].realised_pnl
+            out[w, STALE] += contribution[r, ru.STALE]
+            out[w, FEES] += contribution[r, ru.FEES]
+            for k in range(5):
+                out[w, DELTA + k] += contribution[r, ru.DELTA + k]
+            out[w, NO_GREEKS] += contribution[r, ru.NO_GREEKS]
+            out[w, LATEST] = max(out[w, LATEST], trade_t[r])

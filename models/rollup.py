@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from models.jit import hot_kernel, kernel
+from models.leaves import Leaves
 from models.market import Market
 
 VALUED_DTYPE = np.dtype([
@@ -35,6 +36,9 @@ DRIFT_RELATIVE_MAX = 1e-9
 #: currencies that fees and funding of one position are kept in; the first empty one ends them
 FEE_SLOTS = 6
 FEE, FUNDED = 0, 1
+#: ``before``: what of ``amount`` was paid before the day began and is not in the opening P&L already; currency -1: none
+PAID_DTYPE = np.dtype([("amount", "f8"), ("before", "f8"), ("currency", "i4"), ("kind", "i4")], align=True)
+_NOTHING = np.array((0.0, 0.0, -1, FEE), PAID_DTYPE)
 
 
 def total_pnl(sums: np.ndarray) -> Any:
@@ -44,12 +48,12 @@ def total_pnl(sums: np.ndarray) -> Any:
 
 
 @kernel
-def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_kind: np.ndarray, fee_amount: np.ndarray,
-               fee_before: np.ndarray, contribution: np.ndarray, ancestors: np.ndarray, nodes: np.ndarray,
-               touched: np.ndarray, largest: np.ndarray, which: np.ndarray, mid: np.ndarray, stale: np.ndarray,
+def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, leaf: np.ndarray, leaf_sums: np.ndarray,
+               leaf_changed: np.ndarray, kind: np.ndarray, kind_sums: np.ndarray, kind_changed: np.ndarray,
+               largest: np.ndarray, which: np.ndarray, mid: np.ndarray, stale: np.ndarray,
                prior_close: np.ndarray, accrued: np.ndarray, discount: np.ndarray, rate: np.ndarray,
                prior_rate: np.ndarray, own: np.ndarray, greek_kind: np.ndarray, unit_greeks: np.ndarray) -> None:
-    """Value ``rows[which]`` again and add the differences to their ancestors.
+    """Value ``rows[which]`` again and add the differences to the sums of their two leaves.
 
     Parameters
     ----------
@@ -57,8 +61,7 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_kind: np.ndarray,
     accrued : by instrument, interest in units of price: what is held is worth it, its P&L is in ``interest``
     discount : by instrument, what a unit of its P&L is worth today; 1 for all but forwards
     rate, prior_rate : firm base currency per unit of a currency, now and at the prior close; NaN where unknown
-    fee_kind : FEE or FUNDED, by row and slot
-    fee_before : what of ``fee_amount`` was paid before the day began and is not in the opening P&L already
+    paid : PAID_DTYPE[rows, FEE_SLOTS]
     largest : by metric, the largest contribution there has been since the last recount
     own : float64[rows, 3]: mid, market value and unrealised P&L in settlement currency, for the ladder
     greek_kind : by instrument, 0: its delta is its value; 1: its Greeks are in ``unit_greeks``
@@ -87,8 +90,7 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_kind: np.ndarray,
                 else:
                     value = q * uv * (price + accrued[rows[r].instrument]) * df
                     unrealised = q * uv * (price - avg) * df
-            fees, before, funding, funding_before = _paid(fee_currency[r], fee_kind[r], fee_amount[r], fee_before[r],
-                                                          rate)
+            fees, before, funding, funding_before = _paid(r, paid, rate)
             costs = fees + funding
             priced = value == value and unrealised == unrealised and x == x and costs == costs
             earned = 0.0
@@ -116,101 +118,99 @@ def value_rows(rows: np.ndarray, fee_currency: np.ndarray, fee_kind: np.ndarray,
                     new[SHORT] = -value * x
                 new[INTEREST] = earned
                 new[CARRY] = funding_before - funding + earned
-                _day(rows, r, new, unrealised + realised, x, fees - before, prior_close, df, prior_rate)
+                new[PRICE], new[FX], new[DAY], known = _day(
+                    rows[r].opening_quantity, rows[r].opening_price, rows[r].opening_realised_pnl,
+                    rows[r].accrued_before, uv, rows[r].inverse != 0, rows[r].outright != 0,
+                    unrealised + realised, x, fees - before, prior_close[rows[r].instrument], df,
+                    prior_rate[rows[r].currency], new[CARRY])
+                if not known:
+                    new[DAY_UNKNOWN] = 1.0
                 if not flat:
-                    _greeks(new, q * uv * x, value * x, greek_kind[rows[r].instrument],
-                            unit_greeks[rows[r].instrument])
+                    _greeks(new, q * uv * x, value * x, rows[r].instrument, greek_kind, unit_greeks)
         own[r, 0], own[r, 1], own[r, 2] = price, value, unrealised
+        a, b = leaf[r], kind[r]
+        leaf_changed[a], kind_changed[b] = 1, 1
         for m in range(M):
             d = new[m] - contribution[r, m]
-            if d != 0.0:
-                contribution[r, m] = new[m]
-                largest[m] = max(largest[m], abs(new[m]))
-                for k in range(ancestors.shape[1]):
-                    node = ancestors[r, k]
-                    if node >= 0:
-                        nodes[node, m] += d
-        for k in range(ancestors.shape[1]):
-            if ancestors[r, k] >= 0:
-                touched[ancestors[r, k]] = 1
+            contribution[r, m] = new[m]
+            largest[m] = max(largest[m], abs(new[m]))
+            leaf_sums[a, m] += d
+            kind_sums[b, m] += d
+
+
+# What follows takes scalars, and whole columns with an index: a view of a row counts references, and that is most of
+# what a row costs (about 50 ns a call).
 
 
 @hot_kernel
-def _paid(currency: np.ndarray, kind: np.ndarray, amount: np.ndarray, before: np.ndarray,
-          rate: np.ndarray) -> tuple[float, float, float, float]:
+def _paid(r: int, paid: np.ndarray, rate: np.ndarray) -> tuple[float, float, float, float]:
     """Return fees, those of the days before, funding, that of the days before, in the firm's base currency."""
     fees, fees_before, funding, funding_before = 0.0, 0.0, 0.0, 0.0
-    for k in range(currency.shape[0]):
-        if currency[k] < 0:
+    for k in range(paid.shape[1]):
+        if paid[r, k].currency < 0:
             break
-        to_base = rate[currency[k]]
-        if kind[k] == FUNDED:
-            funding += amount[k] * to_base
-            funding_before += before[k] * to_base
+        to_base = rate[paid[r, k].currency]
+        if paid[r, k].kind == FUNDED:
+            funding += paid[r, k].amount * to_base
+            funding_before += paid[r, k].before * to_base
         else:
-            fees += amount[k] * to_base
-            fees_before += before[k] * to_base
+            fees += paid[r, k].amount * to_base
+            fees_before += paid[r, k].before * to_base
     return fees, fees_before, funding, funding_before
 
 
 @hot_kernel
-def _greeks(new: np.ndarray, size: float, value: float, kind: int, unit: np.ndarray) -> None:
+def _greeks(new: np.ndarray, size: float, value: float, instrument: int, kind: np.ndarray, unit: np.ndarray) -> None:
     """Fill the cash Greeks of a position; without its inputs an option has none, which is counted."""
-    if kind == 0:
+    if kind[instrument] == 0:
         new[DELTA] = value
-    elif unit[0] + unit[1] + unit[2] + unit[3] + unit[4] == unit[0] + unit[1] + unit[2] + unit[3] + unit[4]:
+    else:
+        known = True
         for g in range(5):
-            new[DELTA + g] = size * unit[g]
-    else:
-        new[NO_GREEKS] = 1.0
+            known = known and unit[instrument, g] == unit[instrument, g]
+        for g in range(5):
+            new[DELTA + g] = size * unit[instrument, g] if known else 0.0
+        new[NO_GREEKS] = 0.0 if known else 1.0
 
 
-@kernel
-def _day(rows: np.ndarray, r: int, new: np.ndarray, earned: float, x: float, fees: float,
-         prior_close: np.ndarray, df: float, prior_rate: np.ndarray) -> None:
-    """Fill the day's P&L and its price and FX parts: total now less total at the prior close; carry is there."""
-    opening = rows[r].opening_quantity
+@hot_kernel
+def _day(opening: float, opening_price: float, opening_realised: float, accrued_before: float, uv: float, inverse: bool,
+         outright: bool, earned: float, x: float, fees: float, close: float, df: float, x_close: float,
+         carry: float) -> tuple[float, float, float, bool]:
+    """Return the price and FX parts of the day's P&L (total now less total at the prior close), all, whether known."""
     total = earned * x - fees
-    if opening == 0.0:
-        new[PRICE] = total - rows[r].opening_realised_pnl * df * x
-        new[DAY] = new[PRICE] + new[CARRY]
-        return
-    close = prior_close[rows[r].instrument]
-    if close != close or rows[r].opening_price != rows[r].opening_price:
-        new[DAY_UNKNOWN] = 1.0
-        return
-    uv = rows[r].multiplier
-    if rows[r].inverse != 0:
-        carried = opening * uv * (1.0 / rows[r].opening_price - 1.0 / close)
-        held = opening * uv / close
-    else:
-        carried = opening * uv * (close - rows[r].opening_price)
-        held = opening * uv * (close + rows[r].accrued_before)
-    new[PRICE] = total - (rows[r].opening_realised_pnl + carried) * df * x
-    new[DAY] = new[PRICE] + new[CARRY]
-    # what was held outright overnight also moves with the exchange rate; a margined product does not
-    if rows[r].outright != 0:
-        x_close = prior_rate[rows[r].currency]
-        if x_close != x_close:
-            new[DAY_UNKNOWN] = 1.0
-            return
-        new[FX] = held * (x - x_close)
-        new[DAY] += new[FX]
+    price, fx, known = total - opening_realised * df * x, 0.0, True
+    if opening != 0.0:
+        if inverse:
+            carried = opening * uv * (1.0 / opening_price - 1.0 / close)
+            held = opening * uv / close
+        else:
+            carried = opening * uv * (close - opening_price)
+            held = opening * uv * (close + accrued_before)
+        price = total - (opening_realised + carried) * df * x
+        known = close == close and opening_price == opening_price
+        if not known:
+            price, carry = 0.0, 0.0
+        # what was held outright overnight also moves with the exchange rate; a margined product does not
+        elif outright:
+            known = x_close == x_close
+            fx = held * (x - x_close) if known else 0.0
+    return price, fx, price + carry + fx, known
 
 
 @kernel
 def rows_to_value(rows: np.ndarray, count: int, instrument_changed: np.ndarray, currency_changed: np.ndarray,
-                  fee_currency: np.ndarray, out: np.ndarray) -> int:
+                  paid: np.ndarray, out: np.ndarray) -> int:
     """Collect the live rows that a new snapshot touches; return how many."""
     n = 0
     for r in range(count):
         if rows[r].live == 0:
             continue
         hit = instrument_changed[rows[r].instrument] != 0 or currency_changed[rows[r].currency] != 0
-        for k in range(fee_currency.shape[1]):
-            if fee_currency[r, k] < 0:
+        for k in range(paid.shape[1]):
+            if paid[r, k].currency < 0:
                 break
-            hit = hit or currency_changed[fee_currency[r, k]] != 0
+            hit = hit or currency_changed[paid[r, k].currency] != 0
         if hit:
             out[n] = r
             n += 1
@@ -261,10 +261,9 @@ class RollUp:
 
     def __init__(self, group_count: int, instrument_groups: int = 0) -> None:
         self.group_count = group_count
-        #: rows that differ only in the instrument share a leaf: leaf by row, and the nodes of every leaf
-        self.leaf_nodes: list[tuple[int, ...]] = []
-        self.leaf_depth = group_count - instrument_groups
-        self._leaf_of: dict[tuple[int, ...], int] = {}
+        self._leaf_depth = group_count - instrument_groups
+        #: rows of one account share a leaf, and rows in one instrument share another: by row in ``leaf`` and ``kind``
+        self.leaves, self.kinds = Leaves(self._leaf_depth, M), Leaves(instrument_groups, M)
         self.count = 0
         self.node_names: list[str] = []
         self.node_index: dict[str, int] = {}
@@ -275,26 +274,24 @@ class RollUp:
 
     def _size(self, n: int) -> None:
         old = self.count
-        grown = [np.zeros(n, VALUED_DTYPE), np.full((n, FEE_SLOTS), -1, np.int32), np.zeros((n, FEE_SLOTS), np.int8),
-                 np.zeros((n, FEE_SLOTS)), np.zeros((n, FEE_SLOTS)), np.zeros((n, M)),
-                 np.full((n, self.group_count), -1, np.int32), np.zeros((n, 3)), np.zeros(n, np.int64)]
+        grown = [np.zeros(n, VALUED_DTYPE), np.full((n, FEE_SLOTS), _NOTHING, PAID_DTYPE), np.zeros((n, M)),
+                 np.full((n, self.group_count), -1, np.int32), np.zeros((n, 3)), np.zeros(n, np.int32),
+                 np.zeros(n, np.int32)]
         for new, name in zip(grown, self._COLUMNS, strict=True):
             if old:
                 new[:old] = getattr(self, name)[:old]
             setattr(self, name, new)
 
-    _COLUMNS = ("rows", "fee_currency", "fee_kind", "fee_amount", "fee_before", "contribution", "ancestors", "own",
-                "leaf")
+    _COLUMNS = ("rows", "paid", "contribution", "ancestors", "own",
+                "leaf", "kind")
 
     rows: Any
-    fee_currency: Any
-    fee_kind: Any
-    fee_amount: Any
-    fee_before: Any
+    paid: Any
     contribution: Any
     ancestors: Any
     own: Any
     leaf: Any
+    kind: Any
 
     def new_row(self) -> int:
         """Open a row; the caller fills its columns and ancestors, then values it."""
@@ -324,24 +321,23 @@ class RollUp:
         self.contribution[row] = 0.0
         if self.ancestors[row].tolist() != ancestors:
             self.ancestors[row] = ancestors
-            leaf = tuple(ancestors[: self.leaf_depth])
-            if leaf not in self._leaf_of:
-                self._leaf_of[leaf] = len(self.leaf_nodes)
-                self.leaf_nodes.append(leaf)
-            self.leaf[row] = self._leaf_of[leaf]
+            self.leaf[row] = self.leaves.of(tuple(ancestors[: self._leaf_depth]))
+            self.kind[row] = self.kinds.of(tuple(ancestors[self._leaf_depth :]))
 
     def value(self, which: np.ndarray, market: Market) -> None:
         """Value rows on a snapshot and roll the differences up."""
-        value_rows(self.rows, self.fee_currency, self.fee_kind, self.fee_amount, self.fee_before, self.contribution,
-                   self.ancestors, self.nodes, self.touched, self.largest, which, market.price, market.stale,
-                   market.prior_close, market.accrued, market.discount, market.rate, market.prior_rate, self.own,
-                   market.greek_kind, market.unit_greeks)
+        value_rows(self.rows, self.paid, self.contribution,
+                   self.leaf, self.leaves.sums, self.leaves.changed, self.kind, self.kinds.sums, self.kinds.changed,
+                   self.largest, which, market.price, market.stale, market.prior_close, market.accrued,
+                   market.discount, market.rate, market.prior_rate, self.own, market.greek_kind, market.unit_greeks)
+        for leaves in (self.leaves, self.kinds):
+            leaves.carry_up(self.nodes, self.touched)
 
     def value_changed(self, market: Market) -> np.ndarray:
         """Value every row that the market's last changes touch; return which."""
         which = np.zeros(self.count, np.int64)
         n = rows_to_value(self.rows, self.count, market.instrument_changed, market.currency_changed,
-                          self.fee_currency, which)
+                          self.paid, which)
         if n:
             self.value(which[:n], market)
         market.instrument_changed[:] = 0

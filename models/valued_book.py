@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from models.columns import grown
 from models.contracts import Contracts
 from models.fixed_income import PAPER_CLASSES, day_before
 from models.market import Market, pair_currencies
+from models.position_intake import LEFT, TAKEN, HeldPositions, PositionIntake
+from models.position_scan import INTEGER_AT, NO_VALUE, scan_positions
+from models.record_scan import ByteRows
 from models.reference import FIRM, Reference
 from models.rollup import FEE, FEE_SLOTS, FUNDED, MONEY, NET, UNPRICED, RollUp
 from models.trading_day import TradingDay
+from schemas.codec import decoder_of
 from schemas.market import Surface, Touch
 from schemas.records import Account, Instrument, Mark, Position
 
@@ -23,6 +28,19 @@ GROUPINGS = ("account", "dealer", "pm", "counterparty", "currency", "pair", "ass
 INSTRUMENT_GROUPINGS = 5
 #: asset classes that are held outright: their value, not only their P&L, moves with the exchange rate
 OUTRIGHT = frozenset({"equity", "bond", "money_market", "cash"})
+_position = decoder_of(Position)
+
+
+class TakenPositions(NamedTuple):
+    """What a slice of the `positions` topic changed."""
+
+    #: rows of which only the position has changed, and when their last trades reached the broker, ms
+    rows: np.ndarray
+    ts_source: np.ndarray
+    #: rows that are new, or may lie under other nodes: (place in the slice, row)
+    filled: list[tuple[int, int]]
+    #: what is no position: its place in the slice, and why
+    refused: list[tuple[int, str]]
 
 
 class ValuedBook:
@@ -43,15 +61,16 @@ class ValuedBook:
         self.contracts = Contracts(self.market)
         self.rollup = RollUp(len(levels) + len(GROUPINGS), INSTRUMENT_GROUPINGS)
         self.keys: dict[str, int] = {}
-        self.positions: list[Position] = []
+        #: of every row: account and instrument
+        self.names: list[str] = []
+        self.positions = HeldPositions()
+        self._intake = PositionIntake(self.rollup)
         self.reference = Reference(lambda account: 0)
         self.as_of: dict[int, int] = {}
         self.snapshot_id = 0
         self.node_currency: dict[int, str] = {}
         self._pending: set[int] = set()
         self._paper_rows: set[int] = set()
-        #: version of the reference data that each row was filled under
-        self._filled = np.full(1024, -1, np.int64)
         self._rows_of_instrument: dict[str, list[int]] = {}
         self._rows_of_account: dict[str, list[int]] = {}
 
@@ -106,36 +125,54 @@ class ValuedBook:
         row = self.keys.get(key)
         if row is None:
             row = self.keys[key] = self.rollup.new_row()
-            self.positions.append(position)
+            self.names.append(key)
             self._rows_of_instrument.setdefault(position.instrument, []).append(row)
             self._rows_of_account.setdefault(position.account, []).append(row)
-        else:
-            held = self.positions[row]
-            newer = (position.as_of.offset, position.revision) >= (held.as_of.offset, held.revision)
-            live = self.rollup.rows["live"][row]
-            if not newer and live:
-                return -1
-            self.positions[row] = position
-            if live and self._filled[row] == self.reference.version and _same_place(position, held):
-                self._refill(row, position, held, shard)
-                return row
+        elif self.rollup.rows["live"][row] and not self._intake.is_newer(row, position):
+            return -1
+        self.positions.put(row, position)
         self.rollup.rows["shard"][row] = shard
-        self.as_of[position.as_of.partition] = max(self.as_of.get(position.as_of.partition, -1),
-                                                   position.as_of.offset)
+        self._note_as_of(position.as_of.partition, position.as_of.offset)
         self._fill(row, position)
         return row
 
-    def _refill(self, row: int, position: Position, held: Position, shard: int) -> None:
-        """Bring a row up to date of which only the position has changed: most of what comes in."""
-        self.rollup.rows["shard"][row] = shard
-        self.as_of[position.as_of.partition] = max(self.as_of.get(position.as_of.partition, -1),
-                                                   position.as_of.offset)
-        self._fill_position(row, position)
-        if row in self._paper_rows:
-            self._fill_interest(row, position)
-        if position.fees != held.fees or position.funding != held.funding:
-            self._fill_fees(row, position)
-        self._pending.add(row)
+    def add_positions(self, values: Sequence[bytes | None], shard: int = 0) -> TakenPositions:
+        """Take a slice of the `positions` topic in; what is no position is left out and named."""
+        rows = ByteRows.of(values)
+        scanned = scan_positions(rows)
+        outcome, row_of = self._intake.take(scanned, rows.buffer, shard, list(self.market.currencies))
+        fast = np.flatnonzero(outcome == TAKEN)
+        taken, as_of = row_of[fast].tolist(), scanned.integers[fast]
+        self.positions.replace(taken, rows.pick(fast))
+        for partition, offset in as_of[:, (INTEGER_AT["as_of.partition"], INTEGER_AT["as_of.offset"])].tolist():
+            self._note_as_of(partition, offset)
+        self._pending.update(taken)
+        out = TakenPositions(row_of[fast], as_of[:, INTEGER_AT["ts_source"]], [], [])
+        for k in np.flatnonzero((outcome == LEFT) & (scanned.status != NO_VALUE)).tolist():
+            try:
+                row = self.add_position(_position.decode(rows[k]), shard)  # type: ignore[arg-type]
+            except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+                out.refused.append((k, str(error)))
+            else:
+                if row >= 0:
+                    out.filled.append((k, row))
+        return out
+
+    def _note_as_of(self, partition: int, offset: int) -> None:
+        if offset > self.as_of.get(partition, -1):
+            self.as_of[partition] = offset
+
+    def rows_of(self, account: str) -> list[int]:
+        """Return the rows of an account."""
+        return self._rows_of_account.get(account, [])
+
+    def rows_in(self, instrument: str) -> list[int]:
+        """Return the rows in an instrument."""
+        return self._rows_of_instrument.get(instrument, [])
+
+    def offset_of(self, row: int) -> int:
+        """Return the last record of the `trades` topic that a row includes."""
+        return int(self._intake.held["offset"][row])
 
     def remove(self, key: str) -> None:
         """Take a position away (its row was withdrawn, or its shard went elsewhere)."""
@@ -172,9 +209,7 @@ class ValuedBook:
         r["live"] = 1
         self._fill_fees(row, position)
         self.rollup.place(row, self._nodes_of(position, instrument, account))
-        if row >= len(self._filled):
-            self._filled = grown(self._filled, len(self.rollup.rows), -1)
-        self._filled[row] = self.reference.version
+        self._intake.hold(row, position, row in self._paper_rows)
         self._pending.add(row)
 
     def _fill_position(self, row: int, position: Position) -> None:
@@ -202,16 +237,15 @@ class ValuedBook:
         self._pending.update(self._paper_rows)
 
     def _fill_fees(self, row: int, position: Position) -> None:
-        slots = self.rollup
-        slots.fee_currency[row] = -1
-        paid = [(abs(amount), currency, kind, amount, before.get(currency, 0.0)) for kind, amounts, before in (
+        slots = self.rollup.paid[row]
+        slots["currency"] = -1
+        paid = [(currency, kind, amount, before.get(currency, 0.0)) for kind, amounts, before in (
             (FEE, position.fees, position.opening_fees), (FUNDED, position.funding, position.opening_funding))
             for currency, amount in amounts.items()]
-        for k, (_, currency, kind, amount, earlier) in enumerate(sorted(paid, reverse=True)[:FEE_SLOTS]):
-            slots.fee_currency[row, k], slots.fee_kind[row, k] = self.market.currency(currency), kind
-            slots.fee_amount[row, k], slots.fee_before[row, k] = amount, earlier
+        for k, (currency, kind, amount, earlier) in enumerate(paid[:FEE_SLOTS]):
+            slots[k] = (amount, earlier, self.market.currency(currency), kind)
         if len(paid) > FEE_SLOTS:  # what there is no room for is not left out: the position's P&L is unknown
-            slots.fee_amount[row, -1] = np.nan
+            slots["amount"][-1] = np.nan
 
     def _nodes_of(self, position: Position, instrument: Instrument | None, account: Account | None) -> list[int]:
         node = self.rollup.node
@@ -243,8 +277,8 @@ class ValuedBook:
             self.rollup.value(which, self.market)
         return which
 
-    def revalue(self, now_ns: int | None = None) -> int:
-        """Value every row that the marks since the last call touch; return how many.
+    def revalue(self, now_ns: int | None = None) -> np.ndarray:
+        """Value every row that the marks since the last call touch, and those whose position changed; return which.
 
         Parameters
         ----------
@@ -255,7 +289,7 @@ class ValuedBook:
             if day != self._day:
                 self._begin_day(day)
             self.contracts.refresh(now_ns, day)
-        return len(self.rollup.value_changed(self.market)) + len(self.value_pending())
+        return np.concatenate([self.rollup.value_changed(self.market), self.value_pending()])
 
     def currency_of(self, node: int) -> str:
         """Return the currency a node's figures are published in."""
@@ -282,11 +316,6 @@ class ValuedBook:
         if currency != self.market.base_currency:
             sums[:MONEY] /= self.market.rate[self.market.currency(currency)]
         return sums
-
-
-def _same_place(a: Position, b: Position) -> bool:
-    return (a.currency == b.currency and a.book == b.book and a.desk == b.desk and a.strategy == b.strategy
-            and a.fund == b.fund)
 
 
 def _number(value: float | None) -> float:

@@ -14,8 +14,8 @@ from aiokafka.partitioner import DefaultPartitioner, murmur2
 
 from schemas.topics import TICKS, TOPICS, topic_name
 
-#: aiokafka has one request to a node at a time: data of partitions that it does not name wait for it, so it is short
-FETCH_WAIT_MS = 20
+#: aiokafka has one request to a node at a time: data of partitions that it does not name wait for it
+FETCH_WAIT_MS = 100
 
 
 @dataclass(frozen=True)

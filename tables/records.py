@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +18,6 @@ from aiokafka.structs import TopicPartition
 from models import record_scan as rs
 
 READ_COMMITTED = 1
-#: aiokafka does not ask a node again while a slice of one of its partitions lies unread; by default for 100 ms
-PREFETCH_BACKOFF_S = 0.002
 #: pause after a small read: a few milliseconds of latency save most of the requests, here and on the broker
 GATHER_S = 0.012
 TAIL_GATHER_S = 0.012
@@ -160,28 +158,57 @@ def _is_skipped(source: Any, batch: Any) -> bool:
     return bool(batch.is_control_batch)
 
 
-def tune_fetcher(fetcher: Any) -> None:
-    """Let the fetcher of an aiokafka consumer ask for more as soon as there is room.
+class _NotYet:
+    """Stands where a slice would lie unread: nothing is asked for, and nobody waits for it to be taken."""
 
-    Of itself it waits up to 100 ms while a slice lies unread, and 200 ms where a request ends without records in the
-    very turn of the loop in which others are taken: it then forgets the request before that has said that its node is
-    free, finds no free node, and sleeps.
+    @staticmethod
+    def calculate_backoff() -> float:
+        """Return how long others have to wait for it."""
+        return 0.0
+
+
+def tune_fetcher(fetcher: Any, every_s: Mapping[str, float] | None = None) -> None:
+    """Let the fetcher of an aiokafka consumer ask as soon as there is room, and not more often than it must.
+
+    Of itself it sleeps 200 ms where a request ends without records in the very turn of the loop in which others are
+    taken: it then forgets the request before that has said that its node is free, and finds no free node.
+
+    Parameters
+    ----------
+    every_s : by topic, how often it is asked for at most: every request costs this process and the broker a millisecond
     """
-    fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
     actions_per_node = fetcher._get_actions_per_node
+    asked: dict[TopicPartition, float] = {}
 
     def actions(assignment: Any) -> tuple[Any, ...]:
-        fetches, resets, timeout, *others = actions_per_node(assignment)
+        now, early = time.monotonic(), {}
+        for tp in assignment.tps if every_s else ():
+            due = asked.get(tp, 0.0) + every_s.get(tp.topic, 0.0)  # type: ignore[union-attr]
+            if due > now and tp not in fetcher._records:
+                early[tp] = due
+        fetcher._records.update(dict.fromkeys(early, _NotYet))
+        try:
+            fetches, resets, timeout, *others = actions_per_node(assignment)
+        finally:
+            for tp in early:
+                del fetcher._records[tp]
+        for _, request in fetches if every_s else ():
+            for topic, partitions in request.topics:
+                asked.update((TopicPartition(topic, p), now) for p, *_ in partitions)
         if len(fetcher._in_flight) > sum(not task.done() for task in fetcher._pending_tasks):
             timeout = 0.0  # a request has ended and its node is free in the next turn
-        return fetches, resets, timeout, *others
+        return fetches, resets, min([timeout, *(due - now for due in early.values())]), *others
 
     fetcher._get_actions_per_node = actions
 
 
 async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float,
-                       with_keys: bool, gather_s: float = GATHER_S) -> dict[TopicPartition, RecordBatch]:
-    """Return what the fetcher of an aiokafka consumer has, one `RecordBatch` a partition; wait up to ``timeout``."""
+                       with_keys: bool, gather_s: float = GATHER_S,
+                       without_keys: frozenset[str] = frozenset()) -> dict[TopicPartition, RecordBatch]:
+    """Return what the fetcher of an aiokafka consumer has, one `RecordBatch` a partition; wait up to ``timeout``.
+
+    ``with_keys``: of all topics but those in ``without_keys``.
+    """
     deadline = time.monotonic() + timeout
     while True:
         if fetcher._subscriptions.reassignment_in_progress:
@@ -196,7 +223,7 @@ async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float
             if result is None:  # what was drained before it ended the assignment
                 continue
             if type(result) is FetchResult:
-                batch = drain(result, tp, with_keys)
+                batch = drain(result, tp, with_keys and tp.topic not in without_keys)
                 # a broker's return can end the assignment meanwhile, which clears this; what was drained is still good:
                 # a record delivered again is told by its offset
                 fetcher._records.pop(tp, None)

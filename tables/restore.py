@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from aiokafka.structs import TopicPartition
@@ -87,5 +87,16 @@ async def read_range(client: KafkaClient, starts: dict[TopicPartition, int],
                 raise RestoreStalled(f"no record for {stall_s} s before {ends}")
             await asyncio.sleep(0)
         return {tp: (position[tp], ends[tp]) for tp in tps}
+    finally:
+        await consumer.stop()
+
+
+async def ends_of(client: KafkaClient, tps: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    """Return where partitions end now, for a reader of what is committed."""
+    consumer = client.consumer()
+    await consumer.start()
+    try:
+        consumer.assign(list(tps))
+        return dict(await consumer.end_offsets(list(tps)))
     finally:
         await consumer.stop()

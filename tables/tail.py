@@ -23,12 +23,14 @@ class Tail:
     from_end : start at the end instead of the beginning
     gather_ms : let the broker gather for so long; 0: answer at once
     wait_ms : how long the broker may wait where there is nothing; long for what rarely changes
+    without_keys : topics whose keys nobody asks for: their values come as rows of one buffer
     pause_s : pause after a small read: what nobody waits for by the millisecond costs fewer requests so
     """
 
     def __init__(self, client: KafkaClient, topics: Iterable[str], on_batch: Callable[[RecordBatch], None],
                  from_end: bool = False, isolation_level: str = "read_committed", gather_ms: int = 0,
-                 wait_ms: int = FETCH_WAIT_MS, pause_s: float = TAIL_GATHER_S) -> None:
+                 wait_ms: int = FETCH_WAIT_MS, pause_s: float = TAIL_GATHER_S,
+                 without_keys: Iterable[str] = ()) -> None:
         self._client = client
         self._topics = list(topics)
         self._on_batch = on_batch
@@ -37,6 +39,7 @@ class Tail:
         # requests are what a small installation pays for: who is in no hurry, or rarely gets anything, asks less often
         self._fetch = {"fetch_max_wait_ms": gather_ms or wait_ms, "fetch_min_bytes": 1 << 20 if gather_ms else 1}
         self._pause_s = pause_s
+        self._without_keys = frozenset(without_keys)
         self._consumer: AIOKafkaConsumer | None = None
         self._advanced = asyncio.Event()
         self.positions: dict[TopicPartition, int] = {}
@@ -77,7 +80,8 @@ class Tail:
         """Read once; return how many records came."""
         assert self._consumer is not None
         count = 0
-        for tp, batch in (await fetch_slices(self._consumer._fetcher, None, timeout, True, self._pause_s)).items():
+        found = await fetch_slices(self._consumer._fetcher, None, timeout, True, self._pause_s, self._without_keys)
+        for tp, batch in found.items():
             if len(batch):
                 self._on_batch(batch)
                 count += len(batch)

@@ -31,16 +31,19 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     #: how long a small slice waits for more; a role that answers one record at a time sets it to 0
     gather_s: ClassVar[float] = GATHER_S
+    #: by topic, how often it is asked for at most
+    every_s: ClassVar[dict[str, float]] = {}
 
     async def on_start(self) -> None:
         """Start the consumer with sizes that suit slices."""
         self._consumer = consumer = self._create_consumer(loop=self.thread_loop)
         consumer._isolation_level = "read_committed"
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        # a topic that was not due is not named: it waits for the request that is on its way
+        consumer._fetch_max_wait_ms = min([FETCH_WAIT_MS, *(int(1000 * s) for s in self.every_s.values())])
         consumer._fetch_max_bytes = 16 << 20
         self.time_started = driver.monotonic()
         await consumer.start()
-        tune_fetcher(consumer._fetcher)
+        tune_fetcher(consumer._fetcher, self.every_s)
 
     async def pause(self, partitions: set[TP]) -> None:
         """Fetch nothing from these partitions."""

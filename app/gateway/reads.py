@@ -13,7 +13,6 @@ from starlette.routing import Route
 
 from app.gateway.answers import json_answer, scope_of
 from app.gateway.state import GatewayState
-from schemas.records import Position
 
 #: positions valued before others get a turn
 AT_ONCE = 200
@@ -34,21 +33,18 @@ class Reads:
     async def get_positions(self, request: Request) -> Response:
         """`GET /api/positions?scope=&account=&instrument=`: rows with value and Greeks on one snapshot."""
         account, instrument = request.query_params.get("account"), request.query_params.get("instrument")
-        scope = scope_of(request)
-        live = self.state.book.rollup.rows["live"]
-        chosen = [row for row, p in enumerate(self.state.book.positions)
-                  if live[row] and (account is None or p.account == account)
-                  and (instrument is None or p.instrument == instrument) and self._under(p, scope)]
+        book = self.state.book
+        chosen = self.state.rows_under(scope_of(request)).tolist()
+        for wanted, rows_of in ((account, book.rows_of), (instrument, book.rows_in)):
+            if wanted is not None:
+                among = set(rows_of(wanted))
+                chosen = [row for row in chosen if row in among]
+        chosen = [row for row in chosen if book.rollup.rows["live"][row]]
         out: list[dict[str, Any]] = []
         for start in range(0, len(chosen), AT_ONCE):  # the stream has its turns in between
             out += [self.state.valued(row) for row in chosen[start : start + AT_ONCE]]
             await asyncio.sleep(0)
         return json_answer(out)
-
-    @staticmethod
-    def _under(position: Position, scope: str) -> bool:
-        level, _, name = scope.partition(":")
-        return scope == "firm" or getattr(position, level, None) == name
 
     async def get_risk(self, request: Request) -> Response:
         """`GET /api/risk/{node}`."""

@@ -48,7 +48,6 @@ from schemas.records import (
     Instrument,
     Limit,
     Mark,
-    Position,
 )
 from tables.records import RecordBatch
 from tables.tail import Tail
@@ -64,7 +63,7 @@ STALE_MS = {"stream": 1500, "prices": 2000, "trades": 60000}
 SEND_TIMEOUT_S = 3
 SEND_BUFFER_BYTES = 65_536
 RATE_MIN, RATE_MAX = 2, 20
-_position, _mark = decoder_of(Position), decoder_of(Mark)
+_mark = decoder_of(Mark)
 _surface, _decision = decoder_of(Surface), decoder_of(Decision)
 _limit, _control = decoder_of(Limit), decoder_of(Control)
 _alert, _instrument, _account = decoder_of(Alert), decoder_of(Instrument), decoder_of(Account)
@@ -117,7 +116,8 @@ class Gateway:
         self._names = {v: k for k, v in topics.items()}
         client = settings.client()
         wanted = ("reference.instruments", "reference.accounts", "market.surfaces", "marks", "positions", "risk")
-        self._tail = Tail(client, [topics[t] for t in wanted], self._on_batch, isolation_level="read_uncommitted")
+        self._tail = Tail(client, [topics[t] for t in wanted], self._on_batch, isolation_level="read_uncommitted",
+                          without_keys=(topics["positions"],))
         self._alerts = Tail(client, [topics["alerts"], topics["decisions"]], self._on_batch, from_end=True)
         rules = ("limits", "controls", "approvals", "touches")
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100)
@@ -132,25 +132,30 @@ class Gateway:
     # ---- tails ----------------------------------------------------------------------------------------------------
     def _on_batch(self, batch: RecordBatch) -> None:
         topic = self._names[batch.topic]
+        if topic == "positions":  # a withdrawn one has no value: it is published again by its new shard
+            for k, error in self.state.add_positions(batch.values, batch.partition):
+                self._refused(topic, f"{batch.partition}@{int(batch.offsets[k])}", error)
+            self._traded.set()
+            return
         for key, value in zip(batch.keys, batch.values, strict=True):
             try:
-                self._on_record(topic, (key or b"").decode(), value, batch.partition)
+                self._on_record(topic, (key or b"").decode(), value)
             except (msgspec.DecodeError, ValueError) as error:
-                self.counters.add("gateway_refused", topic=topic)
-                log.error("%s: record %r refused: %s", topic, key, error)
+                self._refused(topic, key, str(error))
 
-    def _on_record(self, topic: str, key: str, value: bytes | None, partition: int) -> None:
+    def _refused(self, topic: str, record: object, why: str) -> None:
+        self.counters.add("gateway_refused", topic=topic)
+        log.error("%s: record %r refused: %s", topic, record, why)
+
+    def _on_record(self, topic: str, key: str, value: bytes | None) -> None:
         state = self.state
-        if value is None:  # a withdrawn position is published again by its new shard
+        if value is None:
             if topic == "limits":
                 state.limits.pop(key, None)
             elif topic == "approvals":
                 state.approvals.take_in(key, None)
             return
-        if topic == "positions":
-            state.add_position(_position.decode(value), partition)
-            self._traded.set()
-        elif topic == "marks":
+        if topic == "marks":
             mark = _mark.decode(value)
             state.book.add_mark(mark)
             state.last_mark_ns = max(state.last_mark_ns, mark.window_end)

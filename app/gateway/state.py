@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from app.gateway.approvals import Approvals
 from app.gateway.events import alert_event
 from models import rollup as ru
 from models.columns import grown
-from models.ladder import COLUMNS, DELTA, LATEST, NO_GREEKS, ladder_lines
+from models.ladder import DELTA, NO_GREEKS, LadderLines
 from models.reference import FIRM
 from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
@@ -70,13 +71,10 @@ class GatewayState:
         self.levels = levels
         self.book = ValuedBook(base_currency, levels, trading_day)
         self.groups = Groups()
-        self._group_of_row = np.full(1024, -1, np.int64)
-        self._last: np.ndarray | None = None
+        self.lines = LadderLines()
         self.group_seq = np.zeros(0, np.int64)
         #: when a trade last changed a line
         self.group_traded = np.zeros(0, np.int64)
-        self.group_values = np.zeros((0, COLUMNS))
-        self.trade_t = np.zeros(1024, np.int64)
         self.nodes: dict[str, tuple[int, list[Any]]] = {}
         self._node_risks: dict[str, Risk] = {}
         #: accounts nobody has asked for: there are many, and they all move with every window
@@ -100,13 +98,23 @@ class GatewayState:
     def add_position(self, position: Position, shard: int) -> None:
         """Take a position row in."""
         row = self.book.add_position(position, shard)
-        if row < 0:
-            return
-        if row >= len(self._group_of_row):
-            self._group_of_row = grown(self._group_of_row, 2 * row, -1)
-            self.trade_t = grown(self.trade_t, 2 * row)
-        self._group_of_row[row] = self._group(position)
-        self.trade_t[row] = position.ts_source
+        if row >= 0:
+            self._place(row)
+
+    def add_positions(self, values: Sequence[bytes | None], shard: int) -> list[tuple[int, str]]:
+        """Take a slice of the `positions` topic in; return what was refused, and why."""
+        taken = self.book.add_positions(values, shard)
+        if len(taken.rows):
+            self.lines.trade_t[taken.rows] = taken.ts_source
+            self.last_trade_ms = max(self.last_trade_ms, int(taken.ts_source.max()))
+        for _, row in taken.filled:
+            self._place(row)
+        return taken.refused
+
+    def _place(self, row: int) -> None:
+        """Put a row into its line of the ladder."""
+        position = self.book.positions[row]
+        self.lines.put(row, self._group(position), position.ts_source)
         self.last_trade_ms = max(self.last_trade_ms, position.ts_source)
 
     def _group(self, position: Position) -> int:
@@ -194,9 +202,9 @@ class GatewayState:
     # ---- one turn -------------------------------------------------------------------------------------------------
     def turn(self) -> int:
         """Value what changed, give changed rows the next sequence number; return how many there are."""
-        self.book.revalue(self.last_mark_ns or None)
+        valued = self.book.revalue(self.last_mark_ns or None)
         seq = self.seq + 1
-        changed = self._turn_ladder(seq)
+        changed = self._turn_ladder(valued, seq)
         for name in self._changed_nodes:
             self.nodes[name] = (seq, node_row(self._node_risks[name]))
         changed += len(self._changed_nodes)
@@ -205,22 +213,14 @@ class GatewayState:
             self.seq = seq
         return changed
 
-    def _turn_ladder(self, seq: int) -> int:
-        rollup, n = self.book.rollup, len(self.groups.instrument)
-        if not n:
-            return 0
-        values = np.empty((n, COLUMNS))
-        ladder_lines(rollup.rows, rollup.count, rollup.own, rollup.contribution, self._group_of_row, self.trade_t,
-                     values)
-        if len(self.group_seq) < n:
+    def _turn_ladder(self, valued: np.ndarray, seq: int) -> int:
+        moved, traded = self.lines.add_up(valued, self.book.rollup)
+        if len(self.group_seq) < len(self.groups.instrument):
+            n = len(self.groups.instrument)
             self.group_seq, self.group_traded = grown(self.group_seq, n), grown(self.group_traded, n)
-            new = np.full((n - len(self.group_values), COLUMNS), np.nan)
-            self.group_values = np.concatenate([self.group_values, new])
-        moved = (values != self.group_values).any(axis=1)
         self.group_seq[moved] = seq
-        self.group_traded[values[:, LATEST] != self.group_values[:, LATEST]] = seq
-        self.group_values = values
-        return int(moved.sum())
+        self.group_traded[moved[traded]] = seq
+        return len(moved)
 
     # ---- what goes out --------------------------------------------------------------------------------------------
     def _in_scope(self, scope: str) -> np.ndarray:
@@ -237,7 +237,7 @@ class GatewayState:
         groups = groups[groups < len(self.group_seq)]
         total = len(groups)
         if total > LADDER_ROWS_MAX:
-            size = np.abs(self.group_values[groups, 1])
+            size = np.abs(self.lines.values[groups, 1])
             groups = groups[np.argsort(-size)[:LADDER_ROWS_MAX]]
         groups = groups[(self.group_traded if traded else self.group_seq)[groups] > since]
         return self._ladder_rows(groups), total
@@ -255,7 +255,7 @@ class GatewayState:
         return self._group_terms
 
     def _ladder_rows(self, which: np.ndarray) -> list[Any]:
-        values = self.group_values[which].T
+        values = self.lines.values[which].T
         qty, mv, upnl, rpnl, bad, stale, fees, trade_t = values[:DELTA]
         index, multiplier, inverse = (a[which] for a in self._terms())
         mid, known = self.book.market.mid[index], bad == 0
@@ -301,6 +301,13 @@ class GatewayState:
         """Return a node's latest record."""
         self._ask(node)
         return self._node_risks.get(node)
+
+    def rows_under(self, scope: str) -> np.ndarray:
+        """Return the rows of positions under a node."""
+        level, _, name = scope.partition(":")
+        if scope == FIRM or level in self.levels:
+            return self.lines.rows_in(self._in_scope(scope), self.book.rollup.count)
+        return np.array([k for k, p in enumerate(self.book.positions) if getattr(p, level, None) == name], np.int64)
 
     def children(self, node: str) -> list[str]:
         """Return the nodes one level below a node."""

@@ -19,14 +19,15 @@ from models import rollup as ru
 from models.gate import state as gs
 from models.gate.explain import INPUTS_VERSION, pack, reasons_of
 from models.gate.kernel import check_order, count_message
-from models.gate.reservations import Reservations, Working
+from models.gate.positions import GatePositions
+from models.gate.reservations import Working
 from models.gate.state import POSITION_METRICS, GateState
 from models.reference import FIRM, settlement_currency
 from models.risk.attributes import Navs
 from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
 from schemas.controls import Check
-from schemas.records import Account, Control, Counterparty, Decision, Instrument, Limit, Order, Position, Reason
+from schemas.records import Account, Control, Counterparty, Decision, Instrument, Limit, Order, Reason
 from schemas.units import parse_ts_ns
 
 #: what a node's figures are taken from
@@ -58,14 +59,13 @@ class Verdict:
     inputs: dict[str, Any]
 
 
-class GateBook(Reservations):
+class GateBook(GatePositions):
     """One gate: a valued book for exposures, the kernel's columns, working orders."""
 
     def __init__(self, base_currency: str, levels: tuple[str, ...], day: TradingDay | None = None,
                  **capacities: int) -> None:
-        self.book = ValuedBook(base_currency, levels, day)
         self.levels = levels
-        super().__init__(GateState(**capacities), day or TradingDay())
+        super().__init__(ValuedBook(base_currency, levels, day), GateState(**capacities), day or TradingDay())
         self.limits: dict[str, Limit] = {}
         self.limits_version = 0
         self.controls: dict[str, Control] = {}
@@ -130,15 +130,6 @@ class GateBook(Reservations):
         node = self.state.node(f"counterparty:{record.counterparty}")
         self._base[node, gs.RATING] = record.rating
         self._sum_node(node)
-
-    def add_position(self, position: Position, shard: int = 0) -> None:
-        """Take a position row in."""
-        if self.book.add_position(position, shard) < 0:
-            return
-        account, instrument = self.state.account(position.account), self.state.instrument(position.instrument)
-        self.state.position(account, instrument)["quantity"] = float(position.quantity)
-        if self.works(account, instrument):
-            self.hold_position(account, instrument)
 
     def set_price(self, instrument: str, bid: float | None, ask: float | None, mid: float | None, last: float | None,
                   ts_ns: int, usable: bool) -> None:

@@ -256,11 +256,10 @@ class RiskModels:
 
     def _tree(self, summary: np.ndarray) -> Tree:
         """Return how sums of books make those of the nodes above; looked up when there is a new place in the tree."""
-        leaves = self.book.rollup.leaf_nodes
+        leaves = self.book.rollup.leaves.nodes
         if self._tree_of != (len(leaves), len(summary)):
             depth = len(self.book.levels)
-            chains = np.unique(np.array(leaves, np.int64).reshape(len(leaves), self.book.rollup.leaf_depth)[:, :depth],
-                               axis=0)
+            chains = np.unique(leaves[:, :depth], axis=0)
             found = np.where(chains >= 0, self._place_of[chains], -1)
             self._known_tree = tree_of(found[found[:, 0] >= 0])
             self._tree_of = (len(leaves), len(summary))

@@ -375,7 +375,7 @@ class ScenarioBook:
         """
         self._grow()
         rollup, count = self.book.rollup, self.book.rollup.count
-        rows, n = rollup.rows[:count], len(rollup.leaf_nodes)
+        rows, n = rollup.rows[:count], rollup.leaves.count
         leaves, lacking = np.zeros((max(n, 1), self.days)), np.zeros(max(n, 1), np.int64)
         net, without = np.zeros(len(self.unit)), np.zeros(len(self.unit), np.int64)
         leaf_vectors(count, np.ascontiguousarray(rows["quantity"]), np.ascontiguousarray(rows["instrument"]),
@@ -384,7 +384,7 @@ class ScenarioBook:
         self.vectors[: len(rollup.node_names)] = 0.0
         self.missing[:] = 0
         if n:
-            add_leaves(np.array(rollup.leaf_nodes, np.int32), leaves, lacking, self.vectors, self.missing)
+            add_leaves(rollup.leaves.nodes, leaves, lacking, self.vectors, self.missing)
         self._instrument_nodes(net, without)
         self.touched[:] = 0
         self.measured[:] = 0

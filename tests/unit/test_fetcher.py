@@ -71,3 +71,40 @@ def test_a_request_follows_one_that_ended_whatever_else_happens_in_that_turn(end
 def test_aiokafka_alone_sleeps_where_both_meet() -> None:
     """The day this fails, `tune_fetcher` need not look after it any more."""
     assert not all(asyncio.run(asks_again(*meeting, tuned=False)) for meeting in MEETINGS)
+
+
+async def asked_over(every_s: dict[str, float], answers: int) -> list[tuple[float, set[str]]]:
+    """Answer requests as they come; return when each was sent, and what it named."""
+    client, subscriptions = Client(), SubscriptionState()
+    tps = {TopicPartition(t, p) for t in ("orders", "trades") for p in range(2)}
+    subscriptions.assign_from_user(tps)
+    for tp in tps:
+        subscriptions.subscription.assignment.state_value(tp).reset_to(0)
+    fetcher, loop, found = Fetcher(client, subscriptions), asyncio.get_running_loop(), []
+    send = client.send
+
+    async def noted(node: int, request: Any) -> Any:
+        found.append((loop.time(), {topic for topic, _ in request.topics}))
+        return await send(node, request)
+    client.send = noted  # type: ignore[method-assign]
+    tune_fetcher(fetcher, every_s)
+    while len(found) < answers:
+        await asyncio.sleep(0.001)
+        if client.asked and not client.asked[-1].done():
+            client.answer_nothing()
+    assert not fetcher._records, "nothing that stands in for records is left among them"
+    await fetcher.close()
+    return found
+
+
+def test_a_topic_that_can_wait_is_not_asked_for_more_often_and_holds_nobody_up() -> None:
+    found = asyncio.run(asked_over({"trades": 0.03}, 60))
+    assert all("orders" in named for _, named in found)
+    slow = [at for at, named in found if "trades" in named]
+    assert 1 < len(slow) < len(found) / 2
+    assert all(b - a >= 0.03 for a, b in zip(slow, slow[1:], strict=False))
+
+
+def test_where_nothing_is_due_the_fetcher_wakes_when_something_is() -> None:
+    found = asyncio.run(asked_over({"trades": 0.02, "orders": 0.02}, 5))
+    assert all(named == {"orders", "trades"} for _, named in found), "and does not wait for somebody to wake it"
