@@ -53,7 +53,7 @@ from tables.tail import Tail
 log = logging.getLogger(__name__)
 REFRESH_S = 0.1
 #: prices and exposures are taken in this often: they are measured every 100 ms
-FOLLOW_S = 0.03
+FOLLOW_S = 0.04
 #: an execution whose position row does not come (it was refused) stops being waited for
 FILL_WAIT_S = 10.0
 #: marks taken in before whoever waits gets a turn
@@ -81,7 +81,7 @@ class GateStage:
         self._var_limited: set[str] = set()
         self.breakers = Breakers(topics, publisher, counters)
         self._tail = Tail(client, [topics[t] for t in ("market.surfaces", "marks", "positions", "risk")],
-                          self._on_batch, isolation_level="read_uncommitted", pause_s=FOLLOW_S,
+                          self._on_batch, isolation_level="read_uncommitted", pace_s=FOLLOW_S,
                           without_keys=(topics["positions"],))
         rules = ("limits", "controls", "reference.counterparties", "touches")
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100)

@@ -340,9 +340,9 @@ class PositionStage:
             for part in list(self.parts.values()):
                 slots, self._publishing = part.positions.take_out(), part
                 for start in range(0, len(slots), 500):
-                    began = time.process_time()
+                    began = time.perf_counter()
                     sent = self._publish(part, slots[start : start + 500])
-                    spent += time.process_time() - began
+                    spent += time.perf_counter() - began
                     if len(slots) > 500 and sent is not None:
                         await sent  # what is not yet sent is memory
                 self._publishing = None

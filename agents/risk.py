@@ -80,7 +80,7 @@ class RiskStage:
         self._rules = Tail(client, [topics[t] for t in ("limits", "controls", "touches")], self._on_rules, wait_ms=100)
         self._acks = Tail(client, [topics["alerts"]], self._on_acks, from_end=True, wait_ms=500)
         self._marks = Tail(client, [topics["marks"]], self._on_marks, isolation_level="read_uncommitted",
-                           pause_s=TRADE_PERIOD_S / 2)
+                           pace_s=TRADE_PERIOD_S / 2)
         self._next: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._owned: set[int] = set()
@@ -218,7 +218,7 @@ class RiskStage:
         if others:
             self._ends.update(await ends_of(self._client, others))
             self._others = Tail(self._client, [topic], self._take_in, isolation_level="read_uncommitted",
-                                pause_s=TRADE_PERIOD_S / 2, without_keys=(topic,))
+                                pace_s=TRADE_PERIOD_S / 2, without_keys=(topic,))
             await self._others.start({tp: self._next.setdefault(tp, 0) for tp in others}, others)
             self._others_task = asyncio.get_running_loop().create_task(self._others.run())
 

@@ -86,7 +86,7 @@ async def through_kafka(s: Settings, rate: int, seconds: float, accounts: list[s
 
     async def read() -> None:
         while np.isnan(got).any():
-            for batch in (await fetch_slices(consumer._fetcher, None, 1.0, False, 0.0)).values():
+            for batch in (await fetch_slices(consumer._fetcher, None, 1.0, False)).values():
                 now = time.perf_counter()
                 for value in batch.values:
                     k = int(value[value.index(b'"order_id":"O') + 13: value.index(b'"', value.index(b'"order_id":"O') + 13)]) if value else -1

@@ -112,7 +112,7 @@ class Reader:
         consumer.assign([TopicPartition(self._s.topics()["positions"], p) for p in range(PARTITIONS)])
         try:
             while True:
-                for batch in (await fetch_slices(consumer._fetcher, None, 0.5, True, 0.0)).values():
+                for batch in (await fetch_slices(consumer._fetcher, None, 0.5, True)).values():
                     now = time.monotonic()
                     for key, value in zip(batch.keys, batch.values, strict=True):
                         row = _position.decode(value)

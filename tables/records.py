@@ -18,10 +18,9 @@ from aiokafka.structs import TopicPartition
 from models import record_scan as rs
 
 READ_COMMITTED = 1
-#: pause after a small read: a few milliseconds of latency save most of the requests, here and on the broker
-GATHER_S = 0.012
-TAIL_GATHER_S = 0.012
-GATHER_BELOW = 2_000
+#: time between two requests for the same partitions: a few milliseconds of latency save most of the requests, each of
+#: which costs this process, and the broker, a millisecond
+PACE_S = 0.02
 
 
 @dataclass(slots=True)
@@ -167,23 +166,27 @@ class _NotYet:
         return 0.0
 
 
-def tune_fetcher(fetcher: Any, every_s: Mapping[str, float] | None = None) -> None:
-    """Let the fetcher of an aiokafka consumer ask as soon as there is room, and not more often than it must.
+def tune_fetcher(fetcher: Any, pace_s: float, every_s: Mapping[str, float] | None = None) -> None:
+    """Let the fetcher of an aiokafka consumer ask at a pace of its own, and as soon as that allows.
 
-    Of itself it sleeps 200 ms where a request ends without records in the very turn of the loop in which others are
-    taken: it then forgets the request before that has said that its node is free, and finds no free node.
+    It is the requests that wait, not what they brought: a slice is taken at once, and the next request asks for all
+    that has come meanwhile. Of itself the fetcher also sleeps 200 ms where a request ends without records in the very
+    turn of the loop in which others are taken: it then forgets the request before that has said that its node is free,
+    and finds no free node.
 
     Parameters
     ----------
-    every_s : by topic, how often it is asked for at most: every request costs this process and the broker a millisecond
+    pace_s : from one request for a partition to the next one; 0: at once
+    every_s : the same by topic, where it is another
     """
+    paces = every_s or {}
     actions_per_node = fetcher._get_actions_per_node
     asked: dict[TopicPartition, float] = {}
 
     def actions(assignment: Any) -> tuple[Any, ...]:
         now, early = time.monotonic(), {}
-        for tp in assignment.tps if every_s else ():
-            due = asked.get(tp, 0.0) + every_s.get(tp.topic, 0.0)  # type: ignore[union-attr]
+        for tp in assignment.tps:
+            due = asked.get(tp, 0.0) + paces.get(tp.topic, pace_s)
             if due > now and tp not in fetcher._records:
                 early[tp] = due
         fetcher._records.update(dict.fromkeys(early, _NotYet))
@@ -192,7 +195,7 @@ def tune_fetcher(fetcher: Any, every_s: Mapping[str, float] | None = None) -> No
         finally:
             for tp in early:
                 del fetcher._records[tp]
-        for _, request in fetches if every_s else ():
+        for _, request in fetches:
             for topic, partitions in request.topics:
                 asked.update((TopicPartition(topic, p), now) for p, *_ in partitions)
         if len(fetcher._in_flight) > sum(not task.done() for task in fetcher._pending_tasks):
@@ -203,8 +206,8 @@ def tune_fetcher(fetcher: Any, every_s: Mapping[str, float] | None = None) -> No
 
 
 async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float,
-                       with_keys: bool, gather_s: float = GATHER_S,
-                       without_keys: frozenset[str] = frozenset()) -> dict[TopicPartition, RecordBatch]:
+                       with_keys: bool, without_keys: frozenset[str] = frozenset(),
+                       ) -> dict[TopicPartition, RecordBatch]:
     """Return what the fetcher of an aiokafka consumer has, one `RecordBatch` a partition; wait up to ``timeout``.
 
     ``with_keys``: of all topics but those in ``without_keys``.
@@ -238,8 +241,7 @@ async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float
                 result.check_raise()
         left = deadline - time.monotonic()
         if out or left <= 0:
-            if sum(map(len, out.values())) < GATHER_BELOW:
-                await asyncio.sleep(gather_s)
+            await asyncio.sleep(0)
             return out
         waiter = fetcher._create_fetch_waiter()
         done, pending = await asyncio.wait([waiter], timeout=left)

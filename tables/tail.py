@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from tables.kafka import FETCH_WAIT_MS, KafkaClient
-from tables.records import TAIL_GATHER_S, RecordBatch, fetch_slices, tune_fetcher
+from tables.records import PACE_S, RecordBatch, fetch_slices, tune_fetcher
 
 
 class Tail:
@@ -24,12 +24,12 @@ class Tail:
     gather_ms : let the broker gather for so long; 0: answer at once
     wait_ms : how long the broker may wait where there is nothing; long for what rarely changes
     without_keys : topics whose keys nobody asks for: their values come as rows of one buffer
-    pause_s : pause after a small read: what nobody waits for by the millisecond costs fewer requests so
+    pace_s : from one request to the next one: what nobody waits for by the millisecond costs fewer requests so
     """
 
     def __init__(self, client: KafkaClient, topics: Iterable[str], on_batch: Callable[[RecordBatch], None],
                  from_end: bool = False, isolation_level: str = "read_committed", gather_ms: int = 0,
-                 wait_ms: int = FETCH_WAIT_MS, pause_s: float = TAIL_GATHER_S,
+                 wait_ms: int = FETCH_WAIT_MS, pace_s: float = PACE_S,
                  without_keys: Iterable[str] = ()) -> None:
         self._client = client
         self._topics = list(topics)
@@ -38,7 +38,7 @@ class Tail:
         self._isolation_level = isolation_level
         # requests are what a small installation pays for: who is in no hurry, or rarely gets anything, asks less often
         self._fetch = {"fetch_max_wait_ms": gather_ms or wait_ms, "fetch_min_bytes": 1 << 20 if gather_ms else 1}
-        self._pause_s = pause_s
+        self._pace_s = pace_s
         self._without_keys = frozenset(without_keys)
         self._consumer: AIOKafkaConsumer | None = None
         self._advanced = asyncio.Event()
@@ -49,7 +49,7 @@ class Tail:
         """Connect and take every partition, or ``only`` these; ``start_at`` overrides where some of them start."""
         consumer = self._client.consumer(isolation_level=self._isolation_level, **self._fetch)
         await consumer.start()
-        tune_fetcher(consumer._fetcher)
+        tune_fetcher(consumer._fetcher, self._pace_s)
         self._consumer = consumer
         tps = []
         for topic in self._topics:
@@ -80,7 +80,7 @@ class Tail:
         """Read once; return how many records came."""
         assert self._consumer is not None
         count = 0
-        found = await fetch_slices(self._consumer._fetcher, None, timeout, True, self._pause_s, self._without_keys)
+        found = await fetch_slices(self._consumer._fetcher, None, timeout, True, self._without_keys)
         for tp, batch in found.items():
             if len(batch):
                 self._on_batch(batch)

@@ -20,7 +20,7 @@ from faust.types.tuples import ConsumerMessage
 from mode.utils.futures import notify
 
 from tables.kafka import FETCH_WAIT_MS
-from tables.records import GATHER_S, RecordBatch, fetch_slices, tune_fetcher
+from tables.records import PACE_S, RecordBatch, fetch_slices, tune_fetcher
 
 #: name in the broker URL: ``batch://host:port``
 ALIAS = "batch"
@@ -29,9 +29,9 @@ ALIAS = "batch"
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that fetches; it returns slices and reads only what is committed."""
 
-    #: how long a small slice waits for more; a role that answers one record at a time sets it to 0
-    gather_s: ClassVar[float] = GATHER_S
-    #: by topic, how often it is asked for at most
+    #: from one request to the next one; a role that answers one record at a time sets it to 0
+    pace_s: ClassVar[float] = PACE_S
+    #: the same by topic, where it is another
     every_s: ClassVar[dict[str, float]] = {}
 
     async def on_start(self) -> None:
@@ -43,7 +43,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_bytes = 16 << 20
         self.time_started = driver.monotonic()
         await consumer.start()
-        tune_fetcher(consumer._fetcher, self.every_s)
+        tune_fetcher(consumer._fetcher, self.pace_s, self.every_s)
 
     async def pause(self, partitions: set[TP]) -> None:
         """Fetch nothing from these partitions."""
@@ -73,8 +73,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         if consumer._closed or fetcher._closed:
             raise driver.ConsumerStoppedError()
         with fetcher._subscriptions.fetch_context():
-            return await fetch_slices(fetcher, active_partitions, timeout or 0.0, with_keys=False,
-                                      gather_s=BatchConsumerThread.gather_s)
+            return await fetch_slices(fetcher, active_partitions, timeout or 0.0, with_keys=False)
 
 
 class BatchConsumer(driver.Consumer):

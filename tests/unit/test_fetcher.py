@@ -49,7 +49,7 @@ async def asks_again(ends_first: bool, distance: int, tuned: bool) -> bool:
     subscriptions.subscription.assignment.state_value(TP).reset_to(0)
     fetcher = Fetcher(client, subscriptions)
     if tuned:
-        tune_fetcher(fetcher)
+        tune_fetcher(fetcher, 0.0)
     await turns(TURNS)
     assert len(client.asked) == 1
     steps = [client.answer_nothing, lambda: fetcher._notify(fetcher._wait_consume_future)]
@@ -87,7 +87,7 @@ async def asked_over(every_s: dict[str, float], answers: int) -> list[set[str]]:
         found.append({topic for topic, _ in request.topics})
         return await send(node, request)
     client.send = noted  # type: ignore[method-assign]
-    tune_fetcher(fetcher, every_s)
+    tune_fetcher(fetcher, 0.0, every_s)
     while len(found) < answers:
         await asyncio.sleep(0.001)
         if client.asked and not client.asked[-1].done():
