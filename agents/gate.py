@@ -53,7 +53,7 @@ from tables.tail import Tail
 log = logging.getLogger(__name__)
 REFRESH_S = 0.1
 #: prices and exposures are taken in this often: they are measured every 100 ms
-FOLLOW_S = 0.04
+FOLLOW_S = 0.05
 #: an execution whose position row does not come (it was refused) stops being waited for
 FILL_WAIT_S = 10.0
 #: marks taken in before whoever waits gets a turn

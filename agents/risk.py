@@ -293,10 +293,9 @@ class RiskStage:
             await asyncio.sleep(due - loop.time())
             turn += 1
             self.models.update_rows(self.book.value_pending())
-            self._publish()
             if turn % TICK_PERIODS == 0:
                 self._counters.add("rows_revalued", len(self.book.revalue(self._clock())))
-                self._publish()
+            self._publish()
             if self.ready:
                 self.watch_limits()
                 if LEAD_PARTITION in self._owned:

@@ -174,7 +174,9 @@ class KafkaBroker(Broker):
         lib = fetch_kafka(self._say)
         self._dir.mkdir(parents=True, exist_ok=True)
         properties = self._dir / "server.properties"
-        java = ["java", f"-Xmx{self._heap}", "-XX:+UseG1GC", "-XX:TieredStopAtLevel=4", "-cp", f"{lib}/*"]
+        # in small regions a fetched slice is humongous, and each of those begins to mark the whole heap
+        java = ["java", f"-Xms{self._heap}", f"-Xmx{self._heap}", "-XX:+UseG1GC", "-XX:G1HeapRegionSize=8m", "-cp",
+                f"{lib}/*"]
         log = (self._dir / "kafka.log").open("a")
         if not properties.exists():
             properties.write_text(_PROPERTIES.format(host=self._host, port=self._port, controller=free_port(),

@@ -60,7 +60,7 @@ TABLES: dict[Role, tuple[str, str, str]] = {
 #: from one request of a role to the next: a gate answers order by order; windows and nodes are published by the clock
 PACE_S = {"gate": 0.0, "positions": 0.025, "risk": 0.025, "marks": 0.03}
 #: topics of a role that it need not have at once: an execution settles when the position row that has it arrives
-EVERY_S: dict[Role, dict[str, float]] = {"gate": {"trades": 0.04}}
+EVERY_S: dict[Role, dict[str, float]] = {"gate": {"trades": 0.06}}
 
 
 class EngineApp(faust.App):  # type: ignore[misc]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+import msgspec
 import numpy as np
 
 WINDOW_MS = 100
@@ -85,7 +85,7 @@ async def follow(url: str, meter: StreamMeter, scope: str = "firm", rate: int = 
                     elif line.startswith(b"id: "):
                         headers["Last-Event-ID"] = line[4:].strip().decode()
                     elif line == b"\n" and data:
-                        meter.take(event, json.loads(data))
+                        meter.take(event, msgspec.json.decode(data))
                         event, data = "", b""
         except (aiohttp.ClientError, TimeoutError):
             await asyncio.sleep(1.0)

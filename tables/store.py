@@ -25,7 +25,7 @@ OFFSET_KEY = b"\x00changelog_offset"
 FORMAT_KEY = b"\x00format"
 FORMAT = b"1"
 #: about a millisecond
-SLICE_ROWS = 500
+SLICE_ROWS = 250
 
 
 class DiskPartition:
@@ -81,12 +81,13 @@ class DiskPartition:
         """Return every stored row."""
         return {k: v for k, v in self._db.items() if not k.startswith(b"\x00")}
 
-    def write(self, rows: Mapping[bytes, bytes | None], offset: int | None) -> None:
+    def write(self, rows: Mapping[bytes, bytes | None], offset: int | None, pause_s: float = 0.0) -> None:
         """Write rows, then the changelog offset they include.
 
-        In slices: RocksDB holds the interpreter's lock while it writes, and trades are waiting for it. The offset comes
-        with the last one. ``None`` leaves it where it is: these rows, as those of a write that was cut short, will be
-        read from the changelog once more, to no effect.
+        In slices, with a pause after each: RocksDB holds the interpreter's lock while it writes, and trades are waiting
+        for it; who only lets go of it has it back before they wake. The offset comes with the last one. ``None``
+        leaves it where it is: these rows, as those of a write that was cut short, will be read from the changelog
+        once more, to no effect.
         """
         items = iter(rows.items())
         left = len(rows)
@@ -103,7 +104,7 @@ class DiskPartition:
             self._db.write(batch)
             if left <= 0:
                 return
-            time.sleep(0.0)
+            time.sleep(pause_s)
 
     def clear(self) -> None:
         """Throw everything away and start empty (the changelog is the truth)."""

@@ -11,7 +11,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,9 @@ SEQUENCE_MAX = 1_000_000_000
 FLUSH_S_MIN, FLUSH_S_MAX = 0.25, 2.0
 #: the store only shortens a restore; a write of it stops all threads for as long as it takes
 DISK_S = 15.0
+#: where in that time a partition has its turn, and what the trades get after each slice of its rows
+GOLDEN_RATIO, DISK_PAUSE_S = 0.618_033_988_749, 0.002
+_disk_thread = ThreadPoolExecutor(1, "disk")
 #: rows above this are written at once: they never repeat, holding them back would only cost memory
 STAGED_BYTES_MAX = 16_384
 FAULT_ENV = "DESKRISK_FAULT"
@@ -89,6 +93,8 @@ class PartitionWriter:
 
     def start(self) -> None:
         """Begin to flush in the background."""
+        # one partition after the other: all of them at once are a thread each against that of the trades
+        self._disk_due = time.monotonic() + DISK_S * (self.state.partition * GOLDEN_RATIO % 1.0)
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def advance(self, topic: str, next_offset: int, ack: Callable[[], None] | None = None,
@@ -111,7 +117,7 @@ class PartitionWriter:
                 self._wake.clear()
                 # wider when the last flush was dear: coalesces more rows under load
                 last = self.stats.last_commit_s
-                await asyncio.sleep(min(max(FLUSH_S_MIN, 4 * last), FLUSH_S_MAX))
+                await asyncio.sleep(min(max(FLUSH_S_MIN, 8 * last), FLUSH_S_MAX))
                 await self.flush()
         except asyncio.CancelledError:
             raise
@@ -139,16 +145,16 @@ class PartitionWriter:
             await self._transaction(rows, offsets)
             fault("after_commit")
             large = {k: v for k, v in rows if v is not None and len(v) > STAGED_BYTES_MAX}
+            self.stats.last_commit_s = time.monotonic() - started
             if large:
-                await asyncio.get_running_loop().run_in_executor(None, self.disk.write, large, None)
+                await self._write(large, None, DISK_PAUSE_S)
             self._staged.update((k, v) for k, v in rows if k not in large)
             await self._to_disk(force=False)
             for ack in acks:
                 ack()
             self.stats.commits += 1
             self.stats.rows += len(rows)
-            self.stats.last_commit_s = time.monotonic() - started
-            self.stats.durations.append(self.stats.last_commit_s)
+            self.stats.durations.append(time.monotonic() - started)
             del self.stats.durations[:-1000]
 
     async def _transaction(self, rows: Rows, offsets: dict[str, int]) -> None:
@@ -181,7 +187,10 @@ class PartitionWriter:
             return
         self._disk_due = now + DISK_S
         staged, self._staged = self._staged, {}
-        await asyncio.get_running_loop().run_in_executor(None, self.disk.write, staged, self.changelog_position)
+        await self._write(staged, self.changelog_position, 0.0 if force else DISK_PAUSE_S)
+
+    async def _write(self, rows: Mapping[bytes, bytes | None], offset: int | None, pause_s: float) -> None:
+        await asyncio.get_running_loop().run_in_executor(_disk_thread, self.disk.write, rows, offset, pause_s)
 
     async def stop(self, flush: bool = True) -> None:
         """Flush, write the disk, disconnect."""

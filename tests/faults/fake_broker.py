@@ -151,7 +151,7 @@ class Disk:
         self.stored: dict[bytes, bytes] = {}
         self.position: int | None = None
 
-    def write(self, rows: dict[bytes, bytes | None], offset: int | None) -> None:
+    def write(self, rows: dict[bytes, bytes | None], offset: int | None, pause_s: float = 0.0) -> None:
         """Write rows and the offset they include."""
         for key, value in rows.items():
             if value is None:
