@@ -336,10 +336,10 @@ class RiskStage:
             self.book.rollup.touched[:] = 1
         as_of = [AsOf(p, o) for p, o in sorted(self.book.as_of.items())]
         now = self._clock()
-        for node in self.book.rollup.take_touched().tolist():
-            name = self.book.rollup.node_names[node]
-            if self._speaks_for(name):
-                self._publisher.send(self._topics["risk"], name.encode(), encode(self.record(node, as_of, now)))
+        names = self.book.rollup.node_names
+        nodes = [n for n in self.book.rollup.take_touched().tolist() if self._speaks_for(names[n])]
+        for record in self.records(nodes, as_of, now):
+            self._publisher.send(self._topics["risk"], record.node.encode(), encode(record))
 
     def publish_models(self) -> None:
         """Measure every node with all models on the present snapshot, and publish them beside the nodes."""
@@ -350,23 +350,25 @@ class RiskStage:
             if not self._speaks_for(name):
                 continue  # VaR does not add up: no worker that sees a part may state the whole
             record = msgspec.structs.replace(
-                self.record(self.book.rollup.node_index[name], as_of, run.as_of_ns), models=models, top=run.top[name],
-                prior_day=self.models.prior.get(name))
+                self.records([self.book.rollup.node_index[name]], as_of, run.as_of_ns)[0], models=models,
+                top=run.top[name], prior_day=self.models.prior.get(name))
             self._publisher.send(self._topics["risk"], f"{name}{MODELS_SUFFIX}".encode(), encode(record))
 
-    def record(self, node: int, as_of: list[AsOf], now: int) -> Risk:
-        """Return a node as a record; a figure that cannot be computed is None."""
+    def records(self, nodes: list[int], as_of: list[AsOf], now: int) -> list[Risk]:
+        """Return nodes as records; a figure that cannot be computed is None."""
+        sums = self.book.figures_of(nodes)
+        return [self._record(node, figures, total, as_of, now) for node, figures, total in
+                zip(nodes, sums.tolist(), ru.total_pnl(sums).tolist(), strict=True)]
+
+    def _record(self, node: int, f: list[float], total: float, as_of: list[AsOf], now: int) -> Risk:
         book = self.book
         name = book.rollup.node_names[node]
-        sums = book.figures(node)
-        f = sums.tolist()
         finite: Any = [None if x != x else x for x in f]
         excluded: list[str] = []
         if f[ru.UNPRICED]:
             rows = book.rollup.unpriced_rows(node, EXCLUDED_NAMED).tolist()
             excluded = [book.names[r] for r in rows]
         known = not round(f[ru.DAY_UNKNOWN])
-        total = float(ru.total_pnl(sums))
         return Risk(
             node=name, snapshot_id=book.snapshot_id, ts=now, as_of=as_of,
             quality=Quality(round(f[ru.UNPRICED]), round(f[ru.STALE]), excluded),

@@ -311,10 +311,13 @@ class ValuedBook:
 
     def figures(self, node: int) -> np.ndarray:
         """Return a node's sums in its own currency (counts and quantity as they are); NaN without a rate."""
-        sums = self.rollup.nodes[node].copy()
-        currency = self.currency_of(node)
-        if currency != self.market.base_currency:
-            sums[:MONEY] /= self.market.rate[self.market.currency(currency)]
+        return self.figures_of([node])[0]
+
+    def figures_of(self, nodes: Sequence[int]) -> np.ndarray:
+        """Return `figures` of several nodes: float64[nodes, metrics]."""
+        sums = self.rollup.nodes[nodes]
+        index = self.market.currency
+        sums[:, :MONEY] /= self.market.rate[[index(self.currency_of(node)) for node in nodes]][:, None]
         return sums
 
 

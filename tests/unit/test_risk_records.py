@@ -29,7 +29,7 @@ def test_a_fund_whose_currency_has_no_rate_yet_is_a_record_without_figures() -> 
                                     trades=1, last_ts_event=1, fifo=Fifo(0.0, 9.0, 1), break_even_price=9.0, as_of=AsOf(0, 1)))
     made.book.revalue(10)
     for node, known in (("fund:F", False), ("firm", True)):
-        sent = encode(made.record(made.book.rollup.node_index[node], [AsOf(0, 1)], 10))
+        sent = encode(made.records([made.book.rollup.node_index[node]], [AsOf(0, 1)], 10)[0])
         seen = decoder_of(Risk).decode(sent)
         assert seen.greeks and (seen.greeks["delta"] == 50.0) == known and (seen.greeks["delta"] is None) == (not known)
         assert (seen.pnl.unrealised, seen.pnl.total, seen.exposure.net) == ((5.0, 5.0, 50.0) if known else (None, None, None))
