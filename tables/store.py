@@ -5,12 +5,10 @@ It only shortens a restore. Where it is missing or damaged it is thrown away and
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import shutil
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ OFFSET_KEY = b"\x00changelog_offset"
 FORMAT_KEY = b"\x00format"
 FORMAT = b"1"
 #: about a millisecond
-SLICE_ROWS = 250
+SLICE_ROWS, SLICE_BYTES = 250, 1 << 18
 
 
 class DiskPartition:
@@ -81,30 +79,35 @@ class DiskPartition:
         """Return every stored row."""
         return {k: v for k, v in self._db.items() if not k.startswith(b"\x00")}
 
-    def write(self, rows: Mapping[bytes, bytes | None], offset: int | None, pause_s: float = 0.0) -> None:
-        """Write rows, then the changelog offset they include.
+    def write(self, rows: Mapping[bytes, bytes | None], offset: int | None) -> None:
+        """Write rows, then the changelog offset they include."""
+        for _ in self.write_slices(rows, offset):
+            pass
 
-        In slices, with a pause after each: RocksDB holds the interpreter's lock while it writes, and trades are waiting
-        for it; who only lets go of it has it back before they wake. The offset comes with the last one. ``None``
-        leaves it where it is: these rows, as those of a write that was cut short, will be read from the changelog
-        once more, to no effect.
+    def write_slices(self, rows: Mapping[bytes, bytes | None], offset: int | None) -> Iterator[None]:
+        """Write rows slice by slice, a millisecond or so each; the changelog offset they include comes with the last.
+
+        RocksDB holds the interpreter's lock while it writes: a thread for it only adds the time that the lock takes to
+        change hands, which is long where processors are scarce. ``None`` leaves the offset where it is: these rows, as
+        those of a write that was cut short, will be read from the changelog once more, to no effect.
         """
-        items = iter(rows.items())
-        left = len(rows)
+        items, left = iter(rows.items()), len(rows)
         while True:
-            batch = WriteBatch(raw_mode=True)
-            for key, value in itertools.islice(items, SLICE_ROWS):
+            batch, size, count = WriteBatch(raw_mode=True), 0, 0
+            while left and size < SLICE_BYTES and count < SLICE_ROWS:
+                key, value = next(items)
                 if value is None:
                     batch.delete(key)
                 else:
                     batch.put(key, value)
-            left -= SLICE_ROWS
-            if left <= 0 and offset is not None:
+                    size += len(value)
+                left, count = left - 1, count + 1
+            if not left and offset is not None:
                 batch.put(OFFSET_KEY, b"%d" % offset)
             self._db.write(batch)
-            if left <= 0:
+            if not left:
                 return
-            time.sleep(pause_s)
+            yield
 
     def clear(self) -> None:
         """Throw everything away and start empty (the changelog is the truth)."""

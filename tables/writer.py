@@ -12,7 +12,6 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +29,8 @@ SEQUENCE_MAX = 1_000_000_000
 FLUSH_S_MIN, FLUSH_S_MAX = 0.25, 2.0
 #: the store only shortens a restore; a write of it stops all threads for as long as it takes
 DISK_S = 15.0
-#: where in that time a partition has its turn, and what the trades get after each slice of its rows
-GOLDEN_RATIO, DISK_PAUSE_S = 0.618_033_988_749, 0.002
-_disk_thread = ThreadPoolExecutor(1, "disk")
+#: where in that time a partition has its turn, and what others get after each slice of its rows
+GOLDEN_RATIO, DISK_PAUSE_S = 0.618_033_988_749, 0.005
 #: rows above this are written at once: they never repeat, holding them back would only cost memory
 STAGED_BYTES_MAX = 16_384
 FAULT_ENV = "DESKRISK_FAULT"
@@ -147,7 +145,7 @@ class PartitionWriter:
             large = {k: v for k, v in rows if v is not None and len(v) > STAGED_BYTES_MAX}
             self.stats.last_commit_s = time.monotonic() - started
             if large:
-                await self._write(large, None, DISK_PAUSE_S)
+                await self._write(large, None)
             self._staged.update((k, v) for k, v in rows if k not in large)
             await self._to_disk(force=False)
             for ack in acks:
@@ -187,10 +185,14 @@ class PartitionWriter:
             return
         self._disk_due = now + DISK_S
         staged, self._staged = self._staged, {}
-        await self._write(staged, self.changelog_position, 0.0 if force else DISK_PAUSE_S)
+        if force:
+            self.disk.write(staged, self.changelog_position)
+        else:
+            await self._write(staged, self.changelog_position)
 
-    async def _write(self, rows: Mapping[bytes, bytes | None], offset: int | None, pause_s: float) -> None:
-        await asyncio.get_running_loop().run_in_executor(_disk_thread, self.disk.write, rows, offset, pause_s)
+    async def _write(self, rows: Mapping[bytes, bytes | None], offset: int | None) -> None:
+        for _ in self.disk.write_slices(rows, offset):
+            await asyncio.sleep(DISK_PAUSE_S)  # trades have their turns in between
 
     async def stop(self, flush: bool = True) -> None:
         """Flush, write the disk, disconnect."""
