@@ -46,8 +46,8 @@ EXIT_TOPICS = 76
 #: how often a running worker looks whether the topics still have their partitions
 TOPICS_CHECK_S = 15.0
 TRIM_BEATS = 10
-#: a decision waits for no other: the order path trades requests for time
-GATE_LINGER_S = 0.0
+#: a decision waits for no other: the order path trades requests for time; nodes and alerts come in one go anyhow
+LINGER_S: dict[Role, float] = {"gate": 0.0, "risk": 0.002, "positions": 0.01, "marks": 0.006}
 SOURCES: dict[Role, tuple[str, ...]] = {
     "positions": ("trades", "positions.external"), "marks": ("ticks",), "risk": ("positions",),
     "gate": ("orders", "trades")}
@@ -169,7 +169,7 @@ class Engine:
         settle_collector()
         await create_topics(self.client, s.prefix, s.partitions, s.horizon_ms, s.replication)
         counts = {topic_name(s.prefix, t): s.partitions if t.partitions == "data" else 1 for t in TOPICS}
-        self.publisher = BatchingPublisher(self.client, counts, *([GATE_LINGER_S] if self.role == "gate" else []))
+        self.publisher = BatchingPublisher(self.client, counts, LINGER_S[self.role])
         await self.publisher.start()
         reference = Reference(lambda account: owner_partition(account, s.partitions))
         self.reference = ReferenceTail(self.client, self.topics["reference.instruments"],

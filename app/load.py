@@ -44,7 +44,7 @@ async def run_load(settings: Settings, trades_per_s: float, ticks_per_s: float, 
     topics = settings.topics()
     items, people = load_reference(accounts, instruments)
     await publish_reference(settings.client(), topics, items, people)
-    # one record a message, gathered for two milliseconds at most: the generator must not be what is measured
+    # one record a message, gathered for a few milliseconds: the generator must not be what is measured
     counts = {topics[t.name]: settings.partitions if t.partitions == "data" else 1 for t in TOPICS}
     producer = BatchingPublisher(settings.client(), counts)
     await producer.start()

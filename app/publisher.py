@@ -10,7 +10,7 @@ from typing import Any
 from tables.kafka import KafkaClient, owner_partition
 
 log = logging.getLogger(__name__)
-LINGER_S = 0.01
+LINGER_S = 0.006
 EXIT_PUBLISHER = 73
 
 

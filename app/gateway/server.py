@@ -118,7 +118,8 @@ class Gateway:
         wanted = ("reference.instruments", "reference.accounts", "market.surfaces", "marks", "positions", "risk")
         self._tail = Tail(client, [topics[t] for t in wanted], self._on_batch, isolation_level="read_uncommitted",
                           without_keys=(topics["positions"],))
-        self._alerts = Tail(client, [topics["alerts"], topics["decisions"]], self._on_batch, from_end=True)
+        self._alerts = Tail(client, [topics["alerts"]], self._on_batch, from_end=True, pace_s=0.0)
+        self._decisions = Tail(client, [topics["decisions"]], self._on_batch, from_end=True)
         rules = ("limits", "controls", "approvals", "touches")
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100)
         self._turned = asyncio.Event()  # a new one each turn; every waiting client holds the present one
@@ -195,10 +196,11 @@ class Gateway:
         await self._rules.start()
         await self._rules.read_to_end()
         await self._alerts.start()
+        await self._decisions.start()
         self.state.turn()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._tail.run()), loop.create_task(self._alerts.run()),
-                       loop.create_task(self._rules.run()),
+                       loop.create_task(self._decisions.run()), loop.create_task(self._rules.run()),
                        loop.create_task(self._turns())]
         settle_collector()
         self.ready = True
@@ -234,9 +236,8 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._tail.stop()
-        await self._alerts.stop()
-        await self._rules.stop()
+        for tail in (self._tail, self._alerts, self._decisions, self._rules):
+            await tail.stop()
 
     # ---- the stream -----------------------------------------------------------------------------------------------
     def _event(self, event: str, data: Any, with_id: bool = True) -> bytes:
