@@ -21,6 +21,8 @@ READ_COMMITTED = 1
 #: time between two requests for the same partitions: a few milliseconds of latency save most of the requests, each of
 #: which costs this process, and the broker, a millisecond
 PACE_S = 0.02
+#: a read that brings so many is followed by the next one at once
+BEHIND_RECORDS = 2_000
 
 
 @dataclass(slots=True)
@@ -180,13 +182,14 @@ def tune_fetcher(fetcher: Any, pace_s: float, every_s: Mapping[str, float] | Non
     every_s : the same by topic, where it is another
     """
     paces = every_s or {}
+    fetcher.behind = False  # who has much to read asks at once
     actions_per_node = fetcher._get_actions_per_node
     asked: dict[TopicPartition, float] = {}
 
     def actions(assignment: Any) -> tuple[Any, ...]:
         now, early = time.monotonic(), {}
         for tp in assignment.tps:
-            due = asked.get(tp, 0.0) + paces.get(tp.topic, pace_s)
+            due = asked.get(tp, 0.0) + (0.0 if fetcher.behind else paces.get(tp.topic, pace_s))
             if due > now and tp not in fetcher._records:
                 early[tp] = due
         fetcher._records.update(dict.fromkeys(early, _NotYet))
@@ -241,6 +244,7 @@ async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float
                 result.check_raise()
         left = deadline - time.monotonic()
         if out or left <= 0:
+            fetcher.behind = sum(map(len, out.values())) >= BEHIND_RECORDS
             await asyncio.sleep(0)
             return out
         waiter = fetcher._create_fetch_waiter()
