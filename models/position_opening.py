@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.fills import POSITION_DTYPE, LotPool, fold_fill, free_lots, new_lot
-from models.jit import hot_kernel, kernel
+from models.jit import allocating_kernel, hot_kernel, kernel
 from models.position_window import (
     ABSORBED,
     PositionArrays,
@@ -41,7 +41,7 @@ def before_the_day(st: PositionArrays, s: int, ts: int) -> bool:
     return st.rows[s].rolled != 0 and ts < st.rows[s].opening_ts
 
 
-@kernel
+@allocating_kernel
 def fold_into_opening(st: PositionArrays, s: int, d: int, price: float, fee: float) -> None:
     """Fold a fill from before the day, or one taken back, onto the opening of ``rows[s]``."""
     one = np.zeros(1, POSITION_DTYPE)

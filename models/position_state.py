@@ -13,7 +13,7 @@ from models import position_window as pw
 from models.columns import grown
 from models.fills import FOLD_FIELDS, LOT_DTYPE, NO_LOT, POSITION_DTYPE, LotPool, link_lots
 from models.interning import ABSENT
-from models.jit import inline_kernel, kernel
+from models.jit import hot_kernel, inline_kernel, kernel
 from models.position_window import (
     EPOCH,
     FILL_DTYPE,
@@ -75,6 +75,13 @@ def collect_lots(st: PositionArrays, slots: np.ndarray, target: np.ndarray) -> N
             at = _put_lots(st.pool, st.base, slots[k], target, at)
 
 
+@hot_kernel
+def _put_bytes(source: np.ndarray, start: int, count: int, target: np.ndarray, at: int) -> int:
+    for i in range(count):
+        target[at + i] = source[start + i]
+    return at + count
+
+
 @kernel
 def assemble(slots: np.ndarray, sizes: np.ndarray, headers: np.ndarray, rows: np.ndarray, bases: np.ndarray,
              based: np.ndarray, lots: np.ndarray, out: np.ndarray) -> None:
@@ -83,16 +90,13 @@ def assemble(slots: np.ndarray, sizes: np.ndarray, headers: np.ndarray, rows: np
     lot_at = 0
     for k in range(slots.shape[0]):
         end = at + sizes[k]
-        out[at : at + HEADER_BYTES] = headers[k * HEADER_BYTES : (k + 1) * HEADER_BYTES]
-        at += HEADER_BYTES
-        out[at : at + ROW_BYTES] = rows[k * ROW_BYTES : (k + 1) * ROW_BYTES]
-        at += ROW_BYTES
+        at = _put_bytes(headers, k * HEADER_BYTES, HEADER_BYTES, out, at)
+        at = _put_bytes(rows, k * ROW_BYTES, ROW_BYTES, out, at)
         if based[k]:
-            out[at : at + ROW_BYTES] = bases[k * ROW_BYTES : (k + 1) * ROW_BYTES]
-            at += ROW_BYTES
-        out[at:end] = lots[lot_at : lot_at + end - at]
-        lot_at += end - at
-        at = end
+            at = _put_bytes(bases, k * ROW_BYTES, ROW_BYTES, out, at)
+        lot_bytes = end - at
+        at = _put_bytes(lots, lot_at, lot_bytes, out, at)
+        lot_at += lot_bytes
 
 
 @kernel

@@ -12,7 +12,7 @@ import numpy as np
 
 from models.fills import FOLD_FIELDS, LOTS_MAX, NO_LOT, POSITION_DTYPE, LotPool, fold_fill, free_lots, new_lot
 from models.interning import ABSENT, mix64
-from models.jit import hot_kernel, inline_kernel, kernel
+from models.jit import allocating_kernel, hot_kernel, inline_kernel, kernel
 from models.trade_columns import ReferenceArrays
 
 FILL_DTYPE = np.dtype([
@@ -255,7 +255,7 @@ def refold_row(st: PositionArrays, s: int) -> None:
         fold_fill(st.pool, st.rows, s, st.fills[f].quantity, st.fills[f].price, st.fills[f].fee)
 
 
-@kernel
+@allocating_kernel
 def absorb_half_chain(st: PositionArrays, s: int) -> None:
     """Fold the older half of a long chain into the base; those fills stay known by identity only."""
     n = sorted_chain(st, s)

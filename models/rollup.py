@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from models.jit import hot_kernel, kernel
+from models.jit import allocating_kernel, hot_kernel, kernel
 from models.leaves import Leaves
 from models.market import Market
 
@@ -52,7 +52,8 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
                leaf_changed: np.ndarray, kind: np.ndarray, kind_sums: np.ndarray, kind_changed: np.ndarray,
                largest: np.ndarray, which: np.ndarray, mid: np.ndarray, stale: np.ndarray,
                prior_close: np.ndarray, accrued: np.ndarray, discount: np.ndarray, rate: np.ndarray,
-               prior_rate: np.ndarray, own: np.ndarray, greek_kind: np.ndarray, unit_greeks: np.ndarray) -> None:
+               prior_rate: np.ndarray, own: np.ndarray, greek_kind: np.ndarray, unit_greeks: np.ndarray,
+               new: np.ndarray) -> None:
     """Value ``rows[which]`` again and add the differences to the sums of their two leaves.
 
     Parameters
@@ -66,8 +67,8 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
     own : float64[rows, 3]: mid, market value and unrealised P&L in settlement currency, for the ladder
     greek_kind : by instrument, 0: its delta is its value; 1: its Greeks are in ``unit_greeks``
     unit_greeks : float64[instruments, 5], cash Greeks per unit of price (see `models.contracts`); NaN: unknown
+    new : float64[metrics], scratch
     """
-    new = np.zeros(M)
     for w in range(which.shape[0]):
         r = which[w]
         new[:] = 0.0
@@ -217,7 +218,7 @@ def rows_to_value(rows: np.ndarray, count: int, instrument_changed: np.ndarray, 
     return n
 
 
-@kernel
+@allocating_kernel
 def recount(contribution: np.ndarray, ancestors: np.ndarray, count: int, nodes: np.ndarray,
             largest: np.ndarray) -> float:
     """Sum every node again from its rows, in row order, and put the sums in place; ``largest`` is what is there.
@@ -271,6 +272,7 @@ class RollUp:
         self.nodes = np.zeros((256, M))
         self.touched = np.zeros(256, np.uint8)
         self.largest = np.zeros(M)
+        self._scratch = np.zeros(M)
 
     def _size(self, n: int) -> None:
         old = self.count
@@ -329,7 +331,8 @@ class RollUp:
         value_rows(self.rows, self.paid, self.contribution,
                    self.leaf, self.leaves.sums, self.leaves.changed, self.kind, self.kinds.sums, self.kinds.changed,
                    self.largest, which, market.price, market.stale, market.prior_close, market.accrued,
-                   market.discount, market.rate, market.prior_rate, self.own, market.greek_kind, market.unit_greeks)
+                   market.discount, market.rate, market.prior_rate, self.own, market.greek_kind, market.unit_greeks,
+                   self._scratch)
         for leaves in (self.leaves, self.kinds):
             leaves.carry_up(self.nodes, self.touched)
 

@@ -14,7 +14,7 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 from models.gate import state as gs
-from models.jit import hot_kernel, inline_kernel, kernel
+from models.jit import allocating_kernel, hot_kernel, inline_kernel
 from schemas.controls import Check
 
 (INVALID, UNKNOWN_ACCOUNT, UNKNOWN_INSTRUMENT, HALTED, REDUCING_ONLY, NOT_PERMITTED, RESTRICTED, NO_REFERENCE,
@@ -343,7 +343,7 @@ def _columns(table: int) -> Any:
     return a, ins, positions, slots, nodes, rates, orders, results, cfg, count
 
 
-@kernel
+@allocating_kernel
 def check_order(table: int, index: int) -> int:
     """Check the order at a place of the ring; return its hard reasons (0: accepted).
 
@@ -356,7 +356,7 @@ def check_order(table: int, index: int) -> int:
     return results[index].hard
 
 
-@kernel
+@allocating_kernel
 def check_batch(table: int, first: int, n: int) -> int:
     """Check orders ``first .. first + n`` of the ring, one after the other; return how many were accepted."""
     a, ins, positions, slots, nodes, rates, orders, results, cfg, count = _columns(table)

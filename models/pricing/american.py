@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.jit import inline_kernel, kernel
+from models.jit import allocating_kernel, inline_kernel
 from models.pricing.black_scholes import option_price
 from models.pricing.normal import log
 
@@ -69,7 +69,7 @@ def american_price(w: float, s: float, k: float, t: float, v: float, r: float, b
     return max(intrinsic, extrapolated, option_price(w, s, k, t, v, r, b))
 
 
-@kernel
+@allocating_kernel
 def american_prices(sign: np.ndarray, spot: np.ndarray, strike: np.ndarray, t_years: np.ndarray, vol: np.ndarray,
                     rate: np.ndarray, carry: np.ndarray, price: np.ndarray) -> None:
     """Fill American prices; inputs as for European options."""
@@ -78,7 +78,7 @@ def american_prices(sign: np.ndarray, spot: np.ndarray, strike: np.ndarray, t_ye
         price[i] = american_price(sign[i], spot[i], strike[i], t_years[i], vol[i], rate[i], carry[i], scratch)
 
 
-@kernel
+@allocating_kernel
 def american_greeks(sign: np.ndarray, spot: np.ndarray, strike: np.ndarray, t_years: np.ndarray, vol: np.ndarray,
                     rate: np.ndarray, carry: np.ndarray, out: np.ndarray) -> None:
     """Fill price, delta, gamma, vega, theta (a year), rho by central differences; ``out`` is float64[n, 6].
@@ -102,7 +102,7 @@ def american_greeks(sign: np.ndarray, spot: np.ndarray, strike: np.ndarray, t_ye
                      - american_price(w, s, k, t, v, r - dr, b - dr, x)) / (2.0 * dr)
 
 
-@kernel
+@allocating_kernel
 def premium_grid(sign: np.ndarray, moneyness: np.ndarray, strike: np.ndarray, t_years: np.ndarray, vol: np.ndarray,
                  rate: np.ndarray, carry: np.ndarray, grid: np.ndarray) -> None:
     """Fill the early-exercise premium (American less European) over spots ``strike * moneyness``.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from models.jit import kernel
+from models.jit import allocating_kernel
 from models.risk.parametric import factor_root
 from models.risk.quantile import tail_count, worst_rank
 
@@ -23,7 +23,7 @@ def factor_draws(covariance: np.ndarray, paths: int, seed: int) -> np.ndarray:
     return np.asarray(np.concatenate([normal, -normal])[:paths] @ factor_root(covariance).T)
 
 
-@kernel
+@allocating_kernel
 def _collect(pnl: np.ndarray, threshold: np.ndarray, keep: int, out: np.ndarray) -> None:
     """Fill the values of every row that are not above its threshold, then infinity.
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models import rollup as ru
-from models.jit import kernel
+from models.jit import allocating_kernel, kernel
 from models.rollup import RollUp
 
 #: per row sums kept by node and instrument; the last one adds up absolute deltas, position by position
@@ -108,7 +108,7 @@ def _find_held(count: int, rows: np.ndarray, ancestors: np.ndarray, place: np.nd
         start[n + 1] = start[n] + held
 
 
-@kernel
+@allocating_kernel
 def _fill_cells(count: int, rows: np.ndarray, contribution: np.ndarray, ancestors: np.ndarray, place: np.ndarray,
                 metrics: np.ndarray, levels: int, edges: np.ndarray, known: np.ndarray, held: Held,
                 out: np.ndarray) -> None:
@@ -224,7 +224,7 @@ def gross_by_group(count: int, rows: np.ndarray, contribution: np.ndarray, ances
     add_edges(edges, out)
 
 
-@kernel
+@allocating_kernel
 def group_shares(values: np.ndarray, of: Held, group: np.ndarray, groups: int, best: np.ndarray, held: np.ndarray,
                  whole: np.ndarray) -> None:
     """Fill the groups with the largest shares of the gross of every row, and what all of them come to.

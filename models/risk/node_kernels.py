@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.jit import inline_kernel, kernel
+from models.jit import allocating_kernel, inline_kernel, kernel
 from models.risk.node_cells import Held
 
 #: so many of the worst scenarios hold any tail that is asked for here; a node that needs more is sorted whole
@@ -47,7 +47,7 @@ def turn(unit: np.ndarray, out: np.ndarray) -> None:
                 out[s, i] = unit[i, s] if unit[i, 0] == unit[i, 0] else 0.0
 
 
-@kernel
+@allocating_kernel
 def var_components(vectors: np.ndarray, nodes: np.ndarray, rank: int, var: np.ndarray, quantity: np.ndarray,
                    of: Held, by_scenario: np.ndarray, out: np.ndarray) -> None:
     """Fill each instrument's part of each node's VaR; the parts of a node sum to it.
@@ -80,7 +80,7 @@ def var_components(vectors: np.ndarray, nodes: np.ndarray, rank: int, var: np.nd
             out[h] *= scale
 
 
-@kernel
+@allocating_kernel
 def aged_tails(vectors: np.ndarray, nodes: np.ndarray, weights: np.ndarray, p: float, out: np.ndarray) -> None:
     """Fill (VaR, ES) of weighted vectors by the rule of `quantile.weighted_tail`: float64[len(nodes), 2]."""
     n = vectors.shape[1]
@@ -116,7 +116,7 @@ def aged_tails(vectors: np.ndarray, nodes: np.ndarray, weights: np.ndarray, p: f
         out[w, 0], out[w, 1] = var, lost / taken
 
 
-@kernel
+@allocating_kernel
 def mean_of_worst(vectors: np.ndarray, k: int, out: np.ndarray) -> None:
     """Fill the mean of the k smallest values of every row."""
     values, at = np.empty(k), np.empty(k, np.int64)
@@ -171,7 +171,7 @@ def liquidity_nodes(quantity: np.ndarray, net: np.ndarray, of: Held, adv: np.nda
                 row[k] /= row[GROSS]
 
 
-@kernel
+@allocating_kernel
 def exposures_by_underlying(delta: np.ndarray, gross: np.ndarray, of: Held, underlying: np.ndarray, cash: np.ndarray,
                             out: np.ndarray) -> None:
     """Fill (sum of absolute net deltas by underlying, gross delta) of every node, cash left out: float64[nodes, 2]."""

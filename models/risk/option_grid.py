@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from models.contracts import INPUTS, MONEYNESS, exotic_columns, premium_at
-from models.jit import kernel
+from models.jit import allocating_kernel, kernel
 from models.pricing.black_scholes import option_price
 from models.pricing.exotic import exotic_price
 from models.risk.node_cells import Held, add_edges
@@ -44,7 +44,7 @@ def exotic_vector(terms: np.ndarray, sign: float, s0: float, strike: float, t: f
                               rate + rate_moves[s], carry + rate_moves[s]) - base
 
 
-@kernel
+@allocating_kernel
 def _grid(sign: np.ndarray, strike: np.ndarray, t: np.ndarray, vol: np.ndarray, rate: np.ndarray, carry: np.ndarray,
           american: np.ndarray, exotics: np.ndarray, spot: np.ndarray, tables: np.ndarray, moneyness: np.ndarray,
           moves: np.ndarray, out: np.ndarray) -> None:
@@ -86,7 +86,7 @@ def places(moves: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return cell.astype(np.uint8), x - cell  # places are few: small numbers are read faster
 
 
-@kernel
+@allocating_kernel
 def held_by_option(quantity: np.ndarray, of: Held, base: np.ndarray, option: np.ndarray,
                    options: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """List who holds how much of every option.
@@ -119,7 +119,7 @@ def held_by_option(quantity: np.ndarray, of: Held, base: np.ndarray, option: np.
     return start, node, size
 
 
-@kernel
+@allocating_kernel
 def add_paths(start: np.ndarray, node: np.ndarray, size: np.ndarray, of: np.ndarray, table: np.ndarray,
               cell: np.ndarray, share: np.ndarray, edges: np.ndarray, pnl: np.ndarray) -> None:
     """Add tabulated P&L to the paths of nodes and of those above; moves beyond the table's ends take the end's slope.
@@ -159,7 +159,7 @@ def add_paths(start: np.ndarray, node: np.ndarray, size: np.ndarray, of: np.ndar
                 whole[p] += part_of_it[p]
 
 
-@kernel
+@allocating_kernel
 def largest(values: np.ndarray, of: Held, k: int, out: np.ndarray, totals: np.ndarray) -> None:
     """Fill where the k largest absolute values of every row are, the largest first, -1: no more; and sums of rows.
 

@@ -10,7 +10,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import numpy as np
 
-from models.jit import inline_kernel, kernel
+from models.jit import allocating_kernel, inline_kernel
 
 #: every so-manieth value is looked at first
 SAMPLED = 8
@@ -171,7 +171,7 @@ def _keep_worst(values: np.ndarray, count: int, k: int, heap: np.ndarray) -> Non
             limit = heap[k - 1]
 
 
-@inline_kernel
+@allocating_kernel
 def worst_k(vector: np.ndarray, k: int, heap: np.ndarray) -> None:
     """Fill ``heap[:k]`` with the k smallest values of a vector, ascending.
 
@@ -195,7 +195,7 @@ def worst_k(vector: np.ndarray, k: int, heap: np.ndarray) -> None:
         _keep_worst(found, count, k, heap)
 
 
-@kernel
+@allocating_kernel
 def node_tails(vectors: np.ndarray, which: np.ndarray, ranks: np.ndarray, tails: np.ndarray, var: np.ndarray,
                es: np.ndarray) -> None:
     """Fill exact VaR and ES of nodes at several levels by keeping only the worst values.

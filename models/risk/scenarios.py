@@ -15,7 +15,7 @@ import numpy as np
 from models.columns import grown
 from models.contracts import INPUTS, MONEYNESS, Contracts, exotic_columns
 from models.fixed_income import PAPER_CLASSES
-from models.jit import inline_kernel, kernel
+from models.jit import allocating_kernel, inline_kernel, kernel
 from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History, scenario_moves
 from models.risk.node_cells import Held
 from models.risk.node_kernels import turn, var_components
@@ -27,7 +27,7 @@ LEVELS = (0.95, 0.975, 0.99)
 LINEAR, INVERSE, OPTION, BOND, FORWARD = 0, 1, 2, 3, 4
 
 
-@kernel
+@allocating_kernel
 def unit_vectors(which: np.ndarray, kind: np.ndarray, factor: np.ndarray, currency: np.ndarray, outright: np.ndarray,
                  unit: np.ndarray, price: np.ndarray, accrued: np.ndarray, rate: np.ndarray,
                  currency_moves: np.ndarray, moves: np.ndarray,
@@ -136,7 +136,7 @@ def add_rows(which: np.ndarray, quantity: np.ndarray, instrument: np.ndarray, li
     return n
 
 
-@kernel
+@allocating_kernel
 def add_and_measure(which: np.ndarray, quantity: np.ndarray, instrument: np.ndarray, live: np.ndarray,
                     ancestors: np.ndarray, unit: np.ndarray, included: np.ndarray, missing: np.ndarray,
                     vectors: np.ndarray, touched: np.ndarray, measured: np.ndarray, ranks: np.ndarray,
@@ -172,7 +172,7 @@ def add_fours(of: np.ndarray, size: np.ndarray, unit: np.ndarray, out: np.ndarra
             out[s] += p * v[s]
 
 
-@kernel
+@allocating_kernel
 def leaf_vectors(count: int, quantity: np.ndarray, instrument: np.ndarray, live: np.ndarray, leaf: np.ndarray,
                  unit: np.ndarray, included: np.ndarray, leaves: np.ndarray, lacking: np.ndarray, net: np.ndarray,
                  instrument_lacking: np.ndarray) -> None:

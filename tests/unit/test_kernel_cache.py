@@ -1,4 +1,4 @@
-"""Compiled kernels are never older than their helpers: Numba's own cache looks at one file at a time."""
+"""Compiled kernels are never older than their helpers, and count no references: what Numba alone would not hold."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from numba.core.errors import NumbaError
+
+from models.jit import allocating_kernel, kernel
+from models.position_state import PACKED_LOT_DTYPE, PartitionPositions, collect_lots
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HELPER = "from models.jit import hot_kernel\n@hot_kernel\ndef step(x: int) -> int:\n    return x + {n}\n"
@@ -29,3 +37,24 @@ def test_a_helper_changed_in_another_file_is_compiled_again(tmp_path: Path) -> N
         found.append(int(done.stdout))
     assert found == [101, 120]
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_kernels_count_no_references() -> None:
+    """An atomic count for every column at every call was most of a fold (decision 0021)."""
+    state = PartitionPositions(0).arrays
+    arguments = state, np.zeros(0, np.int32), np.zeros(0, PACKED_LOT_DTYPE)
+    found = {}
+    for nrt in (collect_lots.targetoptions["_nrt"], True):
+        compiled = numba.jit(**collect_lots.targetoptions | {"_nrt": nrt})(collect_lots.py_func)
+        compiled(*arguments)
+        found[nrt] = "NRT_incref" in compiled.inspect_llvm(compiled.signatures[0])
+    assert found == {False: False, True: True}
+
+
+def test_a_kernel_that_allocates_is_refused() -> None:
+    def allocates(n: int) -> float:
+        return float(np.zeros(n).sum())
+
+    with pytest.raises(NumbaError, match="built-in function zeros"):
+        kernel(allocates)(3)
+    assert allocating_kernel(allocates)(3) == 0.0
