@@ -113,9 +113,12 @@ class GateStage:
             self._marks_came.set()
             return
         if topic == "positions":
-            for k, error in self.gate.add_positions(batch.values, batch.partition):
+            taken = self.gate.add_positions(batch.values, batch.partition)
+            for k, error in taken.refused:
                 self._refused(topic, f"{batch.partition}@{int(batch.offsets[k])}", error)
-            self._settle_all()
+            if self._fills:
+                for key in self._fills.keys() & {self.gate.book.names[row] for row in taken.every_row().tolist()}:
+                    self._settle(key)
             return
         decoder = _records[topic]
         for key, value in zip(batch.keys, batch.values, strict=True):
@@ -371,10 +374,6 @@ class GateStage:
                 self._fills.setdefault(f"{t.account}|{t.instrument}", []).append(
                     (offset, str(t.order_id), float(t.quantity), now))
                 self._settle(f"{t.account}|{t.instrument}")
-
-    def _settle_all(self) -> None:
-        for key in list(self._fills):
-            self._settle(key)
 
     def _settle(self, key: str) -> None:
         """Apply the executions that a position row includes."""

@@ -37,7 +37,7 @@ def _powers_of_five() -> np.ndarray:
 
 
 FIVES = _powers_of_five()
-_ONE, _TWO, _THREE, _TEN, _HALF = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(10), np.uint64(32)
+_ONE, _THREE, _TEN, _HALF = np.uint64(1), np.uint64(3), np.uint64(10), np.uint64(32)
 _LOW_HALF, _PRECISION = np.uint64(2**32 - 1), np.uint64((2**64 - 1) >> 55)
 _HIDDEN, _SIGN, _SIXTY_THREE = np.uint64(1 << 52), np.uint64(1 << 63), np.uint64(63)
 

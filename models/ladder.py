@@ -19,8 +19,9 @@ class LadderLines:
     """Which rows of a matrix make which line, and what each line comes to."""
 
     def __init__(self) -> None:
-        #: float64[lines, COLUMNS]; a line that was never added up is NaN
-        self.values = np.full((0, COLUMNS), np.nan)
+        #: float64[>= count, COLUMNS]; a line that was never added up is NaN
+        self.values = np.full((64, COLUMNS), np.nan)
+        self.count = 0
         #: ms, by row, when the last trade reached the broker
         self.trade_t = np.zeros(1024, np.int64)
         self._line_of = np.full(1024, -1, np.int64)
@@ -36,8 +37,9 @@ class LadderLines:
         if before != line:
             self._left.add(before)
             self._line_of[row], self._order = line, None
+        self.count = max(self.count, line + 1)
         if line >= len(self.values):
-            self.values = np.concatenate([self.values, np.full((line + 1 - len(self.values), COLUMNS), np.nan)])
+            self.values = grown(self.values, 2 * line, np.nan)
         self.trade_t[row] = trade_t
 
     def rows_in(self, lines: np.ndarray, count: int) -> np.ndarray:
@@ -55,8 +57,8 @@ class LadderLines:
         if self._order is None:
             line_of = self._line_of[: rollup.count]
             self._order = np.argsort(line_of, kind="stable")
-            self._start = np.searchsorted(line_of[self._order], np.arange(len(self.values) + 1))
-        hit = np.zeros(len(self.values) + 1, np.uint8)  # the last one: rows in no line
+            self._start = np.searchsorted(line_of[self._order], np.arange(self.count + 1))
+        hit = np.zeros(self.count + 1, np.uint8)  # the last one: rows in no line
         hit[self._line_of[rows]] = 1
         hit[list(self._left)] = 1
         self._left.clear()

@@ -5,7 +5,7 @@ It is most of what comes. A row that is new, or that moved under other nodes, is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -64,12 +64,12 @@ class PositionIntake:
         held = self.held[row]
         return (position.as_of.offset, position.revision) >= (int(held["offset"]), int(held["revision"]))
 
-    def take(self, scanned: Scanned, buffer: np.ndarray, shard: int, currencies: Sequence[str]) -> tuple[Any, Any]:
+    def take(self, scanned: Scanned, buffer: np.ndarray, shard: int, currencies: Collection[str]) -> tuple[Any, Any]:
         """Bring rows up to date; return what became of each record, and its row.
 
         Parameters
         ----------
-        currencies : names by index
+        currencies : names, in the order of their indices
         """
         if len(self._codes) != len(currencies):
             self._codes = np.array([currency_code(name) for name in currencies], np.uint64)

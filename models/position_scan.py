@@ -28,7 +28,7 @@ from models.json_scan import (
     REFUSED,
     ZERO,
     is_null,
-    skip_word,
+    skip_scalar,
     string_end,
 )
 from models.record_scan import ByteRows
@@ -41,6 +41,7 @@ AMOUNTS_MAX, CODE_BYTES = 12, 8
 _DECIMALS = frozenset({"quantity", "opening_quantity"})
 _INT64_MAX = np.uint64(2**63 - 1)
 _TEN, _EIGHT = np.uint64(10), np.uint64(8)
+_T, _F = ord("t"), ord("f")
 
 
 class Step(NamedTuple):
@@ -223,11 +224,9 @@ def _read_integer(buf: np.ndarray, at: int, end: int) -> tuple[int, Any]:
 
 @hot_kernel
 def _read_boolean(buf: np.ndarray, at: int, end: int) -> tuple[int, Any]:
-    after = skip_word(buf, at, end, 116, 114, 117, 101)  # true
-    if after != REFUSED:
-        return after, 1
-    after = skip_word(buf, at, end, 102, 97, 108, 115)  # fals + e
-    return (after + 1 if after != REFUSED and after < end and buf[after] == 101 else REFUSED), 0
+    if at < end and (buf[at] == _T or buf[at] == _F):
+        return skip_scalar(buf, at, end), 1 if buf[at] == _T else 0
+    return REFUSED, 0
 
 
 @hot_kernel

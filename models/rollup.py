@@ -49,11 +49,11 @@ def total_pnl(sums: np.ndarray) -> Any:
 
 @kernel
 def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, leaf: np.ndarray, leaf_sums: np.ndarray,
-               leaf_changed: np.ndarray, kind: np.ndarray, kind_sums: np.ndarray, kind_changed: np.ndarray,
-               largest: np.ndarray, which: np.ndarray, mid: np.ndarray, stale: np.ndarray,
-               prior_close: np.ndarray, accrued: np.ndarray, discount: np.ndarray, rate: np.ndarray,
-               prior_rate: np.ndarray, own: np.ndarray, greek_kind: np.ndarray, unit_greeks: np.ndarray,
-               new: np.ndarray) -> None:
+               leaf_changed: np.ndarray, instrument_leaf: np.ndarray, instrument_sums: np.ndarray,
+               instrument_changed: np.ndarray, largest: np.ndarray, which: np.ndarray, mid: np.ndarray,
+               stale: np.ndarray, prior_close: np.ndarray, accrued: np.ndarray, discount: np.ndarray,
+               rate: np.ndarray, prior_rate: np.ndarray, own: np.ndarray, greek_kind: np.ndarray,
+               unit_greeks: np.ndarray, new: np.ndarray) -> None:
     """Value ``rows[which]`` again and add the differences to the sums of their two leaves.
 
     Parameters
@@ -129,18 +129,14 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
                 if not flat:
                     _greeks(new, q * uv * x, value * x, rows[r].instrument, greek_kind, unit_greeks)
         own[r, 0], own[r, 1], own[r, 2] = price, value, unrealised
-        a, b = leaf[r], kind[r]
-        leaf_changed[a], kind_changed[b] = 1, 1
+        a, b = leaf[r], instrument_leaf[r]
+        leaf_changed[a], instrument_changed[b] = 1, 1
         for m in range(M):
             d = new[m] - contribution[r, m]
             contribution[r, m] = new[m]
             largest[m] = max(largest[m], abs(new[m]))
             leaf_sums[a, m] += d
-            kind_sums[b, m] += d
-
-
-# What follows takes scalars, and whole columns with an index: a view of a row counts references, and that is most of
-# what a row costs (about 50 ns a call).
+            instrument_sums[b, m] += d
 
 
 @hot_kernel
@@ -263,8 +259,8 @@ class RollUp:
     def __init__(self, group_count: int, instrument_groups: int = 0) -> None:
         self.group_count = group_count
         self._leaf_depth = group_count - instrument_groups
-        #: rows of one account share a leaf, and rows in one instrument share another: by row in ``leaf`` and ``kind``
-        self.leaves, self.kinds = Leaves(self._leaf_depth, M), Leaves(instrument_groups, M)
+        #: rows of one account share a leaf, and rows in one instrument share another
+        self.leaves, self.instrument_leaves = Leaves(self._leaf_depth, M), Leaves(instrument_groups, M)
         self.count = 0
         self.node_names: list[str] = []
         self.node_index: dict[str, int] = {}
@@ -284,8 +280,7 @@ class RollUp:
                 new[:old] = getattr(self, name)[:old]
             setattr(self, name, new)
 
-    _COLUMNS = ("rows", "paid", "contribution", "ancestors", "own",
-                "leaf", "kind")
+    _COLUMNS = ("rows", "paid", "contribution", "ancestors", "own", "leaf", "instrument_leaf")
 
     rows: Any
     paid: Any
@@ -293,7 +288,7 @@ class RollUp:
     ancestors: Any
     own: Any
     leaf: Any
-    kind: Any
+    instrument_leaf: Any
 
     def new_row(self) -> int:
         """Open a row; the caller fills its columns and ancestors, then values it."""
@@ -324,17 +319,17 @@ class RollUp:
         if self.ancestors[row].tolist() != ancestors:
             self.ancestors[row] = ancestors
             self.leaf[row] = self.leaves.of(tuple(ancestors[: self._leaf_depth]))
-            self.kind[row] = self.kinds.of(tuple(ancestors[self._leaf_depth :]))
+            self.instrument_leaf[row] = self.instrument_leaves.of(tuple(ancestors[self._leaf_depth :]))
 
     def value(self, which: np.ndarray, market: Market) -> None:
         """Value rows on a snapshot and roll the differences up."""
-        value_rows(self.rows, self.paid, self.contribution,
-                   self.leaf, self.leaves.sums, self.leaves.changed, self.kind, self.kinds.sums, self.kinds.changed,
-                   self.largest, which, market.price, market.stale, market.prior_close, market.accrued,
-                   market.discount, market.rate, market.prior_rate, self.own, market.greek_kind, market.unit_greeks,
-                   self._scratch)
-        for leaves in (self.leaves, self.kinds):
-            leaves.carry_up(self.nodes, self.touched)
+        leaves, instrument_leaves = self.leaves, self.instrument_leaves
+        value_rows(self.rows, self.paid, self.contribution, self.leaf, leaves.sums, leaves.changed,
+                   self.instrument_leaf, instrument_leaves.sums, instrument_leaves.changed, self.largest, which,
+                   market.price, market.stale, market.prior_close, market.accrued, market.discount, market.rate,
+                   market.prior_rate, self.own, market.greek_kind, market.unit_greeks, self._scratch)
+        leaves.carry_up(self.nodes, self.touched)
+        instrument_leaves.carry_up(self.nodes, self.touched)
 
     def value_changed(self, market: Market) -> np.ndarray:
         """Value every row that the market's last changes touch; return which."""

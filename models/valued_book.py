@@ -42,6 +42,10 @@ class TakenPositions(NamedTuple):
     #: what is no position: its place in the slice, and why
     refused: list[tuple[int, str]]
 
+    def every_row(self) -> np.ndarray:
+        """Return all rows that have a newer record."""
+        return np.concatenate([self.rows, np.array([row for _, row in self.filled], np.int64)])
+
 
 class ValuedBook:
     """Every position this process knows, valued on its latest snapshot and rolled up.
@@ -140,7 +144,7 @@ class ValuedBook:
         """Take a slice of the `positions` topic in; what is no position is left out and named."""
         rows = ByteRows.of(values)
         scanned = scan_positions(rows)
-        outcome, row_of = self._intake.take(scanned, rows.buffer, shard, list(self.market.currencies))
+        outcome, row_of = self._intake.take(scanned, rows.buffer, shard, self.market.currencies)
         fast = np.flatnonzero(outcome == TAKEN)
         taken, as_of = row_of[fast].tolist(), scanned.integers[fast]
         self.positions.replace(taken, rows.pick(fast))

@@ -91,7 +91,7 @@ class PartitionWriter:
 
     def start(self) -> None:
         """Begin to flush in the background."""
-        # one partition after the other: all of them at once are a thread each against that of the trades
+        # one partition after the other: all of them at once would hold the trades of all of them up
         self._disk_due = time.monotonic() + DISK_S * (self.state.partition * GOLDEN_RATIO % 1.0)
         self._task = asyncio.get_running_loop().create_task(self._run())
 

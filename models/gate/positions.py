@@ -10,7 +10,7 @@ from models.columns import grown
 from models.gate.reservations import Reservations
 from models.gate.state import GateState
 from models.trading_day import TradingDay
-from models.valued_book import ValuedBook
+from models.valued_book import TakenPositions, ValuedBook
 from schemas.records import Position
 
 
@@ -29,16 +29,16 @@ class GatePositions(Reservations):
             self._open_position(row)
             self._hold_quantities(np.array([row]))
 
-    def add_positions(self, values: Sequence[bytes | None], shard: int = 0) -> list[tuple[int, str]]:
-        """Take a slice of the `positions` topic in; return what was refused, and why."""
+    def add_positions(self, values: Sequence[bytes | None], shard: int = 0) -> TakenPositions:
+        """Take a slice of the `positions` topic in; what has no place is named among what was refused."""
         taken = self.book.add_positions(values, shard)
         for k, row in taken.filled:
             try:
                 self._open_position(row)
             except ValueError as error:
                 taken.refused.append((k, str(error)))
-        self._hold_quantities(np.concatenate([taken.rows, np.array([row for _, row in taken.filled], np.int64)]))
-        return taken.refused
+        self._hold_quantities(taken.every_row())
+        return taken
 
     def _open_position(self, row: int) -> None:
         """Find the kernel's place of a row of the valued book."""

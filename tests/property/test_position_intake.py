@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from models.float_scan import read_double
 from models.jit import kernel
-from models.position_intake import TAKEN
 from models.position_scan import FLOAT_AT, INTEGER_AT, READ, TEXT_AT, UNREAD, scan_positions
 from models.record_scan import ByteRows
 from models.valued_book import ValuedBook
@@ -223,4 +222,4 @@ def test_what_stays_in_its_place_goes_the_fast_way() -> None:
     assert taken.filled == [] and len(taken.rows) == len(names), "a way that nothing goes is not tested above"
     again, old = book.add_positions(slice_of(2)), book.add_positions(slice_of(1))
     assert len(again.rows) == len(names) and len(old.rows) == 0 and old.filled == []
-    assert TAKEN and book.positions[3].quantity == "2" and book.offset_of(3) == 2
+    assert book.positions[3].quantity == "2" and book.offset_of(3) == 2
