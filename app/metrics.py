@@ -13,9 +13,13 @@ class PrometheusCounters:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._made: dict[str, Counter | Gauge | Histogram] = {}
+        self._children: dict[tuple[object, ...], Counter | Gauge | Histogram] = {}
         self.totals: dict[str, float] = {}
 
     def _metric(self, kind: type, name: str, labels: dict[str, str]) -> Counter | Gauge | Histogram:
+        child = self._children.get((name, *labels.items()))
+        if child is not None:
+            return child
         metric = self._made.get(name)
         if metric is None:
             options = {"buckets": BUCKETS} if kind is Histogram else {}
@@ -23,7 +27,9 @@ class PrometheusCounters:
             metric = kind(f"deskrisk_{name}{suffix}", name.replace("_", " "), sorted(labels),
                           registry=self.registry, **options)
             self._made[name] = metric
-        return metric.labels(**labels) if labels else metric  # type: ignore[return-value]
+        child = metric.labels(**labels) if labels else metric
+        self._children[(name, *labels.items())] = child
+        return child
 
     def add(self, name: str, amount: float = 1, **labels: str) -> None:
         """Add to a counter."""

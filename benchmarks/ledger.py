@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks._common import ROOT, arguments, finish, machine, scratch_broker
 from benchmarks.gate import gate_book, gate_order
-from benchmarks.orders import SIZES, measure
+from benchmarks.orders import measure
 from benchmarks.risk import quantiles
 from models.gate.explain import reasons_of
 from models.gate.kernel import check_order
@@ -34,15 +34,15 @@ def stages(count: int) -> dict[str, dict[str, float]]:
         t = [time.perf_counter_ns()]
         order = _order.decode(raw)
         t.append(time.perf_counter_ns())
-        gate._fill(order, now + k)
+        asked = gate._fill(order, now + k)
         t.append(time.perf_counter_ns())
-        inputs = gate._inputs()
+        inputs = gate._inputs(asked)
         t.append(time.perf_counter_ns())
         hard = int(check_order(gate._address, 0))
         t.append(time.perf_counter_ns())
         reasons = reasons_of(hard, gate.state.results[0], gate.state.node_names, gate._limit_ids)
         t.append(time.perf_counter_ns())
-        gate._place_filled(order, now + k)
+        gate._place(order, asked, now + k)
         t.append(time.perf_counter_ns())
         encode(Decision(order_id=order.order_id, account=order.account, instrument=order.instrument, outcome="accept", reasons=reasons, effect={},
                         snapshot_id=1, limits_version=1, ts_event=now, ts_decision=now, service_ns=1, inputs=inputs, as_of=AsOf(0, k), order=order))
@@ -58,7 +58,8 @@ def document(inside: dict[str, dict[str, float]], doors: dict[str, Any], size: s
              f"Machine: {machine()}. Size: {size}. Broker: {doors['broker']}, on the same cores as everything else.", "",
              "## Inside the gate, microseconds an order", "", "| stage | p50 | p99 | p99.9 | p99.99 | worst |", "|---|---|---|---|---|---|"]
     lines += [f"| {name} | " + " | ".join(f"{q[k]:.3g}" for k in ("p50", "p99", "p99_9", "p99_99", "max")) + " |" for name, q in inside.items()]
-    lines += ["", f"## Doors, open loop, from when an order was due; {doors['orders_per_s']:,} orders/s (a tenth of it over HTTP), quotes beside", "",
+    lines += ["", f"## Doors, open loop, from when an order was due; {doors['orders_per_s']:,} orders/s through Kafka, "
+              f"{doors['gate_orders_per_s']:,} through the socket (a tenth of it over HTTP), quotes and trades beside", "",
               "| door | p50 | p99 | p99.9 | p99.99 | worst |", "|---|---|---|---|---|---|"]
     names = {"kafka_ms": "`orders` to `decisions`, ms", "local_gate_us": "Unix socket, us", "http_gate_us": "HTTP, us",
              "halt_to_refusal_ms": "halt written to first refusal, ms", "breach_to_stream_ms": "breaching trade to alert on the stream, ms"}
@@ -69,9 +70,8 @@ def document(inside: dict[str, dict[str, float]], doors: dict[str, Any], size: s
 def main() -> None:
     """Run."""
     args = arguments(__doc__ or "")
-    rate, seconds = SIZES[args.size]
     with scratch_broker() as (broker, folder):
-        doors = asyncio.run(measure(broker, folder, rate, seconds))
+        doors = asyncio.run(measure(broker, folder, args.size))
     inside = stages(2_000 if args.size == "smoke" else 50_000)
     if args.size == "real":
         (ROOT / "docs" / "latency.md").write_text(document(inside, doors, args.size))

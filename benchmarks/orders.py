@@ -1,14 +1,20 @@
 """Orders to decisions, open loop, from the intended arrival: through Kafka, the local gate's socket and HTTP.
 
-Trades and quotes run beside. Latency is from when an order was due to be sent to when its decision was read.
+Quotes (1,000 a second) and trades (200 a second) run beside. Latency is from when an order was due to be sent to when its decision was read.
 Then: from a halt to the first refusal, and from the trade that breaches a limit to its alert on the stream.
 """
 
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
+import os
+import socket
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,7 +27,7 @@ from app.brokers import Broker
 from app.control import current, publish
 from app.reference_files import publish_reference
 from app.settings import Settings
-from benchmarks._common import Worker, arguments, finish, scratch_broker
+from benchmarks._common import ROOT, Worker, arguments, finish, scratch_broker
 from benchmarks.risk import quantiles
 from schemas.addresses import GateAddress
 from schemas.codec import encode
@@ -31,7 +37,9 @@ from tables.records import fetch_slices
 
 PARTITIONS = 4
 TOKEN = "bench" * 4
-SIZES = {"smoke": (300, 4.0), "real": (2_000, 20.0)}
+#: orders a second through Kafka, through the socket (a tenth of them over HTTP), seconds
+SIZES = {"smoke": (300, 300, 4.0), "real": (5_000, 2_000, 20.0)}
+TRADES_PER_S = 200
 
 
 async def prepare(s: Settings) -> tuple[list[str], list[str]]:
@@ -45,17 +53,11 @@ async def prepare(s: Settings) -> tuple[list[str], list[str]]:
     return [a.account for a in accounts], [i.instrument for i in instruments]
 
 
-async def quote(s: Settings, names: list[str], stop: asyncio.Event) -> None:
-    """Quote every instrument ten times a second."""
-    producer = s.client().producer(linger_ms=2)
-    await producer.start()
-    while not stop.is_set():
-        now = time.time_ns()
-        for name in names:
-            value = json.dumps({"instrument": name, "bid": "99.99", "ask": "100.01", "ts_event": now}).encode()
-            await producer.send(s.topics()["ticks"], value, name.encode(), owner_partition(name, PARTITIONS))
-        await asyncio.sleep(0.1)
-    await producer.stop()
+def beside(s: Settings, names: list[str], accounts: list[str]) -> subprocess.Popen[bytes]:
+    """Start quotes and trades in a process of their own."""
+    environment = {"DESKRISK_BROKERS": s.brokers, "DESKRISK_PREFIX": s.prefix, "DESKRISK_PARTITIONS": str(s.partitions)}
+    return subprocess.Popen([sys.executable, "-m", "benchmarks.beside", ",".join(names), ",".join(accounts), str(TRADES_PER_S)], cwd=ROOT,
+                            stdin=subprocess.PIPE, env=os.environ | environment)
 
 
 def order(k: int, accounts: list[str], names: list[str]) -> dict[str, Any]:
@@ -108,40 +110,42 @@ async def through_kafka(s: Settings, rate: int, seconds: float, accounts: list[s
     return (got - due) * 1e3
 
 
-async def through_socket(path: Path, rate: int, seconds: float, accounts: list[str], names: list[str]) -> np.ndarray:
-    """Return microseconds from intended arrival to the answer, one connection, one order at a time."""
-    reader, writer = await asyncio.open_unix_connection(str(path))
-    n = int(rate * seconds)
-    took = np.zeros(n)
+def paced(rate: int, seconds: float) -> Iterator[tuple[int, float]]:
+    """Yield numbers when they are due, and when that was; the last 100 us are waited for awake, sleep is not that exact."""
     begin = time.perf_counter() + 0.1
-    for k in range(n):
+    for k in range(int(rate * seconds)):
         due = begin + k / rate
-        wait = due - time.perf_counter()
-        if wait > 0.002:
-            await asyncio.sleep(wait - 0.001)
+        wait = due - time.perf_counter() - 1e-4
+        if wait > 0:
+            time.sleep(wait)
         while time.perf_counter() < due:
             pass
-        writer.write(json.dumps(order(10_000_000 + k, accounts, names)).encode() + b"\n")
-        await reader.readline()
-        took[k] = (time.perf_counter() - due) * 1e6
-    writer.close()
+        yield k, due
+
+
+def through_socket(path: Path, rate: int, seconds: float, accounts: list[str], names: list[str]) -> np.ndarray:
+    """Return microseconds from intended arrival to the answer, one connection, one order at a time."""
+    took = np.zeros(int(rate * seconds))
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        answers = connection.makefile("rb")
+        for k, due in paced(rate, seconds):
+            connection.sendall(json.dumps(order(10_000_000 + k, accounts, names)).encode() + b"\n")
+            answers.readline()
+            took[k] = (time.perf_counter() - due) * 1e6
     return took
 
 
-async def over_http(address: str, rate: int, seconds: float, accounts: list[str], names: list[str]) -> np.ndarray:
+def over_http(address: str, rate: int, seconds: float, accounts: list[str], names: list[str]) -> np.ndarray:
     """Return microseconds from intended arrival to the answer over HTTP, one connection kept open."""
-    n = int(rate * seconds)
-    took = np.zeros(n)
+    took = np.zeros(int(rate * seconds))
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with aiohttp.ClientSession() as session:
-        begin = time.perf_counter() + 0.1
-        for k in range(n):
-            due = begin + k / rate
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            body = json.dumps(order(20_000_000 + k, accounts, names)).encode()
-            async with session.post(f"{address}/orders", data=body, headers=headers) as reply:
-                await reply.read()
-            took[k] = (time.perf_counter() - due) * 1e6
+    connection = http.client.HTTPConnection(address.removeprefix("http://"))
+    for k, due in paced(rate, seconds):
+        connection.request("POST", "/orders", json.dumps(order(20_000_000 + k, accounts, names)).encode(), headers)
+        connection.getresponse().read()
+        took[k] = (time.perf_counter() - due) * 1e6
+    connection.close()
     return took
 
 
@@ -210,49 +214,49 @@ async def breach_to_stream(s: Settings, gateway: str, rounds: int) -> np.ndarray
     return np.array(took)
 
 
-async def measure(broker: Broker, folder: Path, rate: int, seconds: float) -> dict[str, Any]:
+async def measure(broker: Broker, folder: Path, size: str) -> dict[str, Any]:
     """Run workers and measure."""
+    rate, gate_rate, seconds = SIZES[size]
     s = Settings(brokers=broker.address, prefix="orders-", partitions=PARTITIONS, data_dir=folder)
     accounts, names = await prepare(s)
-    socket = folder / "gate.sock"
+    path = folder / "gate.sock"
     environment = {"DESKRISK_BROKERS": broker.address, "DESKRISK_PREFIX": s.prefix, "DESKRISK_PARTITIONS": str(PARTITIONS), "DESKRISK_DATA_DIR": str(folder),
-                   "DESKRISK_LOG_LEVEL": "error", "DESKRISK_GATE_SOCKET": str(socket), "DESKRISK_GATE_HTTP_PORT": "0"}
+                   "DESKRISK_LOG_LEVEL": "error", "DESKRISK_GATE_SOCKET": str(path), "DESKRISK_GATE_HTTP_PORT": "0"}
     gate = environment | {"DESKRISK_API_TOKENS": f"{TOKEN}:bench:trader"}
     workers = [Worker(["worker", "--roles", role], gate if role == "gate" else environment) for role in ("positions", "marks", "gate")]
     later: list[Worker] = []
-    stop = asyncio.Event()
+    load: subprocess.Popen[bytes] | None = None
     found: dict[str, Any] = {}
     try:
         for w in workers:
             assert await asyncio.to_thread(w.ready.wait, 90), "a worker did not come up"
-        quoting = asyncio.create_task(quote(s, names, stop))
-        await asyncio.sleep(2.0)
+        load = beside(s, names, accounts[25:])  # the breach below is the first account's own
+        await asyncio.sleep(4.0)
         address = next(iter((await current(s, "gates", GateAddress)).values())).address
         await through_kafka(s, 100, 2.0, accounts, names)
         found["kafka_ms"] = quantiles(await through_kafka(s, rate, seconds, accounts, names))
-        found["local_gate_us"] = quantiles(await through_socket(socket, rate, seconds / 2, accounts, names))
-        found["http_gate_us"] = quantiles(await over_http(address, rate // 10, seconds / 2, accounts, names))
-        found["halt_to_refusal_ms"] = quantiles(await halt_to_refusal(s, socket, 20 if seconds > 10 else 3, accounts, names))
+        found["local_gate_us"] = quantiles(through_socket(path, gate_rate, seconds / 2, accounts, names))
+        found["http_gate_us"] = quantiles(over_http(address, gate_rate // 10, seconds / 2, accounts, names))
+        found["halt_to_refusal_ms"] = quantiles(await halt_to_refusal(s, path, 20 if seconds > 10 else 3, accounts, names))
         later = [Worker(["worker", "--roles", "risk"], environment), Worker(["gateway", "--port", "0"], environment)]
         for w in later:
             assert await asyncio.to_thread(w.ready.wait, 90), "a worker did not come up"
         url = next(line.split()[-1] for line in later[1].lines if "READY" in line)
         found["breach_to_stream_ms"] = quantiles(await breach_to_stream(s, url, 40 if seconds > 10 else 3))
-        stop.set()
-        await quoting
     finally:
+        if load is not None:
+            load.communicate()
         for w in workers + later:
             w.stop()
     p99 = {f"{k.rpartition('_')[0]}_p99_{k.rpartition('_')[2]}": v["p99"] for k, v in found.items()}
-    return {"orders_per_s": rate, "seconds": seconds} | found | p99 | {"unanswered": 0, "broker": broker.name}
+    return {"orders_per_s": rate, "gate_orders_per_s": gate_rate, "seconds": seconds} | found | p99 | {"unanswered": 0, "broker": broker.name}
 
 
 def main() -> None:
     """Run."""
     args = arguments(__doc__ or "")
-    rate, seconds = SIZES[args.size]
     with scratch_broker() as (broker, folder):
-        report = asyncio.run(measure(broker, folder, rate, seconds))
+        report = asyncio.run(measure(broker, folder, args.size))
     finish(args, {"bench": "orders"} | report)
 
 

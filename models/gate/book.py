@@ -17,10 +17,10 @@ import numpy as np
 
 from models import rollup as ru
 from models.gate import state as gs
-from models.gate.explain import INPUTS_VERSION, pack, reasons_of
-from models.gate.kernel import check_order, count_message
+from models.gate.explain import INPUTS_VERSION, pack, reasons_of, text_of
+from models.gate.kernel import check_order, copy_inputs, count_message
 from models.gate.positions import GatePositions
-from models.gate.reservations import Working
+from models.gate.reservations import Asked, Working
 from models.gate.state import POSITION_METRICS, GateState
 from models.reference import FIRM, settlement_currency
 from models.risk.attributes import Navs
@@ -82,6 +82,8 @@ class GateBook(GatePositions):
         self._price_tests: dict[int, int] = {}
         self._navs, self._navs_ns = Navs(), -NAVS_NS
         self._address = self.state.table.ctypes.data
+        self._rows_read: Any = np.zeros(gs.READ_BYTES, np.uint8)
+        self._nodes_read = np.zeros((gs.ACCOUNT_NODES + gs.ORDER_NODES, 2), np.int64)
 
     # ---- reference data, marks, positions -------------------------------------------------------------------------
     def add_account(self, record: Account) -> None:
@@ -302,8 +304,8 @@ class GateBook(GatePositions):
             return Verdict("reject", [reason], [], 0.0, {})
         if replaced is not None:
             self._reserve(replaced, -1.0)
-        self._fill(order, now_ns)
-        inputs = self._inputs()
+        asked = self._fill(order, now_ns)
+        inputs = self._inputs(asked)
         hard = int(check_order(self._address, 0))
         result = self.state.results[0]
         duplicate_id = order.action == "new" and order.order_id in self.working
@@ -320,7 +322,7 @@ class GateBook(GatePositions):
             return Verdict("reject", reasons, warnings, float(result["value"]), inputs)
         if replaced is not None:
             self._drop(replaced)
-        self.count_day(self._place_filled(order, now_ns))
+        self.count_day(self._place(order, asked, now_ns))
         return Verdict("accept", [], warnings, float(result["value"]), inputs)
 
     def _override_of(self, order: Order, value: float, now_ns: int) -> str | None:
@@ -339,15 +341,14 @@ class GateBook(GatePositions):
 
     def check(self, order: Order, now_ns: int) -> Verdict:
         """Return what `decide` would say, and leave everything as it was."""
-        self._fill(order, now_ns)
-        o, s = self.state.orders[0], self.state
+        asked, s = self._fill(order, now_ns), self.state
         if order.action == "replace":
             raise ValueError("action: expected new or cancel for a check without effect, was 'replace'")
         if order.action == "cancel":
             return Verdict("accept", [], [], 0.0, {})
-        if o["account"] < 0 or o["instrument"] < 0:
+        if asked.account < 0 or asked.instrument < 0:
             return self.decide(order, now_ns)  # refused before anything is touched
-        position = s.position(int(o["account"]), int(o["instrument"]))
+        position = s.position(asked.account, asked.instrument)
         before, rates = position.copy(), s.rates.copy()
         held = self.working.get(order.order_id)
         verdict = self.decide(order, now_ns)
@@ -361,16 +362,14 @@ class GateBook(GatePositions):
 
     def _count(self, order: Order, now_ns: int) -> None:
         """Count a cancel in the message windows: it is never refused, but it is a message."""
-        self._fill(order, now_ns)
-        self._count_filled(now_ns, 0.0)
+        self._count_asked(self._fill(order, now_ns), now_ns, 0.0)
 
-    def _count_filled(self, ts_ns: int, value: float) -> None:
-        o, s = self.state.orders[0], self.state
-        if o["account"] < 0 or o["instrument"] < 0:
+    def _count_asked(self, asked: Asked, ts_ns: int, value: float) -> None:
+        s = self.state
+        if asked.account < 0 or asked.instrument < 0 or not s.rate_count:
             return
-        own = [int(o[f]) for f in ("trader", "counterparty", "venue")]
-        for node in [*self._position_nodes(int(o["account"]), int(o["instrument"])), *own]:
-            rate = int(s.nodes["rate"][node]) if node >= 0 else -1
+        nodes = self._position_nodes(asked.account, asked.instrument) + asked.own_nodes()
+        for rate in s.nodes["rate"][nodes].tolist():
             if rate >= 0:
                 count_message(s.rates[rate], ts_ns, value)
 
@@ -380,14 +379,13 @@ class GateBook(GatePositions):
         for d in sorted(past, key=lambda d: d.ts_decision):
             if d.order is None:
                 continue
-            self._fill(d.order, d.ts_decision)
-            o = self.state.orders[0]
-            if o["account"] < 0 or o["instrument"] < 0:
+            asked = self._fill(d.order, d.ts_decision)
+            if asked.account < 0 or asked.instrument < 0:
                 continue
             if d.outcome != "cancel":
-                self._count_filled(d.ts_decision, d.effect.get("value", 0.0))
+                self._count_asked(asked, d.ts_decision, d.effect.get("value", 0.0))
             if d.outcome == "accept" and d.order.action != "cancel" and d.ts_decision >= self.day.begin_ns(now_ns):
-                w = self._working(d.order, d.ts_decision)
+                w = self._working(d.order, asked, d.ts_decision)
                 self.count_day(w)
                 if d.order.algo_id and d.ts_decision < looked_ns.get(f"trader:{d.order.trader}", 0):
                     self._base[w.trader, gs.REPEATED] -= 1.0  # a person has looked since
@@ -405,24 +403,25 @@ class GateBook(GatePositions):
             self.release(order_id)
         self._base[:, [gs.DAILY_QUANTITY, gs.DAILY_VALUE, gs.REPEATED]] = 0.0
 
-    def _inputs(self) -> dict[str, Any]:
+    def _inputs(self, asked: Asked) -> dict[str, Any]:
         """Return the rows the kernel is about to read, packed, so that the verdict can be reproduced bit for bit."""
         s: Any = self.state
-        o = s.orders[0]
-        if o["account"] < 0 or o["instrument"] < 0:
+        if asked.account < 0 or asked.instrument < 0:
             known: dict[str, Any] = {"account": s.accounts, "instrument": s.instruments}
-            given = {f: pack(rows[o[f]]) for f, rows in known.items() if o[f] >= 0}
-            return {"v": INPUTS_VERSION, "order": pack(o)} | given
-        instrument = s.instruments[o["instrument"]]
-        position = s.position(int(o["account"]), int(o["instrument"]))
-        found = [*s.accounts["nodes"][o["account"]].tolist(), int(o["trader"]), int(instrument["issuer"]),
-                 int(instrument["sector"]), int(o["counterparty"]), int(o["venue"]), int(instrument["node"])]
-        # a node without a limit decides nothing
-        known_nodes = np.array([n for n in found if n >= 0], np.int64)
-        under = s.nodes[known_nodes]
-        limited = known_nodes[np.isfinite(under["limit"]).any(axis=1) | (under["state"] != 0)].tolist()
-        rates = s.nodes["rate"][limited]
-        return {"v": INPUTS_VERSION, "order": pack(o), "account": pack(s.accounts[o["account"]]),
-                "instrument": pack(instrument), "position": pack(position), "settings": pack(s.settings[0]),
-                "nodes": [[s.node_names[n], n, pack(s.nodes[n]), pack(s.rates[r]) if r >= 0 else None]
-                          for n, r in zip(limited, rates.tolist(), strict=True)]}
+            given = {f: pack(rows[getattr(asked, f)]) for f, rows in known.items() if getattr(asked, f) >= 0}
+            return {"v": INPUTS_VERSION, "order": pack(s.orders[0])} | given
+        count = int(copy_inputs(self._address, 0, self._rows_read, self._nodes_read))
+        if count < 0:
+            raise ValueError(f"gate: more positions than the {len(s.positions)} there is room for")
+        raw, at = memoryview(self._rows_read), 0
+        out: dict[str, Any] = {"v": INPUTS_VERSION}
+        for name, size in gs.READ_ROWS:
+            out[name], at = text_of(raw[at : at + size]), at + size
+        nodes = out["nodes"] = []
+        for n, rate in self._nodes_read[:count].tolist():
+            node, at = text_of(raw[at : at + gs.NODE.itemsize]), at + gs.NODE.itemsize
+            window = None
+            if rate >= 0:
+                window, at = text_of(raw[at : at + gs.RATE.itemsize]), at + gs.RATE.itemsize
+            nodes.append([s.node_names[n], n, node, window])
+        return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,12 @@ INPUTS_VERSION = 2
 
 def pack(row: Any) -> str:
     """Return a row as text."""
-    return base64.b64encode(row.tobytes()).decode()
+    return text_of(row.tobytes())
+
+
+def text_of(raw: bytes | memoryview) -> str:
+    """Return the bytes of a row as text."""
+    return binascii.b2a_base64(raw, newline=False).decode()
 
 
 def explain(inputs: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
@@ -80,14 +86,13 @@ def _text(value: Any) -> str:
 def reasons_of(mask: int, result: Any, node_names: list[str], limit_ids: dict[tuple[int, int], str]) -> list[Reason]:
     """Return the reasons of a verdict, the primary one first, each with what was measured against which limit."""
     out: list[Reason] = []
-    if not mask:
-        return out
-    for check in Check:
-        if mask >> check & 1:
-            node = int(result["node"][check])
-            name = node_names[node] if 0 <= node < len(node_names) else None
-            metric = _METRIC_OF.get(check)
-            out.append(Reason(code=check.name, measured=_text(result["measured"][check]),
-                              limit=_text(result["limit"][check]), node=name,
-                              limit_id=None if metric is None else limit_ids.get((node, metric))))
+    while mask:
+        check = Check((mask & -mask).bit_length() - 1)
+        mask &= mask - 1
+        node = int(result["node"][check])
+        name = node_names[node] if 0 <= node < len(node_names) else None
+        metric = _METRIC_OF.get(check)
+        out.append(Reason(code=check.name, measured=_text(result["measured"][check]),
+                          limit=_text(result["limit"][check]), node=name,
+                          limit_id=None if metric is None else limit_ids.get((node, metric))))
     return out

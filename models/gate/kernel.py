@@ -31,6 +31,9 @@ _M_DAY_QUANTITY, _M_DAY_VALUE, _M_REPEATED, _M_RATING = gs.DAILY_QUANTITY, gs.DA
 _ACCOUNT_NODES, _BUCKETS, _CHECKS = gs.ACCOUNT_NODES, gs.BUCKETS, gs.CHECKS
 _ACCOUNT, _INSTRUMENT, _POSITION, _NODE = gs.ACCOUNT, gs.INSTRUMENT, gs.POSITION, gs.NODE
 _RATE, _ORDER, _RESULT, _SETTINGS = gs.RATE, gs.ORDER, gs.RESULT, gs.SETTINGS
+_ACCOUNT_BYTES, _INSTRUMENT_BYTES, _POSITION_BYTES, _NODE_BYTES, _RATE_BYTES, _ORDER_BYTES, _SETTINGS_BYTES = (
+    row.itemsize for row in (gs.ACCOUNT, gs.INSTRUMENT, gs.POSITION, gs.NODE, gs.RATE, gs.ORDER, gs.SETTINGS))
+_NM = gs.NM
 
 
 @intrinsic
@@ -354,6 +357,61 @@ def check_order(table: int, index: int) -> int:
     a, ins, positions, slots, nodes, rates, orders, results, cfg, count = _columns(table)
     _check(a, ins, positions, slots, count, nodes, rates, orders[index], results[index], cfg, a.shape[0], ins.shape[0])
     return results[index].hard
+
+
+@hot_kernel
+def _copy(address: int, size: int, target: np.ndarray, at: int) -> int:
+    source = carray(_pointer(address), (size,), np.uint8)
+    for k in range(size):
+        target[at + k] = source[k]
+    return at + size
+
+
+@allocating_kernel
+def copy_inputs(table: int, index: int, rows: np.ndarray, found: np.ndarray) -> int:
+    """Copy what `check_order` is about to read for the order at a place of the ring; return how many nodes.
+
+    Parameters
+    ----------
+    rows : uint8[`READ_BYTES`], filled with the `READ_ROWS`, then node by node its row and that of its rate window
+    found : int64[nodes, 2], filled with the nodes that have a limit or a state, and their rate windows (-1: none)
+
+    Returns
+    -------
+    int
+        How many nodes; -1 where there is no room for one more position
+    """
+    t = carray(_pointer(table), (17,), np.int64)
+    a, ins, positions, slots, nodes, _, orders, _, _, count = _columns(table)
+    o = orders[index]
+    position = find_position(positions, slots, count, o.account, o.instrument, True)
+    if position < 0:
+        return -1
+    at = _copy(t[6] + index * _ORDER_BYTES, _ORDER_BYTES, rows, 0)
+    at = _copy(t[0] + o.account * _ACCOUNT_BYTES, _ACCOUNT_BYTES, rows, at)
+    at = _copy(t[1] + o.instrument * _INSTRUMENT_BYTES, _INSTRUMENT_BYTES, rows, at)
+    at = _copy(t[2] + position * _POSITION_BYTES, _POSITION_BYTES, rows, at)
+    at = _copy(t[8], _SETTINGS_BYTES, rows, at)
+    i = ins[o.instrument]
+    n = 0
+    for k in range(_ACCOUNT_NODES + 6):
+        if k < _ACCOUNT_NODES:
+            node = a[o.account].nodes[k]
+        else:
+            node = (o.trader, i.issuer, i.sector, o.counterparty, o.venue, i.node)[k - _ACCOUNT_NODES]
+        if node < 0:
+            continue
+        decides = nodes[node].state != 0  # a node without a limit or a state decides nothing
+        for m in range(_NM):
+            decides = decides or np.isfinite(nodes[node].limit[m])
+        if decides:
+            rate = nodes[node].rate
+            found[n, 0], found[n, 1] = node, rate
+            n += 1
+            at = _copy(t[4] + node * _NODE_BYTES, _NODE_BYTES, rows, at)
+            if rate >= 0:
+                at = _copy(t[5] + rate * _RATE_BYTES, _RATE_BYTES, rows, at)
+    return n
 
 
 @allocating_kernel

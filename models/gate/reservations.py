@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from schemas.records import Order
 _GROSS, _NET, _LONG, _SHORT, _CREDIT = gs.GROSS, gs.NET, gs.LONG, gs.SHORT, gs.CREDIT
 _DAY_QUANTITY, _DAY_VALUE = gs.DAILY_QUANTITY, gs.DAILY_VALUE
 NOWHERE = np.zeros(0, np.int64)
+_ACTIONS = {"new": gs.NEW, "replace": gs.REPLACE, "cancel": gs.CANCEL}
 
 
 @inline_kernel
@@ -27,16 +29,24 @@ def sum_nodes(nodes: np.ndarray, base: np.ndarray, reserved: np.ndarray, which: 
 
 
 @kernel
-def hold(positions: np.ndarray, row: int, per: float, held: np.ndarray, old: np.ndarray, new: np.ndarray,
-         nodes: np.ndarray, base: np.ndarray, reserved: np.ndarray) -> bool:
+def value_of_unit(instruments: np.ndarray, k: int) -> float:
+    """Return the value of one unit in the firm's base currency; 0 where it is not known (no order passes then)."""
+    i = instruments[k]
+    ref = i.mid if i.mid == i.mid else i.last if i.last == i.last else i.prior_close
+    per = i.unit / ref if i.inverse != 0 else i.unit * abs(ref)
+    return per if per == per else 0.0
+
+
+@kernel
+def hold(positions: np.ndarray, row: int, instruments: np.ndarray, held: np.ndarray, old: np.ndarray,
+         new: np.ndarray, nodes: np.ndarray, base: np.ndarray, reserved: np.ndarray) -> bool:
     """Reserve what the worse side of a position exceeds it by; return whether that is anything.
 
     Parameters
     ----------
-    per : value of one unit
     held : gross, long and short reserved so far in the nodes ``old``; replaced by what is reserved in ``new``
     """
-    q = positions[row].quantity
+    q, per = positions[row].quantity, value_of_unit(instruments, positions[row].instrument)
     long_side, short_side = q + positions[row].working_buy, positions[row].working_sell - q
     gross = (max(long_side, short_side, 0.0) - abs(q)) * per
     long, short = (max(long_side, 0.0) - max(q, 0.0)) * per, (max(short_side, 0.0) - max(-q, 0.0)) * per
@@ -94,6 +104,23 @@ def add_to_day(which: np.ndarray, quantity: float, value: float, nodes: np.ndarr
     sum_nodes(nodes, base, reserved, which)
 
 
+class Asked(NamedTuple):
+    """Where the order at the first place of the ring belongs: places in the gate's columns, -1 where there is none."""
+
+    account: int
+    instrument: int
+    side: float
+    quantity: float
+    price: float | None
+    trader: int
+    counterparty: int
+    venue: int
+
+    def own_nodes(self) -> list[int]:
+        """Return the nodes that it alone is under, its position is not."""
+        return [n for n in (self.trader, self.counterparty, self.venue) if n >= 0]
+
+
 @dataclass
 class Working:
     """An accepted order that may still trade."""
@@ -104,6 +131,7 @@ class Working:
     #: of its position
     row: int
     side: float
+    price: float | None
     left: float
     gross: float
     net: float
@@ -111,9 +139,10 @@ class Working:
     counterparty: int
     venue: int
     expires_ns: int
-    #: all that it lies under, each once, and of them its trader, counterparty and venue
+    #: all that it lies under, each once; of them its trader, counterparty and venue, and those of its position
     nodes: np.ndarray
     own: np.ndarray
+    above: np.ndarray
     state: str = "working"
 
 
@@ -134,49 +163,46 @@ class Reservations:
         #: with whom an account's positions are held: the counterparty of an order that names none
         self.holders: dict[str, str] = {}
 
-    def _fill(self, order: Order, now_ns: int) -> None:
+    def _fill(self, order: Order, now_ns: int) -> Asked:
+        """Put an order at the first place of the ring."""
         state = self.state
-        o = state.orders[0]
-        o["account"] = state.account_index.get(order.account, -1)
-        o["instrument"] = state.instrument_index.get(order.instrument, -1)
-        o["side"], o["quantity"] = (1.0 if order.side == "buy" else -1.0), float(order.quantity)
-        o["market"] = order.type == "market"
-        o["price"] = math.nan if order.price is None else float(order.price)
-        o["ts_ns"] = now_ns
-        o["trader"] = state.node(f"trader:{order.trader}")
         holder = order.counterparty or self.holders.get(order.account)
-        o["counterparty"] = state.node(f"counterparty:{holder}") if holder else -1
-        o["venue"] = state.node(f"venue:{order.venue}") if order.venue else -1
         allowed = self.traders.get(order.account)
-        o["permitted"] = allowed is None or order.trader in allowed
-        o["algo"] = 0 if order.algo_id else -1
-        o["locate"], o["exempt"] = bool(order.locate_id), order.short_exempt
-        o["action"] = {"new": gs.NEW, "replace": gs.REPLACE, "cancel": gs.CANCEL}[order.action]
+        asked = Asked(
+            state.account_index.get(order.account, -1), state.instrument_index.get(order.instrument, -1),
+            1.0 if order.side == "buy" else -1.0, float(order.quantity),
+            None if order.price is None else float(order.price), state.node(f"trader:{order.trader}"),
+            state.node(f"counterparty:{holder}") if holder else -1,
+            state.node(f"venue:{order.venue}") if order.venue else -1)
+        gs.ORDER_LAYOUT.pack_into(
+            state.order_bytes, 0, asked.account, asked.instrument, asked.side, asked.quantity,
+            math.nan if asked.price is None else asked.price, now_ns, asked.trader, asked.counterparty, asked.venue,
+            0 if order.algo_id else -1, order.type == "market", bool(order.locate_id), order.short_exempt,
+            allowed is None or order.trader in allowed, _ACTIONS[order.action], 0.0)
+        return asked
 
     def place(self, order: Order, now_ns: int) -> None:
         """Reserve an accepted order (also one that a decision on the log accepted before a restart)."""
-        self._fill(order, now_ns)
-        if self.state.orders[0]["account"] >= 0 and self.state.orders[0]["instrument"] >= 0:
-            self._place_filled(order, now_ns)
+        asked = self._fill(order, now_ns)
+        if asked.account >= 0 and asked.instrument >= 0:
+            self._place(order, asked, now_ns)
 
-    def _place_filled(self, order: Order, now_ns: int) -> Working:
-        """Reserve the order that stands at the first place of the ring."""
-        w = self._working(order, now_ns)
+    def _place(self, order: Order, asked: Asked, now_ns: int) -> Working:
+        w = self._working(order, asked, now_ns)
         self._keep(w)
         self._reserve(w, 1.0)
         return w
 
-    def _working(self, order: Order, now_ns: int) -> Working:
-        """Return the order that stands at the first place of the ring, with the nodes it lies under."""
-        o = self.state.orders[0]
-        own = [n for n in (int(o["trader"]), int(o["counterparty"]), int(o["venue"])) if n >= 0]
-        account, instrument, side = int(o["account"]), int(o["instrument"]), float(o["side"])
-        per = self._per(instrument)
-        under = dict.fromkeys(self._position_nodes(account, instrument) + own)
-        return Working(order, account, instrument, self.state.position_row(account, instrument), side,
-                       float(o["quantity"]), per, side * per, int(o["trader"]), int(o["counterparty"]),
-                       int(o["venue"]), self.day.end_ns(now_ns), np.array(list(under), np.int64),
-                       np.array(list(dict.fromkeys(own)), np.int64))
+    def _working(self, order: Order, asked: Asked, now_ns: int) -> Working:
+        """Return an order with the nodes it lies under."""
+        above = dict.fromkeys(self._position_nodes(asked.account, asked.instrument))
+        own = dict.fromkeys(asked.own_nodes())
+        per = value_of_unit(self.state.instruments, asked.instrument)
+        return Working(order, asked.account, asked.instrument,
+                       self.state.position_row(asked.account, asked.instrument), asked.side, asked.price,
+                       asked.quantity, per, asked.side * per, asked.trader, asked.counterparty, asked.venue,
+                       self.day.end_ns(now_ns), np.array(list(above | own), np.int64), np.array(list(own), np.int64),
+                       np.array(list(above), np.int64))
 
     def count_day(self, w: Working, sign: float = 1.0) -> None:
         """Add an accepted order to the day's sums of its nodes, and to its trader's unattended executions."""
@@ -184,13 +210,6 @@ class Reservations:
             self._base[w.trader, gs.REPEATED] += sign
         size = sign * float(w.order.quantity)
         add_to_day(w.nodes, size, size * w.gross, self.state.nodes, self._base, self.reserved)
-
-    def _per(self, instrument: int) -> float:
-        """Return the value of one unit in the firm's base currency; 0 where it is not known (no order passes then)."""
-        i = self.state.instruments[instrument]
-        ref = float(i["mid"] if i["mid"] == i["mid"] else i["last"] if i["last"] == i["last"] else i["prior_close"])
-        per = float(i["unit"]) / ref if i["inverse"] else float(i["unit"]) * abs(ref)
-        return per if per == per else 0.0
 
     def _position_nodes(self, account: int, instrument: int) -> list[int]:
         i = self.state.instruments[instrument]
@@ -203,27 +222,33 @@ class Reservations:
 
     def hold_position(self, account: int, instrument: int) -> None:
         """Reserve what the worse side of a position exceeds it by; call it whenever either has changed."""
-        held, old = self._held.pop((account, instrument), (np.zeros(3), NOWHERE))
-        new = np.array(list(dict.fromkeys(self._position_nodes(account, instrument))), np.int64)
-        if hold(self.state.positions, self.state.position_row(account, instrument), self._per(instrument), held, old,
-                new, self.state.nodes, self._base, self.reserved):
-            self._held[account, instrument] = (held, new)
+        above = np.array(list(dict.fromkeys(self._position_nodes(account, instrument))), np.int64)
+        self._hold(account, instrument, self.state.position_row(account, instrument), above)
+
+    def _hold(self, account: int, instrument: int, row: int, above: np.ndarray) -> None:
+        held, old = self._held.pop((account, instrument), None) or (np.zeros(3), NOWHERE)
+        if hold(self.state.positions, row, self.state.instruments, held, old, above, self.state.nodes, self._base,
+                self.reserved):
+            self._held[account, instrument] = (held, above)
 
     def _reserve(self, w: Working, sign: float) -> None:
         s = self.state
         reserve(s.positions, w.row, w.side, sign * w.left, w.gross, w.net, w.nodes, w.own, s.nodes, self._base,
                 self.reserved)
-        self._best(w)
-        self.hold_position(w.account, w.instrument)
+        self._hold(w.account, w.instrument, w.row, w.above)
 
     def _sum_node(self, node: int) -> None:
         self.state.nodes["value"][node] = self._base[node] + self.reserved[node]
 
     def _best(self, w: Working) -> None:
-        p = self.state.positions[w.row]
-        mine = [x for x in self._of_position.get((w.account, w.instrument), {}).values() if x.order.price is not None]
-        p["best_buy"] = max((float(x.order.price or 0) for x in mine if x.side > 0), default=-math.inf)
-        p["best_sell"] = min((float(x.order.price or 0) for x in mine if x.side < 0), default=math.inf)
+        """Note the best prices that work on the position of an order."""
+        buy, sell = -math.inf, math.inf
+        for x in self._of_position[w.account, w.instrument].values():
+            if x.price is not None and x.side > 0:
+                buy = max(buy, x.price)
+            elif x.price is not None:
+                sell = min(sell, x.price)
+        self.state.positions["best_buy"][w.row], self.state.positions["best_sell"][w.row] = buy, sell
 
     def fill(self, order_id: str, quantity: float) -> None:
         """Take an execution of a working order in: what is done no longer works."""
@@ -234,7 +259,6 @@ class Reservations:
         w.left = max(w.left - quantity, 0.0)
         if w.left <= 1e-12:
             self._drop(w)
-            self._best(w)
         else:
             self._reserve(w, 1.0)
 
@@ -245,16 +269,17 @@ class Reservations:
             return None
         self._reserve(w, -1.0)
         self._drop(w)
-        self._best(w)
         return w
 
     def _keep(self, w: Working) -> None:
         self.working[w.order.order_id] = w
         self._of_position.setdefault((w.account, w.instrument), {})[w.order.order_id] = w
+        self._best(w)
 
     def _drop(self, w: Working) -> None:
         del self.working[w.order.order_id]
         del self._of_position[w.account, w.instrument][w.order.order_id]
+        self._best(w)
 
     def _undo(self, order_id: str) -> None:
         self.count_day(self.working[order_id], -1.0)
