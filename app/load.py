@@ -19,6 +19,7 @@ from schemas.topics import TOPICS
 from tables.kafka import owner_partition
 
 STEP_S = 0.005
+PRICE_SEED = 1
 
 
 def load_reference(accounts: int, instruments: int) -> tuple[list[Instrument], list[Account]]:
@@ -50,7 +51,8 @@ async def run_load(settings: Settings, trades_per_s: float, ticks_per_s: float, 
     await producer.start()
     owner = [owner_partition(p.account, settings.partitions) for p in people]
     home = [owner_partition(i.instrument, settings.partitions) for i in items]
-    price = rng.uniform(20, 400, instruments)
+    # where the load before began: a price that jumps between two loads would be an outlier until it is confirmed
+    price = np.random.default_rng(PRICE_SEED).uniform(20, 400, instruments)
     _quotes(producer, topics["ticks"], items, home, price, range(instruments), int(time.time() * 1000))
     meters = [StreamMeter() for _ in scopes] if gateway_url else []
     followers = [asyncio.create_task(follow(str(gateway_url), meter, scope))
@@ -61,6 +63,8 @@ async def run_load(settings: Settings, trades_per_s: float, ticks_per_s: float, 
     sent = {"trades": 0, "ticks": 0}
     late_ms: list[float] = []
     started = time.time()
+    for meter in meters:
+        meter.from_ms = started * 1000
     while (elapsed := time.time() - started) < seconds:
         due_trades, due_ticks = int(elapsed * trades_per_s), int(elapsed * ticks_per_s)
         while sent["trades"] < due_trades:
@@ -85,6 +89,8 @@ async def run_load(settings: Settings, trades_per_s: float, ticks_per_s: float, 
         await asyncio.sleep(STEP_S)
     await producer.flush()
     took = time.time() - started
+    for meter in meters:
+        meter.until_ms = time.time() * 1000
     if followers:
         await asyncio.sleep(2.0)
         for follower in followers:

@@ -156,7 +156,7 @@ async def run_demo(settings: Settings, seconds: float | None, as_json: bool, bro
                     webbrowser.open(url)
             await asyncio.sleep(2.0)  # what was there before is no measurement
             settle_collector()
-            meter._from_ms = time.time() * 1000
+            meter.from_ms = time.time() * 1000
             follower = asyncio.create_task(follow(url, meter))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ class StreamMeter:
     """Counts what a stream delivers.
 
     Trade latencies are from the trade's producer time stamp to the row's arrival; tick latencies from the begin of the
-    mark window that a frame's P&L rests on, so that of the oldest tick in it, to the frame's arrival.
+    mark window that a frame's P&L rests on, so that of the oldest tick in it, to the frame's arrival. What was sent
+    before ``from_ms`` or after ``until_ms`` is not measured: where nothing moves, a frame rests on a window that is as
+    old as the quiet.
     """
 
     rows: int = 0
@@ -28,9 +31,10 @@ class StreamMeter:
     latencies_ms: list[float] = field(default_factory=list)
     tick_latencies_ms: list[float] = field(default_factory=list)
     as_of_steps_back: int = 0
+    from_ms: float = field(default_factory=lambda: time.time() * 1000)
+    until_ms: float = math.inf
     _window_end_ms: int = 0
     _trade_t: dict[str, int] = field(default_factory=dict)
-    _from_ms: float = field(default_factory=lambda: time.time() * 1000)
 
     def take(self, event: str, data: dict[str, Any]) -> None:
         """Take one event in."""
@@ -42,7 +46,7 @@ class StreamMeter:
         key, stamp = cols.index("id"), cols.index("trade_t")
         window_end = max((row[cols.index("px_t")] for row in data["rows"]), default=0)
         if window_end > self._window_end_ms:
-            if event == "delta" and self._window_end_ms:
+            if event == "delta" and self.from_ms + WINDOW_MS <= window_end <= self.until_ms:
                 self.tick_latencies_ms.append(now - window_end + WINDOW_MS)
             self._window_end_ms = window_end
         for row in data["rows"]:
@@ -50,7 +54,7 @@ class StreamMeter:
             old = self._trade_t.get(row[key], 0)
             if row[stamp] > old:
                 self._trade_t[row[key]] = row[stamp]
-                if event == "delta" and row[stamp] >= self._from_ms:
+                if event == "delta" and row[stamp] >= self.from_ms:
                     self.latencies_ms.append(now - row[stamp])
             elif row[stamp] < old:
                 self.as_of_steps_back += 1
