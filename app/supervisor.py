@@ -19,8 +19,8 @@ STOP_S = 8.0
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.3, 10.0
 #: a child that lived this long starts again with the smallest wait
 HEALTHY_S = 30.0
-#: glibc would keep a heap per thread
-MALLOC = {"MALLOC_ARENA_MAX": "2"}
+#: glibc would keep a heap per thread, and raise the size above which it gives memory back with every fetched megabyte
+MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "1048576"}
 
 
 @dataclass
