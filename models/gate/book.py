@@ -105,6 +105,7 @@ class GateBook(GatePositions):
         else:
             self.holders.pop(record.account, None)
         self._states_old = True
+        self._nodes_above.clear()
 
     def add_instrument(self, record: Instrument) -> None:
         """Take an instrument in: its terms, its collar, its lists."""
@@ -126,6 +127,7 @@ class GateBook(GatePositions):
         self._currency[k] = market.currency(settlement_currency(record))
         self._market_index[k] = market.instrument(record.instrument)
         self._states_old = True
+        self._nodes_above.clear()
 
     def add_counterparty(self, record: Counterparty) -> None:
         """Take a counterparty's rating in."""

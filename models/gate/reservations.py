@@ -139,10 +139,9 @@ class Working:
     counterparty: int
     venue: int
     expires_ns: int
-    #: all that it lies under, each once; of them its trader, counterparty and venue, and those of its position
+    #: all that it lies under, each once, and of them its trader, counterparty and venue
     nodes: np.ndarray
     own: np.ndarray
-    above: np.ndarray
     state: str = "working"
 
 
@@ -155,6 +154,8 @@ class Reservations:
         self._of_position: dict[tuple[int, int], dict[str, Working]] = {}
         #: gross, long and short held in nodes for the worse sides of a position, and which nodes; given back as taken
         self._held: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        #: the nodes above positions that orders were for, until an account or an instrument changes
+        self._nodes_above: dict[tuple[int, int], np.ndarray] = {}
         self.reserved = np.zeros((len(state.nodes), gs.NM))
         self._base = np.zeros((len(state.nodes), gs.NM))
         self._base[:, gs.RATING] = np.nan
@@ -195,14 +196,13 @@ class Reservations:
 
     def _working(self, order: Order, asked: Asked, now_ns: int) -> Working:
         """Return an order with the nodes it lies under."""
-        above = dict.fromkeys(self._position_nodes(asked.account, asked.instrument))
-        own = dict.fromkeys(asked.own_nodes())
+        own = list(dict.fromkeys(asked.own_nodes()))
+        under = dict.fromkeys(self._above(asked.account, asked.instrument).tolist() + own)
         per = value_of_unit(self.state.instruments, asked.instrument)
         return Working(order, asked.account, asked.instrument,
                        self.state.position_row(asked.account, asked.instrument), asked.side, asked.price,
                        asked.quantity, per, asked.side * per, asked.trader, asked.counterparty, asked.venue,
-                       self.day.end_ns(now_ns), np.array(list(above | own), np.int64), np.array(list(own), np.int64),
-                       np.array(list(above), np.int64))
+                       self.day.end_ns(now_ns), np.array(list(under), np.int64), np.array(own, np.int64))
 
     def count_day(self, w: Working, sign: float = 1.0) -> None:
         """Add an accepted order to the day's sums of its nodes, and to its trader's unattended executions."""
@@ -216,16 +216,24 @@ class Reservations:
         found = [*self.state.accounts["nodes"][account].tolist(), int(i["issuer"]), int(i["sector"]), int(i["node"])]
         return [n for n in found if n >= 0]
 
+    def _above(self, account: int, instrument: int) -> np.ndarray:
+        """Return the nodes above a position, each once."""
+        found = self._nodes_above.get((account, instrument))
+        if found is None:
+            nodes = list(dict.fromkeys(self._position_nodes(account, instrument)))
+            found = self._nodes_above[account, instrument] = np.array(nodes, np.int64)
+        return found
+
     def works(self, account: int, instrument: int) -> bool:
         """Whether an order works on a position, or something is still held for one."""
         return bool(self._of_position.get((account, instrument))) or (account, instrument) in self._held
 
     def hold_position(self, account: int, instrument: int) -> None:
         """Reserve what the worse side of a position exceeds it by; call it whenever either has changed."""
-        above = np.array(list(dict.fromkeys(self._position_nodes(account, instrument))), np.int64)
-        self._hold(account, instrument, self.state.position_row(account, instrument), above)
+        self._hold(account, instrument, self.state.position_row(account, instrument))
 
-    def _hold(self, account: int, instrument: int, row: int, above: np.ndarray) -> None:
+    def _hold(self, account: int, instrument: int, row: int) -> None:
+        above = self._above(account, instrument)
         held, old = self._held.pop((account, instrument), None) or (np.zeros(3), NOWHERE)
         if hold(self.state.positions, row, self.state.instruments, held, old, above, self.state.nodes, self._base,
                 self.reserved):
@@ -235,7 +243,7 @@ class Reservations:
         s = self.state
         reserve(s.positions, w.row, w.side, sign * w.left, w.gross, w.net, w.nodes, w.own, s.nodes, self._base,
                 self.reserved)
-        self._hold(w.account, w.instrument, w.row, w.above)
+        self._hold(w.account, w.instrument, w.row)
 
     def _sum_node(self, node: int) -> None:
         self.state.nodes["value"][node] = self._base[node] + self.reserved[node]

@@ -91,6 +91,8 @@ def test_reservations_are_given_back_as_they_were_taken_whatever_the_position_di
     assert gate.reserved[desk, 0] == pytest.approx(25_000)
     gate.add_account(Account(account="A", book="BA", desk="E", strategy="S", fund="F", nav=Decimal(10**6)))  # moved meanwhile
     gate.fill("2", 100)
+    assert gate.reserved[desk, 0] == pytest.approx(0.0)  # what still works counts where the account is now
+    assert gate.reserved[gate.state.node("desk:E"), 0] == pytest.approx(15_000)
     for order_id in ("1", "2"):
         gate.release(order_id)
     assert np.abs(gate.reserved).max() < 1e-6 and not gate._held
