@@ -19,8 +19,16 @@ STOP_S = 8.0
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.3, 10.0
 #: a child that lived this long starts again with the smallest wait
 HEALTHY_S = 30.0
-#: glibc would keep a heap per thread, and raise the size above which it gives memory back with every fetched megabyte
-MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "1048576"}
+#: glibc would keep a heap per thread
+MALLOC = {"MALLOC_ARENA_MAX": "2"}
+#: who reads a backlog gives the megabytes back; glibc of itself keeps the more, the larger what was freed before. It
+#: costs a quarter of the rate of a backlog; others would map anew at all times what they free
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "1048576"}
+
+
+def malloc_settings(arguments: Sequence[str]) -> dict[str, str]:
+    """Return what glibc is told about the memory of a command's process."""
+    return MALLOC | GIVES_BACK if "positions" in arguments else MALLOC
 
 
 @dataclass
@@ -68,7 +76,7 @@ class Supervisor:
 
     async def _run(self, child: Child) -> int:
         environment = os.environ | child.environment
-        for name, value in MALLOC.items():
+        for name, value in malloc_settings(child.arguments).items():
             environment.setdefault(name, value)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
         child.process = await asyncio.create_subprocess_exec(

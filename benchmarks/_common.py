@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 
 from app.brokers import Broker, EmbeddedBroker, KafkaBroker, java_and_maven
-from app.supervisor import MALLOC
+from app.supervisor import malloc_settings
 from tables.kafka import KafkaClient, owner_partition
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,7 +74,7 @@ class Worker:
         self.ready = threading.Event()
         self.process = subprocess.Popen([sys.executable, "-m", "app", *arguments, "--supervised"], cwd=ROOT,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        env=os.environ | MALLOC | environment)
+                                        env=os.environ | malloc_settings(arguments) | environment)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
