@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
@@ -95,8 +95,8 @@ class GateStage:
         #: executions seen on the log before their position row: (offset, order id, quantity, since)
         self._fills: dict[str, list[tuple[int, str, float, int]]] = {}
         reference.on_change = self._on_reference
-        for record in (*reference.reference.instrument_records.values(),
-                       *reference.reference.account_records.values()):
+        known = reference.reference
+        for record in (*known.instrument_records.values(), *known.account_records.values()):
             self._on_reference(record)
 
     # ---- what is followed -----------------------------------------------------------------------------------------
@@ -288,8 +288,14 @@ class GateStage:
             # a batch is decided when its last order is: until then a restart decides the rest of it
             self.decide(order, AsOf(batch.partition, offset if k == len(raws) - 1 else offset - 1))
 
-    def decide(self, order: Order, as_of: AsOf | None, linger_s: float = 0.0) -> Decision:
-        """Return the decision on an order, and write it; ``linger_s``: how long it may be gathered with others."""
+    def decide(self, order: Order, as_of: AsOf | None) -> Decision:
+        """Return the decision on an order, and write it."""
+        decision = self.judge(order, as_of)
+        self.record(decision)
+        return decision
+
+    def judge(self, order: Order, as_of: AsOf | None) -> Decision:
+        """Return the decision on an order, which counts from now on; who asks for it records it, too."""
         begin, now = perf_counter_ns(), self._clock()
         try:
             verdict = self.gate.decide(order, now)
@@ -300,21 +306,23 @@ class GateStage:
             reason = Reason(code=Check.INTERNAL_ERROR.name, measured=f"{type(error).__name__}: {error}", limit="")
             outcome, reasons, warnings, inputs, value = "reject", [reason], [], {}, 0.0
         p = owner_partition(order.account, self._partitions)
-        decision = Decision(
+        return Decision(
             order_id=order.order_id, account=order.account, instrument=order.instrument,
             outcome=outcome, reasons=reasons, warnings=warnings,  # type: ignore[arg-type]
             effect={"value": value} if value == value else {}, snapshot_id=self.gate.book.snapshot_id,
             limits_version=self.gate.limits_version, ts_event=now, ts_decision=now,
             service_ns=perf_counter_ns() - begin, inputs=inputs, as_of=as_of, order=order,
             fills_from=self._next.get(TopicPartition(self._topics["trades"], p), 0))
+
+    def record(self, decision: Decision, linger_s: float = 0.0) -> None:
+        """Write and count a decision; ``linger_s``: how long it may be gathered with others."""
         self._write(decision, linger_s)
-        if self.flow.rings:
-            self.flow.add(self.gate.names_above(order), now, outcome == "reject")
-        self._counters.add("orders_decided", outcome=outcome)
-        for reason in reasons[:1]:
+        if self.flow.rings and decision.order is not None:
+            self.flow.add(self.gate.names_above(decision.order), decision.ts_decision, decision.outcome == "reject")
+        self._counters.add("orders_decided", outcome=decision.outcome)
+        for reason in decision.reasons[:1]:
             self._counters.add("orders_rejected", reason=reason.code)
         self._counters.observe("risk_check_latency_microseconds", decision.service_ns / 1e3)
-        return decision
 
     def check(self, order: Order) -> Decision:
         """Return the decision an order would get; nothing is reserved, counted or written."""
@@ -327,10 +335,9 @@ class GateStage:
             snapshot_id=self.gate.book.snapshot_id, limits_version=self.gate.limits_version, ts_event=now,
             ts_decision=now, service_ns=perf_counter_ns() - begin)
 
-    def _write(self, decision: Decision, linger_s: float = 0.0) -> Awaitable[Any]:
-        p = owner_partition(decision.account, self._partitions)
-        return self._publisher.send(self._topics["decisions"], decision.account.encode(), encode(decision), p,
-                                    linger_s=linger_s)
+    def _write(self, decision: Decision, linger_s: float = 0.0) -> None:
+        self._publisher.send(self._topics["decisions"], decision.account.encode(), encode(decision),
+                             owner_partition(decision.account, self._partitions), linger_s=linger_s)
 
     def _cancel(self, order: Order, why: str) -> None:
         """Cancel a working order: a record for the order system, which takes it off the venue."""
@@ -349,7 +356,7 @@ class GateStage:
 
     def cancel_orders(self, order_ids: set[str], why: str) -> int:
         """Cancel what still works of these orders (their session is gone); return how many."""
-        found = [w.order for k, w in self.gate.working.items() if k in order_ids]
+        found = [self.gate.working[k].order for k in sorted(order_ids & self.gate.working.keys())]
         for order in found:
             self._cancel(order, why)
         return len(found)

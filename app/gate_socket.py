@@ -1,6 +1,6 @@
 """The local gate: orders over a Unix socket, decided by the worker that owns the account, without Kafka in between.
 
-One JSON order a line, one JSON decision a line back, in order. The decision is on its way to the log when it is
+One JSON order a line, one JSON decision a line back, in order. The decision is on its way to the log as soon as it is
 answered; what a crash cuts off in that moment is not on the log, and its fills arrive as trades like all others. A
 first line ``{"session": "name", "cancel_on_disconnect": true}`` has everything of the session cancelled when it ends.
 """
@@ -16,7 +16,7 @@ import msgspec
 
 from agents.gate import GateStage
 from schemas.codec import decoder_of, encode
-from schemas.records import Order
+from schemas.records import Decision, Order
 from tables.kafka import owner_partition
 
 log = logging.getLogger(__name__)
@@ -65,8 +65,8 @@ class GateSocket:
         count = self._stage.cancel_orders(orders, f"session {session.session} is gone")
         log.info("session %s is gone: %d orders cancelled", session.session, count)
 
-    def answer(self, line: bytes, mine: set[str]) -> bytes:
-        """Return the answer to an order; one that is accepted is added to ``mine``."""
+    def answer(self, line: bytes, mine: set[str], decided: list[Decision]) -> bytes:
+        """Return the answer to an order; a decision joins ``decided``, an accepted order ``mine``."""
         try:
             order = _order.decode(line)
             dry_run = b'"dry_run"' in line and _options.decode(line).dry_run
@@ -80,10 +80,16 @@ class GateSocket:
                 return encode(self._stage.check(order))
             except ValueError as error:
                 return encode({"error": str(error)})
-        decision = self._stage.decide(order, None, ANSWERED_LINGER_S)
+        decision = self._stage.judge(order, None)
+        decided.append(decision)
         if decision.outcome == "accept":
             mine.add(order.order_id)
         return encode(msgspec.structs.replace(decision, inputs={}, order=None))
+
+    def record(self, decided: list[Decision]) -> None:
+        """Send what was answered on its way to the log."""
+        for decision in decided:
+            self._stage.record(decision, ANSWERED_LINGER_S)
 
     async def stop(self) -> None:
         """Stop listening."""
@@ -114,28 +120,32 @@ class Connection(asyncio.Protocol):
             self._rest = b""
         for start in range(0, len(lines), ANSWERS_AT_ONCE):
             answers: list[bytes] = []
-            for line in lines[start : start + ANSWERS_AT_ONCE]:
-                try:
-                    answers.append(self._line(line))
-                except (ValueError, msgspec.DecodeError) as error:  # a line too long, a session that is none
-                    self._transport.write(b"\n".join([*answers, encode({"error": str(error)}), b""]))
-                    self._transport.close()
-                    return
-            self._transport.write(b"\n".join([*answers, b""]))
+            decided: list[Decision] = []
+            try:
+                for line in lines[start : start + ANSWERS_AT_ONCE]:
+                    answers.append(self._line(line, decided))
+            except (ValueError, msgspec.DecodeError) as error:  # a line too long, a session that is none
+                self._transport.write(b"\n".join([*answers, encode({"error": str(error)}), b""]))
+                self._transport.close()
+                return
+            else:
+                self._transport.write(b"\n".join([*answers, b""]))
+            finally:  # whoever asked reads meanwhile
+                self._gate.record(decided)
 
     def eof_received(self) -> None:
         """Answer a last line without an end."""
         if self._rest:
             self.data_received(b"\n")
 
-    def _line(self, line: bytes) -> bytes:
+    def _line(self, line: bytes, decided: list[Decision]) -> bytes:
         if len(line) > LINE_MAX:
             raise ValueError(f"line: expected at most {LINE_MAX} bytes, was {len(line)}")
         first, self._first = self._first, False
         if first and b'"session"' in line:
             self._session = msgspec.json.decode(line, type=Session)
             return b'{"session":"open"}'
-        return self._gate.answer(line, self._mine)
+        return self._gate.answer(line, self._mine, decided)
 
     def pause_writing(self) -> None:
         """Read no more orders from who does not read the answers."""

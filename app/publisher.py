@@ -25,6 +25,8 @@ class BatchingPublisher:
         self._full: list[tuple[tuple[str, int], Any, asyncio.Future[Any]]] = []
         self._sending: set[asyncio.Future[Any]] = set()
         self._flying: dict[tuple[str, int], int] = {}
+        #: what was due while a batch of its partition was on its way
+        self._due: set[tuple[str, int]] = set()
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._lock = asyncio.Lock()
@@ -88,6 +90,7 @@ class BatchingPublisher:
         async with self._lock:  # whoever flushes waits for what another turn has taken and not yet sent
             full, self._full = self._full, []
             going = [k for k in self._open if everything or not self._flying.get(k)]
+            self._due.update(self._open.keys() - going)
             for target, batch, future in [*full, *((k, *self._open.pop(k)) for k in going)]:
                 self._flying[target] = self._flying.get(target, 0) + 1
                 sent = await self._producer.send_batch(batch, target[0], partition=target[1])
@@ -98,7 +101,8 @@ class BatchingPublisher:
     def _done(self, sent: asyncio.Future[Any], future: asyncio.Future[Any], target: tuple[str, int]) -> None:
         self._sending.discard(sent)
         self._flying[target] -= 1
-        if target in self._open:
+        if target in self._due:  # what is not due yet goes on being gathered
+            self._due.remove(target)
             self._wake.set()
         if sent.cancelled():
             future.cancel()

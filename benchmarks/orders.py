@@ -65,7 +65,7 @@ def beside(s: Settings, names: list[str], accounts: list[str]) -> subprocess.Pop
 def order(k: int, accounts: list[str], names: list[str]) -> dict[str, Any]:
     """Return an order, every other time a cancel of one that came a hundred before: some fifty work at any time."""
     base = {"order_id": f"O{k}", "account": accounts[k % len(accounts)], "trader": f"t{k % 7}", "instrument": names[k * 13 % len(names)],
-            "side": "buy" if k % 2 else "sell", "type": "limit", "quantity": str(1 + k % 50), "price": "99.5" if k % 2 else "100.5"}
+            "side": "buy" if k % 2 else "sell", "type": "limit", "quantity": str(1 + k % 9_973), "price": "99.5" if k % 2 else "100.5"}
     if k % 2 and k > 100:
         old = k - 101
         base |= {"action": "cancel", "ref_order_id": f"O{old}", "account": accounts[old % len(accounts)]}

@@ -17,7 +17,7 @@ import numpy as np
 
 from models import rollup as ru
 from models.gate import state as gs
-from models.gate.explain import INPUTS_VERSION, pack, reasons_of, text_of
+from models.gate.explain import INPUTS_VERSION, reasons_of
 from models.gate.kernel import check_order, copy_inputs, count_message
 from models.gate.positions import GatePositions
 from models.gate.reservations import Asked, Working
@@ -406,24 +406,24 @@ class GateBook(GatePositions):
         self._base[:, [gs.DAILY_QUANTITY, gs.DAILY_VALUE, gs.REPEATED]] = 0.0
 
     def _inputs(self, asked: Asked) -> dict[str, Any]:
-        """Return the rows the kernel is about to read, packed, so that the verdict can be reproduced bit for bit."""
+        """Return the rows the kernel is about to read, as bytes, so that the verdict can be reproduced bit for bit."""
         s: Any = self.state
         if asked.account < 0 or asked.instrument < 0:
             known: dict[str, Any] = {"account": s.accounts, "instrument": s.instruments}
-            given = {f: pack(rows[getattr(asked, f)]) for f, rows in known.items() if getattr(asked, f) >= 0}
-            return {"v": INPUTS_VERSION, "order": pack(s.orders[0])} | given
+            given = {f: rows[getattr(asked, f)].tobytes() for f, rows in known.items() if getattr(asked, f) >= 0}
+            return {"v": INPUTS_VERSION, "order": s.orders[0].tobytes()} | given
         count = int(copy_inputs(self._address, 0, self._rows_read, self._nodes_read))
         if count < 0:
             raise ValueError(f"gate: more positions than the {len(s.positions)} there is room for")
         raw, at = memoryview(self._rows_read), 0
         out: dict[str, Any] = {"v": INPUTS_VERSION}
         for name, size in gs.READ_ROWS:
-            out[name], at = text_of(raw[at : at + size]), at + size
+            out[name], at = bytes(raw[at : at + size]), at + size
         nodes = out["nodes"] = []
         for n, rate in self._nodes_read[:count].tolist():
-            node, at = text_of(raw[at : at + gs.NODE.itemsize]), at + gs.NODE.itemsize
+            node, at = bytes(raw[at : at + gs.NODE.itemsize]), at + gs.NODE.itemsize
             window = None
             if rate >= 0:
-                window, at = text_of(raw[at : at + gs.RATE.itemsize]), at + gs.RATE.itemsize
+                window, at = bytes(raw[at : at + gs.RATE.itemsize]), at + gs.RATE.itemsize
             nodes.append([s.node_names[n], n, node, window])
         return out

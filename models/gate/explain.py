@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
 
 import numpy as np
@@ -18,18 +17,10 @@ from schemas.records import Reason
 INPUTS_VERSION = 2
 
 
-def pack(row: Any) -> str:
-    """Return a row as text."""
-    return text_of(row.tobytes())
-
-
-def text_of(raw: bytes | memoryview) -> str:
-    """Return the bytes of a row as text."""
-    return binascii.b2a_base64(raw, newline=False).decode()
-
-
 def explain(inputs: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
     """Return (hard reasons, soft reasons, what the gate saw) of a decision, evaluated anew from its inputs.
+
+    Their rows are text here, base64 as a decision's record has them.
 
     Raises
     ------

@@ -248,15 +248,14 @@ class Reservations:
     def _sum_node(self, node: int) -> None:
         self.state.nodes["value"][node] = self._base[node] + self.reserved[node]
 
-    def _best(self, w: Working) -> None:
-        """Note the best prices that work on the position of an order."""
-        buy, sell = -math.inf, math.inf
-        for x in self._of_position[w.account, w.instrument].values():
-            if x.price is not None and x.side > 0:
-                buy = max(buy, x.price)
-            elif x.price is not None:
-                sell = min(sell, x.price)
-        self.state.positions["best_buy"][w.row], self.state.positions["best_sell"][w.row] = buy, sell
+    def _best_without(self, w: Working) -> None:
+        """Note the best price that works on the position of an order that is gone, where the best was its own."""
+        best = self.state.positions["best_buy" if w.side > 0 else "best_sell"]
+        if w.price is None or best[w.row] != w.price:
+            return
+        prices = [x.price for x in self._of_position[w.account, w.instrument].values()
+                  if x.price is not None and x.side == w.side]
+        best[w.row] = max(prices, default=-math.inf) if w.side > 0 else min(prices, default=math.inf)
 
     def fill(self, order_id: str, quantity: float) -> None:
         """Take an execution of a working order in: what is done no longer works."""
@@ -282,12 +281,14 @@ class Reservations:
     def _keep(self, w: Working) -> None:
         self.working[w.order.order_id] = w
         self._of_position.setdefault((w.account, w.instrument), {})[w.order.order_id] = w
-        self._best(w)
+        if w.price is not None:
+            best = self.state.positions["best_buy" if w.side > 0 else "best_sell"]
+            best[w.row] = max(best[w.row], w.price) if w.side > 0 else min(best[w.row], w.price)
 
     def _drop(self, w: Working) -> None:
         del self.working[w.order.order_id]
         del self._of_position[w.account, w.instrument][w.order.order_id]
-        self._best(w)
+        self._best_without(w)
 
     def _undo(self, order_id: str) -> None:
         self.count_day(self.working[order_id], -1.0)

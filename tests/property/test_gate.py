@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.gate import state as gs
-from models.gate.explain import INPUTS_VERSION, explain, pack
+from models.gate.explain import INPUTS_VERSION, explain
 from models.gate.kernel import check_batch, check_order
 from models.gate.naive import naive_check
 from models.gate.state import METRICS, GateState
+from schemas.codec import encode
 from schemas.controls import MEANING, Check
 
 ROLES = ("book", "desk", "strategy", "fund", "firm", "account", "trader", "issuer", "sector", "counterparty", "venue", "instrument")
@@ -111,10 +113,10 @@ def test_a_decision_reproduces_from_its_inputs(case: dict[str, Any]) -> None:
     o = s.orders[0]
     a, i = s.accounts[0], s.instruments[0]
     nodes = [n for n in [*a["nodes"].tolist(), int(o["trader"]), int(i["issuer"]), int(i["sector"]), int(o["counterparty"]), int(o["venue"]), int(i["node"])] if n >= 0]
-    inputs = {"v": INPUTS_VERSION, "order": pack(o), "account": pack(a), "instrument": pack(i), "position": pack(s.positions[0]), "settings": pack(s.settings[0]),
-              "nodes": [[s.node_names[n], n, pack(s.nodes[n]), None] for n in nodes]}
+    inputs = {"v": INPUTS_VERSION, "order": o.tobytes(), "account": a.tobytes(), "instrument": i.tobytes(), "position": s.positions[0].tobytes(), "settings": s.settings[0].tobytes(),
+              "nodes": [[s.node_names[n], n, s.nodes[n].tobytes(), None] for n in nodes]}
     hard = check_order(s.table.ctypes.data, 0)
-    assert explain(inputs)[:2] == (int(hard), int(s.results["soft"][0]))
+    assert explain(msgspec.json.decode(encode(inputs)))[:2] == (int(hard), int(s.results["soft"][0]))
 
 
 def test_every_code_is_documented() -> None:

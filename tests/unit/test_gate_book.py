@@ -6,6 +6,7 @@ import math
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -350,3 +351,21 @@ def test_long_and_short_count_what_works_on_each_side(gate: GateBook) -> None:
     for w in list(gate.working):
         gate.release(w)
     assert np.abs(gate.reserved).max() < 1e-6 and not gate._held
+
+
+def test_the_best_working_prices_are_those_of_the_orders_that_work(gate: GateBook) -> None:
+    rng = np.random.default_rng(7)
+    for k in range(400):
+        side, account = ("buy", "sell")[int(rng.integers(2))], "AB"[int(rng.integers(2))]
+        working = [w for w in gate.working.values() if w.order.account == account]
+        if working and rng.random() < 0.55:
+            w = working[int(rng.integers(len(working)))]
+            gate.fill(w.order.order_id, float(rng.choice([1, 10]))) if rng.random() < 0.5 else gate.release(w.order.order_id)
+        else:  # few prices: the best is often another order's, too; some orders have none
+            price = None if rng.random() < 0.1 else Decimal(int(rng.integers(97, 100) if side == "buy" else rng.integers(101, 104)))
+            gate.place(msgspec.structs.replace(order(str(k), account, side), price=price, type="limit" if price else "market"), T0)
+        for name in "AB":
+            row = gate.state.position_row(gate.state.account(name), gate.state.instrument("X"))
+            prices = {s: [w.price for w in gate.working.values() if w.order.account == name and w.side == s and w.price is not None] for s in (1.0, -1.0)}
+            assert gate.state.positions["best_buy"][row] == max(prices[1.0], default=-math.inf)
+            assert gate.state.positions["best_sell"][row] == min(prices[-1.0], default=math.inf)

@@ -108,6 +108,14 @@ def test_what_follows_a_batch_that_is_on_its_way_is_gathered_until_it_has_arrive
         publisher.send("t", b"k", b"now", 0)
         await settle()
         assert client.made.sent[3:] == [[b"0", b"late", b"now"]]
+        # a batch that has arrived does not send what is still gathered
+        publisher.send("t", b"k", b"later", 0, linger_s=60.0)
+        client.made.waiting[3].set_result(None)
+        await settle()
+        assert len(client.made.sent) == 4
+        publisher.send("t", b"k", b"last", 0)
+        await settle()
+        assert client.made.sent[4:] == [[b"0", b"later", b"last"]]
         for f in client.made.waiting:
             if not f.done():
                 f.set_result(None)
