@@ -57,7 +57,7 @@ FOLLOW_S = 0.05
 #: an execution whose position row does not come (it was refused) stops being waited for
 FILL_WAIT_S = 10.0
 #: marks taken in before whoever waits gets a turn
-MARKS_AT_ONCE = 16
+MARKS_AT_ONCE = 8
 _order, _trade, _decision = decoder_of(Order), decoder_of(Trade), decoder_of(Decision)
 _records: dict[str, Any] = {topic: decoder_of(cls) for topic, cls in (
     ("marks", Mark), ("limits", Limit), ("controls", Control), ("market.surfaces", Surface),
@@ -82,7 +82,7 @@ class GateStage:
         self.breakers = Breakers(topics, publisher, counters)
         self._tail = Tail(client, [topics[t] for t in ("market.surfaces", "marks", "positions", "risk")],
                           self._on_batch, isolation_level="read_uncommitted", pace_s=FOLLOW_S,
-                          without_keys=(topics["positions"],))
+                          without_keys=(topics["positions"],), most=1)
         rules = ("limits", "controls", "reference.counterparties", "touches")
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100)
         self._next: dict[TopicPartition, int] = {}
@@ -259,6 +259,7 @@ class GateStage:
         if batch.topic == self._topics["trades"]:
             self._follow_fills(batch, None)
         else:
+            self._counters.set("behind_records", batch.behind, topic=batch.topic, partition=str(batch.partition))
             for m, value in enumerate(batch.values):
                 if value is not None:
                     self._decide_message(batch, m, value)
@@ -432,10 +433,9 @@ class GateStage:
             self.breakers.raise_all(self.monitor.measure(values, now_ns, self.gate.book.snapshot_id), now_ns)
 
     def _quarantine(self, batch: RecordBatch, m: int, detail: str, raw: bytes) -> None:
-        self._counters.add("poison", reason=str(QuarantineReason.BAD_FIELD))
-        offset = int(batch.offsets[m])
-        record = Quarantined(topic=batch.topic, partition=batch.partition, offset=offset,
-                             reason=str(QuarantineReason.BAD_FIELD), detail=detail,
+        reason, offset = str(QuarantineReason.BAD_FIELD), int(batch.offsets[m])
+        self._counters.add("poison", reason=reason)
+        record = Quarantined(topic=batch.topic, partition=batch.partition, offset=offset, reason=reason, detail=detail,
                              raw_base64=base64.b64encode(raw[:65_536]).decode(),
                              ts=int(batch.timestamps_ms[m]) * 1_000_000)
         self._publisher.send(self._topics["quarantine"], f"{batch.topic}-{batch.partition}-{offset}".encode(),
@@ -446,6 +446,5 @@ class GateStage:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._tasks:
-            await self._tail.stop()
-            await self._rules.stop()
+        for tail in (self._tail, self._rules) if self._tasks else ():
+            await tail.stop()

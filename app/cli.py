@@ -32,7 +32,7 @@ from app.cli_common import (  # noqa: E402
     start_process,
     with_brokers,
 )
-from app.rank import give_way  # noqa: E402
+from app.rank import give_way, go_first  # noqa: E402
 from app.settings import ROLES, Settings  # noqa: E402
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -99,7 +99,8 @@ def worker(roles: Annotated[str, typer.Option(help="Comma-separated: positions, 
     if supervised and len(wanted) == 1:
         from app.engine import run_worker
 
-        give_way(wanted[0])
+        if not (settings.goes_first(wanted[0]) and go_first()):  # type: ignore[arg-type]
+            give_way(wanted[0])
         run_worker(settings, wanted[0])  # type: ignore[arg-type]
         return
     run(_keep([(f"worker-{r}", ["worker", "--roles", r]) for r in wanted], settings))

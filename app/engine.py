@@ -47,7 +47,7 @@ EXIT_TOPICS = 76
 TOPICS_CHECK_S = 15.0
 TRIM_BEATS = 10
 #: a decision waits for no other: the order path trades requests for time; nodes and alerts come in one go anyhow
-LINGER_S: dict[Role, float] = {"gate": 0.0, "risk": 0.002, "positions": 0.01, "marks": 0.006}
+LINGER_S: dict[Role, float] = {"gate": 0.001, "risk": 0.002, "positions": 0.01, "marks": 0.006}
 SOURCES: dict[Role, tuple[str, ...]] = {
     "positions": ("trades", "positions.external"), "marks": ("ticks",), "risk": ("positions",),
     "gate": ("orders", "trades")}
@@ -58,7 +58,7 @@ TABLES: dict[Role, tuple[str, str, str]] = {
 
 
 #: from one request of a role to the next: a gate answers order by order; windows and nodes are published by the clock
-PACE_S = {"gate": 0.0, "positions": 0.025, "risk": 0.025, "marks": 0.03}
+PACE_S = {"gate": 0.002, "positions": 0.025, "risk": 0.025, "marks": 0.03}
 #: topics of a role that it need not have at once: an execution settles when the position row that has it arrives
 EVERY_S: dict[Role, dict[str, float]] = {"gate": {"trades": 0.06}}
 
@@ -247,7 +247,8 @@ class Engine:
 
     async def _beats(self) -> None:
         loop, turn = asyncio.get_running_loop(), 0
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        # whoever waits for an answer would wait for the heap's lock, too: milliseconds
+        trim = None if self.settings.goes_first(self.role) else getattr(ctypes.CDLL(None), "malloc_trim", None)
         while True:
             self.watchdog.beat()
             await asyncio.sleep(0.5)

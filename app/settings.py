@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     session_timeout_s: Annotated[float, Field(ge=2, le=60)] = Field(6.0, description="after which a dead worker is out")
     instance: str | None = Field(None, description="static group membership; unique per worker process")
     gate_socket: Path | None = Field(None, description="Unix socket of the local gate (role gate); none: off")
+    gate_realtime: bool = Field(True, description="a gate with a socket or HTTP of its own runs at real-time priority "
+                                "where the system permits")
     gate_http_host: str = Field("127.0.0.1", description="address the gate of a worker listens on over HTTP; beyond "
                                 "loopback only with api_tokens")
     gate_http_port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
@@ -84,6 +86,11 @@ class Settings(BaseSettings):
             if host not in ("127.0.0.1", "::1", "localhost") and not self.api_tokens:
                 raise ValueError(f"{name}: expected a loopback address where no api_tokens are set, was {host!r}")
         return self
+
+    def goes_first(self, role: Role) -> bool:
+        """Return whether a worker of a role asks for real-time priority: somebody waits for each of its answers."""
+        doors = (self.gate_socket, self.gate_http_port)
+        return role == "gate" and self.gate_realtime and any(door is not None for door in doors)
 
     def trading_day(self) -> TradingDay:
         """Return when days begin."""

@@ -59,9 +59,11 @@ def document(inside: dict[str, dict[str, float]], doors: dict[str, Any], size: s
              "## Inside the gate, microseconds an order", "", "| stage | p50 | p99 | p99.9 | p99.99 | worst |", "|---|---|---|---|---|---|"]
     lines += [f"| {name} | " + " | ".join(f"{q[k]:.3g}" for k in ("p50", "p99", "p99_9", "p99_99", "max")) + " |" for name, q in inside.items()]
     lines += ["", f"## Doors, open loop, from when an order was due; {doors['orders_per_s']:,} orders/s through Kafka, "
-              f"{doors['gate_orders_per_s']:,} through the socket (a tenth of it over HTTP), quotes and trades beside", "",
+              f"{doors['gate_orders_per_s']:,} through the socket (a tenth of it over HTTP), quotes and trades beside; gate "
+              f"{'and its client at real-time priority' if doors['client_realtime'] else 'without real-time priority'}", "",
               "| door | p50 | p99 | p99.9 | p99.99 | worst |", "|---|---|---|---|---|---|"]
-    names = {"kafka_ms": "`orders` to `decisions`, ms", "local_gate_us": "Unix socket, us", "http_gate_us": "HTTP, us",
+    names = {"kafka_ms": "`orders` to `decisions`, ms", "overload_ms": "the same, ten times as many for two seconds, ms", "local_gate_us": "Unix socket, us", "http_gate_us": "HTTP, us",
+             "local_gate_shared_us": "Unix socket, client at no priority, us", "http_gate_shared_us": "HTTP, client at no priority, us",
              "halt_to_refusal_ms": "halt written to first refusal, ms", "breach_to_stream_ms": "breaching trade to alert on the stream, ms"}
     lines += [f"| {text} | " + " | ".join(f"{doors[key][k]:.4g}" for k in ("p50", "p99", "p99_9", "p99_99", "max")) + " |" for key, text in names.items()]
     return "\n".join(lines) + "\n"

@@ -1,12 +1,13 @@
 """Orders to decisions, open loop, from the intended arrival: through Kafka, the local gate's socket and HTTP.
 
 Quotes (1,000 a second) and trades (200 a second) run beside. Latency is from when an order was due to be sent to when its decision was read.
-Then: from a halt to the first refusal, and from the trade that breaches a limit to its alert on the stream.
+Then: ten times as many orders for two seconds; from a halt to the first refusal, and from the trade that breaches a limit to its alert on the stream.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from aiokafka.structs import TopicPartition
 
 from app.brokers import Broker
 from app.control import current, publish
+from app.publisher import BatchingPublisher
+from app.rank import go_first
 from app.reference_files import publish_reference
 from app.settings import Settings
 from benchmarks._common import ROOT, Worker, arguments, finish, scratch_broker
@@ -40,8 +44,10 @@ TOKEN = "bench" * 4
 #: orders a second through Kafka, through the socket (a tenth of them over HTTP), seconds
 SIZES = {"smoke": (300, 300, 4.0), "real": (5_000, 2_000, 20.0)}
 TRADES_PER_S = 200
+#: this many times as many orders come for two seconds: all are decided, late
+OVERLOAD = 10
 #: the broker and every process compile and fill caches first; what they do then is not what is measured
-WARM_UP_S = {"smoke": 2.0, "real": 10.0}
+WARM_UP_S = {"smoke": 2.0, "real": 25.0}
 
 
 async def prepare(s: Settings) -> tuple[list[str], list[str]]:
@@ -63,7 +69,10 @@ def beside(s: Settings, names: list[str], accounts: list[str]) -> subprocess.Pop
 
 
 def order(k: int, accounts: list[str], names: list[str]) -> dict[str, Any]:
-    """Return an order, every other time a cancel of one that came a hundred before: some fifty work at any time."""
+    """Return an order, every other time a cancel of one that came a hundred before: some fifty work at any time.
+
+    Quantities differ: two orders that are alike within half a second would be duplicates, and refused.
+    """
     base = {"order_id": f"O{k}", "account": accounts[k % len(accounts)], "trader": f"t{k % 7}", "instrument": names[k * 13 % len(names)],
             "side": "buy" if k % 2 else "sell", "type": "limit", "quantity": str(1 + k % 9_973), "price": "99.5" if k % 2 else "100.5"}
     if k % 2 and k > 100:
@@ -72,9 +81,9 @@ def order(k: int, accounts: list[str], names: list[str]) -> dict[str, Any]:
     return base | {"ts_event": time.time_ns()}
 
 
-async def through_kafka(s: Settings, rate: int, seconds: float, accounts: list[str], names: list[str]) -> np.ndarray:
-    """Return ms from intended arrival to the decision read."""
-    topic = s.topics()["decisions"]
+async def through_kafka(s: Settings, rate: int, seconds: float, accounts: list[str], names: list[str], first: int) -> np.ndarray:
+    """Return ms from intended arrival to the decision read; ``first``: the number of the first order."""
+    topic, orders = s.topics()["decisions"], s.topics()["orders"]
     consumer = s.client().consumer(isolation_level="read_uncommitted", fetch_max_wait_ms=5)
     await consumer.start()
     tps = [TopicPartition(topic, p) for p in range(PARTITIONS)]
@@ -82,20 +91,22 @@ async def through_kafka(s: Settings, rate: int, seconds: float, accounts: list[s
     await consumer.seek_to_end(*tps)
     for tp in tps:
         await consumer.position(tp)
-    producer = s.client().producer(linger_ms=0)
-    await producer.start()
+    publisher = BatchingPublisher(s.client(), {orders: PARTITIONS}, 0.0)
+    await publisher.start()
     n = int(rate * seconds)
     due = np.zeros(n)
     got = np.full(n, np.nan)
+    left = n
 
     async def read() -> None:
-        while np.isnan(got).any():
+        nonlocal left
+        while left:
             for batch in (await fetch_slices(consumer._fetcher, None, 1.0, False)).values():
                 now = time.perf_counter()
                 for value in batch.values:
-                    k = int(value[value.index(b'"order_id":"O') + 13: value.index(b'"', value.index(b'"order_id":"O') + 13)]) if value else -1
+                    k = int(value[value.index(b'"order_id":"O') + 13: value.index(b'"', value.index(b'"order_id":"O') + 13)]) - first if value else -1
                     if 0 <= k < n and np.isnan(got[k]):
-                        got[k] = now
+                        got[k], left = now, left - 1
 
     reader = asyncio.create_task(read())
     begin = time.perf_counter() + 0.2
@@ -104,10 +115,10 @@ async def through_kafka(s: Settings, rate: int, seconds: float, accounts: list[s
         wait = due[k] - time.perf_counter()
         if wait > 0:
             await asyncio.sleep(wait)
-        o = order(k, accounts, names)
-        await producer.send(s.topics()["orders"], json.dumps(o).encode(), o["account"].encode(), owner_partition(o["account"], PARTITIONS))
+        o = order(first + k, accounts, names)
+        publisher.send(orders, o["account"].encode(), encode(o))
     await asyncio.wait_for(reader, 60)
-    await producer.stop()
+    await publisher.stop()
     await consumer.stop()
     return (got - due) * 1e3
 
@@ -125,30 +136,56 @@ def paced(rate: int, seconds: float) -> Iterator[tuple[int, float]]:
         yield k, due
 
 
-def through_socket(path: Path, rate: int, seconds: float, accounts: list[str], names: list[str]) -> np.ndarray:
-    """Return microseconds from intended arrival to the answer, one connection, one order at a time."""
-    took = np.zeros(int(rate * seconds))
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(path))
-        answers = connection.makefile("rb")
-        for k, due in paced(rate, seconds):
-            connection.sendall(json.dumps(order(10_000_000 + k, accounts, names)).encode() + b"\n")
-            answers.readline()
+@contextlib.contextmanager
+def ahead() -> Iterator[bool]:
+    """Have the priority of a local gate, where the system permits it; say whether it does."""
+    first = go_first()
+    try:
+        yield first
+    finally:
+        if first:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@dataclass
+class Doors:
+    """The doors of a local gate, orders a second (a tenth of them over HTTP), how long, and what orders are about."""
+
+    path: Path
+    address: str
+    rate: int
+    seconds: float
+    accounts: list[str]
+    names: list[str]
+
+    def measure(self, first: int) -> dict[str, dict[str, float]]:
+        """Return quantiles of microseconds from intended arrival to the answer; ``first``: the first order's number."""
+        return {"local_gate_us": quantiles(self._socket(first)), "http_gate_us": quantiles(self._http(2 * first))}
+
+    def _socket(self, first: int) -> np.ndarray:
+        """One connection, one order at a time."""
+        took = np.zeros(int(self.rate * self.seconds))
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.path))
+            answers = connection.makefile("rb")
+            for k, due in paced(self.rate, self.seconds):
+                connection.sendall(encode(order(first + k, self.accounts, self.names)) + b"\n")
+                answers.readline()
+                took[k] = (time.perf_counter() - due) * 1e6
+        return took
+
+    def _http(self, first: int) -> np.ndarray:
+        """One connection kept open."""
+        rate = self.rate // 10
+        took = np.zeros(int(rate * self.seconds))
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        connection = http.client.HTTPConnection(self.address.removeprefix("http://"))
+        for k, due in paced(rate, self.seconds):
+            connection.request("POST", "/orders", encode(order(first + k, self.accounts, self.names)), headers)
+            connection.getresponse().read()
             took[k] = (time.perf_counter() - due) * 1e6
-    return took
-
-
-def over_http(address: str, rate: int, seconds: float, accounts: list[str], names: list[str]) -> np.ndarray:
-    """Return microseconds from intended arrival to the answer over HTTP, one connection kept open."""
-    took = np.zeros(int(rate * seconds))
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    connection = http.client.HTTPConnection(address.removeprefix("http://"))
-    for k, due in paced(rate, seconds):
-        connection.request("POST", "/orders", json.dumps(order(20_000_000 + k, accounts, names)).encode(), headers)
-        connection.getresponse().read()
-        took[k] = (time.perf_counter() - due) * 1e6
-    connection.close()
-    return took
+        connection.close()
+        return took
 
 
 async def halt_to_refusal(s: Settings, path: Path, rounds: int, accounts: list[str], names: list[str]) -> np.ndarray:
@@ -235,10 +272,14 @@ async def measure(broker: Broker, folder: Path, size: str) -> dict[str, Any]:
         load = beside(s, names, accounts[25:])  # the breach below is the first account's own
         await asyncio.sleep(4.0)
         address = next(iter((await current(s, "gates", GateAddress)).values())).address
-        await through_kafka(s, rate, WARM_UP_S[size], accounts, names)
-        found["kafka_ms"] = quantiles(await through_kafka(s, rate, seconds, accounts, names))
-        found["local_gate_us"] = quantiles(through_socket(path, gate_rate, seconds / 2, accounts, names))
-        found["http_gate_us"] = quantiles(over_http(address, gate_rate // 10, seconds / 2, accounts, names))
+        await through_kafka(s, rate, WARM_UP_S[size], accounts, names, 40_000_000)
+        found["kafka_ms"] = quantiles(await through_kafka(s, rate, seconds, accounts, names, 0))
+        found["overload_ms"] = quantiles(await through_kafka(s, OVERLOAD * rate, 2.0, accounts, names, 50_000_000))
+        door = Doors(path, address, gate_rate, seconds / 2, accounts, names)
+        shared = door.measure(10_000_000)
+        with ahead() as realtime:  # as an order system would be that has a processor of its own
+            found |= door.measure(15_000_000) if realtime else shared
+        found |= {name.replace("gate", "gate_shared"): q for name, q in shared.items()} | {"client_realtime": realtime}
         found["halt_to_refusal_ms"] = quantiles(await halt_to_refusal(s, path, 20 if seconds > 10 else 3, accounts, names))
         later = [Worker(["worker", "--roles", "risk"], environment), Worker(["gateway", "--port", "0"], environment)]
         for w in later:
@@ -250,7 +291,7 @@ async def measure(broker: Broker, folder: Path, size: str) -> dict[str, Any]:
             load.communicate()
         for w in workers + later:
             w.stop()
-    p99 = {f"{k.rpartition('_')[0]}_p99_{k.rpartition('_')[2]}": v["p99"] for k, v in found.items()}
+    p99 = {f"{k.rpartition('_')[0]}_p99_{k.rpartition('_')[2]}": v["p99"] for k, v in found.items() if isinstance(v, dict)}
     return {"orders_per_s": rate, "gate_orders_per_s": gate_rate, "seconds": seconds} | found | p99 | {"unanswered": 0, "broker": broker.name}
 
 

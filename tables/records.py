@@ -209,11 +209,11 @@ def tune_fetcher(fetcher: Any, pace_s: float, every_s: Mapping[str, float] | Non
 
 
 async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float,
-                       with_keys: bool, without_keys: frozenset[str] = frozenset(),
+                       with_keys: bool, without_keys: frozenset[str] = frozenset(), most: int | None = None,
                        ) -> dict[TopicPartition, RecordBatch]:
     """Return what the fetcher of an aiokafka consumer has, one `RecordBatch` a partition; wait up to ``timeout``.
 
-    ``with_keys``: of all topics but those in ``without_keys``.
+    ``with_keys``: of all topics but those in ``without_keys``; ``most``: leave further slices for the next call.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -238,6 +238,8 @@ async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float
                     high = result._assignment.state_value(tp).highwater
                     batch.behind = max(0, high - batch.next_offset) if high else 0
                     out[tp] = batch
+                    if len(out) == most:
+                        break
             elif not out:
                 del fetcher._records[tp]
                 fetcher._notify(fetcher._wait_consume_future)

@@ -25,12 +25,13 @@ class Tail:
     wait_ms : how long the broker may wait where there is nothing; long for what rarely changes
     without_keys : topics whose keys nobody asks for: their values come as rows of one buffer
     pace_s : from one request to the next one: what nobody waits for by the millisecond costs fewer requests so
+    most : slices taken in before others get a turn; None: all there are
     """
 
     def __init__(self, client: KafkaClient, topics: Iterable[str], on_batch: Callable[[RecordBatch], None],
                  from_end: bool = False, isolation_level: str = "read_committed", gather_ms: int = 0,
                  wait_ms: int = FETCH_WAIT_MS, pace_s: float = PACE_S,
-                 without_keys: Iterable[str] = ()) -> None:
+                 without_keys: Iterable[str] = (), most: int | None = None) -> None:
         self._client = client
         self._topics = list(topics)
         self._on_batch = on_batch
@@ -39,7 +40,7 @@ class Tail:
         # requests are what a small installation pays for: who is in no hurry, or rarely gets anything, asks less often
         self._fetch = {"fetch_max_wait_ms": gather_ms or wait_ms, "fetch_min_bytes": 1 << 20 if gather_ms else 1}
         self._pace_s = pace_s
-        self._without_keys = frozenset(without_keys)
+        self._without_keys, self._most = frozenset(without_keys), most
         self._consumer: AIOKafkaConsumer | None = None
         self._advanced = asyncio.Event()
         self.positions: dict[TopicPartition, int] = {}
@@ -80,7 +81,7 @@ class Tail:
         """Read once; return how many records came."""
         assert self._consumer is not None
         count = 0
-        found = await fetch_slices(self._consumer._fetcher, None, timeout, True, self._without_keys)
+        found = await fetch_slices(self._consumer._fetcher, None, timeout, True, self._without_keys, self._most)
         for tp, batch in found.items():
             if len(batch):
                 self._on_batch(batch)

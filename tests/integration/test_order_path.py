@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import subprocess
@@ -166,6 +167,29 @@ def test_working_orders_count_until_they_are_filled(made: Installation) -> None:
         await quoting
 
     asyncio.run(run())
+
+
+def test_more_orders_than_it_can_decide_at_once_are_decided_late_in_order_and_each_once(made: Installation) -> None:
+    count, accounts = 10_000, ["ACC-001", "ACC-002", "ACC-003"]
+
+    async def scenario() -> None:
+        await open_the_gate(made)
+        (gate,) = start(made, "gate")
+        producer = made.settings.client().producer(linger_ms=5)
+        await producer.start()
+        rows = [order(f"b{k}", accounts[k % 3], quantity=1 + k % 997, price=99 - k % 2, side="buy") for k in range(count)]
+        for row in rows:
+            await producer.send(made.settings.topics()["orders"], json.dumps(row).encode(), row["account"].encode(),
+                                owner_partition(row["account"], made.settings.partitions))
+        await producer.stop()
+        found = await decisions(made, count, 60.0)
+        assert len(found) == count and {d.order_id for d in found} == {r["order_id"] for r in rows} and gate.process.poll() is None
+        for account in accounts:  # in the order in which they came, and each says when it was decided
+            mine = [d for d in found if d.account == account]
+            assert [d.order_id for d in mine] == [r["order_id"] for r in rows if r["account"] == account]
+            assert all(a.ts_decision <= b.ts_decision for a, b in itertools.pairwise(mine))
+
+    asyncio.run(scenario())
 
 
 def test_no_decision_changes_when_the_gate_is_killed(made: Installation) -> None:
