@@ -17,6 +17,7 @@ import msgspec
 from aiokafka.structs import TopicPartition
 
 from agents.breakers import Breakers
+from agents.decision_log import DecisionLog
 from agents.ports import Clock, Counters, Publisher
 from agents.reference_tail import ReferenceTail
 from models.gate.book import GateBook
@@ -46,6 +47,7 @@ from schemas.records import (
     Trade,
 )
 from tables.kafka import KafkaClient, owner_partition
+from tables.lease import Lease
 from tables.records import RecordBatch
 from tables.restore import ends_of, read_range
 from tables.tail import Tail
@@ -58,7 +60,7 @@ FOLLOW_S = 0.05
 FILL_WAIT_S = 10.0
 #: marks taken in before whoever waits gets a turn
 MARKS_AT_ONCE = 8
-_order, _trade, _decision = decoder_of(Order), decoder_of(Trade), decoder_of(Decision)
+_order, _trade = decoder_of(Order), decoder_of(Trade)
 _records: dict[str, Any] = {topic: decoder_of(cls) for topic, cls in (
     ("marks", Mark), ("limits", Limit), ("controls", Control), ("market.surfaces", Surface),
     ("risk", Risk), ("touches", Touch), ("reference.counterparties", Counterparty))}
@@ -69,8 +71,8 @@ class GateStage:
 
     def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
                  clock: Clock, counters: Counters, base_currency: str, levels: tuple[str, ...],
-                 partitions: int, day: TradingDay | None = None) -> None:
-        self._client, self._topics = client, topics
+                 partitions: int, lease: Lease, day: TradingDay | None = None) -> None:
+        self._client, self._topics, self._lease = client, topics, lease
         self._names = {v: k for k, v in topics.items()}
         self._publisher, self._clock, self._counters = publisher, clock, counters
         self._partitions = partitions
@@ -87,6 +89,7 @@ class GateStage:
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100)
         self._next: dict[TopicPartition, int] = {}
         self._owned: set[int] = set()
+        self._paused = False
         self._tasks: list[asyncio.Task[None]] = []
         self._reference = reference
         self._waiting_marks: dict[bytes | None, bytes] = {}
@@ -185,23 +188,14 @@ class GateStage:
             self._tasks = [loop.create_task(t) for t in loops]
             self.gate.refresh(self._clock())
         orders, trades = self._topics["orders"], self._topics["trades"]
-        decided: dict[int, int] = dict.fromkeys(partitions, 0)
-        accepted: dict[str, Decision] = {}
-        today, now = [], self._clock()
-
-        def on_decisions(batch: RecordBatch) -> None:
-            for value in batch.values:
-                if value is not None:
-                    decision = _decision.decode(value)
-                    self._recall(decision, decided, accepted)
-                    if decision.ts_decision >= self.gate.day.begin_ns(now):
-                        today.append(msgspec.structs.replace(decision, inputs={}))
-
-        await read_range(self._client, {TopicPartition(self._topics["decisions"], p): 0 for p in partitions},
-                         on_decisions)
-        self._half_done = {x for x in self._half_done if x[1] == decided.get(x[0])}
-        self.gate.recount(today, now)
-        for decision in today:
+        now = self._clock()
+        found = DecisionLog(partitions, self.gate.day.begin_ns(now))
+        log_of = {TopicPartition(self._topics["decisions"], p): 0 for p in partitions}
+        await read_range(self._client, log_of, found.take)
+        self._half_done = {x for x in self._half_done if x[0] not in partitions} | found.half_done()
+        accepted = found.accepted
+        self.gate.recount(found.today, now)
+        for decision in found.today:
             if self.flow.rings and decision.order is not None and decision.outcome != "cancel":
                 self.flow.add(self.gate.names_above(decision.order), decision.ts_decision, decision.outcome == "reject")
         begin: dict[int, int] = {}
@@ -219,24 +213,16 @@ class GateStage:
         read = await read_range(self._client, {TopicPartition(trades, p): begin.get(p, ends[TopicPartition(trades, p)])
                                                for p in partitions}, on_trades)
         self._next |= {tp: position for tp, (position, _) in read.items()}
-        self._next |= {TopicPartition(orders, p): decided[p] for p in partitions}
+        self._next |= {TopicPartition(orders, p): found.next[p] for p in partitions}
+        await self._lease.begin()
         self._owned |= partitions
+        self._paused = False
         log.info("gate: %d orders work", len(self.gate.working))
 
-    def _recall(self, decision: Decision, decided: dict[int, int], accepted: dict[str, Decision]) -> None:
-        """Take one decision of the log in: the first one of an order is its verdict."""
-        if decision.as_of is not None and decision.as_of.partition in decided:
-            self._half_done.add((decision.as_of.partition, decision.as_of.offset + 1, decision.order_id))
-            decided[decision.as_of.partition] = max(decided[decision.as_of.partition], decision.as_of.offset + 1)
-        order = decision.order
-        if order is None:
-            return
-        if decision.outcome == "cancel" or (decision.outcome == "accept" and order.action == "cancel"):
-            accepted.pop(order.ref_order_id or order.order_id, None)
-        elif decision.outcome == "accept":
-            if order.action == "replace":
-                accepted.pop(order.ref_order_id or "", None)
-            accepted.setdefault(order.order_id, decision)
+    async def pause(self) -> None:
+        """Decide nothing until the next `take`, and have on the log what was decided: an heir reads it there."""
+        self._paused = True
+        await self._publisher.flush()
 
     async def release(self, partitions: set[int]) -> None:
         """Let go: what works there is another gate's to hold."""
@@ -255,7 +241,10 @@ class GateStage:
 
     # ---- orders and executions ------------------------------------------------------------------------------------
     async def process(self, batch: RecordBatch, ack: Callable[[], None]) -> None:
-        """Decide a slice of orders, or follow a slice of executions."""
+        """Decide a slice of orders, or follow a slice of executions; not what another gate may own by now."""
+        await self._lease.sure()
+        if self._paused:
+            return ack()
         if batch.topic == self._topics["trades"]:
             self._follow_fills(batch, None)
         else:
@@ -353,7 +342,7 @@ class GateStage:
 
     def owns(self, partition: int) -> bool:
         """Whether this worker decides orders of a partition."""
-        return partition in self._owned
+        return partition in self._owned and not self._paused and self._lease.held()
 
     def cancel_orders(self, order_ids: set[str], why: str) -> int:
         """Cancel what still works of these orders (their session is gone); return how many."""

@@ -13,6 +13,9 @@ class Publisher(Protocol):
              headers: list[tuple[str, bytes]] | None = None, *, linger_s: float = 0.0) -> Awaitable[Any]:
         """Send one record; ``linger_s``: how long it may be gathered with others."""
 
+    async def flush(self) -> None:
+        """Wait until the broker has everything sent so far."""
+
 
 class Clock(Protocol):
     """The wall clock, read only at the edge."""

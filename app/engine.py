@@ -36,6 +36,7 @@ from schemas.topics import TOPICS, topic_name
 from tables import store, transport
 from tables.column_table import ColumnTable, declare
 from tables.kafka import check_topics, create_topics, owner_partition
+from tables.lease import Lease
 from tables.manager import EngineTableManager
 from tables.standby import Standby
 from tables.watchdog import Watchdog, waiting_tasks
@@ -78,7 +79,15 @@ class EngineApp(faust.App):  # type: ignore[misc]
         self.engine.watchdog.stopping()
         if isinstance(self.engine.stage, MarkStage):
             await self.engine.stage.stop()
+        if isinstance(self.engine.stage, GateStage):
+            await self.engine.stage.pause()
         await super().on_stop()
+
+    async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Let what is in work end, as Faust does, and have a gate's decisions on the log before others may own them."""
+        await super()._on_partitions_revoked(revoked)
+        if isinstance(self.engine.stage, GateStage):
+            await self.engine.stage.pause()
 
     async def on_shutdown(self) -> None:
         """Flush and disconnect after Faust has stopped its consumer."""
@@ -94,6 +103,8 @@ class Engine:
         self.client = settings.client()
         self.topics = settings.topics()
         self.counters = PrometheusCounters()
+        #: decisions are written outside of transactions: nobody else fences a gate that was stopped for a while
+        self.lease = Lease(settings.session_timeout_s) if role == "gate" else None
         self.watchdog = Watchdog(role, describe=lambda: waiting_tasks(self._loops()))
         self.app = self._app()
         self.stage: Any = None
@@ -108,6 +119,7 @@ class Engine:
     def _app(self) -> EngineApp:
         transport.register()
         transport.BatchConsumerThread.pace_s = PACE_S[self.role]
+        transport.BatchConsumerThread.lease = self.lease
         transport.BatchConsumerThread.every_s = {self.topics[t]: s for t, s in EVERY_S.get(self.role, {}).items()}
         store.register()
         s = self.settings
@@ -169,7 +181,7 @@ class Engine:
         settle_collector()
         await create_topics(self.client, s.prefix, s.partitions, s.horizon_ms, s.replication)
         counts = {topic_name(s.prefix, t): s.partitions if t.partitions == "data" else 1 for t in TOPICS}
-        self.publisher = BatchingPublisher(self.client, counts, LINGER_S[self.role])
+        self.publisher = BatchingPublisher(self.client, counts, LINGER_S[self.role], self.lease)
         await self.publisher.start()
         reference = Reference(lambda account: owner_partition(account, s.partitions))
         self.reference = ReferenceTail(self.client, self.topics["reference.instruments"],
@@ -214,9 +226,9 @@ class Engine:
         if self.role == "marks":
             return MarkStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
                              s.quote_lateness_ms * 1_000_000, self._commit)
-        if self.role == "gate":
+        if self.lease is not None:
             return GateStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
-                             s.base_currency, s.levels, s.partitions, s.trading_day())
+                             s.base_currency, s.levels, s.partitions, self.lease, s.trading_day())
         return RiskStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
                          s.base_currency, s.levels, s.partitions, self.history, s.participation,
                          s.trading_day())

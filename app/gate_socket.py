@@ -74,7 +74,7 @@ class GateSocket:
             return encode({"error": str(error)})
         partition = owner_partition(order.account, self._partitions)
         if not self._stage.owns(partition):
-            return encode({"redirect": partition, "error": f"account {order.account!r} is another worker's"})
+            return encode({"redirect": partition, "error": f"account {order.account!r} is another worker's by now"})
         if dry_run:
             try:
                 return encode(self._stage.check(order))

@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from tables.kafka import KafkaClient, owner_partition
+from tables.lease import Lease
 
 log = logging.getLogger(__name__)
 LINGER_S = 0.006
@@ -15,9 +16,14 @@ EXIT_PUBLISHER = 73
 
 
 class BatchingPublisher:
-    """Sends without waiting; a batch that cannot be delivered ends the process (a fresh one publishes anew)."""
+    """Sends without waiting; a batch that cannot be delivered ends the process (a fresh one publishes anew).
 
-    def __init__(self, client: KafkaClient, partition_counts: dict[str, int], linger_s: float = LINGER_S) -> None:
+    With a ``lease`` nothing is sent by who may no longer own what it writes about.
+    """
+
+    def __init__(self, client: KafkaClient, partition_counts: dict[str, int], linger_s: float = LINGER_S,
+                 lease: Lease | None = None) -> None:
+        self._lease = lease
         self._linger_s = linger_s
         self._producer = client.producer(max_batch_size=900_000, linger_ms=0, enable_idempotence=True)
         self._partition_counts = partition_counts
@@ -87,6 +93,8 @@ class BatchingPublisher:
 
     async def _send_all(self, everything: bool = False) -> None:
         """Send what is gathered; what follows a batch that is on its way waits for it, and is one batch then."""
+        if self._lease is not None:
+            await self._lease.sure()
         async with self._lock:  # whoever flushes waits for what another turn has taken and not yet sent
             full, self._full = self._full, []
             going = [k for k in self._open if everything or not self._flying.get(k)]

@@ -7,12 +7,14 @@ transaction, never by Faust; after a rebalance reading goes on at the offset sto
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import faust
 import faust.transport.drivers
 from aiokafka.errors import IllegalStateError
+from aiokafka.protocol.group import JoinGroupRequest
 from aiokafka.structs import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -20,8 +22,10 @@ from faust.types.tuples import ConsumerMessage
 from mode.utils.futures import notify
 
 from tables.kafka import FETCH_WAIT_MS
+from tables.lease import Lease
 from tables.records import PACE_S, RecordBatch, fetch_slices, tune_fetcher
 
+UNKNOWN_MEMBER_ID = JoinGroupRequest.UNKNOWN_MEMBER_ID
 #: name in the broker URL: ``batch://host:port``
 ALIAS = "batch"
 
@@ -33,6 +37,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     pace_s: ClassVar[float] = PACE_S
     #: the same by topic, where it is another
     every_s: ClassVar[dict[str, float]] = {}
+    #: renewed by heartbeats, where a role needs one
+    lease: ClassVar[Lease | None] = None
 
     async def on_start(self) -> None:
         """Start the consumer with sizes that suit slices."""
@@ -43,7 +49,30 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_bytes = 16 << 20
         self.time_started = driver.monotonic()
         await consumer.start()
+        if self.lease is not None:
+            self._renew_by_heartbeats(consumer._coordinator, self.lease)
         tune_fetcher(consumer._fetcher, self.pace_s, self.every_s)
+
+    def _renew_by_heartbeats(self, coordinator: Any, lease: Lease) -> None:
+        """Have every heartbeat that is answered renew a lease, and let its holder send one."""
+        send = coordinator._do_heartbeat
+
+        async def heartbeat() -> bool:
+            sent_at = time.monotonic()
+            known: bool = await send()
+            if known:
+                lease.renew(sent_at, coordinator.member_id)
+            return known
+
+        async def ask() -> bool:
+            await heartbeat()
+            return bool(coordinator.member_id != UNKNOWN_MEMBER_ID)
+
+        async def ask_in_thread() -> bool:
+            return bool(await self.call_thread(ask))
+
+        coordinator._do_heartbeat = heartbeat
+        lease.ask = ask_in_thread
 
     async def pause(self, partitions: set[TP]) -> None:
         """Fetch nothing from these partitions."""

@@ -1,0 +1,111 @@
+"""Gates that stop, come back, join and leave on the deciding broker: an order gets one decision, whoever owns its account."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from schemas.records import Decision
+from tables.lease import EXIT_FENCED
+from tests.integration.harness import Installation, Process
+from tests.integration.test_order_path import (
+    decisions,
+    keep_quoting,
+    made,
+    open_the_gate,
+    order,
+    send,
+    set_limit,
+    start,
+)
+
+pytestmark = pytest.mark.kafka
+__all__ = ["made"]
+ACCOUNT, INSTRUMENT, FITS = "ACC-004", "I02", 71  # orders of 7 under a limit of 500
+
+
+def rows(first: int, count: int) -> list[dict[str, Any]]:
+    return [order(f"k{k}", account=ACCOUNT, instrument=INSTRUMENT, quantity=7, price=99 - k * 0.001) for k in range(first, first + count)]
+
+
+@asynccontextmanager
+async def open_market(made: Installation) -> AsyncIterator[None]:
+    """Have quotes, marks and a limit that only so many orders fit under."""
+    await asyncio.to_thread(start, made, "positions", "marks")
+    await open_the_gate(made)
+    stop = asyncio.Event()
+    quoting = asyncio.create_task(keep_quoting(made, stop))
+    limit = {"limit_id": "PL", "node": f"account:{ACCOUNT}", "instrument": INSTRUMENT, "metric": "position_long", "limit": 500, "reason": "test of gates"}
+    await set_limit(made.settings, limit, "r")
+    await asyncio.sleep(1.5)
+    yield
+    stop.set()
+    await quoting
+
+
+async def gate(made: Installation, folder: str, **environment: str) -> Process:
+    return await asyncio.to_thread(made.worker("gate", folder, **environment).wait_ready)
+
+
+def assert_each_once(found: list[Decision], sent: int) -> None:
+    """Assert one decision an order, and that what was let through before still counted after."""
+    assert Counter(d.order_id for d in found) == {f"k{k}": 1 for k in range(sent)}
+    assert sum(d.outcome == "accept" for d in found) == FITS
+    assert {r.code for d in found for r in d.reasons} == {"POSITION_LONG"}
+
+
+def test_a_gate_that_was_stopped_decides_nothing_more_and_leaves(made: Installation, tmp_path: Any) -> None:
+    """F3: SIGSTOP past the session timeout, then SIGCONT: orders wait on its socket and in its hands, others own them by now."""
+    path = tmp_path / "zombie.sock"
+
+    async def scenario() -> None:
+        async with open_market(made):
+            zombie = await gate(made, "zombie", DESKRISK_GATE_SOCKET=str(path))
+            await send(made, "orders", rows(0, 40))
+            await decisions(made, 40)
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            zombie.signal(signal.SIGSTOP)
+            await send(made, "orders", rows(40, 20))
+            late = [order(f"late{k}", account=ACCOUNT, instrument=INSTRUMENT, quantity=7, price=98) for k in range(5)]
+            writer.write(b"".join(json.dumps(o).encode() + b"\n" for o in late))
+            await gate(made, "heir")
+            await decisions(made, 60)
+            zombie.signal(signal.SIGCONT)
+            answers = [json.loads(line) for line in (await asyncio.wait_for(reader.read(), 30)).splitlines()]
+            assert all("error" in a for a in answers), answers
+            assert await asyncio.to_thread(zombie.process.wait, 30) == EXIT_FENCED
+            writer.close()
+            await send(made, "orders", rows(60, 40))
+            await decisions(made, 100)
+            await asyncio.sleep(2.0)
+            assert_each_once(await decisions(made, 100), 100)
+
+    asyncio.run(scenario())
+
+
+def test_gates_that_join_and_leave_decide_each_order_once(made: Installation) -> None:
+    """F4: workers join and leave, one is killed, while orders come."""
+    async def scenario() -> None:
+        async with open_market(made):
+            first = await gate(made, "a")
+            sending = asyncio.create_task(send(made, "orders", rows(0, 6_000)))
+            second = await gate(made, "b")
+            await asyncio.to_thread(first.stop)
+            third = await gate(made, "a")
+            await asyncio.sleep(1.0)
+            second.kill()
+            await gate(made, "b")
+            await asyncio.to_thread(third.stop)
+            await sending
+            await decisions(made, 6_000, 60.0)
+            await asyncio.sleep(1.0)
+            assert_each_once(await decisions(made, 6_000), 6_000)
+
+    asyncio.run(scenario())
