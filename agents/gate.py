@@ -17,6 +17,7 @@ import msgspec
 from aiokafka.structs import TopicPartition
 
 from agents.breakers import Breakers
+from agents.decision_log import DecisionLog
 from agents.ports import Clock, Counters, Publisher
 from agents.reference_tail import ReferenceTail
 from models.gate.book import GateBook
@@ -58,7 +59,7 @@ FOLLOW_S = 0.05
 FILL_WAIT_S = 10.0
 #: marks taken in before whoever waits gets a turn
 MARKS_AT_ONCE = 8
-_order, _trade, _decision = decoder_of(Order), decoder_of(Trade), decoder_of(Decision)
+_order, _trade = decoder_of(Order), decoder_of(Trade)
 _records: dict[str, Any] = {topic: decoder_of(cls) for topic, cls in (
     ("marks", Mark), ("limits", Limit), ("controls", Control), ("market.surfaces", Surface),
     ("risk", Risk), ("touches", Touch), ("reference.counterparties", Counterparty))}
@@ -185,23 +186,14 @@ class GateStage:
             self._tasks = [loop.create_task(t) for t in loops]
             self.gate.refresh(self._clock())
         orders, trades = self._topics["orders"], self._topics["trades"]
-        decided: dict[int, int] = dict.fromkeys(partitions, 0)
-        accepted: dict[str, Decision] = {}
-        today, now = [], self._clock()
-
-        def on_decisions(batch: RecordBatch) -> None:
-            for value in batch.values:
-                if value is not None:
-                    decision = _decision.decode(value)
-                    self._recall(decision, decided, accepted)
-                    if decision.ts_decision >= self.gate.day.begin_ns(now):
-                        today.append(msgspec.structs.replace(decision, inputs={}))
-
-        await read_range(self._client, {TopicPartition(self._topics["decisions"], p): 0 for p in partitions},
-                         on_decisions)
-        self._half_done = {x for x in self._half_done if x[1] == decided.get(x[0])}
-        self.gate.recount(today, now)
-        for decision in today:
+        now = self._clock()
+        found = DecisionLog(partitions, self.gate.day.begin_ns(now))
+        log_of = {TopicPartition(self._topics["decisions"], p): 0 for p in partitions}
+        await read_range(self._client, log_of, found.take)
+        self._half_done = {x for x in self._half_done if x[0] not in partitions} | found.half_done()
+        accepted = found.accepted
+        self.gate.recount(found.today, now)
+        for decision in found.today:
             if self.flow.rings and decision.order is not None and decision.outcome != "cancel":
                 self.flow.add(self.gate.names_above(decision.order), decision.ts_decision, decision.outcome == "reject")
         begin: dict[int, int] = {}
@@ -219,24 +211,9 @@ class GateStage:
         read = await read_range(self._client, {TopicPartition(trades, p): begin.get(p, ends[TopicPartition(trades, p)])
                                                for p in partitions}, on_trades)
         self._next |= {tp: position for tp, (position, _) in read.items()}
-        self._next |= {TopicPartition(orders, p): decided[p] for p in partitions}
+        self._next |= {TopicPartition(orders, p): found.next[p] for p in partitions}
         self._owned |= partitions
         log.info("gate: %d orders work", len(self.gate.working))
-
-    def _recall(self, decision: Decision, decided: dict[int, int], accepted: dict[str, Decision]) -> None:
-        """Take one decision of the log in: the first one of an order is its verdict."""
-        if decision.as_of is not None and decision.as_of.partition in decided:
-            self._half_done.add((decision.as_of.partition, decision.as_of.offset + 1, decision.order_id))
-            decided[decision.as_of.partition] = max(decided[decision.as_of.partition], decision.as_of.offset + 1)
-        order = decision.order
-        if order is None:
-            return
-        if decision.outcome == "cancel" or (decision.outcome == "accept" and order.action == "cancel"):
-            accepted.pop(order.ref_order_id or order.order_id, None)
-        elif decision.outcome == "accept":
-            if order.action == "replace":
-                accepted.pop(order.ref_order_id or "", None)
-            accepted.setdefault(order.order_id, decision)
 
     async def release(self, partitions: set[int]) -> None:
         """Let go: what works there is another gate's to hold."""

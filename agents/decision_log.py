@@ -1,0 +1,61 @@
+"""What the log of decisions says to a gate that takes partitions over: an order's first decision is its verdict."""
+
+from __future__ import annotations
+
+import msgspec
+
+from schemas.codec import decoder_of
+from schemas.records import Decision
+from tables.records import RecordBatch
+
+_decision = decoder_of(Decision)
+
+
+class DecisionLog:
+    """Gathers, decision by decision, where deciding goes on, which orders work, and what counts today.
+
+    Parameters
+    ----------
+    partitions : those taken over
+    today_ns : when the trading day began, UTC ns
+    """
+
+    def __init__(self, partitions: set[int], today_ns: int) -> None:
+        #: the offset of `orders` after the last order that was decided
+        self.next: dict[int, int] = dict.fromkeys(partitions, 0)
+        #: orders that were let through and not cancelled or replaced since
+        self.accepted: dict[str, Decision] = {}
+        self.today: list[Decision] = []
+        self._today_ns = today_ns
+        self._seen: set[tuple[int, int, str]] = set()
+
+    def take(self, batch: RecordBatch) -> None:
+        """Read a slice."""
+        for value in batch.values:
+            if value is not None:
+                self.add(_decision.decode(value))
+
+    def add(self, decision: Decision) -> None:
+        """Take one decision in; a second one of the same order says nothing."""
+        as_of = decision.as_of
+        if as_of is not None and as_of.partition in self.next:
+            key = (as_of.partition, as_of.offset + 1, decision.order_id)
+            if key in self._seen:
+                return
+            self._seen.add(key)
+            self.next[as_of.partition] = max(self.next[as_of.partition], as_of.offset + 1)
+        if decision.ts_decision >= self._today_ns:
+            self.today.append(msgspec.structs.replace(decision, inputs={}))
+        order = decision.order
+        if order is None:
+            return
+        if decision.outcome == "cancel" or (decision.outcome == "accept" and order.action == "cancel"):
+            self.accepted.pop(order.ref_order_id or order.order_id, None)
+        elif decision.outcome == "accept":
+            if order.action == "replace":
+                self.accepted.pop(order.ref_order_id or "", None)
+            self.accepted.setdefault(order.order_id, decision)
+
+    def half_done(self) -> set[tuple[int, int, str]]:
+        """Return (partition, offset, order) of batches of orders whose last one is not decided."""
+        return {x for x in self._seen if x[1] == self.next.get(x[0])}

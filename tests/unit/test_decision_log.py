@@ -1,0 +1,40 @@
+"""What a gate that takes over reads off the log."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from agents.decision_log import DecisionLog
+from schemas.records import AsOf, Decision, Order
+
+NOW = 1_795_000_000_000_000_000
+
+
+def decision(order_id: str, offset: int, outcome: str, action: str = "new", partition: int = 0, **more: Any) -> Decision:
+    order = Order(order_id=order_id, account="A", trader="t", instrument="X", side="buy", type="limit", quantity=Decimal(1), price=Decimal(1), ts_event=NOW,
+                  action=action, **more)  # type: ignore[arg-type]
+    return Decision(order_id=order_id, account="A", instrument="X", outcome=outcome, reasons=[], effect={}, snapshot_id=1,  # type: ignore[arg-type]
+                    limits_version=1, ts_event=NOW, ts_decision=NOW, service_ns=1, as_of=AsOf(partition, offset), order=order)
+
+
+def test_the_first_decision_of_an_order_is_its_verdict() -> None:
+    log = DecisionLog({0}, NOW)
+    for d in (decision("a", 0, "reject"), decision("a", 0, "accept"), decision("b", 1, "accept"), decision("b", 1, "reject")):
+        log.add(d)
+    assert list(log.accepted) == ["b"] and [d.outcome for d in log.today] == ["reject", "accept"] and log.next == {0: 2}
+
+
+def test_cancels_and_replacements_end_what_worked_and_yesterday_counts_no_more() -> None:
+    log = DecisionLog({0}, NOW + 1)
+    for d in (decision("a", 0, "accept"), decision("b", 1, "accept"), decision("c", 2, "accept", "cancel", ref_order_id="a"),
+              decision("d", 3, "accept", "replace", ref_order_id="b")):
+        log.add(d)
+    assert list(log.accepted) == ["d"] and log.today == []
+
+
+def test_a_batch_whose_last_order_is_not_decided_goes_on_after_those_that_are() -> None:
+    log = DecisionLog({0}, NOW)
+    log.add(decision("a", 4, "accept"))
+    log.add(decision("b", 4, "reject"))  # the first of a batch at 5: its last one says 5
+    assert log.next == {0: 5} and log.half_done() == {(0, 5, "a"), (0, 5, "b")}
