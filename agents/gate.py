@@ -89,7 +89,7 @@ class GateStage:
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100)
         self._next: dict[TopicPartition, int] = {}
         self._owned: set[int] = set()
-        self._paused = False
+        self._paused, self._pauses = True, 0
         self._tasks: list[asyncio.Task[None]] = []
         self._reference = reference
         self._waiting_marks: dict[bytes | None, bytes] = {}
@@ -177,7 +177,8 @@ class GateStage:
 
     # ---- partitions -----------------------------------------------------------------------------------------------
     async def take(self, partitions: set[int]) -> None:
-        """Own these partitions: read what was decided, place what still works, then go on."""
+        """Own these partitions: read what was decided, place what still works, then go on, unless paused meanwhile."""
+        turn = self._pauses
         if not self._tasks:
             for tail in (self._rules, self._tail):
                 await tail.start()
@@ -216,11 +217,12 @@ class GateStage:
         self._next |= {TopicPartition(orders, p): found.next[p] for p in partitions}
         await self._lease.begin()
         self._owned |= partitions
-        self._paused = False
+        self._paused = self._pauses != turn
         log.info("gate: %d orders work", len(self.gate.working))
 
     async def pause(self) -> None:
         """Decide nothing until the next `take`, and have on the log what was decided: an heir reads it there."""
+        self._pauses += 1
         self._paused = True
         await self._publisher.flush()
 
@@ -243,7 +245,7 @@ class GateStage:
     async def process(self, batch: RecordBatch, ack: Callable[[], None]) -> None:
         """Decide a slice of orders, or follow a slice of executions; not what another gate may own by now."""
         await self._lease.sure()
-        if self._paused:
+        if self._paused:  # it was read before a rebalance, after which reading goes on where deciding ended
             return ack()
         if batch.topic == self._topics["trades"]:
             self._follow_fills(batch, None)

@@ -85,6 +85,8 @@ class EngineTableManager(TableManager):
                     await self.stage.take(wanted - self._owned)
                 self._owned = frozenset(wanted)
                 await self.recovery.on_rebalance(assigned, revoked, newly_assigned, generation_id)
+                if generation_id != self.app.consumer_generation_id:
+                    return  # what is owned now is another's to say
                 self.rebalancing_since = None
                 if self.on_ready is not None:
                     await self.on_ready(wanted)
