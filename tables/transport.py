@@ -65,7 +65,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             return known
 
         async def ask() -> bool:
-            await heartbeat()
+            if coordinator._heartbeat_task is not None:  # while it joins, a heartbeat would be of the generation before
+                await heartbeat()
             return bool(coordinator.member_id != UNKNOWN_MEMBER_ID)
 
         async def ask_in_thread() -> bool:
