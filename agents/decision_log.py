@@ -28,6 +28,8 @@ class DecisionLog:
         self.today: list[Decision] = []
         self._today_ns = today_ns
         self._seen: set[tuple[int, int, str]] = set()
+        #: new and replacing orders that have their verdict; an order and the cancel of it can share an offset and an id
+        self._judged: set[tuple[int, int, str]] = set()
 
     def take(self, batch: RecordBatch) -> None:
         """Read a slice."""
@@ -36,25 +38,30 @@ class DecisionLog:
                 self.add(_decision.decode(value))
 
     def add(self, decision: Decision) -> None:
-        """Take one decision in; a second one of the same order says nothing."""
-        as_of = decision.as_of
+        """Take one decision in; a second one of the same new order says nothing."""
+        as_of, order = decision.as_of, decision.order
+        ends = decision.outcome == "cancel" or (order is not None and order.action == "cancel")
         if as_of is not None and as_of.partition in self.next:
-            key = (as_of.partition, as_of.offset + 1, decision.order_id)
-            if key in self._seen:
+            at = as_of.offset + 1
+            key = (as_of.partition, at, decision.order_id)
+            if key in self._judged and not ends:
                 return
             self._seen.add(key)
-            self.next[as_of.partition] = max(self.next[as_of.partition], as_of.offset + 1)
+            self.next[as_of.partition] = max(self.next[as_of.partition], at)
+            if not ends:
+                self._judged.add(key)
+            elif order is not None:  # what is cancelled may come anew in the same batch
+                self._judged.discard((as_of.partition, at, order.ref_order_id or order.order_id))
         if decision.ts_decision >= self._today_ns:
             self.today.append(msgspec.structs.replace(decision, inputs={}))
-        order = decision.order
-        if order is None:
+        if order is None or decision.outcome == "reject":
             return
-        if decision.outcome == "cancel" or (decision.outcome == "accept" and order.action == "cancel"):
+        if ends:
             self.accepted.pop(order.ref_order_id or order.order_id, None)
-        elif decision.outcome == "accept":
-            if order.action == "replace":
-                self.accepted.pop(order.ref_order_id or "", None)
-            self.accepted.setdefault(order.order_id, decision)
+            return
+        if order.action == "replace":
+            self.accepted.pop(order.ref_order_id or "", None)
+        self.accepted.setdefault(order.order_id, decision)
 
     def half_done(self) -> set[tuple[int, int, str]]:
         """Return (partition, offset, order) of batches of orders whose last one is not decided."""

@@ -38,3 +38,13 @@ def test_a_batch_whose_last_order_is_not_decided_goes_on_after_those_that_are() 
     log.add(decision("a", 4, "accept"))
     log.add(decision("b", 4, "reject"))  # the first of a batch at 5: its last one says 5
     assert log.next == {0: 5} and log.half_done() == {(0, 5, "a"), (0, 5, "b")}
+
+
+def test_a_cancel_that_shares_offset_and_id_with_its_order_ends_it_and_the_order_may_come_anew() -> None:
+    log = DecisionLog({0}, NOW)
+    log.add(decision("a", 4, "accept"))
+    log.add(decision("a", 4, "accept", "cancel"))  # the first of a batch at 5 says 4, too
+    assert not log.accepted
+    again = decision("a", 4, "accept")
+    log.add(again)
+    assert log.accepted == {"a": again} and log.half_done() == {(0, 5, "a")}
