@@ -18,6 +18,7 @@ from aiokafka.structs import TopicPartition
 
 from agents.breakers import Breakers
 from agents.decision_log import DecisionLog
+from agents.order_fills import OrderFills
 from agents.ports import Clock, Counters, Publisher
 from agents.reference_tail import ReferenceTail
 from models.gate.book import GateBook
@@ -44,7 +45,6 @@ from schemas.records import (
     Quarantined,
     Reason,
     Risk,
-    Trade,
 )
 from tables.kafka import KafkaClient, owner_partition
 from tables.lease import Lease
@@ -56,11 +56,11 @@ log = logging.getLogger(__name__)
 REFRESH_S = 0.1
 #: prices and exposures are taken in this often: they are measured every 100 ms
 FOLLOW_S = 0.05
-#: an execution whose position row does not come (it was refused) stops being waited for
-FILL_WAIT_S = 10.0
+#: executions are taken in this often: one settles when the position row that has it arrives
+FILLS_S = 0.06
 #: marks taken in before whoever waits gets a turn
 MARKS_AT_ONCE = 8
-_order, _trade = decoder_of(Order), decoder_of(Trade)
+_order = decoder_of(Order)
 _records: dict[str, Any] = {topic: decoder_of(cls) for topic, cls in (
     ("marks", Mark), ("limits", Limit), ("controls", Control), ("market.surfaces", Surface),
     ("risk", Risk), ("touches", Touch), ("reference.counterparties", Counterparty))}
@@ -86,7 +86,9 @@ class GateStage:
                           self._on_batch, isolation_level="read_uncommitted", pace_s=FOLLOW_S,
                           without_keys=(topics["positions"],), most=1)
         rules = ("limits", "controls", "reference.counterparties", "touches")
-        self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100)
+        #: with the executions on the partitions this gate owns
+        self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100,
+                           without_keys=(topics["trades"],), every_s={topics["trades"]: FILLS_S})
         self._next: dict[TopicPartition, int] = {}
         self._owned: set[int] = set()
         self._paused, self._pauses = True, 0
@@ -95,8 +97,7 @@ class GateStage:
         self._waiting_marks: dict[bytes | None, bytes] = {}
         self._marks_came = asyncio.Event()
         self._half_done: set[tuple[int, int, str]] = set()
-        #: executions seen on the log before their position row: (offset, order id, quantity, since)
-        self._fills: dict[str, list[tuple[int, str, float, int]]] = {}
+        self._fills = OrderFills(self.gate, counters, lambda account: owner_partition(account, partitions))
         reference.on_change = self._on_reference
         known = reference.reference
         for record in (*known.instrument_records.values(), *known.account_records.values()):
@@ -119,9 +120,11 @@ class GateStage:
             taken = self.gate.add_positions(batch.values, batch.partition)
             for k, error in taken.refused:
                 self._refused(topic, f"{batch.partition}@{int(batch.offsets[k])}", error)
-            if self._fills:
-                for key in self._fills.keys() & {self.gate.book.names[row] for row in taken.every_row().tolist()}:
-                    self._settle(key)
+            self._fills.arrived(taken.every_row())
+            return
+        if topic == "trades":
+            self._fills.follow(batch, self._clock())
+            self._next[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
             return
         decoder = _records[topic]
         for key, value in zip(batch.keys, batch.values, strict=True):
@@ -208,13 +211,14 @@ class GateStage:
         self.gate.refresh(now)  # what worked yesterday has expired
 
         def on_trades(batch: RecordBatch) -> None:
-            self._follow_fills(batch, {k: d.fills_from for k, d in accepted.items()})
+            self._fills.follow(batch, now, {k: d.fills_from for k, d in accepted.items()})
 
         ends = await ends_of(self._client, [TopicPartition(trades, p) for p in partitions])
         read = await read_range(self._client, {TopicPartition(trades, p): begin.get(p, ends[TopicPartition(trades, p)])
                                                for p in partitions}, on_trades)
         self._next |= {tp: position for tp, (position, _) in read.items()}
         self._next |= {TopicPartition(orders, p): found.next[p] for p in partitions}
+        self._follow(self._owned | partitions)
         await self._lease.begin()
         self._owned |= partitions
         self._paused = self._pauses != turn
@@ -232,6 +236,13 @@ class GateStage:
             if owner_partition(w.order.account, self._partitions) in partitions:
                 self.gate.release(w.order.order_id)
         self._owned -= partitions
+        if partitions:
+            self._fills.forget_others()
+            self._follow(self._owned)
+
+    def _follow(self, partitions: set[int]) -> None:
+        tps = [TopicPartition(self._topics["trades"], p) for p in sorted(partitions)]
+        self._rules.also({tp: self._next[tp] for tp in tps})
 
     def stored_offset(self, topic: str, partition: int) -> int | None:
         """Return where reading goes on."""
@@ -243,17 +254,14 @@ class GateStage:
 
     # ---- orders and executions ------------------------------------------------------------------------------------
     async def process(self, batch: RecordBatch, ack: Callable[[], None]) -> None:
-        """Decide a slice of orders, or follow a slice of executions; not what another gate may own by now."""
+        """Decide a slice of orders, but not what another gate may own by now."""
         await self._lease.sure()
         if self._paused:  # it was read before a rebalance, after which reading goes on where deciding ended
             return ack()
-        if batch.topic == self._topics["trades"]:
-            self._follow_fills(batch, None)
-        else:
-            self._counters.set("behind_records", batch.behind, topic=batch.topic, partition=str(batch.partition))
-            for m, value in enumerate(batch.values):
-                if value is not None:
-                    self._decide_message(batch, m, value)
+        self._counters.set("behind_records", batch.behind, topic=batch.topic, partition=str(batch.partition))
+        for m, value in enumerate(batch.values):
+            if value is not None:
+                self._decide_message(batch, m, value)
         self._next[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
         ack()
 
@@ -353,39 +361,6 @@ class GateStage:
             self._cancel(order, why)
         return len(found)
 
-    def _follow_fills(self, batch: RecordBatch, since: dict[str, int] | None) -> None:
-        """Note the executions of working orders; they settle when the position row that has them arrives."""
-        working, now = self.gate.working, self._clock()
-        for m, value in enumerate(batch.values):
-            if value is None or b'"order_id"' not in value:
-                continue
-            try:
-                raws = records_in(value)
-                trades = [_trade.decode(raw) for raw in raws]
-            except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
-                continue  # the position stage puts it into quarantine
-            offset = int(batch.offsets[m])
-            for t in trades:
-                if t.order_id not in working or t.action != "new" or (since or {}).get(t.order_id or "", 0) > offset:
-                    continue
-                if owner_partition(t.account, self._partitions) != batch.partition:
-                    continue  # its copy in the owner's partition counts
-                self._fills.setdefault(f"{t.account}|{t.instrument}", []).append(
-                    (offset, str(t.order_id), float(t.quantity), now))
-                self._settle(f"{t.account}|{t.instrument}")
-
-    def _settle(self, key: str) -> None:
-        """Apply the executions that a position row includes."""
-        row = self.gate.book.keys.get(key)
-        if row is None:
-            return
-        offset, waiting = self.gate.book.offset_of(row), self._fills[key]
-        for item in [w for w in waiting if w[0] <= offset]:
-            waiting.remove(item)
-            self.gate.fill(item[1], item[2])
-        if not waiting:
-            del self._fills[key]
-
     def _take_marks(self, most: int) -> None:
         for key in list(self._waiting_marks)[:most]:
             try:
@@ -406,10 +381,7 @@ class GateStage:
             await asyncio.sleep(REFRESH_S)
             now = self._clock()
             self.gate.refresh(now)
-            for key in [k for k, w in self._fills.items() if now - w[0][3] > FILL_WAIT_S * 1e9]:
-                for item in self._fills.pop(key):
-                    self.gate.fill(item[1], item[2])
-                    self._counters.add("fills_without_position")
+            self._fills.give_up(now)
             self._counters.set("orders_working", len(self.gate.working))
             self.watch_flow(now)
 

@@ -51,7 +51,7 @@ TRIM_BEATS = 10
 LINGER_S: dict[Role, float] = {"gate": 0.001, "risk": 0.002, "positions": 0.01, "marks": 0.006}
 SOURCES: dict[Role, tuple[str, ...]] = {
     "positions": ("trades", "positions.external"), "marks": ("ticks",), "risk": ("positions",),
-    "gate": ("orders", "trades")}
+    "gate": ("orders",)}
 #: (table, changelog topic) of the roles that have one
 TABLES: dict[Role, tuple[str, str, str]] = {
     "positions": ("positions", "positions-changelog", "Positions by account and instrument."),
@@ -60,8 +60,6 @@ TABLES: dict[Role, tuple[str, str, str]] = {
 
 #: from one request of a role to the next: a gate answers order by order; windows and nodes are published by the clock
 PACE_S = {"gate": 0.002, "positions": 0.025, "risk": 0.025, "marks": 0.03}
-#: topics of a role that it need not have at once: an execution settles when the position row that has it arrives
-EVERY_S: dict[Role, dict[str, float]] = {"gate": {"trades": 0.06}}
 
 
 class EngineApp(faust.App):  # type: ignore[misc]
@@ -120,7 +118,6 @@ class Engine:
         transport.register()
         transport.BatchConsumerThread.pace_s = PACE_S[self.role]
         transport.BatchConsumerThread.lease = self.lease
-        transport.BatchConsumerThread.every_s = {self.topics[t]: s for t, s in EVERY_S.get(self.role, {}).items()}
         store.register()
         s = self.settings
         # one folder per role and instance: Faust creates the last level only

@@ -216,6 +216,7 @@ async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float
     ``with_keys``: of all topics but those in ``without_keys``; ``most``: leave further slices for the next call.
     """
     deadline = time.monotonic() + timeout
+    await asyncio.sleep(0)  # others get a turn now, not between what is taken and who asked: it might be sought away
     while True:
         if fetcher._subscriptions.reassignment_in_progress:
             await fetcher._subscriptions.wait_for_assignment()
@@ -247,7 +248,6 @@ async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float
         left = deadline - time.monotonic()
         if out or left <= 0:
             fetcher.behind = sum(map(len, out.values())) >= BEHIND_RECORDS
-            await asyncio.sleep(0)
             return out
         waiter = fetcher._create_fetch_waiter()
         done, pending = await asyncio.wait([waiter], timeout=left)

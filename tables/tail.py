@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
@@ -26,12 +26,14 @@ class Tail:
     without_keys : topics whose keys nobody asks for: their values come as rows of one buffer
     pace_s : from one request to the next one: what nobody waits for by the millisecond costs fewer requests so
     most : slices taken in before others get a turn; None: all there are
+    every_s : from one request to the next one by topic, where it is another than ``pace_s``
     """
 
     def __init__(self, client: KafkaClient, topics: Iterable[str], on_batch: Callable[[RecordBatch], None],
                  from_end: bool = False, isolation_level: str = "read_committed", gather_ms: int = 0,
                  wait_ms: int = FETCH_WAIT_MS, pace_s: float = PACE_S,
-                 without_keys: Iterable[str] = (), most: int | None = None) -> None:
+                 without_keys: Iterable[str] = (), most: int | None = None,
+                 every_s: Mapping[str, float] | None = None) -> None:
         self._client = client
         self._topics = list(topics)
         self._on_batch = on_batch
@@ -39,7 +41,7 @@ class Tail:
         self._isolation_level = isolation_level
         # requests are what a small installation pays for: who is in no hurry, or rarely gets anything, asks less often
         self._fetch = {"fetch_max_wait_ms": gather_ms or wait_ms, "fetch_min_bytes": 1 << 20 if gather_ms else 1}
-        self._pace_s = pace_s
+        self._pace_s, self._every_s = pace_s, every_s
         self._without_keys, self._most = frozenset(without_keys), most
         self._consumer: AIOKafkaConsumer | None = None
         self._advanced = asyncio.Event()
@@ -50,7 +52,7 @@ class Tail:
         """Connect and take every partition, or ``only`` these; ``start_at`` overrides where some of them start."""
         consumer = self._client.consumer(isolation_level=self._isolation_level, **self._fetch)
         await consumer.start()
-        tune_fetcher(consumer._fetcher, self._pace_s)
+        tune_fetcher(consumer._fetcher, self._pace_s, self._every_s)
         self._consumer = consumer
         tps = []
         for topic in self._topics:
@@ -66,6 +68,14 @@ class Tail:
         for tp, offset in (start_at or {}).items():
             consumer.seek(tp, offset)
         self.positions = {tp: await consumer.position(tp) for tp in tps}
+
+    def also(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Follow these partitions of other topics from these offsets, and no others of a call before."""
+        assert self._consumer is not None
+        self.positions = {tp: at for tp, at in self.positions.items() if tp.topic in self._topics} | dict(starts)
+        self._consumer.assign(list(self.positions))
+        for tp, offset in self.positions.items():
+            self._consumer.seek(tp, offset)
 
     async def _partitions(self, topic: str) -> list[int]:
         assert self._consumer is not None

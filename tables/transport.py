@@ -35,8 +35,6 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     #: from one request to the next one; a role that answers one record at a time sets it to 0
     pace_s: ClassVar[float] = PACE_S
-    #: the same by topic, where it is another
-    every_s: ClassVar[dict[str, float]] = {}
     #: renewed by heartbeats, where a role needs one
     lease: ClassVar[Lease | None] = None
 
@@ -44,14 +42,13 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         """Start the consumer with sizes that suit slices."""
         self._consumer = consumer = self._create_consumer(loop=self.thread_loop)
         consumer._isolation_level = "read_committed"
-        # a topic that was not due is not named: it waits for the request that is on its way
-        consumer._fetch_max_wait_ms = min([FETCH_WAIT_MS, *(int(1000 * s) for s in self.every_s.values())])
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         consumer._fetch_max_bytes = 16 << 20
         self.time_started = driver.monotonic()
         await consumer.start()
         if self.lease is not None:
             self._renew_by_heartbeats(consumer._coordinator, self.lease)
-        tune_fetcher(consumer._fetcher, self.pace_s, self.every_s)
+        tune_fetcher(consumer._fetcher, self.pace_s)
 
     def _renew_by_heartbeats(self, coordinator: Any, lease: Lease) -> None:
         """Have every heartbeat that is answered renew a lease, and let its holder send one."""
