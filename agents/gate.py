@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Any
 
@@ -46,6 +47,7 @@ from schemas.records import (
     Reason,
     Risk,
 )
+from tables.journal import Journal
 from tables.kafka import KafkaClient, owner_partition
 from tables.lease import Lease
 from tables.records import RecordBatch
@@ -53,6 +55,7 @@ from tables.restore import ends_of, read_range
 from tables.tail import Tail
 
 log = logging.getLogger(__name__)
+EXIT_JOURNAL = 79
 REFRESH_S = 0.1
 #: prices and exposures are taken in this often: they are measured every 100 ms
 FOLLOW_S = 0.05
@@ -71,11 +74,12 @@ class GateStage:
 
     def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
                  clock: Clock, counters: Counters, base_currency: str, levels: tuple[str, ...],
-                 partitions: int, lease: Lease, day: TradingDay | None = None) -> None:
+                 partitions: int, lease: Lease, day: TradingDay | None = None,
+                 journal: Journal | None = None) -> None:
         self._client, self._topics, self._lease = client, topics, lease
         self._names = {v: k for k, v in topics.items()}
         self._publisher, self._clock, self._counters = publisher, clock, counters
-        self._partitions = partitions
+        self._partitions, self._journal = partitions, journal
         self.gate = GateBook(base_currency, levels, day)
         self.flow, self.monitor = OrderFlow(), LimitMonitor()
         #: the newest record of every node, read where there is a limit on its VaR
@@ -295,7 +299,7 @@ class GateStage:
         return decision
 
     def judge(self, order: Order, as_of: AsOf | None) -> Decision:
-        """Return the decision on an order, which counts from now on; who asks for it records it, too."""
+        """Return the decision on an order, which counts from now on; who asks keeps it, answers, and records it."""
         begin, now = perf_counter_ns(), self._clock()
         try:
             verdict = self.gate.decide(order, now)
@@ -314,9 +318,23 @@ class GateStage:
             service_ns=perf_counter_ns() - begin, inputs=inputs, as_of=as_of, order=order,
             fills_from=self._next.get(TopicPartition(self._topics["trades"], p), 0))
 
-    def record(self, decision: Decision, linger_s: float = 0.0) -> None:
-        """Write and count a decision; ``linger_s``: how long it may be gathered with others."""
-        self._write(decision, linger_s)
+    def keep(self, decided: Sequence[Decision]) -> list[bytes]:
+        """Have decisions where a kill does not reach them, before they are answered; return them encoded.
+
+        A gate that cannot keep what it decided ends: the next one knows what is on the log.
+        """
+        values = [encode(decision) for decision in decided]
+        if self._journal is not None:
+            try:
+                self._journal.keep(values)
+            except OSError:
+                log.critical("decisions cannot be kept on disk, leaving", exc_info=True)
+                os._exit(EXIT_JOURNAL)
+        return values
+
+    def record(self, decision: Decision, kept: bytes | None = None, linger_s: float = 0.0) -> None:
+        """Write and count a decision; ``kept``: its bytes; ``linger_s``: how long it may be gathered with others."""
+        self._write(decision, kept, linger_s)
         if self.flow.rings and decision.order is not None:
             self.flow.add(self.gate.names_above(decision.order), decision.ts_decision, decision.outcome == "reject")
         self._counters.add("orders_decided", outcome=decision.outcome)
@@ -335,9 +353,12 @@ class GateStage:
             snapshot_id=self.gate.book.snapshot_id, limits_version=self.gate.limits_version, ts_event=now,
             ts_decision=now, service_ns=perf_counter_ns() - begin)
 
-    def _write(self, decision: Decision, linger_s: float = 0.0) -> None:
-        self._publisher.send(self._topics["decisions"], decision.account.encode(), encode(decision),
-                             owner_partition(decision.account, self._partitions), linger_s=linger_s)
+    def _write(self, decision: Decision, kept: bytes | None = None, linger_s: float = 0.0) -> None:
+        partition = owner_partition(decision.account, self._partitions)
+        sent = self._publisher.send(self._topics["decisions"], decision.account.encode(), kept or encode(decision),
+                                    partition, linger_s=linger_s)
+        if kept is not None and self._journal is not None:
+            self._journal.sent(partition, sent)
 
     def _cancel(self, order: Order, why: str) -> None:
         """Cancel a working order: a record for the order system, which takes it off the venue."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import asyncio
 from typing import Any, Protocol
 
 
@@ -10,7 +10,7 @@ class Publisher(Protocol):
     """Sends records; the awaitable is done when the broker has them."""
 
     def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None,
-             headers: list[tuple[str, bytes]] | None = None, *, linger_s: float = 0.0) -> Awaitable[Any]:
+             headers: list[tuple[str, bytes]] | None = None, *, linger_s: float = 0.0) -> asyncio.Future[Any]:
         """Send one record; ``linger_s``: how long it may be gathered with others."""
 
     async def flush(self) -> None:

@@ -17,6 +17,7 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from agents.gate import GateStage
+from agents.kept_decisions import send_missing
 from agents.marks import MarkStage
 from agents.positions import PositionStage
 from agents.reference_tail import ReferenceTail
@@ -35,6 +36,7 @@ from models.risk.factor_history import History
 from schemas.topics import TOPICS, topic_name
 from tables import store, transport
 from tables.column_table import ColumnTable, declare
+from tables.journal import Journal
 from tables.kafka import check_topics, create_topics, owner_partition
 from tables.lease import Lease
 from tables.manager import EngineTableManager
@@ -107,6 +109,7 @@ class Engine:
         self.app = self._app()
         self.stage: Any = None
         self.history: History | None = None
+        self.journal: Journal | None = None
         self.gate_socket: GateSocket | None = None
         self.gate_http: GateHttp | None = None
         self.gate_addresses: GateAddresses | None = None
@@ -188,6 +191,7 @@ class Engine:
             self.history = await asyncio.get_running_loop().run_in_executor(
                 None, load_history, s.history, s.scenario_volatility == "current", s.var_horizon_days)
             log.info("history: %d days of %d factors", len(self.history.moves), len(self.history.factors))
+        await self._open_journal()
         self.stage = self._stage()
         if isinstance(self.stage, GateStage) and s.gate_socket is not None:
             self.gate_socket = GateSocket(self.stage, s.gate_socket, s.partitions)
@@ -214,6 +218,18 @@ class Engine:
         if s.metrics_port is not None:
             self.counters.serve(s.metrics_port)
 
+    async def _open_journal(self) -> None:
+        """Open the journal of a gate that answers by itself; have on the log what was kept and is not there."""
+        s = self.settings
+        if not s.answers(self.role):
+            return
+        self.journal = Journal(s.journal_dir())
+        missing = await send_missing(self.client, self.publisher, self.topics["decisions"], s.partitions,
+                                     self.journal.take_left())
+        self.journal.forget_left()
+        if missing:
+            log.warning("%d decisions were answered and not on the log when a gate before ended: they are now", missing)
+
     def _stage(self) -> PositionStage | MarkStage | RiskStage | GateStage:
         s, clock = self.settings, steady_clock()
         if self.role == "positions":
@@ -225,7 +241,7 @@ class Engine:
                              s.quote_lateness_ms * 1_000_000, self._commit)
         if self.lease is not None:
             return GateStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
-                             s.base_currency, s.levels, s.partitions, self.lease, s.trading_day())
+                             s.base_currency, s.levels, s.partitions, self.lease, s.trading_day(), self.journal)
         return RiskStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
                          s.base_currency, s.levels, s.partitions, self.history, s.participation,
                          s.trading_day())
@@ -300,6 +316,8 @@ class Engine:
                 await self.stage.stop()
             await self.reference.stop()
             await self.publisher.stop()
+        if self.journal is not None:
+            self.journal.close()
         self.watchdog.stopping()
 
 

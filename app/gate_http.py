@@ -102,7 +102,9 @@ class GateHttp:
         elsewhere = self._elsewhere(order, request)
         if elsewhere is not None:
             return elsewhere
-        decision = self._stage.decide(order, None)
+        decision = self._stage.judge(order, None)
+        (kept,) = self._stage.keep([decision])
+        self._stage.record(decision, kept)
         return json_answer(msgspec.structs.replace(decision, inputs={}, order=None))
 
     async def check(self, request: Request) -> Response:

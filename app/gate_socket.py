@@ -86,10 +86,14 @@ class GateSocket:
             mine.add(order.order_id)
         return encode(msgspec.structs.replace(decision, inputs={}, order=None))
 
-    def record(self, decided: list[Decision]) -> None:
+    def keep(self, decided: list[Decision]) -> list[bytes]:
+        """Have decisions on disk before they are answered; return them encoded."""
+        return self._stage.keep(decided)
+
+    def record(self, decided: list[Decision], kept: list[bytes]) -> None:
         """Send what was answered on its way to the log."""
-        for decision in decided:
-            self._stage.record(decision, ANSWERED_LINGER_S)
+        for decision, value in zip(decided, kept, strict=True):
+            self._stage.record(decision, value, ANSWERED_LINGER_S)
 
     async def stop(self) -> None:
         """Stop listening."""
@@ -121,17 +125,19 @@ class Connection(asyncio.Protocol):
         for start in range(0, len(lines), ANSWERS_AT_ONCE):
             answers: list[bytes] = []
             decided: list[Decision] = []
+            ends = False
             try:
                 for line in lines[start : start + ANSWERS_AT_ONCE]:
                     answers.append(self._line(line, decided))
             except (ValueError, msgspec.DecodeError) as error:  # a line too long, a session that is none
-                self._transport.write(b"\n".join([*answers, encode({"error": str(error)}), b""]))
+                answers.append(encode({"error": str(error)}))
+                ends = True
+            kept = self._gate.keep(decided)
+            self._transport.write(b"\n".join([*answers, b""]))
+            self._gate.record(decided, kept)  # whoever asked reads meanwhile
+            if ends:
                 self._transport.close()
                 return
-            else:
-                self._transport.write(b"\n".join([*answers, b""]))
-            finally:  # whoever asked reads meanwhile
-                self._gate.record(decided)
 
     def eof_received(self) -> None:
         """Answer a last line without an end."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +15,8 @@ from models.trading_day import TradingDay
 from schemas.topics import TOPICS, topic_name
 from tables.kafka import KafkaClient
 
+#: the machine's memory as a folder: a file there waits for no disk
+SHARED_MEMORY = Path("/dev/shm")
 Role = Literal["positions", "marks", "risk", "gate"]
 ROLES: tuple[Role, ...] = ("positions", "marks", "risk", "gate")
 
@@ -51,6 +55,9 @@ class Settings(BaseSettings):
     session_timeout_s: Annotated[float, Field(ge=2, le=60)] = Field(6.0, description="after which a dead worker is out")
     instance: str | None = Field(None, description="static group membership; unique per worker process")
     gate_socket: Path | None = Field(None, description="Unix socket of the local gate (role gate); none: off")
+    gate_journal: Path | None = Field(
+        None, description="folder in which a gate with a socket or HTTP keeps what it answered until the log has it; "
+                          "none: in the machine's memory (/dev/shm) where there is one, else in `data_dir`")
     gate_realtime: bool = Field(True, description="a gate with a socket or HTTP of its own runs at real-time priority "
                                 "where the system permits")
     gate_http_host: str = Field("127.0.0.1", description="address the gate of a worker listens on over HTTP; beyond "
@@ -87,10 +94,22 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name}: expected a loopback address where no api_tokens are set, was {host!r}")
         return self
 
+    def answers(self, role: Role) -> bool:
+        """Return whether somebody waits for each answer of a worker of a role: a gate with a socket or HTTP."""
+        return role == "gate" and any(door is not None for door in (self.gate_socket, self.gate_http_port))
+
     def goes_first(self, role: Role) -> bool:
-        """Return whether a worker of a role asks for real-time priority: somebody waits for each of its answers."""
-        doors = (self.gate_socket, self.gate_http_port)
-        return role == "gate" and self.gate_realtime and any(door is not None for door in doors)
+        """Return whether a worker of a role asks for real-time priority."""
+        return self.answers(role) and self.gate_realtime
+
+    def journal_dir(self) -> Path:
+        """Return where a gate keeps what it answered."""
+        if self.gate_journal is not None:
+            return self.gate_journal
+        if not os.access(SHARED_MEMORY, os.W_OK):
+            return self.data_dir / f"{self.prefix}gate-journal"
+        whose = hashlib.sha256(f"{self.brokers} {self.prefix} {self.data_dir.resolve()}".encode()).hexdigest()
+        return SHARED_MEMORY / f"deskrisk-{os.getuid()}-{whose[:16]}"
 
     def trading_day(self) -> TradingDay:
         """Return when days begin."""

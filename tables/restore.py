@@ -102,3 +102,15 @@ async def ends_of(client: KafkaClient, tps: Sequence[TopicPartition]) -> dict[To
         return dict(await consumer.end_offsets(list(tps)))
     finally:
         await consumer.stop()
+
+
+async def offsets_at(client: KafkaClient, tps: Sequence[TopicPartition], ts_ms: int) -> dict[TopicPartition, int]:
+    """Return where the records since a time begin, for the partitions that have any."""
+    consumer = client.consumer()
+    await consumer.start()
+    try:
+        consumer.assign(list(tps))
+        found = await consumer.offsets_for_times(dict.fromkeys(tps, max(0, ts_ms)))
+        return {tp: at.offset for tp, at in found.items() if at is not None}
+    finally:
+        await consumer.stop()

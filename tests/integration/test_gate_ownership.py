@@ -109,3 +109,39 @@ def test_gates_that_join_and_leave_decide_each_order_once(made: Installation) ->
             assert_each_once(await decisions(made, 6_000), 6_000)
 
     asyncio.run(scenario())
+
+
+def test_what_a_local_gate_answered_stands_when_it_is_killed(made: Installation, tmp_path: Any) -> None:
+    """F1: SIGKILL while a client reads answers: each one it has is on the log, once, and counts in the next gate."""
+    path = tmp_path / "killed.sock"
+    answered: dict[str, dict[str, Any]] = {}
+
+    async def ask_until_killed(running: Process, first: int, after: int) -> None:
+        """Ask for many at once; kill the gate in the moment in which so many answers are there."""
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b"".join(json.dumps(o).encode() + b"\n" for o in rows(first, 60)))
+        for _ in range(after):
+            answer = json.loads(await reader.readline())
+            answered[answer["order_id"]] = answer
+        running.kill()
+        while line := await reader.readline():  # what it wrote before was answered, too
+            if line.endswith(b"\n"):
+                answer = json.loads(line)
+                answered[answer["order_id"]] = answer
+        writer.close()
+
+    async def scenario() -> None:
+        async with open_market(made):
+            for turn, after in enumerate((1, 20, 33)):
+                await ask_until_killed(await gate(made, "killed", DESKRISK_GATE_SOCKET=str(path)), 100 * turn, after)
+            await gate(made, "killed", DESKRISK_GATE_SOCKET=str(path))
+            await send(made, "orders", rows(300, 100))
+            await decisions(made, len(answered) + 100)
+            await asyncio.sleep(1.0)
+            found = await decisions(made, len(answered) + 100)
+            assert set(Counter(d.order_id for d in found).values()) == {1}
+            on_log = {d.order_id: d for d in found}
+            assert {k: (a["outcome"], a["ts_decision"]) for k, a in answered.items()} == {k: (on_log[k].outcome, on_log[k].ts_decision) for k in answered}
+            assert sum(d.outcome == "accept" for d in found) == FITS
+
+    asyncio.run(scenario())
