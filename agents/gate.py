@@ -225,6 +225,9 @@ class GateStage:
         self._follow(self._owned | partitions)
         await self._lease.begin()
         self._owned |= partitions
+        for decision in accepted.values():
+            if decision.order is not None and decision.session is not None:  # it was another gate's, or of another life
+                self._cancel(decision.order, f"session {decision.session} is gone")
         self._paused = self._pauses != turn
         log.info("gate: %d orders work", len(self.gate.working))
 
@@ -298,8 +301,11 @@ class GateStage:
         self.record(decision)
         return decision
 
-    def judge(self, order: Order, as_of: AsOf | None) -> Decision:
-        """Return the decision on an order, which counts from now on; who asks keeps it, answers, and records it."""
+    def judge(self, order: Order, as_of: AsOf | None, session: str | None = None) -> Decision:
+        """Return the decision on an order, which counts from now on; who asks keeps it, answers, and records it.
+
+        ``session``: its end cancels what is let through.
+        """
         begin, now = perf_counter_ns(), self._clock()
         try:
             verdict = self.gate.decide(order, now)
@@ -316,7 +322,8 @@ class GateStage:
             effect={"value": value} if value == value else {}, snapshot_id=self.gate.book.snapshot_id,
             limits_version=self.gate.limits_version, ts_event=now, ts_decision=now,
             service_ns=perf_counter_ns() - begin, inputs=inputs, as_of=as_of, order=order,
-            fills_from=self._next.get(TopicPartition(self._topics["trades"], p), 0))
+            fills_from=self._next.get(TopicPartition(self._topics["trades"], p), 0),
+            session=session if outcome == "accept" and order.action != "cancel" else None)
 
     def keep(self, decided: Sequence[Decision]) -> list[bytes]:
         """Have decisions where a kill does not reach them, before they are answered; return them encoded.

@@ -219,9 +219,9 @@ class Engine:
             self.counters.serve(s.metrics_port)
 
     async def _open_journal(self) -> None:
-        """Open the journal of a gate that answers by itself; have on the log what was kept and is not there."""
+        """Open the journal of a gate; have on the log what was kept by those before it and is not there."""
         s = self.settings
-        if not s.answers(self.role):
+        if self.role != "gate":
             return
         self.journal = Journal(s.journal_dir())
         missing = await send_missing(self.client, self.publisher, self.topics["decisions"], s.partitions,

@@ -60,13 +60,16 @@ class GateSocket:
         self._path.chmod(0o600)
         log.info("local gate on %s", self._path)
 
-    def cancel(self, session: Session, orders: set[str]) -> None:
+    def cancel(self, session: str, orders: set[str]) -> None:
         """Cancel what is left of a session that ended."""
-        count = self._stage.cancel_orders(orders, f"session {session.session} is gone")
-        log.info("session %s is gone: %d orders cancelled", session.session, count)
+        count = self._stage.cancel_orders(orders, f"session {session} is gone")
+        log.info("session %s is gone: %d orders cancelled", session, count)
 
-    def answer(self, line: bytes, mine: set[str], decided: list[Decision]) -> bytes:
-        """Return the answer to an order; a decision joins ``decided``, an accepted order ``mine``."""
+    def answer(self, line: bytes, session: str | None, mine: set[str], decided: list[Decision]) -> bytes:
+        """Return the answer to an order; a decision joins ``decided``, an accepted order ``mine``.
+
+        ``session``: its end cancels what is let through.
+        """
         try:
             order = _order.decode(line)
             dry_run = b'"dry_run"' in line and _options.decode(line).dry_run
@@ -80,7 +83,7 @@ class GateSocket:
                 return encode(self._stage.check(order))
             except ValueError as error:
                 return encode({"error": str(error)})
-        decision = self._stage.judge(order, None)
+        decision = self._stage.judge(order, None, session)
         decided.append(decision)
         if decision.outcome == "accept":
             mine.add(order.order_id)
@@ -108,7 +111,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, gate: GateSocket) -> None:
         self._gate = gate
         self._rest = b""
-        self._session: Session | None = None
+        #: the session whose end cancels its orders, where it asked for that
+        self._cancels: str | None = None
         self._first = True
         self._mine: set[str] = set()
 
@@ -149,9 +153,10 @@ class Connection(asyncio.Protocol):
             raise ValueError(f"line: expected at most {LINE_MAX} bytes, was {len(line)}")
         first, self._first = self._first, False
         if first and b'"session"' in line:
-            self._session = msgspec.json.decode(line, type=Session)
+            session = msgspec.json.decode(line, type=Session)
+            self._cancels = session.session if session.cancel_on_disconnect else None
             return b'{"session":"open"}'
-        return self._gate.answer(line, self._mine, decided)
+        return self._gate.answer(line, self._cancels, self._mine, decided)
 
     def pause_writing(self) -> None:
         """Read no more orders from who does not read the answers."""
@@ -163,5 +168,5 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what the session wanted cancelled when it ends."""
-        if self._session is not None and self._session.cancel_on_disconnect and self._mine:
-            self._gate.cancel(self._session, self._mine)
+        if self._cancels is not None and self._mine:
+            self._gate.cancel(self._cancels, self._mine)

@@ -94,13 +94,10 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name}: expected a loopback address where no api_tokens are set, was {host!r}")
         return self
 
-    def answers(self, role: Role) -> bool:
-        """Return whether somebody waits for each answer of a worker of a role: a gate with a socket or HTTP."""
-        return role == "gate" and any(door is not None for door in (self.gate_socket, self.gate_http_port))
-
     def goes_first(self, role: Role) -> bool:
-        """Return whether a worker of a role asks for real-time priority."""
-        return self.answers(role) and self.gate_realtime
+        """Return whether a worker of a role asks for real-time priority: somebody waits for each of its answers."""
+        doors = (self.gate_socket, self.gate_http_port)
+        return role == "gate" and self.gate_realtime and any(door is not None for door in doors)
 
     def journal_dir(self) -> Path:
         """Return where a gate keeps what it answered."""

@@ -380,6 +380,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     #: executions of the order are on the `trades` topic from here on
     fills_from: int = 0
     order: Order | None = None
+    #: of an accepted order: the session of a local gate whose end cancels it
+    session: str | None = None
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):

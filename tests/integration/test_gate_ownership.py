@@ -145,3 +145,27 @@ def test_what_a_local_gate_answered_stands_when_it_is_killed(made: Installation,
             assert sum(d.outcome == "accept" for d in found) == FITS
 
     asyncio.run(scenario())
+
+
+def test_a_session_whose_gate_is_killed_is_gone_and_the_next_gate_cancels_its_orders(made: Installation, tmp_path: Any) -> None:
+    path = tmp_path / "session.sock"
+
+    async def scenario() -> None:
+        async with open_market(made):
+            running = await gate(made, "one", DESKRISK_GATE_SOCKET=str(path))
+            for session, first in (({"session": "algo-1", "cancel_on_disconnect": True}, 0), ({"session": "desk-1"}, 10)):
+                reader, writer = await asyncio.open_unix_connection(str(path))
+                writer.write(b"".join(json.dumps(o).encode() + b"\n" for o in (session, *rows(first, 3))))
+                for _ in range(4):
+                    await reader.readline()
+            running.kill()
+            await gate(made, "one")
+            found = await decisions(made, 9)
+            await asyncio.sleep(1.0)
+            cancelled = {d.order_id: d.reasons[0].measured for d in found if d.outcome == "cancel"}
+            assert set(cancelled) == {f"k{k}" for k in range(3)} and all("algo-1" in text for text in cancelled.values())
+            await send(made, "orders", rows(20, 100))
+            found = await decisions(made, 109)
+            assert sum(d.outcome == "accept" for d in found) == FITS + 3, "what was cancelled is free again"
+
+    asyncio.run(scenario())
