@@ -136,9 +136,10 @@ class Connection(asyncio.Protocol):
             except (ValueError, msgspec.DecodeError) as error:  # a line too long, a session that is none
                 answers.append(encode({"error": str(error)}))
                 ends = True
-            kept = self._gate.keep(decided)
-            self._transport.write(b"\n".join([*answers, b""]))
-            self._gate.record(decided, kept)  # whoever asked reads meanwhile
+            finally:  # what was decided counts, whatever a later line does
+                kept = self._gate.keep(decided)
+                self._transport.write(b"\n".join([*answers, b""]))
+                self._gate.record(decided, kept)  # whoever asked reads meanwhile
             if ends:
                 self._transport.close()
                 return

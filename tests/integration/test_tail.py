@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from aiokafka.structs import TopicPartition
 
-from app.brokers import Broker
 from tables.records import RecordBatch
 from tables.restore import ends_of
 from tables.tail import Tail
 from tests.integration.harness import Installation
 
 pytestmark = pytest.mark.kafka
-
-
-@pytest.fixture
-def made(broker: Broker, tmp_path: Any, request: pytest.FixtureRequest) -> Iterator[Installation]:
-    installation = Installation(broker, tmp_path, f"tail{abs(hash(request.node.name)) % 10**6}")
-    asyncio.run(installation.create())
-    yield installation
-    installation.close()
 
 
 def test_partitions_come_and_go_while_records_come_and_each_is_taken_once(made: Installation) -> None:
@@ -40,6 +29,7 @@ def test_partitions_come_and_go_while_records_come_and_each_is_taken_once(made: 
             after[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
 
     async def scenario() -> None:
+        await made.create()
         client = s.client()
         tail = Tail(client, [own.topic], on_batch, wait_ms=20, pace_s=0.0, without_keys=(trades[0].topic,), every_s={trades[0].topic: 0.005})
         await tail.start()
