@@ -183,8 +183,7 @@ def decisions_explain(order_id: str, brokers: Brokers = None) -> None:
     again = {c.name for c in Check if hard >> c & 1}
     if "override" in decision.inputs:  # two people let it pass: what spoke against it is among the warnings
         recorded = {r.code for r in decision.warnings} & again
-    # a repeated order id is found beside the kernel, by the order's name
-    same = again == recorded - ({Check.DUPLICATE_ORDER.name} - again)
+    same = again == recorded
     typer.echo(json.dumps({
         "order_id": order_id, "outcome": decision.outcome, "reproduced": same, "service_us": decision.service_ns / 1e3,
         "reasons": [msgspec.to_builtins(r) | dict(zip(("meaning", "rule"), MEANING[Check[r.code]], strict=True))

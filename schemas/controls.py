@@ -72,7 +72,7 @@ MEANING: dict[Check, tuple[str, str]] = {
     Check.MESSAGE_RATE: ("too many orders, changes and cancels within a window", "RTS 6 15(1)(d); FIA 3.1"),
     Check.VALUE_RATE: ("orders within a window are worth too much", "RTS 6 15(1)"),
     Check.REPEATED_EXECUTION: ("an automatic strategy was applied too often without a person", "RTS 6 15(3)"),
-    Check.DUPLICATE_ORDER: ("the same order, or the same order id, came moments ago", "15c3-5(c)(1)(ii)"),
+    Check.DUPLICATE_ORDER: ("the same order came moments ago, or its id works or was executed", "15c3-5(c)(1)(ii)"),
     Check.SELF_MATCH: ("the order would trade against an own working order", "FIA 3.3"),
     Check.SHORT_SALE_BAN: ("the instrument may not be sold short", "Reg SHO 203; EU 236/2012"),
     Check.SHORT_SALE_LOCATE: ("a short sale without a locate", "Reg SHO 203(b)"),

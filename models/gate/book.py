@@ -45,6 +45,8 @@ COLLARS = {"equity": (300.0, 10.0), "fx": (50.0, 20.0), "future": (150.0, 20.0),
            "fx_forward": (50.0, 20.0), "money_market": (50.0, 20.0)}
 #: NAVs move with exchange rates and accounts: looked up this often
 NAVS_NS = 1_000_000_000
+#: so many ids of executed orders are remembered
+EXECUTED_IDS = 1 << 18
 PRICE_AGE_MAX_NS = 10_000_000_000
 
 
@@ -69,6 +71,8 @@ class GateBook(GatePositions):
         self.limits: dict[str, Limit] = {}
         self.limits_version = 0
         self.controls: dict[str, Control] = {}
+        #: ids that were executed, wholly or in part: an order that comes again with one would be done twice
+        self.executed: dict[str, None] = {}
         self._node_map: list[tuple[int, int]] = []
         self._mapped = 0
         self._holder_nodes: list[int] = []
@@ -310,14 +314,16 @@ class GateBook(GatePositions):
         inputs = self._inputs(asked)
         hard = int(check_order(self._address, 0))
         result = self.state.results[0]
-        duplicate_id = order.action == "new" and order.order_id in self.working
-        if duplicate_id:
+        used_id = order.action == "new" and (order.order_id in self.working or order.order_id in self.executed)
+        if used_id:
             hard |= 1 << Check.DUPLICATE_ORDER
+            inputs["used_id"] = True
         names = (self.state.node_names, self._limit_ids)
         warned = int(result["soft"]) & ~hard
         if hard and not hard & ~OVERRIDABLE and (by := self._override_of(order, float(result["value"]), now_ns)):
             inputs["override"], warned, hard = by, warned | hard, 0
-        reasons, warnings = reasons_of(hard, result, *names), reasons_of(warned, result, *names)
+        reasons = reasons_of(hard, result, *names, order.order_id if used_id else None)
+        warnings = reasons_of(warned, result, *names)
         if hard:
             if replaced is not None:
                 self._reserve(replaced, 1.0)
@@ -326,6 +332,14 @@ class GateBook(GatePositions):
             self._drop(replaced)
         self.count_day(self._place(order, asked, now_ns))
         return Verdict("accept", [], warnings, float(result["value"]), inputs)
+
+    def fill(self, order_id: str, quantity: float) -> None:
+        """Take an execution of a working order in, and remember that its id was executed."""
+        if order_id in self.working:
+            self.executed[order_id] = None
+            if len(self.executed) > EXECUTED_IDS:
+                del self.executed[next(iter(self.executed))]
+        super().fill(order_id, quantity)
 
     def _override_of(self, order: Order, value: float, now_ns: int) -> str | None:
         """Return which override lets one order pass its limits: by two people, up to a value, until it ends."""

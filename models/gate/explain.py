@@ -58,7 +58,8 @@ def explain(inputs: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
                             "limit": dict(zip(gs.METRICS, state.nodes["limit"][n].tolist(), strict=True))}
                      for name, n, _, _ in packed}
     result = state.results[0]
-    return int(result["hard"]), int(result["soft"]), seen
+    used = 1 << Check.DUPLICATE_ORDER if inputs.get("used_id") else 0
+    return int(result["hard"]) | used, int(result["soft"]), seen
 
 
 _METRIC_OF = {Check.MAX_QUANTITY: gs.ORDER_QUANTITY, Check.MAX_VALUE: gs.ORDER_VALUE, Check.GROSS_EXPOSURE: gs.GROSS,
@@ -74,14 +75,21 @@ def _text(value: Any) -> str:
     return f"{float(value):.10g}"
 
 
-def reasons_of(mask: int, result: Any, node_names: list[str], limit_ids: dict[tuple[int, int], str]) -> list[Reason]:
-    """Return the reasons of a verdict, the primary one first, each with what was measured against which limit."""
+def reasons_of(mask: int, result: Any, node_names: list[str], limit_ids: dict[tuple[int, int], str],
+               used_id: str | None = None) -> list[Reason]:
+    """Return the reasons of a verdict, the primary one first, each with what was measured against which limit.
+
+    ``used_id``: the order's id, where one that works or was executed has the same.
+    """
     out: list[Reason] = []
     while mask:
         check = Check((mask & -mask).bit_length() - 1)
         mask &= mask - 1
         node = int(result["node"][check])
         name = node_names[node] if 0 <= node < len(node_names) else None
+        if check == Check.DUPLICATE_ORDER and used_id is not None:
+            out.append(Reason(code=check.name, measured=used_id, limit="an id that is not in use"))
+            continue
         metric = _METRIC_OF.get(check)
         out.append(Reason(code=check.name, measured=_text(result["measured"][check]),
                           limit=_text(result["limit"][check]), node=name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -167,5 +168,26 @@ def test_a_session_whose_gate_is_killed_is_gone_and_the_next_gate_cancels_its_or
             await send(made, "orders", rows(20, 100))
             found = await decisions(made, 109)
             assert sum(d.outcome == "accept" for d in found) == FITS + 3, "what was cancelled is free again"
+
+    asyncio.run(scenario())
+
+
+def test_an_order_that_was_filled_and_comes_again_after_a_kill_is_not_done_twice(made: Installation) -> None:
+    """Its order system did not see the answer and sends it anew, to a gate that reads on the log that it was done."""
+    async def scenario() -> None:
+        async with open_market(made):
+            running = await gate(made, "before")
+            (row,) = rows(0, 1)
+            await send(made, "orders", [row])
+            await decisions(made, 1)
+            await send(made, "trades", [{"trade_id": "F1", "account": ACCOUNT, "instrument": INSTRUMENT, "side": "buy", "quantity": "7", "price": "99",
+                                         "order_id": "k0", "trader": "t1", "ts_event": time.time_ns()}])
+            await asyncio.sleep(1.5)
+            await send(made, "orders", [row | {"quantity": "8"}])
+            running.kill()
+            await gate(made, "after")
+            await send(made, "orders", [row | {"quantity": "9"}])
+            first, *others = await decisions(made, 3)
+            assert first.outcome == "accept" and [[(r.code, r.measured) for r in d.reasons] for d in others] == 2 * [[("DUPLICATE_ORDER", "k0")]]
 
     asyncio.run(scenario())

@@ -12,8 +12,11 @@ import pytest
 
 from agents.gate import GateStage
 from models.gate.book import GateBook
+from models.gate.explain import explain
 from models.gate.flow import OrderFlow
 from models.limits import LimitMonitor
+from schemas.codec import encode
+from schemas.controls import Check
 from schemas.records import (
     Account,
     AsOf,
@@ -55,6 +58,11 @@ def gate() -> GateBook:
 def order(order_id: str, account: str = "A", side: str = "buy", quantity: float = 10, price: float = 100, **more: Any) -> Order:
     return Order(order_id=order_id, account=account, trader="t", instrument="X", side=side, type="limit", quantity=Decimal(str(quantity)),  # type: ignore[arg-type]
                  price=Decimal(str(price)), ts_event=T0, **more)
+
+
+def as_recorded(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs of a decision as they come off the log."""
+    return msgspec.json.decode(encode(inputs))  # type: ignore[no-any-return]
 
 
 def codes(g: GateBook, o: Order, now: int = T0) -> list[str]:
@@ -369,3 +377,28 @@ def test_the_best_working_prices_are_those_of_the_orders_that_work(gate: GateBoo
             prices = {s: [w.price for w in gate.working.values() if w.order.account == name and w.side == s and w.price is not None] for s in (1.0, -1.0)}
             assert gate.state.positions["best_buy"][row] == max(prices[1.0], default=-math.inf)
             assert gate.state.positions["best_sell"][row] == min(prices[-1.0], default=math.inf)
+
+
+def test_an_id_that_works_or_was_executed_is_not_taken_again_and_the_log_says_so_bit_for_bit(gate: GateBook) -> None:
+    def again(order_id: str, k: int) -> list[tuple[str, str]]:
+        verdict = gate.decide(order(order_id, quantity=20 + k), T0)  # not alike: only its id is the same
+        assert {c.name for c in Check if explain(as_recorded(verdict.inputs))[0] >> c & 1} == {r.code for r in verdict.reasons}
+        return [(r.code, r.measured) for r in verdict.reasons]
+
+    for k, name in enumerate(("works", "done", "partly", "cancelled")):
+        assert gate.decide(order(name, quantity=10 + k), T0).outcome == "accept"
+    gate.fill("done", 11)
+    gate.fill("partly", 1)
+    gate.release("partly")
+    gate.release("cancelled")
+    assert [again(name, k) for k, name in enumerate(("works", "done", "partly"))] == [[("DUPLICATE_ORDER", name)] for name in ("works", "done", "partly")]
+    assert again("cancelled", 4) == [], "nothing was done of it"
+
+
+def test_only_so_many_executed_ids_are_remembered(gate: GateBook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.gate.book.EXECUTED_IDS", 3)
+    for k in range(5):
+        gate.decide(order(f"o{k}", quantity=10 + k), T0)
+        gate.fill(f"o{k}", 10 + k)
+    gate.fill("nobody's", 1)
+    assert list(gate.executed) == ["o2", "o3", "o4"]
