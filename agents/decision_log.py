@@ -27,7 +27,8 @@ class DecisionLog:
         self.accepted: dict[str, Decision] = {}
         self.today: list[Decision] = []
         self._today_ns = today_ns
-        self._seen: set[tuple[int, int, str]] = set()
+        #: orders of batches that are not the last of theirs
+        self._begun: set[tuple[int, int, str]] = set()
         #: new and replacing orders that have their verdict; an order and the cancel of it can share an offset and an id
         self._judged: set[tuple[int, int, str]] = set()
 
@@ -43,15 +44,17 @@ class DecisionLog:
         ends = decision.outcome == "cancel" or (order is not None and order.action == "cancel")
         if as_of is not None and as_of.partition in self.next:
             at = as_of.offset + 1
-            key = (as_of.partition, at, decision.order_id)
+            record = as_of.offset if decision.batch is None else decision.batch
+            key = (as_of.partition, record, decision.order_id)
             if key in self._judged and not ends:
                 return
-            self._seen.add(key)
+            if decision.batch is not None:
+                self._begun.add(key)
             self.next[as_of.partition] = max(self.next[as_of.partition], at)
             if not ends:
                 self._judged.add(key)
             elif order is not None:  # what is cancelled may come anew in the same batch
-                self._judged.discard((as_of.partition, at, order.ref_order_id or order.order_id))
+                self._judged.discard((as_of.partition, record, order.ref_order_id or order.order_id))
         if decision.ts_decision >= self._today_ns:
             self.today.append(msgspec.structs.replace(decision, inputs={}))
         if order is None or decision.outcome == "reject":
@@ -65,4 +68,4 @@ class DecisionLog:
 
     def half_done(self) -> set[tuple[int, int, str]]:
         """Return (partition, offset, order) of batches of orders whose last one is not decided."""
-        return {x for x in self._seen if x[1] == self.next.get(x[0])}
+        return {x for x in self._begun if x[1] == self.next.get(x[0])}

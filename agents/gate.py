@@ -293,11 +293,14 @@ class GateStage:
             if (batch.partition, offset, order.order_id) in self._half_done:
                 continue  # a part of a batch whose decisions the one before wrote half of
             # a batch is decided when its last order is: until then a restart decides the rest of it
-            self.decide(order, AsOf(batch.partition, offset if k == len(raws) - 1 else offset - 1))
+            last = k == len(raws) - 1
+            self.decide(order, AsOf(batch.partition, offset if last else offset - 1), None if last else offset)
 
-    def decide(self, order: Order, as_of: AsOf | None) -> Decision:
-        """Return the decision on an order, and write it."""
+    def decide(self, order: Order, as_of: AsOf | None, batch: int | None = None) -> Decision:
+        """Return the decision on an order, and write it; ``batch``: the record it came in, not as its last order."""
         decision = self.judge(order, as_of)
+        if batch is not None:
+            decision = msgspec.structs.replace(decision, batch=batch)
         self.record(decision)
         return decision
 

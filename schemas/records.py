@@ -377,6 +377,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     inputs: dict[str, Any] = msgspec.field(default_factory=dict)
     #: the record of the `orders` topic that was decided; none: it came through a local door
     as_of: AsOf | None = None
+    #: the record that was decided, where it is a batch and this is not its last order: `as_of` is the record before it
+    batch: int | None = None
     #: executions of the order are on the `trades` topic from here on
     fills_from: int = 0
     order: Order | None = None

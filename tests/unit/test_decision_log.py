@@ -11,11 +11,12 @@ from schemas.records import AsOf, Decision, Order
 NOW = 1_795_000_000_000_000_000
 
 
-def decision(order_id: str, offset: int, outcome: str, action: str = "new", partition: int = 0, **more: Any) -> Decision:
+def decision(order_id: str, offset: int, outcome: str, action: str = "new", partition: int = 0, batch: int | None = None,
+             **more: Any) -> Decision:
     order = Order(order_id=order_id, account="A", trader="t", instrument="X", side="buy", type="limit", quantity=Decimal(1), price=Decimal(1), ts_event=NOW,
                   action=action, **more)  # type: ignore[arg-type]
     return Decision(order_id=order_id, account="A", instrument="X", outcome=outcome, reasons=[], effect={}, snapshot_id=1,  # type: ignore[arg-type]
-                    limits_version=1, ts_event=NOW, ts_decision=NOW, service_ns=1, as_of=AsOf(partition, offset), order=order)
+                    limits_version=1, ts_event=NOW, ts_decision=NOW, service_ns=1, as_of=AsOf(partition, offset), batch=batch, order=order)
 
 
 def test_the_first_decision_of_an_order_is_its_verdict() -> None:
@@ -35,16 +36,17 @@ def test_cancels_and_replacements_end_what_worked_and_yesterday_counts_no_more()
 
 def test_a_batch_whose_last_order_is_not_decided_goes_on_after_those_that_are() -> None:
     log = DecisionLog({0}, NOW)
-    log.add(decision("a", 4, "accept"))
-    log.add(decision("b", 4, "reject"))  # the first of a batch at 5: its last one says 5
+    log.add(decision("c", 4, "accept"))  # a whole record: one with its id may lie at 5
+    log.add(decision("a", 4, "accept", batch=5))
+    log.add(decision("b", 4, "reject", batch=5))  # of a batch at 5, whose last one says 5
     assert log.next == {0: 5} and log.half_done() == {(0, 5, "a"), (0, 5, "b")}
 
 
 def test_a_cancel_that_shares_offset_and_id_with_its_order_ends_it_and_the_order_may_come_anew() -> None:
     log = DecisionLog({0}, NOW)
-    log.add(decision("a", 4, "accept"))
-    log.add(decision("a", 4, "accept", "cancel"))  # the first of a batch at 5 says 4, too
+    log.add(decision("a", 4, "accept", batch=5))
+    log.add(decision("a", 4, "accept", "cancel", batch=5))
     assert not log.accepted
-    again = decision("a", 4, "accept")
+    again = decision("a", 4, "accept", batch=5)
     log.add(again)
     assert log.accepted == {"a": again} and log.half_done() == {(0, 5, "a")}
