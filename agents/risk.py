@@ -160,11 +160,11 @@ class RiskStage:
 
     def watch_limits(self) -> None:
         """Hold every limited node that this worker speaks for against its limits; raise alerts, trip breakers."""
-        nodes = {w.limit.node for w in self.monitor.watches.values() if self._speaks_for(w.limit.node)}
-        now = self._clock()
+        limits = [w.limit for w in self.monitor.watches.values() if self._speaks_for(w.limit.node)]
+        nodes, now = {x.node for x in limits}, self._clock()
+        values = limit_values(self.models, nodes, {x.metric for x in limits})
         self.breakers.raise_all(
-            self.monitor.measure(limit_values(self.models, nodes), now, self.book.snapshot_id,
-                                 partial_nodes(self.models, nodes)), now)
+            self.monitor.measure(values, now, self.book.snapshot_id, partial_nodes(self.models, nodes)), now)
 
     def publish_touches(self) -> None:
         """Keep the barriers that marks have just touched: a restart, and every other process, knows them then."""

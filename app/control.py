@@ -11,6 +11,7 @@ import msgspec
 from aiokafka.structs import TopicPartition
 
 from app.settings import Settings
+from models.gate.held_limits import PRICE_METRICS, check_limit
 from models.gate.state import METRICS as GATE_METRICS
 from models.gate.state import POSITION_METRICS
 from models.rollup import GREEKS
@@ -21,9 +22,11 @@ from tables.restore import read_range
 
 REASON_MIN = 10
 MEASURED = ("gross", "net", "long", "short", *GREEKS, "loss_total", "loss_day", "stale_positions", "unpriced_positions",
-            "reject_rate", "reject_count", "var_hist", "es_hist", "var_mc", "leverage", "drawdown")
+            "reject_rate", "reject_count", "var_hist", "es_hist", "var_mc", "leverage", "drawdown", "margin",
+            "margin_maintenance", "margin_usage", "concentration", "sector_concentration")
+METRICS_OF_LIMITS = frozenset({*GATE_METRICS, *MEASURED, *POSITION_METRICS, *PRICE_METRICS})
 LEVELS_OF_LIMITS = ("fund", "strategy", "desk", "book", "account", "pm", "dealer", "trader", "issuer", "sector",
-                    "counterparty", "venue", "instrument", "order")
+                    "counterparty", "venue", "instrument", "asset_class", "order")
 #: how long an override may last
 OVERRIDE_MINUTES_MAX = 60
 SCOPES = ("fund", "strategy", "desk", "book", "account", "trader", "instrument")
@@ -62,9 +65,8 @@ def new_limit(held: Limit | None, fields: dict[str, Any], by: str) -> Limit:
         raise Refused(f"node: expected firm or one of {', '.join(LEVELS_OF_LIMITS)} with a name, was {node!r}")
     if (metric == "override") != (node.partition(":")[0] == "order"):
         raise Refused(f"metric: expected override for an order and for nothing else, was {metric!r} of {node!r}")
-    if metric not in ("override", *GATE_METRICS, *MEASURED, *POSITION_METRICS):
-        raise Refused(f"metric: expected one of {', '.join(sorted({*GATE_METRICS, *MEASURED, *POSITION_METRICS}))}, "
-                      f"was {metric!r}")
+    if metric != "override" and metric not in METRICS_OF_LIMITS:
+        raise Refused(f"metric: expected one of {', '.join(sorted(METRICS_OF_LIMITS))}, was {metric!r}")
     try:
         value = Decimal(str(fields.get("limit", held.limit if held else "")))
     except InvalidOperation:
@@ -83,14 +85,16 @@ def new_limit(held: Limit | None, fields: dict[str, Any], by: str) -> Limit:
     known = {f: fields[f] for f in ("warn", "mode", "window_ms", "instrument", "action") if fields.get(f) is not None}
     base = {f: getattr(held, f) for f in ("warn", "mode", "window_ms", "instrument", "action")} if held else {}
     try:
-        return msgspec.convert(base | known | {
+        limit = msgspec.convert(base | known | {
             "limit_id": fields["limit_id"], "node": node, "metric": metric, "limit": value, "by": check_person(by),
             "version": (held.version if held else 0) + 1, "reason": reason, "until": until,
             # one that two people set stays theirs, also when one of them lowers it
             "approved_by": approver if approver is not None or held is None else held.approved_by},
             Limit, strict=False)
-    except msgspec.ValidationError as error:
+        check_limit(limit)
+    except ValueError as error:
         raise Refused(str(error)) from None
+    return limit
 
 
 def new_control(held: Control | None, scope: str, state: str, by: str, reason: str, rev: int | None = None) -> Control:

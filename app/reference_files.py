@@ -11,7 +11,7 @@ import msgspec
 import yaml
 
 from models.fixed_income import PAPER_CLASSES, paper_of
-from models.reference import quantity_decimals
+from models.reference import check_margin, quantity_decimals
 from schemas.codec import encode
 from schemas.records import Account, Counterparty, Instrument
 from tables.kafka import KafkaClient
@@ -44,10 +44,16 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """YAML and Parquet give floats and dates; their shortest text is what was meant. Traders are parted by spaces."""
+    """YAML and Parquet give floats and dates; their shortest text is what was meant. Spaces part traders and tiers."""
     out = {k: str(v) if not isinstance(v, bool | str | list) else v for k, v in row.items()}
     if isinstance(out.get("traders"), str):
         out["traders"] = out["traders"].split()
+    tiers = out.get("margin_tiers")
+    if isinstance(tiers, str):  # up_to:initial:maintenance, the last one without an end
+        parts = [dict(zip(("up_to", "initial", "maintenance"), t.split(":"), strict=False)) for t in tiers.split()]
+        tiers = [{k: v for k, v in tier.items() if v} for tier in parts]
+    if tiers is not None:
+        out["margin_tiers"] = [_plain(tier) for tier in tiers]
     return out
 
 
@@ -71,6 +77,7 @@ def read_folder(folder: Path) -> tuple[list[Instrument], list[Account], list[Cou
                     record = msgspec.convert(_plain(row), cls, strict=False)
                     if isinstance(record, Instrument):
                         quantity_decimals(record)
+                        check_margin(record)
                         if record.asset_class in PAPER_CLASSES:
                             paper_of(record)
                     name = getattr(record, key)

@@ -37,8 +37,9 @@ def warm_kernels() -> None:
     that do not lie side by side: both are here. ``tests/integration/test_first_run.py`` holds that nothing is left.
     """
     reference = Reference(lambda account: 0)
-    instrument = Instrument(instrument="X", asset_class="fx", currency="USD", quantity_increment=Decimal(1))
-    account = Account(account="A", book="B", desk="D", strategy="S", fund="F")
+    instrument = Instrument(instrument="X", asset_class="fx", currency="USD", quantity_increment=Decimal(1),
+                            margin_initial=Decimal("0.1"), issuer="I")
+    account = Account(account="A", book="B", desk="D", strategy="S", fund="F", nav=Decimal(10**9))
     reference.add_instrument(instrument)
     reference.add_account(account)
     arrays = reference.arrays()
@@ -148,8 +149,10 @@ def _warm_gate(instrument: Instrument, account: Account) -> None:
     gate = GateBook("USD", LEVELS)
     gate.add_instrument(instrument)
     gate.add_account(account)
-    for metric in ("gross", "order_quantity", "order_value"):
-        gate.add_limit(Limit(limit_id=metric, node="fund:F", metric=metric, limit=Decimal(10**9), version=1,
+    limits = {"gross": "fund:F", "order_quantity": "fund:F", "order_value": "fund:F", "margin": "fund:F",
+              "concentration": "fund:F", "message_count": "fund:F", "price_drift": "firm"}
+    for metric, node in limits.items():
+        gate.add_limit(Limit(limit_id=metric, node=node, metric=metric, limit=Decimal(10**9), version=1,
                              by="deskrisk", reason="warm-up"))
     gate.book.add_mark(Mark(instrument="X", window_end=NOW_NS, ts_event=NOW_NS, bid=1.0, ask=1.1, mid=1.05, last=None,
                             quality="good"))

@@ -27,7 +27,7 @@ from schemas.controls import Check
 from schemas.records import Account, AsOf, Fifo, Instrument, Limit, Mark, Order, Position
 
 T0 = 1_795_000_000_000_000_000
-ACCOUNTS, INSTRUMENTS = 256, 2048
+ACCOUNTS, INSTRUMENTS, MARGIN_RATE = 256, 2048, 0.2
 ROLES = ("book", "desk", "strategy", "fund", "firm", "account")
 
 
@@ -40,7 +40,7 @@ def firm(ring: int, seed: int) -> GateState:
         s.accounts["nodes"][a] = [s.node(x) for x in (f"book:{n // 2}", f"desk:{n // 8}", f"strategy:{n // 32}", f"fund:{n // 64}", "firm", f"account:A{n}")]
     for n in range(INSTRUMENTS):
         row, p = s.instruments[s.instrument(f"I{n}")], float(rng.uniform(10, 200))
-        for f, v in {"known": 1, "mid": p, "bid": p - 0.01, "ask": p + 0.01, "tick": 0.01, "collar_bps": 100, "collar_ticks": 5, "unit": 1.0, "margin_rate": 0.2,
+        for f, v in {"known": 1, "mid": p, "bid": p - 0.01, "ask": p + 0.01, "tick": 0.01, "collar_bps": 100, "collar_ticks": 5, "unit": 1.0, "margin_rate": MARGIN_RATE,
                      "unit_delta": p, "unit_vega": 0.0, "price_ns": T0, "age_max_ns": 10**13, "shortable": 1, "equity": 1,
                      "restricted": n % 50 == 0}.items():
             row[f] = v
@@ -51,12 +51,12 @@ def firm(ring: int, seed: int) -> GateState:
         if name.startswith(("account", "book", "desk", "fund", "firm")):
             s.set_limit(name, "gross", 1e7)
             s.set_limit(name, "net", 5e6)
+            s.set_limit(name, "margin", 1e7)
     s.set_limit("firm", "order_quantity", 1000)
     s.set_limit("firm", "order_value", 1e5)
     for name in s.node_names:
         if name.startswith("account"):
-            s.set_limit(name, "message_count", 1e9)
-            s.count_in(s.node(name), 10**9)
+            s.set_rate_limit(name, "message_count", 10**9, 1e9)
     o = s.orders
     o["account"], o["instrument"] = rng.integers(0, ACCOUNTS, ring), rng.integers(0, INSTRUMENTS, ring)
     o["side"], o["quantity"] = rng.choice([-1.0, 1.0], ring), rng.integers(1, 1200, ring)
@@ -76,7 +76,7 @@ def as_dicts(s: GateState) -> list[tuple[Any, ...]]:
               "soft": set(), "state": 0, "nav": float(s.nodes["nav"][k]), "exposure_ns": T0, "var_per_value": math.nan} for k in range(len(s.node_names))]
     role = {k: n.partition(":")[0] for k, n in enumerate(s.node_names)}
     settings = {"state": 0, "duplicate_ns": 500_000_000, "exposure_age_ns": 5_000_000_000, "limits_required": True}
-    instruments = [plain(s.instruments[k]) for k in range(INSTRUMENTS)]
+    instruments = [plain(s.instruments[k]) | {"tiers": [(math.inf, MARGIN_RATE)]} for k in range(INSTRUMENTS)]
     out = []
     for k in range(len(s.orders)):
         o = plain(s.orders[k])

@@ -48,6 +48,28 @@ def unit_value(instrument: Instrument) -> float:
     return float(instrument.multiplier * quanto / Decimal(10) ** quantity_decimals(instrument))
 
 
+def check_margin(instrument: Instrument) -> None:
+    """Say what is wrong with the margin rates of an instrument.
+
+    Raises
+    ------
+    ValueError
+        If a rate is below 0 or no number, or a tier does not begin where the one before ends.
+    """
+    low = Decimal(0)
+    for k, tier in enumerate(instrument.margin_tiers or ()):
+        field = f"margin_tiers[{k}]"
+        if not all(rate.is_finite() and rate >= 0 for rate in (tier.initial, tier.maintenance)):
+            raise ValueError(f"{field}: expected rates of 0 or more, was {tier.initial} and {tier.maintenance}")
+        if not low.is_finite() or (tier.up_to is not None and not (tier.up_to.is_finite() and tier.up_to > low)):
+            raise ValueError(f"{field}.up_to: expected more than {low} of the tier before, was {tier.up_to}")
+        low = Decimal("Infinity") if tier.up_to is None else tier.up_to
+    for field, rate in (("margin_initial", instrument.margin_initial),
+                        ("margin_maintenance", instrument.margin_maintenance)):
+        if rate is not None and not (rate.is_finite() and rate >= 0):
+            raise ValueError(f"{field}: expected a rate of 0 or more, was {rate}")
+
+
 class Reference:
     """All instruments and accounts seen so far; later records of the same name replace earlier ones.
 
@@ -71,10 +93,11 @@ class Reference:
         Raises
         ------
         ValueError
-            If its increment or multiplier cannot be counted with.
+            If its increment, its multiplier or its margin cannot be counted with.
         """
         if record.multiplier <= 0 or not record.multiplier.is_finite():
             raise ValueError(f"multiplier: expected a number above 0, was {record.multiplier}")
+        check_margin(record)
         quantity_decimals(record)
         if self.instrument_records.get(record.instrument) == record:
             return

@@ -97,6 +97,19 @@ class External(msgspec.Struct, frozen=True, kw_only=True):
     realised_pnl: Number | None = None
 
 
+#: rates of one instrument
+MARGIN_TIERS_MAX = 6
+
+
+class MarginTier(msgspec.Struct, frozen=True, kw_only=True):
+    """Margin rates on the slice of a position's notional that ends here, and begins where the tier before ends."""
+
+    #: settlement currency; absent: all that is above
+    up_to: Number | None = None
+    initial: Number
+    maintenance: Number
+
+
 class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     """What is traded. ``price_increment`` and ``quantity_increment`` fix the decimals quantities are counted in."""
 
@@ -136,8 +149,11 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     sector: str | None = None
     country: str | None = None
     adv: Number | None = None
+    #: shares of the notional, leverage included (a tenth: ten times)
     margin_initial: Number | None = None
     margin_maintenance: Number | None = None
+    #: in place of the two above where rates rise with the notional, ascending
+    margin_tiers: Annotated[list[MarginTier], msgspec.Meta(min_length=1, max_length=MARGIN_TIERS_MAX)] | None = None
     restricted: bool = False
     shortable: bool = True
     prior_close: Number | None = None

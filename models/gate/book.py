@@ -15,36 +15,26 @@ from typing import Any
 
 import numpy as np
 
-from models import rollup as ru
 from models.gate import state as gs
 from models.gate.explain import INPUTS_VERSION, reasons_of
-from models.gate.kernel import check_order, copy_inputs, count_message
-from models.gate.positions import GatePositions
+from models.gate.held_limits import GateLimits
+from models.gate.kernel import check_order, copy_inputs
+from models.gate.node_checks import count_message
 from models.gate.reservations import Asked, Working
-from models.gate.state import POSITION_METRICS, GateState
-from models.reference import FIRM, settlement_currency
-from models.risk.attributes import Navs
+from models.gate.state import GateState
+from models.reference import FIRM
 from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
 from schemas.controls import Check
-from schemas.records import Account, Control, Counterparty, Decision, Instrument, Limit, Order, Reason
+from schemas.records import Account, Control, Counterparty, Decision, Instrument, Order, Reason
 from schemas.units import parse_ts_ns
 
-#: what a node's figures are taken from
-_FROM_ROLLUP = ((gs.GROSS, ru.GROSS), (gs.NET, ru.NET), (gs.LONG, ru.LONG), (gs.SHORT, ru.SHORT), (gs.DELTA, ru.DELTA),
-                (gs.VEGA, ru.VEGA))
 #: what two people may let one order pass: limits, not states, lists, permissions or data that are missing
 OVERRIDABLE = sum(1 << c for c in (
     Check.MAX_QUANTITY, Check.MAX_VALUE, Check.PRICE_COLLAR, Check.PRICE_DRIFT, Check.MESSAGE_RATE, Check.VALUE_RATE,
     Check.REPEATED_EXECUTION, Check.POSITION_LONG, Check.POSITION_SHORT, Check.GROSS_EXPOSURE, Check.NET_EXPOSURE,
     Check.LONG_EXPOSURE, Check.SHORT_EXPOSURE, Check.CONCENTRATION, Check.MARGIN, Check.CREDIT, Check.LEVERAGE,
     Check.DELTA, Check.VEGA, Check.VAR, Check.DAILY_QUANTITY, Check.DAILY_VALUE))
-#: default collars, by asset class: (basis points, ticks)
-COLLARS = {"equity": (300.0, 10.0), "fx": (50.0, 20.0), "future": (150.0, 20.0), "option": (2_000.0, 20.0),
-           "fx_option": (2_000.0, 20.0), "bond": (100.0, 20.0), "perpetual": (300.0, 20.0), "cash": (10.0, 1.0),
-           "fx_forward": (50.0, 20.0), "money_market": (50.0, 20.0)}
-#: NAVs move with exchange rates and accounts: looked up this often
-NAVS_NS = 1_000_000_000
 #: so many ids of executed orders are remembered
 EXECUTED_IDS = 1 << 18
 PRICE_AGE_MAX_NS = 10_000_000_000
@@ -61,33 +51,22 @@ class Verdict:
     inputs: dict[str, Any]
 
 
-class GateBook(GatePositions):
+class GateBook(GateLimits):
     """One gate: a valued book for exposures, the kernel's columns, working orders."""
 
     def __init__(self, base_currency: str, levels: tuple[str, ...], day: TradingDay | None = None,
                  **capacities: int) -> None:
         self.levels = levels
         super().__init__(ValuedBook(base_currency, levels, day), GateState(**capacities), day or TradingDay())
-        self.limits: dict[str, Limit] = {}
-        self.limits_version = 0
         self.controls: dict[str, Control] = {}
         #: ids that were executed, wholly or in part: an order that comes again with one would be done twice
         self.executed: dict[str, None] = {}
-        self._node_map: list[tuple[int, int]] = []
-        self._mapped = 0
-        self._holder_nodes: list[int] = []
-        self._multiplier = np.full(len(self.state.instruments), np.nan)
-        self._currency = np.zeros(len(self.state.instruments), np.int64)
-        self._market_index = np.full(len(self.state.instruments), -1, np.int64)
-        self._limit_ids: dict[tuple[int, int], str] = {}
-        self._temporary: dict[str, int] = {}
         self._day = -1
         self._states_old = False
         self._price_tests: dict[int, int] = {}
-        self._navs, self._navs_ns = Navs(), -NAVS_NS
         self._address = self.state.table.ctypes.data
         self._rows_read: Any = np.zeros(gs.READ_BYTES, np.uint8)
-        self._nodes_read = np.zeros((gs.ACCOUNT_NODES + gs.ORDER_NODES, 2), np.int64)
+        self._nodes_read = np.zeros((gs.ACCOUNT_NODES + gs.ORDER_NODES + gs.SHARES, 2), np.int64)
 
     # ---- reference data, marks, positions -------------------------------------------------------------------------
     def add_account(self, record: Account) -> None:
@@ -109,7 +88,7 @@ class GateBook(GatePositions):
         else:
             self.holders.pop(record.account, None)
         self._states_old = True
-        self._nodes_above.clear()
+        self._forget_nodes()
 
     def add_instrument(self, record: Instrument) -> None:
         """Take an instrument in: its terms, its collar, its lists."""
@@ -119,19 +98,15 @@ class GateBook(GatePositions):
         row["known"], row["restricted"], row["shortable"] = 1, record.restricted, record.shortable
         row["equity"], row["inverse"] = record.asset_class == "equity", record.inverse
         row["tick"] = float(record.price_increment or 0)
-        row["collar_bps"], row["collar_ticks"] = COLLARS[record.asset_class]
         row["age_max_ns"] = PRICE_AGE_MAX_NS
         row["prior_close"] = math.nan if record.prior_close is None else float(record.prior_close)
-        row["margin_rate"] = math.nan if record.margin_initial is None else float(record.margin_initial)
         row["node"] = self.state.node(f"instrument:{record.instrument}")
         row["issuer"] = self.state.node(f"issuer:{record.issuer}") if record.issuer else -1
         row["sector"] = self.state.node(f"sector:{record.sector}") if record.sector else -1
-        market = self.book.market
-        self._multiplier[k] = float(record.multiplier * (record.quanto_rate or 1))
-        self._currency[k] = market.currency(settlement_currency(record))
-        self._market_index[k] = market.instrument(record.instrument)
+        self._measure_of(k, record)
+        self._limit_prices(k, record)
         self._states_old = True
-        self._nodes_above.clear()
+        self._forget_nodes()
 
     def add_counterparty(self, record: Counterparty) -> None:
         """Take a counterparty's rating in."""
@@ -145,6 +120,10 @@ class GateBook(GatePositions):
         row = self.state.instruments[self.state.instrument(instrument)]
         row["bid"], row["ask"], row["mid"], row["last"] = (math.nan if x is None else x for x in (bid, ask, mid, last))
         row["price_ns"], row["stale"] = ts_ns, not usable
+        price = mid if mid is not None else last
+        if row["drift_bps"] > 0.0 and usable and price is not None:
+            row["drift_low"], row["drift_high"] = self.drift.follow(self.state.instrument_index[instrument], price,
+                                                                    ts_ns)
         close = row["prior_close"]
         if row["equity"] and mid is not None and close == close and mid <= 0.9 * close:
             row["price_test"] = 1  # for the rest of the day and the next
@@ -153,42 +132,16 @@ class GateBook(GatePositions):
     def refresh(self, now_ns: int) -> None:
         """Bring exposures, rates and sensitivities up to the market as it stands; call it for every mark window."""
         self.book.revalue(now_ns)
-        rollup, market, state = self.book.rollup, self.book.market, self.state
-        for k in range(self._mapped, len(rollup.node_names)):
-            self._node_map.append((k, state.node(rollup.node_names[k])))
-            if rollup.node_names[k].startswith("counterparty:"):
-                self._holder_nodes.append(self._node_map[-1][1])
-        self._mapped = len(rollup.node_names)
-        if self._node_map:
-            source, target = np.array(self._node_map).T
-            for metric, column in _FROM_ROLLUP:
-                self._base[target, metric] = rollup.nodes[source, column]
-            self._base[self._holder_nodes, gs.CREDIT] = self._base[self._holder_nodes, gs.GROSS]
-        known = np.flatnonzero(self._market_index >= 0)
-        index = self._market_index[known]
-        unit = self._multiplier[known] * market.rate[self._currency[known]]
-        state.instruments["unit"][known] = unit
-        greeks = market.unit_greeks[index]
-        linear = market.greek_kind[index] == 0
-        state.instruments["unit_delta"][known] = np.where(linear, unit * market.price[index], unit * greeks[:, 0])
-        state.instruments["unit_vega"][known] = np.where(linear, 0.0, unit * greeks[:, 2])
+        self._measure_units()
         self._expire(now_ns)
-        if now_ns - self._navs_ns >= NAVS_NS:
-            self._navs_ns = now_ns
-            state.nodes["nav"] = np.nan
-            for name, nav in self._navs.of(self.book).items():
-                state.nodes["nav"][state.node(name)] = nav
-        for limit_id in [k for k, until in self._temporary.items() if until <= now_ns]:
-            del self._temporary[limit_id]
-            ended = self.limits[limit_id]
-            if ended.metric in gs.METRICS:
-                self._effective(ended.node, ended.metric)
-            else:
-                self._restore_position_limit(ended)
-        n = len(state.node_names)
+        self._measure_navs(now_ns)
+        self.end_limits(now_ns)
+        n = len(self.state.node_names)
         # exposures are as old as the newest mark they rest on; a node without positions is known to be flat
-        state.nodes["exposure_ns"][:n] = min(self.book.snapshot_id, now_ns)
-        state.nodes["value"][:n] = self._base[:n] + self.reserved[:n]
+        self.state.exposures_ns = min(self.book.snapshot_id, now_ns)
+        self.state.nodes["exposure_ns"][:n] = self.state.exposures_ns
+        self.measure()
+        self._sum(np.arange(n))
 
     def set_var(self, node: str, var: float, gross: float) -> None:
         """Take a node's historical VaR in; an order adds at most its share of the node's worst VaR per gross."""
@@ -196,60 +149,7 @@ class GateBook(GatePositions):
         self._base[k, gs.VAR_HIST] = var
         self.state.nodes["var_per_value"][k] = var / gross if gross > 0 else 0.0
 
-    # ---- limits and states ----------------------------------------------------------------------------------------
-    def add_limit(self, limit: Limit) -> None:
-        """Take a limit in; a newer version replaces an older one. A limit that is no number is a ValueError."""
-        held = self.limits.get(limit.limit_id)
-        if held is not None and held.version > limit.version:
-            return
-        value = float(limit.limit)
-        if value != value:
-            raise ValueError(f"limit: expected a number, was {limit.limit!r}")
-        if limit.metric in POSITION_METRICS:
-            self._position_limit(limit, value)
-        self.limits[limit.limit_id] = limit
-        self.limits_version = max(self.limits_version, limit.version)
-        if limit.until is not None and limit.metric != "override":
-            self._temporary[limit.limit_id] = parse_ts_ns(limit.until)
-        if limit.metric in gs.METRICS:
-            if limit.metric in ("message_count", "message_value"):
-                self.state.count_in(self.state.node(limit.node), (limit.window_ms or 1000) * 1_000_000)
-            self._effective(limit.node, limit.metric)
-
-    def _effective(self, node: str, metric: str) -> None:
-        """Set what holds for a node's metric: a temporary limit while it lasts, else the tightest one."""
-        found = [x for x in self.limits.values() if x.node == node and x.metric == metric]
-        temporary = [x for x in found if x.limit_id in self._temporary]
-        chosen = temporary[-1] if temporary else min((x for x in found if x.until is None), key=lambda x: x.limit,
-                                                     default=None)
-        key = (self.state.node(node), gs.METRICS.index(metric))
-        if chosen is None:
-            self.state.set_limit(node, metric, math.nan)
-            self._limit_ids.pop(key, None)
-        else:
-            self.state.set_limit(node, metric, float(chosen.limit), chosen.mode == "soft")
-            self._limit_ids[key] = chosen.limit_id
-
-    def _position_limit(self, limit: Limit, value: float) -> None:
-        level, _, name = limit.node.partition(":")
-        if level != "account" or limit.instrument is None:
-            raise ValueError(f"node: expected account:NAME and an instrument for {limit.metric}, was {limit.node!r}")
-        row = self.state.position(self.state.account(name), self.state.instrument(limit.instrument))
-        row["long_limit" if limit.metric == "position_long" else "short_limit"] = value
-
-    def _restore_position_limit(self, ended: Limit) -> None:
-        """Set a position's limit back to what held before a temporary one."""
-        lasting = [x for x in self.limits.values() if x.until is None and x.metric == ended.metric
-                   and x.node == ended.node and x.instrument == ended.instrument]
-        self._position_limit(ended, min((float(x.limit) for x in lasting), default=math.nan))
-
-    def remove_limit(self, limit_id: str) -> None:
-        """Take a limit away."""
-        limit = self.limits.pop(limit_id, None)
-        self._temporary.pop(limit_id, None)
-        if limit is not None and limit.metric in gs.METRICS:
-            self._effective(limit.node, limit.metric)
-
+    # ---- states ---------------------------------------------------------------------------------------------------
     def add_control(self, control: Control) -> list[Working]:
         """Take a state in; return the working orders that a kill cancels."""
         held = self.controls.get(control.scope)
@@ -385,7 +285,7 @@ class GateBook(GatePositions):
         if asked.account < 0 or asked.instrument < 0 or not s.rate_count:
             return
         nodes = self._position_nodes(asked.account, asked.instrument) + asked.own_nodes()
-        for rate in s.nodes["rate"][nodes].tolist():
+        for rate in s.nodes["rates"][nodes].ravel().tolist():
             if rate >= 0:
                 count_message(s.rates[rate], ts_ns, value)
 
@@ -418,6 +318,7 @@ class GateBook(GatePositions):
         for order_id in [k for k, w in self.working.items() if w.expires_ns <= now_ns]:
             self.release(order_id)
         self._base[:, [gs.DAILY_QUANTITY, gs.DAILY_VALUE, gs.REPEATED]] = 0.0
+        self._settle_venues()
 
     def _inputs(self, asked: Asked) -> dict[str, Any]:
         """Return the rows the kernel is about to read, as bytes, so that the verdict can be reproduced bit for bit."""
@@ -434,10 +335,10 @@ class GateBook(GatePositions):
         for name, size in gs.READ_ROWS:
             out[name], at = bytes(raw[at : at + size]), at + size
         nodes = out["nodes"] = []
-        for n, rate in self._nodes_read[:count].tolist():
+        for n, windows in self._nodes_read[:count].tolist():
             node, at = bytes(raw[at : at + gs.NODE.itemsize]), at + gs.NODE.itemsize
-            window = None
-            if rate >= 0:
-                window, at = bytes(raw[at : at + gs.RATE.itemsize]), at + gs.RATE.itemsize
-            nodes.append([s.node_names[n], n, node, window])
+            size = gs.RATE.itemsize
+            nodes.append([s.node_names[n], n, node, [bytes(raw[at + w * size : at + (w + 1) * size])
+                                                     for w in range(windows)]])
+            at += windows * size
         return out

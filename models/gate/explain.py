@@ -14,7 +14,7 @@ from schemas.controls import Check
 from schemas.records import Reason
 
 #: changes whenever a row of the gate's state does
-INPUTS_VERSION = 2
+INPUTS_VERSION = 3
 
 
 def explain(inputs: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
@@ -35,10 +35,12 @@ def explain(inputs: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
     o = row["order"]
     packed = inputs.get("nodes", [])
     named = [int(o[f]) for f in ("trader", "counterparty", "venue")] + [n for _, n, _, _ in packed]
+    named += o["shares"].tolist()
     if "position" in row:
         named += [*row["account"]["nodes"].tolist(), *(int(row["instrument"][f]) for f in ("node", "issuer", "sector"))]
     size = max(named) + 2
-    state = GateState(int(o["account"]) + 2, int(o["instrument"]) + 2, 4, size, len(packed) + 1, 1)
+    state = GateState(int(o["account"]) + 2, int(o["instrument"]) + 2, 4, size, sum(len(w) for *_, w in packed) + 1,
+                      1)
     state.orders[0] = o
     for name, rows in (("account", state.accounts), ("instrument", state.instruments)):
         if name in row:
@@ -48,10 +50,11 @@ def explain(inputs: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
         held = state.position(int(o["account"]), int(o["instrument"]))
         for name in gs.POSITION.names or ():
             held[name] = row["position"][name]
-        for k, (_, n, node, rate) in enumerate(packed):
+        for _, n, node, windows in packed:
             state.nodes[n] = np.frombuffer(base64.b64decode(node), gs.NODE)[0]
-            if rate is not None:
-                state.rates[k], state.nodes["rate"][n] = np.frombuffer(base64.b64decode(rate), gs.RATE)[0], k
+            for w, window in enumerate(windows):
+                state.rates[state.rate_count] = np.frombuffer(base64.b64decode(window), gs.RATE)[0]
+                state.nodes["rates"][n, w], state.rate_count = state.rate_count, state.rate_count + 1
     check_order(state.table.ctypes.data, 0)
     seen = {name: {f: np.asarray(r[f]).tolist() for f in r.dtype.names} for name, r in row.items()}
     seen["nodes"] = {name: {"value": dict(zip(gs.METRICS, state.nodes["value"][n].tolist(), strict=True)),
@@ -62,11 +65,12 @@ def explain(inputs: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
     return int(result["hard"]) | used, int(result["soft"]), seen
 
 
+_RATE_METRIC_OF = {Check.MESSAGE_RATE: gs.MESSAGE_COUNT, Check.VALUE_RATE: gs.MESSAGE_VALUE}
 _METRIC_OF = {Check.MAX_QUANTITY: gs.ORDER_QUANTITY, Check.MAX_VALUE: gs.ORDER_VALUE, Check.GROSS_EXPOSURE: gs.GROSS,
               Check.NET_EXPOSURE: gs.NET, Check.LONG_EXPOSURE: gs.LONG, Check.SHORT_EXPOSURE: gs.SHORT,
               Check.CONCENTRATION: gs.CONCENTRATION, Check.MARGIN: gs.MARGIN,
               Check.CREDIT: gs.CREDIT, Check.LEVERAGE: gs.LEVERAGE, Check.DELTA: gs.DELTA, Check.VEGA: gs.VEGA,
-              Check.VAR: gs.VAR_HIST, Check.MESSAGE_RATE: gs.MESSAGE_COUNT, Check.VALUE_RATE: gs.MESSAGE_VALUE,
+              Check.VAR: gs.VAR_HIST,
               Check.DAILY_QUANTITY: gs.DAILY_QUANTITY, Check.DAILY_VALUE: gs.DAILY_VALUE,
               Check.REPEATED_EXECUTION: gs.REPEATED, Check.COUNTERPARTY_RATING: gs.RATING}
 
@@ -75,11 +79,14 @@ def _text(value: Any) -> str:
     return f"{float(value):.10g}"
 
 
-def reasons_of(mask: int, result: Any, node_names: list[str], limit_ids: dict[tuple[int, int], str],
+def reasons_of(mask: int, result: Any, node_names: list[str], limit_ids: dict[tuple[float, ...], str],
                used_id: str | None = None) -> list[Reason]:
     """Return the reasons of a verdict, the primary one first, each with what was measured against which limit.
 
-    ``used_id``: the order's id, where one that works or was executed has the same.
+    Parameters
+    ----------
+    limit_ids : by node and metric; of windows by node, metric and the limit itself
+    used_id : the order's id, where one that works or was executed has the same
     """
     out: list[Reason] = []
     while mask:
@@ -90,8 +97,8 @@ def reasons_of(mask: int, result: Any, node_names: list[str], limit_ids: dict[tu
         if check == Check.DUPLICATE_ORDER and used_id is not None:
             out.append(Reason(code=check.name, measured=used_id, limit="an id that is not in use"))
             continue
-        metric = _METRIC_OF.get(check)
-        out.append(Reason(code=check.name, measured=_text(result["measured"][check]),
-                          limit=_text(result["limit"][check]), node=name,
-                          limit_id=None if metric is None else limit_ids.get((node, metric))))
+        bound = float(result["limit"][check])
+        key = (node, _RATE_METRIC_OF[check], bound) if check in _RATE_METRIC_OF else (node, _METRIC_OF.get(check, -1))
+        out.append(Reason(code=check.name, measured=_text(result["measured"][check]), limit=_text(bound), node=name,
+                          limit_id=limit_ids.get(key)))
     return out

@@ -12,6 +12,10 @@ from models.gate.state import METRICS
 from schemas.controls import Check
 
 Row = dict[str, Any]
+_TREE = ("book", "desk", "strategy", "fund", "firm", "account")
+#: what of a node of some role can only be limited where it has that role, and rests on its exposures
+_LIMITED_BY_ROLE = {"issuer": ["concentration"], "sector": ["concentration"], "counterparty": ["credit"],
+                    "venue": ["credit"]} | {role: ["margin"] for role in _TREE}
 
 
 def naive_check(order: Row, account: Row | None, instrument: Row | None, position: Row, nodes: list[Row],
@@ -21,8 +25,8 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
     Parameters
     ----------
     nodes : every node the order lies under: ``role`` (account, trader, issuer, sector, counterparty, venue,
-        instrument, or the level's name), ``value`` and ``limit`` by metric, ``soft`` metrics, ``state``, ``nav``,
-        ``exposure_ns``, ``var_per_value``
+        instrument, the level's name, or ``share`` of what one of the tree has in an issuer or a sector), ``value`` and
+        ``limit`` by metric, ``soft`` metrics, ``state``, ``nav``, ``exposure_ns``, ``var_per_value``
     """
     hard: set[Check] = set()
     soft: set[Check] = set()
@@ -76,28 +80,58 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
     shorter = (max(sells - q, 0) - max(position["working_sell"] - q, 0)) * per
     sides = [(check, metric, added) for check, metric, added in (
         (Check.LONG_EXPOSURE, "long", longer), (Check.SHORT_EXPOSURE, "short", shorter)) if added > 0]
+    margin = _margin(instrument, after * per) - _margin(instrument, before * per) if after > before else 0.0
+    opens, added = after > before, (after - before) * per
     for node in nodes:
-        for check, metric, added in sides:
-            bound = node["limit"][metric]
-            if not math.isnan(bound) and not node["value"][metric] + added <= bound:
-                (soft if metric in node["soft"] else hard).add(check)
-        for check, measured, limit in _measures(order, instrument, node, after > before, (after - before) * per,
-                                                side * size * per, size * paid):
-            bound = node["limit"][limit]
-            # what is not known is within no limit; without a limit it does not matter
-            if not math.isnan(bound) and not measured <= bound:
-                (soft if limit in node["soft"] else hard).add(check)
-        var = node["value"]["var_hist"] + (after - before) * per * node["var_per_value"]
-        if after > before and not math.isnan(node["limit"]["var_hist"]) and not var <= node["limit"]["var_hist"]:
-            (soft if "var_hist" in node["soft"] else hard).add(Check.VAR)
-        watched = ["net", *(metric for _, metric, _ in sides)] + (["gross", "var_hist"] if after > before else [])
-        if any(not math.isnan(node["limit"][m]) for m in watched) and (
-                order["ts_ns"] - node["exposure_ns"] > settings["exposure_age_ns"]):
-            hard.add(Check.STALE_EXPOSURE)
+        if node["role"] == "share":
+            if opens:
+                _share(hard, soft, order, node, added, settings)
+            continue
+        measures = _measures(order, instrument, node, opens, added, side * size * per, size * paid, margin)
+        _against(hard, soft, order, node, measures, sides, added if opens else None, settings)
+    named = [n for n in nodes if n["role"] != "share"]
     if settings["limits_required"] and not all(
-            any(not math.isnan(n["limit"][m]) for n in nodes) for m in ("order_quantity", "order_value")):
+            any(not math.isnan(n["limit"][m]) for n in named) for m in ("order_quantity", "order_value")):
         hard.add(Check.LIMIT_NOT_SET)
     return hard, soft
+
+
+def _against(hard: set[Check], soft: set[Check], order: Row, node: Row, measures: list[tuple[Check, float, str]],
+             sides: list[tuple[Check, str, float]], opened: float | None, settings: Row) -> None:
+    """Hold what was measured against the limits of a node; ``opened``: gross that the order may add, None: nothing."""
+    for check, metric, more in sides:
+        measures = [*measures, (check, node["value"][metric] + more, metric)]
+    watched = ["net", "delta", "vega", *(metric for _, metric, _ in sides)]
+    if opened is not None:
+        measures = [*measures, (Check.VAR, node["value"]["var_hist"] + opened * node["var_per_value"], "var_hist")]
+        watched += ["gross", "var_hist", "leverage", *_LIMITED_BY_ROLE.get(node["role"], [])]
+    for check, measured, metric in measures:
+        bound = node["limit"][metric]
+        # what is not known is within no limit; without a limit it does not matter
+        if not math.isnan(bound) and not measured <= bound:
+            (soft if metric in node["soft"] else hard).add(check)
+    if any(not math.isnan(node["limit"][m]) for m in watched) and (
+            order["ts_ns"] - node["exposure_ns"] > settings["exposure_age_ns"]):
+        hard.add(Check.STALE_EXPOSURE)
+
+
+def _share(hard: set[Check], soft: set[Check], order: Row, node: Row, added: float, settings: Row) -> None:
+    limit = node["limit"]["concentration"]
+    if not math.isnan(limit):
+        if not (node["value"]["gross"] + added) / node["nav"] <= limit:
+            (soft if "concentration" in node["soft"] else hard).add(Check.CONCENTRATION)
+        if order["ts_ns"] - node["exposure_ns"] > settings["exposure_age_ns"]:
+            hard.add(Check.STALE_EXPOSURE)
+
+
+def _margin(instrument: Row, notional: float) -> float:
+    """Return the initial margin: every tier's rate on the slice of the notional that lies in it."""
+    total, low = 0.0, 0.0
+    for up_to, rate in instrument["tiers"]:
+        if notional > low:
+            total += (min(notional, up_to) - low) * rate
+        low = up_to
+    return total if notional <= low else math.nan
 
 
 def _prices(hard: set[Check], order: Row, instrument: Row, ref: float, price: float) -> None:
@@ -126,7 +160,7 @@ def _states(hard: set[Check], order: Row, account: Row, instrument: Row, positio
 
 
 def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float, net: float,
-              value: float) -> list[tuple[Check, float, str]]:
+              value: float, margin: float) -> list[tuple[Check, float, str]]:
     """Return what a node's limits are held against: (check, measured, metric)."""
     v, size = node["value"], order["quantity"]
     assert set(v) == set(METRICS)
@@ -145,8 +179,8 @@ def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float,
             out.append((Check.CONCENTRATION, after / node["nav"], "concentration"))
         if node["role"] in ("counterparty", "venue"):
             out.append((Check.CREDIT, v["credit"] + gross, "credit"))
-        if node["role"] == "account":
-            out.append((Check.MARGIN, v["margin"] + gross * instrument["margin_rate"], "margin"))
+        if node["role"] in _TREE:
+            out.append((Check.MARGIN, v["margin"] + margin, "margin"))
     for check, metric, change in ((Check.NET_EXPOSURE, "net", net),
                                   (Check.DELTA, "delta", order["side"] * size * instrument["unit_delta"]),
                                   (Check.VEGA, "vega", order["side"] * size * instrument["unit_vega"])):

@@ -4,36 +4,46 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from models.gate import state as gs
+from models.gate.node_checks import margin_of
 from models.gate.state import GateState
 from models.jit import inline_kernel, kernel
 from models.trading_day import TradingDay
-from schemas.records import Order
+from schemas.records import Limit, Order
 
-_GROSS, _NET, _LONG, _SHORT, _CREDIT = gs.GROSS, gs.NET, gs.LONG, gs.SHORT, gs.CREDIT
+_GROSS, _NET, _LONG, _SHORT, _CREDIT, _MARGIN = gs.GROSS, gs.NET, gs.LONG, gs.SHORT, gs.CREDIT, gs.MARGIN
+_DELTA, _VEGA, _VAR = gs.DELTA, gs.VEGA, gs.VAR_HIST
 _DAY_QUANTITY, _DAY_VALUE = gs.DAILY_QUANTITY, gs.DAILY_VALUE
 NOWHERE = np.zeros(0, np.int64)
+_NO_SHARES = [-1] * gs.SHARES
 _ACTIONS = {"new": gs.NEW, "replace": gs.REPLACE, "cancel": gs.CANCEL}
 
 
 @inline_kernel
 def sum_nodes(nodes: np.ndarray, base: np.ndarray, reserved: np.ndarray, which: np.ndarray) -> None:
-    """Fill what nodes come to: as measured, and what is reserved."""
+    """Fill what nodes come to: as measured, and what is reserved; its VaR is at most what it has per gross."""
     for n in which:
         for m in range(base.shape[1]):
             nodes[n].value[m] = base[n, m] + reserved[n, m]
+        if reserved[n, _GROSS] != 0.0:
+            nodes[n].value[_VAR] += reserved[n, _GROSS] * nodes[n].var_per_value
+
+
+@inline_kernel
+def price_of_unit(i: Any) -> float:
+    """Return the value of one unit in the firm's base currency; NaN where it is not known."""
+    ref = i.mid if i.mid == i.mid else i.last if i.last == i.last else i.prior_close
+    return i.unit / ref if i.inverse != 0 else i.unit * abs(ref)
 
 
 @kernel
 def value_of_unit(instruments: np.ndarray, k: int) -> float:
     """Return the value of one unit in the firm's base currency; 0 where it is not known (no order passes then)."""
-    i = instruments[k]
-    ref = i.mid if i.mid == i.mid else i.last if i.last == i.last else i.prior_close
-    per = i.unit / ref if i.inverse != 0 else i.unit * abs(ref)
+    per = price_of_unit(instruments[k])
     return per if per == per else 0.0
 
 
@@ -44,36 +54,44 @@ def hold(positions: np.ndarray, row: int, instruments: np.ndarray, held: np.ndar
 
     Parameters
     ----------
-    held : gross, long and short reserved so far in the nodes ``old``; replaced by what is reserved in ``new``
+    held : gross, long, short and margin reserved so far in the nodes ``old``; replaced by what is reserved in ``new``
     """
     q, per = positions[row].quantity, value_of_unit(instruments, positions[row].instrument)
     long_side, short_side = q + positions[row].working_buy, positions[row].working_sell - q
     gross = (max(long_side, short_side, 0.0) - abs(q)) * per
     long, short = (max(long_side, 0.0) - max(q, 0.0)) * per, (max(short_side, 0.0) - max(-q, 0.0)) * per
     some = gross != 0.0 or long != 0.0 or short != 0.0
+    margin = 0.0
+    if gross != 0.0:  # what has no margin rate is refused where margin is limited; elsewhere nobody looks
+        i = instruments[positions[row].instrument]
+        margin = margin_of(i, max(long_side, short_side, 0.0) * per) - margin_of(i, abs(q) * per)
+        margin = margin if margin == margin else 0.0
     for n in old:
         reserved[n, _GROSS] -= held[0]
         reserved[n, _LONG] -= held[1]
         reserved[n, _SHORT] -= held[2]
+        reserved[n, _MARGIN] -= held[3]
     if some:
         for n in new:
             reserved[n, _GROSS] += gross
             reserved[n, _LONG] += long
             reserved[n, _SHORT] += short
+            reserved[n, _MARGIN] += margin
         sum_nodes(nodes, base, reserved, new)
     sum_nodes(nodes, base, reserved, old)
-    held[0], held[1], held[2] = gross, long, short
+    held[0], held[1], held[2], held[3] = gross, long, short, margin
     return some
 
 
 @kernel
-def reserve(positions: np.ndarray, row: int, side: float, size: float, gross: float, net: float, under: np.ndarray,
-            own: np.ndarray, nodes: np.ndarray, base: np.ndarray, reserved: np.ndarray) -> None:
+def reserve(positions: np.ndarray, row: int, side: float, size: float, gross: float, net: float, delta: float,
+            vega: float, under: np.ndarray, own: np.ndarray, nodes: np.ndarray, base: np.ndarray,
+            reserved: np.ndarray) -> None:
     """Add an order's ``size`` (below 0: take it back) to its position's working side and to its nodes.
 
     Parameters
     ----------
-    gross, net : of one unit
+    gross, net, delta, vega : of one unit
     under, own : nodes, each once: all that it lies under, and of them its trader, counterparty and venue
     """
     p = positions[row]
@@ -87,6 +105,8 @@ def reserve(positions: np.ndarray, row: int, side: float, size: float, gross: fl
         p.working_sell = 0.0
     for n in under:
         reserved[n, _NET] += size * net
+        reserved[n, _DELTA] += size * delta
+        reserved[n, _VEGA] += size * vega
     for n in own:
         reserved[n, _GROSS] += size * gross
         reserved[n, _LONG if side > 0.0 else _SHORT] += size * gross
@@ -133,8 +153,11 @@ class Working:
     side: float
     price: float | None
     left: float
+    #: of one unit, in the firm's base currency; Greeks that are not known are 0: where they are limited it is refused
     gross: float
     net: float
+    delta: float
+    vega: float
     trader: int
     counterparty: int
     venue: int
@@ -152,10 +175,18 @@ class Reservations:
         self.state, self.day = state, day
         self.working: dict[str, Working] = {}
         self._of_position: dict[tuple[int, int], dict[str, Working]] = {}
-        #: gross, long and short held in nodes for the worse sides of a position, and which nodes; given back as taken
+        #: gross, long, short and margin held in nodes for the worse sides of a position, and which nodes: given back as
+        #: they were taken
         self._held: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        #: a node of the tree and ``issuer:`` or ``sector:`` -> the limit on each share
+        self.share_limits: dict[tuple[int, str], Limit] = {}
+        #: a node of the tree and an issuer or a sector -> the node of what the one has in the other, where limited
+        self.shares: dict[tuple[int, int], int] = {}
         #: the nodes above positions that orders were for, until an account or an instrument changes
         self._nodes_above: dict[tuple[int, int], np.ndarray] = {}
+        self._shares_above: dict[tuple[int, int], list[int]] = {}
+        #: of a venue, an account and an instrument: net quantity executed today, and what of its value counts as credit
+        self._at_venue: dict[tuple[int, int, int], tuple[float, float]] = {}
         self.reserved = np.zeros((len(state.nodes), gs.NM))
         self._base = np.zeros((len(state.nodes), gs.NM))
         self._base[:, gs.RATING] = np.nan
@@ -179,8 +210,18 @@ class Reservations:
             state.order_bytes, 0, asked.account, asked.instrument, asked.side, asked.quantity,
             math.nan if asked.price is None else asked.price, now_ns, asked.trader, asked.counterparty, asked.venue,
             0 if order.algo_id else -1, order.type == "market", bool(order.locate_id), order.short_exempt,
-            allowed is None or order.trader in allowed, _ACTIONS[order.action], 0.0)
+            allowed is None or order.trader in allowed, _ACTIONS[order.action], *self._shares_of(asked))
         return asked
+
+    def _shares_of(self, asked: Asked) -> list[int]:
+        if not self.share_limits or asked.account < 0 or asked.instrument < 0:
+            return _NO_SHARES
+        found = self.share_nodes(asked.account, asked.instrument)
+        return found + _NO_SHARES[len(found) :]
+
+    def share_nodes(self, account: int, instrument: int) -> list[int]:
+        """Return the nodes of what an account's nodes have in an instrument's issuer or sector; open those limited."""
+        raise NotImplementedError
 
     def place(self, order: Order, now_ns: int) -> None:
         """Reserve an accepted order (also one that a decision on the log accepted before a restart)."""
@@ -199,10 +240,12 @@ class Reservations:
         own = list(dict.fromkeys(asked.own_nodes()))
         under = dict.fromkeys(self._above(asked.account, asked.instrument).tolist() + own)
         per = value_of_unit(self.state.instruments, asked.instrument)
+        i = self.state.instruments[asked.instrument]
+        delta, vega = (asked.side * x if x == x else 0.0 for x in (float(i["unit_delta"]), float(i["unit_vega"])))
         return Working(order, asked.account, asked.instrument,
                        self.state.position_row(asked.account, asked.instrument), asked.side, asked.price,
-                       asked.quantity, per, asked.side * per, asked.trader, asked.counterparty, asked.venue,
-                       self.day.end_ns(now_ns), np.array(list(under), np.int64), np.array(own, np.int64))
+                       asked.quantity, per, asked.side * per, delta, vega, asked.trader, asked.counterparty,
+                       asked.venue, self.day.end_ns(now_ns), np.array(list(under), np.int64), np.array(own, np.int64))
 
     def count_day(self, w: Working, sign: float = 1.0) -> None:
         """Add an accepted order to the day's sums of its nodes, and to its trader's unattended executions."""
@@ -214,7 +257,7 @@ class Reservations:
     def _position_nodes(self, account: int, instrument: int) -> list[int]:
         i = self.state.instruments[instrument]
         found = [*self.state.accounts["nodes"][account].tolist(), int(i["issuer"]), int(i["sector"]), int(i["node"])]
-        return [n for n in found if n >= 0]
+        return [n for n in found if n >= 0] + (self.share_nodes(account, instrument) if self.share_limits else [])
 
     def _above(self, account: int, instrument: int) -> np.ndarray:
         """Return the nodes above a position, each once."""
@@ -234,19 +277,19 @@ class Reservations:
 
     def _hold(self, account: int, instrument: int, row: int) -> None:
         above = self._above(account, instrument)
-        held, old = self._held.pop((account, instrument), None) or (np.zeros(3), NOWHERE)
+        held, old = self._held.pop((account, instrument), None) or (np.zeros(4), NOWHERE)
         if hold(self.state.positions, row, self.state.instruments, held, old, above, self.state.nodes, self._base,
                 self.reserved):
             self._held[account, instrument] = (held, above)
 
     def _reserve(self, w: Working, sign: float) -> None:
         s = self.state
-        reserve(s.positions, w.row, w.side, sign * w.left, w.gross, w.net, w.nodes, w.own, s.nodes, self._base,
-                self.reserved)
+        reserve(s.positions, w.row, w.side, sign * w.left, w.gross, w.net, w.delta, w.vega, w.nodes, w.own, s.nodes,
+                self._base, self.reserved)
         self._hold(w.account, w.instrument, w.row)
 
     def _sum_node(self, node: int) -> None:
-        self.state.nodes["value"][node] = self._base[node] + self.reserved[node]
+        sum_nodes(self.state.nodes, self._base, self.reserved, np.array([node]))
 
     def _best_without(self, w: Working) -> None:
         """Note the best price that works on the position of an order that is gone, where the best was its own."""
@@ -262,12 +305,35 @@ class Reservations:
         w = self.working.get(order_id)
         if w is None:
             return
+        if w.venue >= 0:
+            self._execute_at_venue(w, quantity)
         self._reserve(w, -1.0)
         w.left = max(w.left - quantity, 0.0)
         if w.left <= 1e-12:
             self._drop(w)
         else:
             self._reserve(w, 1.0)
+
+    def _execute_at_venue(self, w: Working, quantity: float) -> None:
+        """Count what was executed at a venue today as credit there: net by position, at the value of the order."""
+        key = (w.venue, w.account, w.instrument)
+        net, before = self._at_venue.get(key, (0.0, 0.0))
+        net += w.side * quantity
+        now = abs(net) * w.gross
+        self._at_venue[key] = (net, now)
+        self._base[w.venue, _CREDIT] += now - before
+        self._sum_node(w.venue)
+
+    def _settle_venues(self) -> None:
+        """Begin a day at the venues: what was executed before has been settled, or margined."""
+        if self._at_venue:
+            self._base[[venue for venue, *_ in self._at_venue], _CREDIT] = 0.0
+            self._at_venue.clear()
+
+    def _forget_nodes(self) -> None:
+        """Look up anew what lies above positions: an account, an instrument or a limit has changed."""
+        self._nodes_above.clear()
+        self._shares_above.clear()
 
     def release(self, order_id: str) -> Working | None:
         """Take a working order out (cancelled, expired, killed)."""

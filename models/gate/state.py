@@ -10,19 +10,28 @@ from typing import Any
 
 import numpy as np
 
+from schemas.records import MARGIN_TIERS_MAX
+
 #: what a limit can be on; each node carries a value and a limit for every one
 METRICS = ("gross", "net", "long", "short", "delta", "vega", "var_hist", "leverage", "concentration", "margin",
            "credit", "order_quantity", "order_value", "message_count", "message_value", "daily_quantity", "daily_value",
-           "repeated_executions", "rating")
+           "repeated_executions", "rating", "sector_concentration")
 (GROSS, NET, LONG, SHORT, DELTA, VEGA, VAR_HIST, LEVERAGE, CONCENTRATION, MARGIN, CREDIT, ORDER_QUANTITY, ORDER_VALUE,
- MESSAGE_COUNT, MESSAGE_VALUE, DAILY_QUANTITY, DAILY_VALUE, REPEATED, RATING) = range(len(METRICS))
+ MESSAGE_COUNT, MESSAGE_VALUE, DAILY_QUANTITY, DAILY_VALUE, REPEATED, RATING,
+ SECTOR_CONCENTRATION) = range(len(METRICS))
 NM = len(METRICS)
 #: limits on one position, beside those of nodes
 POSITION_METRICS = ("position_long", "position_short")
+#: limits on what comes of a node's messages within a window; a node has up to `WINDOWS` windows of different lengths
+MESSAGE_METRICS = ("message_count", "message_value")
+WINDOWS = 4
 ACTIVE, REDUCING, HALTED, KILLED = 0, 1, 2, 3
 STATES = ("active", "reducing", "halted", "killed")
 #: nodes above an account, then those of the order: trader, issuer, sector, counterparty, venue, instrument
 ACCOUNT_NODES, ORDER_NODES = 6, 6
+#: nodes of what one of an account's nodes has in one issuer or one sector, where that is limited
+SHARES = 2 * ACCOUNT_NODES
+MARGIN_TIERS = MARGIN_TIERS_MAX
 BUCKETS = 32
 CHECKS = 41
 
@@ -33,7 +42,8 @@ INSTRUMENT = np.dtype([
     ("inverse", "i1"), ("state", "i1"), ("stale", "i1"), ("mid", "f8"), ("bid", "f8"), ("ask", "f8"), ("last", "f8"),
     ("prior_close", "f8"), ("tick", "f8"), ("collar_bps", "f8"), ("collar_ticks", "f8"),
     ("drift_bps", "f8"), ("drift_low", "f8"),
-    ("drift_high", "f8"), ("unit", "f8"), ("margin_rate", "f8"), ("unit_delta", "f8"), ("unit_vega", "f8"),
+    ("drift_high", "f8"), ("unit", "f8"), ("margin_up_to", "f8", MARGIN_TIERS), ("margin_rate", "f8", MARGIN_TIERS),
+    ("unit_delta", "f8"), ("unit_vega", "f8"),
     ("price_ns", "i8"), ("age_max_ns", "i8"), ("issuer", "i4"), ("sector", "i4"), ("node", "i4")],
     align=True)
 POSITION = np.dtype([("account", "i4"), ("instrument", "i4"), ("quantity", "f8"), ("working_buy", "f8"),
@@ -41,13 +51,14 @@ POSITION = np.dtype([("account", "i4"), ("instrument", "i4"), ("quantity", "f8")
                      ("short_limit", "f8"), ("last_side", "f8"), ("last_quantity", "f8"), ("last_price", "f8"),
                      ("last_ns", "i8")], align=True)
 NODE = np.dtype([("value", "f8", NM), ("limit", "f8", NM), ("soft", "u4"), ("state", "i1"), ("nav", "f8"),
-                 ("exposure_ns", "i8"), ("var_per_value", "f8"), ("rate", "i4")], align=True)
-RATE = np.dtype([("window_ns", "i8"), ("count", "i4", BUCKETS), ("value", "f8", BUCKETS), ("stamp", "i8", BUCKETS)],
-                align=True)
+                 ("exposure_ns", "i8"), ("var_per_value", "f8"), ("rates", "i4", WINDOWS)], align=True)
+#: one window of a node: what its messages are held against, and its buckets; ``soft``: a bit for each of the limits
+RATE = np.dtype([("window_ns", "i8"), ("limit", "f8", 2), ("soft", "i4"), ("count", "i4", BUCKETS),
+                 ("value", "f8", BUCKETS), ("stamp", "i8", BUCKETS)], align=True)
 ORDER = np.dtype([("account", "i4"), ("instrument", "i4"), ("side", "f8"), ("quantity", "f8"), ("price", "f8"),
                   ("ts_ns", "i8"), ("trader", "i4"), ("counterparty", "i4"), ("venue", "i4"), ("algo", "i4"),
                   ("market", "i1"), ("locate", "i1"), ("exempt", "i1"), ("permitted", "i1"), ("action", "i1"),
-                  ("replaces", "f8")], align=True)
+                  ("shares", "i4", SHARES)], align=True)
 RESULT = np.dtype([("hard", "u8"), ("soft", "u8"), ("measured", "f8", CHECKS), ("limit", "f8", CHECKS),
                    ("node", "i4", CHECKS), ("position", "i4"), ("value", "f8")], align=True)
 NEW, REPLACE, CANCEL = 0, 1, 2
@@ -59,15 +70,17 @@ SETTINGS = np.dtype([("duplicate_ns", "i8"), ("exposure_age_ns", "i8"), ("limits
 def _layout(dtype: np.dtype) -> struct.Struct:
     text, at = "=", 0
     for kind, offset, *_ in (dtype.fields or {}).values():
-        text += f"{offset - at}x" + {"i1": "b", "i4": "i", "i8": "q", "f8": "d"}[kind.str[1:]]
+        count = kind.itemsize // kind.base.itemsize
+        text += f"{offset - at}x{count}" + {"i1": "b", "i4": "i", "i8": "q", "f8": "d"}[kind.base.str[1:]]
         at = offset + kind.itemsize
     return struct.Struct(f"{text}{dtype.itemsize - at}x")
 
 
-#: what a verdict is reproduced from: these rows, then of each node that decides anything its own and its rate window
+#: what a verdict is reproduced from: these rows, then of each node that decides anything its own and its rate windows
 READ_ROWS = (("order", ORDER.itemsize), ("account", ACCOUNT.itemsize), ("instrument", INSTRUMENT.itemsize),
              ("position", POSITION.itemsize), ("settings", SETTINGS.itemsize))
-READ_BYTES = sum(size for _, size in READ_ROWS) + (ACCOUNT_NODES + ORDER_NODES) * (NODE.itemsize + RATE.itemsize)
+READ_BYTES = sum(size for _, size in READ_ROWS) + (
+    ACCOUNT_NODES + ORDER_NODES + SHARES) * (NODE.itemsize + WINDOWS * RATE.itemsize)
 #: a row of `ORDER` in one go: to set its columns one by one takes a third of the time of a verdict
 ORDER_LAYOUT = _layout(ORDER)
 
@@ -87,7 +100,7 @@ class GateState:
         self.accounts["state_node"] = -1
         self.instruments: Any = np.zeros(instruments, INSTRUMENT)
         for f in ("mid", "bid", "ask", "last", "prior_close", "unit", "drift_low", "drift_high", "unit_delta",
-                  "unit_vega", "margin_rate"):
+                  "unit_vega", "margin_rate", "margin_up_to"):
             self.instruments[f] = np.nan
         for f in ("issuer", "sector", "node"):
             self.instruments[f] = -1
@@ -97,12 +110,12 @@ class GateState:
         self.position_slots = np.full(2 * positions, -1, np.int32)
         self.nodes: Any = np.zeros(nodes, NODE)
         self.nodes["limit"], self.nodes["nav"], self.nodes["var_per_value"] = np.nan, np.nan, np.nan
-        self.nodes["rate"] = -1
+        self.nodes["rates"] = -1
         self.nodes["value"][:, RATING] = np.nan  # a counterparty that nobody rated is within no limit on ratings
         self.rates: Any = np.zeros(rates, RATE)
-        self.rates["stamp"] = -1
+        self.rates["stamp"], self.rates["limit"] = -1, np.nan
         self.orders: Any = np.zeros(ring, ORDER)
-        self.orders["permitted"] = 1
+        self.orders["permitted"], self.orders["shares"] = 1, -1
         self.order_bytes: Any = self.orders.view(np.uint8)
         self.results: Any = np.zeros(ring, RESULT)
         self.settings: Any = np.zeros(1, SETTINGS)
@@ -114,6 +127,8 @@ class GateState:
         self.node_names: list[str] = []
         self.position_count = np.zeros(1, np.int64)
         self.rate_count = 0
+        #: how new the figures of nodes are: one that is opened now has no positions, and is as well known as the others
+        self.exposures_ns = 0
         self.table = np.array([a.ctypes.data for a in (
             self.accounts, self.instruments, self.positions, self.position_slots, self.nodes, self.rates, self.orders,
             self.results, self.settings, self.position_count)] + [
@@ -142,23 +157,39 @@ class GateState:
         k = self._index(self.node_index, name, len(self.nodes), "node")
         if k == len(self.node_names):
             self.node_names.append(name)
+            self.nodes["exposure_ns"][k] = self.exposures_ns
         return k
 
-    def count_in(self, node: int, window_ns: int) -> None:
-        """Count the messages under a node in a window of event time; a new length begins to count anew."""
-        k = int(self.nodes["rate"][node])
-        if k < 0:
-            k = self._open_rate()
-            self.nodes["rate"][node] = k
-        if self.rates["window_ns"][k] != window_ns:
-            self.rates["window_ns"][k], self.rates["stamp"][k] = window_ns, -1
+    def window(self, node: int, window_ns: int) -> int:
+        """Return the rate window of this length under a node, opening it: one that limits nothing any more makes room.
 
-    def _open_rate(self) -> int:
-        if self.rate_count >= len(self.rates):
-            raise ValueError(f"gate: more rate windows than the {len(self.rates)} there is room for")
-        k = self.rate_count
-        self.rate_count += 1
-        return k
+        Raises
+        ------
+        ValueError
+            `WINDOWS` windows of other lengths limit the node, or there is no room for one more.
+        """
+        held = self.nodes["rates"][node].tolist()
+        for k in held:
+            if k >= 0 and self.rates["window_ns"][k] == window_ns:
+                return int(k)
+        found = next((k for k in held if k >= 0 and np.isnan(self.rates["limit"][k]).all()), None)
+        if found is None:
+            if -1 not in held:
+                lengths = [int(self.rates["window_ns"][k]) // 1_000_000 for k in held]
+                raise ValueError(f"window_ms: expected {WINDOWS} windows of a node at most, {self.node_names[node]} "
+                                 f"has {lengths}")
+            if self.rate_count >= len(self.rates):
+                raise ValueError(f"gate: more rate windows than the {len(self.rates)} there is room for")
+            found, self.rate_count = self.rate_count, self.rate_count + 1
+            self.nodes["rates"][node, held.index(-1)] = found
+        self.rates["window_ns"][found], self.rates["stamp"][found] = window_ns, -1
+        return found
+
+    def set_rate_limit(self, node: str, metric: str, window_ns: int, limit: float, soft: bool = False) -> None:
+        """Set a limit on the messages of a node within a window; NaN takes it away, the window goes on counting."""
+        k, m = self.window(self.node(node), window_ns), MESSAGE_METRICS.index(metric)
+        self.rates["limit"][k, m] = limit
+        self.rates["soft"][k] = self.rates["soft"][k] | 1 << m if soft else self.rates["soft"][k] & ~(1 << m)
 
     def position(self, account: int, instrument: int) -> Any:
         """Return the record of a position, opening it."""
@@ -179,9 +210,9 @@ class GateState:
         Raises
         ------
         ValueError
-            The metric is none of `METRICS`.
+            The metric is none of `METRICS`, or is of a window (`set_rate_limit`).
         """
-        if metric not in METRICS:
+        if metric not in METRICS or metric in MESSAGE_METRICS:
             raise ValueError(f"metric: expected one of {', '.join(METRICS)}, was {metric!r}")
         k, m = self.node(node), METRICS.index(metric)
         self.nodes["limit"][k, m] = limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -61,21 +62,22 @@ class Navs:
         self._version = -1
         self._by_currency: dict[str, dict[str, float]] = {}
 
-    def of(self, book: ValuedBook) -> dict[str, float]:
-        """Return NAV by node name at the exchange rates of now."""
+    def of(self, book: ValuedBook, names: AbstractSet[str] | None = None) -> dict[str, float]:
+        """Return NAV by node name at the exchange rates of now; ``names``: of these only."""
         if self._version != book.reference.version:
             self._version = book.reference.version
             self._by_currency = {}
             for account in book.reference.account_records.values():
                 nav = float(account.nav) if account.nav is not None else math.nan
-                for level in book.levels:
-                    value = FIRM if level == FIRM else getattr(account, level, None)
-                    if value:
-                        sums = self._by_currency.setdefault(FIRM if level == FIRM else f"{level}:{value}", {})
-                        sums[account.base_currency] = sums.get(account.base_currency, 0.0) + nav
+                above = [FIRM if x == FIRM else f"{x}:{value}" for x in book.levels
+                         if (value := FIRM if x == FIRM else getattr(account, x, None))]
+                for name in (*above, f"account:{account.account}"):
+                    sums = self._by_currency.setdefault(name, {})
+                    sums[account.base_currency] = sums.get(account.base_currency, 0.0) + nav
         market = book.market
-        found = {name: sum(nav * float(market.rate[market.currency(c)]) for c, nav in sums.items())
-                 for name, sums in self._by_currency.items()}
+        asked = self._by_currency.keys() if names is None else names & self._by_currency.keys()
+        found = {name: sum(nav * float(market.rate[market.currency(c)]) for c, nav in self._by_currency[name].items())
+                 for name in asked}
         return {name: value for name, value in found.items() if value == value}
 
 

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Set as AbstractSet
+
+import numpy as np
+
 from models import rollup as ru
+from models.node_shares import shares_of
+from models.reference import FIRM
 from models.risk.live import RiskModels
+from models.risk.margin import usage
+
+MARGIN_METRICS = frozenset({"margin", "margin_maintenance", "margin_usage"})
+SHARE_METRICS = {"concentration": "issuer:", "sector_concentration": "sector:"}
 
 
-def limit_values(models: RiskModels, names: set[str]) -> dict[tuple[str, str], float]:
+def limit_values(models: RiskModels, names: set[str], metrics: AbstractSet[str] = frozenset(),
+                 ) -> dict[tuple[str, str], float]:
     """Return every figure of some nodes that a limit can be on, in the firm's base currency.
 
     Losses are positive; what a missing model leaves unknown is not there. Of a node with unpriced positions it is
     what is known (see `partial_nodes`).
+
+    Parameters
+    ----------
+    metrics : which of margin and shares, that take a pass over all positions, are asked for
     """
     out: dict[tuple[str, str], float] = {}
     rollup = models.book.rollup
@@ -29,11 +45,42 @@ def limit_values(models: RiskModels, names: set[str]) -> dict[tuple[str, str], f
             var, es = s.tail_of(node)
             out[name, "var_hist"] = float(var[s.level_index(0.99)])
             out[name, "es_hist"] = float(es[s.level_index(0.975)])
-        for metric in ("leverage", "drawdown", "var_mc"):
-            if metric in models.latest.get(name, {}):
-                out[name, metric] = models.latest[name][metric]
+        latest = models.latest.get(name, {})
+        if "leverage" in latest:
+            out[name, "leverage"] = latest["leverage"]
+        if "var_mc" in latest:  # stated in the node's own currency
+            out[name, "var_mc"] = latest["var_mc"] / models.scale_of(node)
         if node < len(models.drawdown) and models.drawdown[node, 7]:
             out[name, "drawdown"] = -float(models.drawdown[node, 6])
+    if metrics & (MARGIN_METRICS | SHARE_METRICS.keys()):
+        out |= _of_positions(models, names, metrics)
+    return out
+
+
+def _of_positions(models: RiskModels, names: set[str], metrics: AbstractSet[str]) -> dict[tuple[str, str], float]:
+    """Return margin, and the largest shares of issuers and sectors, of nodes; what is not known is NaN."""
+    book, rollup, out = models.book, models.book.rollup, dict[tuple[str, str], float]()
+    names = names & rollup.node_index.keys()
+    known = {name: nav for name, nav in models.navs(names | {FIRM}).items() if nav > 0.0}
+    navs = dict.fromkeys(names | {FIRM}, math.nan) | known
+    if metrics & MARGIN_METRICS:
+        margins = models.margins.of(book)
+        for name in names:
+            node = rollup.node_index[name]
+            initial, maintenance = margins[node].tolist()
+            pnl = float(ru.total_pnl(rollup.nodes[node]))
+            out |= {(name, "margin"): initial, (name, "margin_maintenance"): maintenance,
+                    (name, "margin_usage"): usage(maintenance, navs[name], pnl)}
+    groups = {name for name in names if name.startswith(("issuer:", "sector:"))}
+    for metric in metrics & SHARE_METRICS.keys():
+        prefix, above = SHARE_METRICS[metric], sorted(names - groups)
+        within = [name for name in rollup.node_names if name.startswith(prefix)]
+        places = np.arange(len(above) * len(within)).reshape(len(above), len(within))
+        gross = shares_of(rollup, above, within, places, places.size).reshape(places.shape)
+        for name, largest in zip(above, gross.max(axis=1, initial=0.0).tolist(), strict=True):
+            out[name, metric] = largest / navs[name]
+    for name in groups if "concentration" in metrics else ():  # the firm's share in it
+        out[name, "concentration"] = float(rollup.nodes[rollup.node_index[name], ru.GROSS]) / navs[FIRM]
     return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from models.risk.attributes import Attributes, Navs, concentrations_of, held_wit
 from models.risk.contributors import Contributors, Top
 from models.risk.factor_history import History
 from models.risk.factor_set import PATHS, SEED, FactorSet, Loadings, build_factors
+from models.risk.margin import Margins
 from models.risk.node_cells import CELL, Held, Tree, cells, sums_by_group, tree_of, vectors_of, weighted_sums
 from models.risk.node_kernels import (
     BUCKET_NAMES,
@@ -80,10 +82,18 @@ class RiskModels:
         self._contributors = Contributors(TOP)
         self._shocked: ScenarioBook | None = None
         self._shocked_version = -1
-        self._navs, self._attributes = Navs(), Attributes()
+        self._navs, self._attributes, self.margins = Navs(), Attributes(), Margins()
         self._held_drawdown: dict[str, np.ndarray] = {}
         self.stress_scenarios: Sequence[Scenario] = stress.DEFAULTS
         self._paths = NodePaths(contracts)
+
+    def navs(self, names: AbstractSet[str]) -> dict[str, float]:
+        """Return the NAV of nodes by name, in the firm's base currency; an unknown one is not there."""
+        return self._navs.of(self.book, names)
+
+    def scale_of(self, node: int) -> float:
+        """Return what a figure in the firm's base currency is multiplied by to be in a node's own."""
+        return self._scale(node)
 
     # ---- one run --------------------------------------------------------------------------------------------------
     def run(self, now_ns: int) -> ModelRun:
@@ -110,7 +120,7 @@ class RiskModels:
         navs = self._navs.of(book)
         sums = rollup.nodes[summary]
         self._drawdowns(summary, names, navs, sums, now_ns)
-        attributes = self._attributes.of(book, instruments)
+        attributes, margins = self._attributes.of(book, instruments), self.margins.of(book)
         run = ModelRun(book.snapshot_id, now_ns, {}, {}, {})
         tops = self._tops(summary, names, grid, scales)
         explained = self.explain.of(names, scales)
@@ -130,7 +140,7 @@ class RiskModels:
                       "greeks": self._greeks(node, scale, ladders[place], attributes), "factor": factors[place],
                       "liquidity": self._liquidity(node, liquid[place], scale, horizon_es[place]),
                       "concentration": concentrations[place],
-                      "leverage": self._leverage(exposures[place], navs.get(name), scale),
+                      "leverage": self._leverage(exposures[place], navs.get(name), scale, margins[node].tolist()),
                       "drawdown": self._drawdown(node)}
             models["stress"] = stressed[place]
             models["pnl_explain"] = explained[place] or {"quality": "missing", "why": "one snapshot so far"}
@@ -322,11 +332,13 @@ class RiskModels:
         return [exposure.liquidity_horizon_es({h: values[k] for h, values in steps.items()})
                 for k in range(len(summary))]
 
-    def _leverage(self, exposures: list[float], nav: float | None, scale: float) -> dict[str, Any]:
+    def _leverage(self, exposures: list[float], nav: float | None, scale: float, margin: list[float],
+                  ) -> dict[str, Any]:
         commitment, gross = exposures
         whole = nav if nav is not None and nav > 0.0 else None
         return {"gross": gross / whole if whole else None, "commitment": commitment / whole if whole else None,
                 "gross_exposure": gross * scale, "commitment_exposure": commitment * scale,
+                "margin_initial": _finite(margin[0] * scale), "margin_maintenance": _finite(margin[1] * scale),
                 "nav": None if nav is None else nav * scale, "quality": "good" if nav else "missing"}
 
     def _drawdowns(self, summary: np.ndarray, names: list[str], navs: dict[str, float], sums: np.ndarray,

@@ -18,6 +18,7 @@ from models.gate.state import METRICS, GateState
 from schemas.codec import encode
 from schemas.controls import MEANING, Check
 
+INF = math.inf
 ROLES = ("book", "desk", "strategy", "fund", "firm", "account", "trader", "issuer", "sector", "counterparty", "venue", "instrument")
 NAN = float("nan")
 T0 = 1_795_000_000_000_000_000
@@ -38,7 +39,7 @@ INSTRUMENT = st.fixed_dictionaries({
     **{f: st.booleans() for f in ("restricted", "shortable", "equity", "price_test", "inverse", "stale")},
     "state": st.sampled_from([0, 0, 0, 1, 2]), **dict.fromkeys(("mid", "bid", "ask", "last", "prior_close"), PRICE), "tick": st.just(0.01),
     "collar_bps": st.sampled_from([0.0, 100.0]), "collar_ticks": st.sampled_from([0.0, 5.0]), "drift_bps": st.sampled_from([0.0, 50.0]),
-    "drift_low": PRICE, "drift_high": PRICE, "unit": st.sampled_from([NAN, 1.0, 10.0]), "margin_rate": st.sampled_from([NAN, 0.1]),
+    "drift_low": PRICE, "drift_high": PRICE, "unit": st.sampled_from([NAN, 1.0, 10.0]), "tiers": st.sampled_from([[(INF, NAN)], [(INF, 0.1)], [(5_000.0, 0.05), (20_000.0, 0.1)], [(5_000.0, 0.05), (20_000.0, 0.1), (INF, 0.2)]]),
     "unit_delta": st.sampled_from([NAN, 100.0, -30.0]), "unit_vega": st.sampled_from([NAN, 0.0, 2.0]), "price_ns": st.sampled_from([T0, T0 - 10**11]),
     "age_max_ns": st.just(10**10)})
 POSITION = st.fixed_dictionaries({
@@ -50,7 +51,7 @@ ORDER = st.fixed_dictionaries({
     "algo": st.sampled_from([-1, 0]), "market": st.booleans(), "locate": st.booleans(), "exempt": st.booleans(), "action": st.sampled_from([0, 1])})
 CASE = st.fixed_dictionaries({
     "order": ORDER, "instrument": sometimes(INSTRUMENT, None) | INSTRUMENT, "known": st.booleans() | st.just(True), "account_state": st.sampled_from([0, 0, 0, 1, 2]),
-    "position": POSITION, "nodes": st.tuples(*[sometimes(NODE, None)] * 12), "required": st.booleans(), "all": st.sampled_from([0, 0, 0, 1, 2])})
+    "position": POSITION, "nodes": st.tuples(*[sometimes(NODE, None)] * 12), "shares": st.lists(NODE, max_size=3), "required": st.booleans(), "all": st.sampled_from([0, 0, 0, 1, 2])})
 
 
 def build(case: dict[str, Any]) -> GateState:
@@ -58,7 +59,7 @@ def build(case: dict[str, Any]) -> GateState:
     s.settings["limits_required"], s.settings["state"] = case["required"], case["all"]
     a, i = s.account("A"), s.instrument("I")
     index = []
-    for role, node in zip(ROLES, case["nodes"], strict=True):
+    for role, node in zip([*ROLES, *(f"share{k}" for k in range(len(case["shares"])))], [*case["nodes"], *case["shares"]], strict=True):
         index.append(-1 if node is None else s.node(role))
         if node is not None:
             k = index[-1]
@@ -72,7 +73,10 @@ def build(case: dict[str, Any]) -> GateState:
         row = s.instruments[i]
         row["known"] = 1
         for f, v in case["instrument"].items():
-            row[f] = v
+            if f != "tiers":
+                row[f] = v
+        for t, (up_to, rate) in enumerate(case["instrument"]["tiers"]):
+            row["margin_up_to"][t], row["margin_rate"][t] = up_to, rate
         row["issuer"], row["sector"], row["node"] = index[7], index[8], index[11]
     p = s.position(a, i)
     for f, v in case["position"].items():
@@ -80,6 +84,7 @@ def build(case: dict[str, Any]) -> GateState:
     o = s.orders[0]
     o["account"], o["instrument"] = a, i
     o["trader"], o["counterparty"], o["venue"] = index[6], index[9], index[10]
+    o["shares"][: len(index) - 12] = index[12:]
     for f, v in case["order"].items():
         o[f] = v
     return s
@@ -90,7 +95,7 @@ def codes(mask: int) -> set[Check]:
 
 
 def expected(case: dict[str, Any]) -> tuple[set[Check], set[Check]]:
-    nodes = [n | {"role": r} for r, n in zip(ROLES, case["nodes"], strict=True) if n is not None]
+    nodes = [n | {"role": r} for r, n in zip(ROLES, case["nodes"], strict=True) if n is not None] + [n | {"role": "share"} for n in case["shares"]]
     return naive_check(case["order"], {"state": case["account_state"]} if case["known"] else None, case["instrument"], case["position"], nodes,
                        {"state": case["all"], "duplicate_ns": 500_000_000, "exposure_age_ns": 5_000_000_000, "limits_required": case["required"]})
 
@@ -112,9 +117,10 @@ def test_a_decision_reproduces_from_its_inputs(case: dict[str, Any]) -> None:
     s = build(case)
     o = s.orders[0]
     a, i = s.accounts[0], s.instruments[0]
-    nodes = [n for n in [*a["nodes"].tolist(), int(o["trader"]), int(i["issuer"]), int(i["sector"]), int(o["counterparty"]), int(o["venue"]), int(i["node"])] if n >= 0]
+    named = [*a["nodes"].tolist(), int(o["trader"]), int(i["issuer"]), int(i["sector"]), int(o["counterparty"]), int(o["venue"]), int(i["node"]), *o["shares"].tolist()]
+    nodes = [n for n in named if n >= 0]
     inputs = {"v": INPUTS_VERSION, "order": o.tobytes(), "account": a.tobytes(), "instrument": i.tobytes(), "position": s.positions[0].tobytes(), "settings": s.settings[0].tobytes(),
-              "nodes": [[s.node_names[n], n, s.nodes[n].tobytes(), None] for n in nodes]}
+              "nodes": [[s.node_names[n], n, s.nodes[n].tobytes(), []] for n in nodes]}
     hard = check_order(s.table.ctypes.data, 0)
     assert explain(msgspec.json.decode(encode(inputs)))[:2] == (int(hard), int(s.results["soft"][0]))
 
@@ -136,8 +142,7 @@ def test_a_batch_equals_single_orders() -> None:
             row["known"], row["mid"], row["bid"], row["ask"], row["unit"], row["collar_bps"], row["price_ns"], row["age_max_ns"] = 1, 100, 99, 101, 1, 200, T0, 10**18
         s.set_limit("firm", "order_quantity", 100)
         s.set_limit("firm", "order_value", 8_000)
-        s.count_in(s.node("book"), 10**9)
-        s.set_limit("book", "message_count", 40)
+        s.set_rate_limit("book", "message_count", 10**9, 40)
         both.append(s)
     n = 200
     for s in both:
@@ -159,9 +164,9 @@ def test_a_batch_equals_single_orders() -> None:
 
 @given(st.lists(st.integers(0, 3_000), min_size=1, max_size=60), st.sampled_from([1000, 320]))
 def test_message_windows_are_exact_to_one_bucket(gaps_ms: list[int], window_ms: int) -> None:
-    from models.gate.kernel import count_message
+    from models.gate.node_checks import count_message
     s = GateState(1, 1, 1, 4, 2, 1)
-    s.count_in(s.node("x"), window_ms * 1_000_000)
+    s.window(s.node("x"), window_ms * 1_000_000)
     times, now = [], T0
     for gap in gaps_ms:
         now += gap * 1_000_000

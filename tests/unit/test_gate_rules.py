@@ -20,12 +20,13 @@ OPEN: dict[str, Any] = {
     "order": {"side": 1.0, "quantity": 1.0, "price": 100.0, "ts_ns": T0, "algo": -1, "market": False, "locate": False, "exempt": False, "permitted": True, "action": 0},
     "instrument": {**dict.fromkeys(("restricted", "equity", "price_test", "inverse", "stale", "state", "collar_ticks", "drift_bps", "unit_vega"), 0), "shortable": 1,
                    "mid": 100.0, "bid": 99.9, "ask": 100.1, "last": 100.0, "prior_close": 100.0, "tick": 0.01, "collar_bps": 100.0, "drift_low": NAN, "drift_high": NAN,
-                   "unit": 1.0, "margin_rate": 0.0, "unit_delta": 0.0, "price_ns": T0, "age_max_ns": 10**10},
+                   "unit": 1.0, "tiers": [(INF, 0.0)], "unit_delta": 0.0, "price_ns": T0, "age_max_ns": 10**10},
     "known": True, "account_state": 0, "required": True, "all": 0,
     "position": {**dict.fromkeys(("quantity", "working_buy", "working_sell", "last_side", "last_quantity"), 0.0), "best_buy": -INF, "best_sell": INF, "long_limit": NAN,
                  "short_limit": NAN, "last_price": NAN, "last_ns": 0},
     "nodes": [{"value": dict.fromkeys(METRICS, 0.0), "limit": dict.fromkeys(METRICS, NAN), "soft": set(), "state": 0, "nav": NAN, "exposure_ns": T0, "var_per_value": 0.0}
-              for _ in ROLES]}
+              for _ in ROLES],
+    "shares": []}
 
 
 def case_of(order: str, change: str) -> dict[str, Any]:
@@ -41,7 +42,9 @@ def case_of(order: str, change: str) -> dict[str, Any]:
         path, _, text = item.partition("=")
         parts = path.split(".")
         if parts[0] == "node":
-            node = case["nodes"][ROLES.index(parts[1])]
+            if parts[1] == "share" and not case["shares"]:
+                case["shares"] = [copy.deepcopy(OPEN["nodes"][0])]
+            node = case["shares"][0] if parts[1] == "share" else case["nodes"][ROLES.index(parts[1])]
             if parts[2] == "soft":
                 node["soft"] = {text}
             elif parts[2] == "age_ms":
@@ -56,6 +59,9 @@ def case_of(order: str, change: str) -> dict[str, Any]:
             case["known"] = bool(int(text))
         elif path == "instrument.known":
             case["instrument"] = None
+        elif path == "instrument.margin":  # a rate, or up_to:rate,up_to:rate
+            tiers = [tier.rpartition(":") for tier in text.split(",")]
+            case["instrument"]["tiers"] = [(float(up_to or "inf"), float(rate)) for up_to, _, rate in tiers]
         elif path == "instrument.price_age_ms":
             case["instrument"]["price_ns"] = T0 - int(text) * 1_000_000
         elif path == "position.last_age_ms":

@@ -1,0 +1,162 @@
+"""What a gate measures of its nodes: exposures, margin, shares of issuers and sectors, NAVs, units of instruments."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from models import rollup as ru
+from models.columns import grown
+from models.gate import state as gs
+from models.gate.node_checks import margin_of
+from models.gate.positions import GatePositions
+from models.gate.reservations import price_of_unit, sum_nodes
+from models.gate.state import GateState
+from models.jit import kernel
+from models.node_shares import shares_of
+from models.reference import FIRM, settlement_currency
+from models.risk.attributes import Navs
+from models.trading_day import TradingDay
+from models.valued_book import TakenPositions, ValuedBook
+from schemas.records import Instrument, Position
+
+#: what a node's figures are taken from
+_FROM_ROLLUP = ((gs.GROSS, ru.GROSS), (gs.NET, ru.NET), (gs.LONG, ru.LONG), (gs.SHORT, ru.SHORT), (gs.DELTA, ru.DELTA),
+                (gs.VEGA, ru.VEGA))
+_TARGETS, _SOURCES = (np.array(columns) for columns in zip(*_FROM_ROLLUP, strict=True))
+_ACCOUNT_NODES = gs.ACCOUNT_NODES
+#: NAVs move with exchange rates and accounts: looked up this often
+NAVS_NS = 1_000_000_000
+
+
+@kernel
+def margin_of_nodes(positions: np.ndarray, count: int, accounts: np.ndarray, instruments: np.ndarray,
+                    out: np.ndarray) -> None:
+    """Sum up the initial margin of what every node of the tree holds; NaN where a price or a rate is missing.
+
+    A position is one instrument of one account, long less short: its legs are netted before a rate is applied.
+    """
+    out[:] = 0.0
+    for p in range(count):
+        if positions[p].quantity == 0.0:
+            continue
+        i = instruments[positions[p].instrument]
+        margin = margin_of(i, abs(positions[p].quantity) * price_of_unit(i))
+        for k in range(_ACCOUNT_NODES):
+            n = accounts[positions[p].account].nodes[k]
+            if n >= 0:
+                out[n] += margin
+
+
+class GateFigures(GatePositions):
+    """The figures behind the limits of nodes, as new as the positions and marks that have come."""
+
+    def __init__(self, book: ValuedBook, state: GateState, day: TradingDay) -> None:
+        super().__init__(book, state, day)
+        #: of every node of the roll-up, its node here
+        self._node_of = np.zeros(0, np.int64)
+        self._holder_nodes: list[int] = []
+        #: nodes with a limit on margin: while there are none nobody sums it up
+        self._margin_limited: set[str] = set()
+        self._issued: set[int] = set()
+        instruments = len(state.instruments)
+        self._multiplier = np.full(instruments, math.nan)
+        self._currency = np.zeros(instruments, np.int64)
+        self._market_index = np.full(instruments, -1, np.int64)
+        self._tiers = np.full((2, instruments, gs.MARGIN_TIERS), math.nan)
+        self._navs, self._navs_ns = Navs(), -NAVS_NS
+
+    # ---- instruments ----------------------------------------------------------------------------------------------
+    def _measure_of(self, k: int, record: Instrument) -> None:
+        """Note what the units, the margin and the groups of an instrument are measured by."""
+        market = self.book.market
+        self._multiplier[k] = float(record.multiplier * (record.quanto_rate or 1))
+        self._currency[k] = market.currency(settlement_currency(record))
+        self._market_index[k] = market.instrument(record.instrument)
+        self._tiers[:, k] = math.nan
+        if record.margin_tiers is not None:
+            for t, tier in enumerate(record.margin_tiers):
+                self._tiers[:, k, t] = math.inf if tier.up_to is None else float(tier.up_to), float(tier.initial)
+        elif record.margin_initial is not None:
+            self._tiers[:, k, 0] = math.inf, float(record.margin_initial)
+        self._issued.update(n for n in (int(self.state.instruments["issuer"][k]),
+                                        int(self.state.instruments["sector"][k])) if n >= 0)
+
+    def _measure_units(self) -> None:
+        """Bring what one unit of every instrument is worth, and needs as margin, up to the market."""
+        market, rows = self.book.market, self.state.instruments
+        known = np.flatnonzero(self._market_index >= 0)
+        index, rate = self._market_index[known], market.rate[self._currency[known]]
+        unit = self._multiplier[known] * rate
+        rows["unit"][known] = unit
+        greeks = market.unit_greeks[index]
+        linear = market.greek_kind[index] == 0
+        rows["unit_delta"][known] = np.where(linear, unit * market.price[index], unit * greeks[:, 0])
+        rows["unit_vega"][known] = np.where(linear, 0.0, unit * greeks[:, 2])
+        rows["margin_up_to"][known] = self._tiers[0, known] * rate[:, None]
+        rows["margin_rate"][known] = self._tiers[1, known]
+
+    # ---- nodes ----------------------------------------------------------------------------------------------------
+    def add_position(self, position: Position, shard: int = 0) -> None:
+        """Take a position row in: it counts in the figures of its nodes at once."""
+        super().add_position(position, shard)
+        self.measure()
+
+    def add_positions(self, values: Any, shard: int = 0) -> TakenPositions:
+        """Take a slice of the `positions` topic in: it counts in the figures of its nodes at once.
+
+        What its executions leave of working orders is taken back afterwards: nothing is in neither of the two.
+        """
+        taken = super().add_positions(values, shard)
+        self.measure()
+        return taken
+
+    def measure(self) -> None:
+        """Take the figures of all nodes whose positions have changed."""
+        self.book.value_pending()
+        rollup, state = self.book.rollup, self.state
+        mapped = len(self._node_of)
+        if mapped < len(rollup.node_names):
+            self._node_of = grown(self._node_of, len(rollup.node_names), -1)
+            for k, name in enumerate(rollup.node_names[mapped:], mapped):
+                self._node_of[k] = state.node(name)
+                if name.startswith("counterparty:"):
+                    self._holder_nodes.append(int(self._node_of[k]))
+        touched = rollup.take_touched()
+        target = self._node_of[touched]
+        self._base[target[:, None], _TARGETS] = rollup.nodes[touched[:, None], _SOURCES]
+        self._base[self._holder_nodes, gs.CREDIT] = self._base[self._holder_nodes, gs.GROSS]
+        if self._margin_limited:
+            margin = np.zeros(len(state.node_names))
+            margin_of_nodes(state.positions, int(state.position_count[0]), state.accounts, state.instruments, margin)
+            self._base[: len(margin), gs.MARGIN] = margin
+        if self.shares:
+            self._measure_shares()
+        whole = bool(self._margin_limited or self.shares)
+        self._sum(np.arange(len(state.node_names)) if whole else np.append(target, self._holder_nodes))
+
+    def _sum(self, which: np.ndarray) -> None:
+        sum_nodes(self.state.nodes, self._base, self.reserved, which.astype(np.int64))
+
+    def _measure_shares(self) -> None:
+        names = self.state.node_names
+        above, within = ({n: j for j, n in enumerate(dict.fromkeys(ends))} for ends in zip(*self.shares, strict=True))
+        share_of = np.full((len(above), len(within)), -1)
+        for j, (a, b) in enumerate(self.shares):
+            share_of[above[a], within[b]] = j
+        self._base[list(self.shares.values()), gs.GROSS] = shares_of(
+            self.book.rollup, [names[n] for n in above], [names[n] for n in within], share_of, len(self.shares))
+
+    def _measure_navs(self, now_ns: int) -> None:
+        if now_ns - self._navs_ns < NAVS_NS:
+            return
+        self._navs_ns, nodes, state = now_ns, self.state.nodes, self.state
+        nodes["nav"] = math.nan
+        for name, nav in self._navs.of(self.book).items():
+            nodes["nav"][state.node(name)] = nav
+        # an issuer or a sector is a share of the firm, or of the node that limits it
+        nodes["nav"][list(self._issued)] = nodes["nav"][state.node(FIRM)]
+        for (above, _), share in self.shares.items():
+            nodes["nav"][share] = nodes["nav"][above]

@@ -1,0 +1,232 @@
+"""The limits a gate holds: which of several is in force, and where in the gate's columns it is checked."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from models.gate import state as gs
+from models.gate.figures import GateFigures
+from models.gate.price_drift import DRIFT_WINDOW_NS, PriceDrift
+from models.gate.state import MESSAGE_METRICS, POSITION_METRICS, GateState
+from models.reference import FIRM
+from models.trading_day import TradingDay
+from models.valued_book import ValuedBook
+from schemas.records import Instrument, Limit
+from schemas.units import parse_ts_ns
+
+#: default collars, by asset class: (basis points, ticks)
+COLLARS = {"equity": (300.0, 10.0), "fx": (50.0, 20.0), "future": (150.0, 20.0), "option": (2_000.0, 20.0),
+           "fx_option": (2_000.0, 20.0), "bond": (100.0, 20.0), "perpetual": (300.0, 20.0), "cash": (10.0, 1.0),
+           "fx_forward": (50.0, 20.0), "money_market": (50.0, 20.0)}
+CLASSES = tuple(COLLARS)
+#: limits on prices, of an instrument, an asset class or the firm: the nearest of the three is in force
+PRICE_METRICS = ("collar_bps", "collar_ticks", "price_drift")
+#: limits of a node of the tree on what it has in any one issuer, or in any one sector, as a share of its NAV
+SHARE_METRICS = {"concentration": "issuer:", "sector_concentration": "sector:"}
+MESSAGE_WINDOW_MS = 1000
+_Key = tuple[str, str, int, str]
+
+
+def _key(limit: Limit) -> _Key:
+    """Return what only one of several limits can be in force for: node, metric, window, instrument."""
+    window_ms = limit.window_ms or MESSAGE_WINDOW_MS if limit.metric in MESSAGE_METRICS else 0
+    return limit.node, limit.metric, window_ms, (limit.instrument or "") if limit.metric in POSITION_METRICS else ""
+
+
+def check_limit(limit: Limit) -> None:
+    """Say what is wrong with a limit.
+
+    Raises
+    ------
+    ValueError
+        It is no number, or on a node or an instrument that such a limit cannot be on.
+    """
+    if math.isnan(float(limit.limit)):
+        raise ValueError(f"limit: expected a number, was {limit.limit!r}")
+    level, _, name = limit.node.partition(":")
+    if limit.metric in POSITION_METRICS and (level != "account" or limit.instrument is None):
+        raise ValueError(f"node: expected account:NAME and an instrument for {limit.metric}, was {limit.node!r}")
+    if limit.metric in PRICE_METRICS and limit.node != FIRM and (
+            level not in ("instrument", "asset_class") or (level == "asset_class" and name not in COLLARS)):
+        raise ValueError(f"node: expected {FIRM}, asset_class:NAME or instrument:NAME for {limit.metric}, "
+                         f"was {limit.node!r}")
+    if limit.metric == "sector_concentration" and level in ("issuer", "sector"):
+        raise ValueError(f"node: expected a node of the tree for {limit.metric}, was {limit.node!r}")
+    if limit.window_ms is not None and limit.window_ms < 1:
+        raise ValueError(f"window_ms: expected at least 1, was {limit.window_ms}")
+
+
+class GateLimits(GateFigures):
+    """The tightest lasting limit of a node and a metric is in force, or a temporary one until it ends."""
+
+    def __init__(self, book: ValuedBook, state: GateState, day: TradingDay) -> None:
+        super().__init__(book, state, day)
+        self.limits: dict[str, Limit] = {}
+        self.limits_version = 0
+        self._by_key: dict[_Key, dict[str, Limit]] = {}
+        self._limit_ids: dict[tuple[float, ...], str] = {}
+        self._temporary: dict[str, int] = {}
+        instruments = len(state.instruments)
+        self._class = np.zeros(instruments, np.int64)
+        # of each: collar in basis points and in ticks, drift in basis points and its window; NaN: the next one holds
+        self._own_prices = np.full((4, instruments), math.nan)
+        self._class_prices = np.full((4, len(CLASSES)), math.nan)
+        self._firm_prices = np.full(4, math.nan)
+        self.drift = PriceDrift(instruments)
+
+    # ---- which is in force ----------------------------------------------------------------------------------------
+    def add_limit(self, limit: Limit) -> None:
+        """Take a limit in; a newer version replaces an older one.
+
+        Raises
+        ------
+        ValueError
+            The limit is no number, or it is on a node, an instrument or a window that such a limit cannot be on.
+        """
+        held = self.limits.get(limit.limit_id)
+        if held is not None and held.version > limit.version:
+            return
+        check_limit(limit)
+        if limit.metric in MESSAGE_METRICS:
+            self.state.window(self.state.node(limit.node), _key(limit)[2] * 1_000_000)
+        if held is not None:
+            self._take_away(held)
+        self.limits[limit.limit_id] = limit
+        self.limits_version = max(self.limits_version, limit.version)
+        if limit.until is not None and limit.metric != "override":
+            self._temporary[limit.limit_id] = parse_ts_ns(limit.until)
+        self._by_key.setdefault(_key(limit), {})[limit.limit_id] = limit
+        if held is not None and _key(held) != _key(limit):
+            self._apply(held)
+        self._apply(limit)
+
+    def _take_away(self, limit: Limit) -> None:
+        self._temporary.pop(limit.limit_id, None)
+        self._by_key[_key(limit)].pop(limit.limit_id, None)
+
+    def remove_limit(self, limit_id: str) -> None:
+        """Take a limit away."""
+        limit = self.limits.pop(limit_id, None)
+        if limit is not None:
+            self._take_away(limit)
+            self._apply(limit)
+
+    def end_limits(self, now_ns: int) -> None:
+        """End the temporary limits whose time is over; the ones they stood for come back."""
+        for limit_id in [k for k, until in self._temporary.items() if until <= now_ns]:
+            del self._temporary[limit_id]
+            self._apply(self.limits[limit_id])
+
+    def _in_force(self, key: _Key) -> Limit | None:
+        found = self._by_key.get(key, {}).values()
+        temporary = [x for x in found if x.limit_id in self._temporary]
+        return temporary[-1] if temporary else min((x for x in found if x.until is None), key=lambda x: x.limit,
+                                                   default=None)
+
+    # ---- where it is checked --------------------------------------------------------------------------------------
+    def _apply(self, limit: Limit) -> None:
+        """Set what is in force now where a limit is, or was, checked."""
+        key = node, metric, window_ms, instrument = _key(limit)
+        chosen = self._in_force(key)
+        value, soft = (math.nan, False) if chosen is None else (float(chosen.limit), chosen.mode == "soft")
+        if metric in POSITION_METRICS:
+            account = self.state.account(node.partition(":")[2])
+            row = self.state.position(account, self.state.instrument(instrument))
+            row["long_limit" if metric == "position_long" else "short_limit"] = value
+        elif metric in MESSAGE_METRICS:
+            self._apply_window(node, metric, window_ms, chosen)
+        elif metric in PRICE_METRICS:
+            self._apply_prices(node, metric, value, chosen)
+        elif metric in SHARE_METRICS and not node.startswith(tuple(SHARE_METRICS.values())):
+            self._apply_shares(node, SHARE_METRICS[metric], chosen)
+        elif metric in gs.METRICS:
+            self.state.set_limit(node, metric, value, soft)
+            self._name((self.state.node(node), gs.METRICS.index(metric)), chosen)
+            if metric == "margin":
+                (self._margin_limited.discard if chosen is None else self._margin_limited.add)(node)
+                self.measure()
+
+    def _name(self, key: tuple[float, ...], chosen: Limit | None) -> None:
+        self._limit_ids.pop(key, None)
+        if chosen is not None:
+            self._limit_ids[key] = chosen.limit_id
+
+    def _apply_window(self, node: str, metric: str, window_ms: int, chosen: Limit | None) -> None:
+        state, at = self.state, gs.METRICS.index(metric)
+        k, window = state.node(node), state.window(state.node(node), window_ms * 1_000_000)
+        self._limit_ids.pop((k, at, float(state.rates["limit"][window, MESSAGE_METRICS.index(metric)])), None)
+        value, soft = (math.nan, False) if chosen is None else (float(chosen.limit), chosen.mode == "soft")
+        state.set_rate_limit(node, metric, window_ms * 1_000_000, value, soft)
+        if chosen is not None:
+            self._limit_ids[k, at, value] = chosen.limit_id
+
+    # ---- shares of one issuer or sector ---------------------------------------------------------------------------
+    def _apply_shares(self, node: str, group: str, chosen: Limit | None) -> None:
+        key = self.state.node(node), group
+        new = key not in self.share_limits
+        if chosen is None:
+            self.share_limits.pop(key, None)
+        else:
+            self.share_limits[key] = chosen
+        for (above, within), share in self.shares.items():
+            if above == key[0] and self.state.node_names[within].startswith(group):
+                self._limit_share(share, chosen)
+        if chosen is not None and new:
+            self._forget_nodes()
+            for account, instrument in {*self._of_position, *self._held}:
+                self.hold_position(account, instrument)
+
+    def _limit_share(self, share: int, chosen: Limit | None) -> None:
+        value, soft = (math.nan, False) if chosen is None else (float(chosen.limit), chosen.mode == "soft")
+        self.state.set_limit(self.state.node_names[share], "concentration", value, soft)
+        self._name((share, gs.CONCENTRATION), chosen)
+
+    def share_nodes(self, account: int, instrument: int) -> list[int]:
+        """Return the nodes of what an account's nodes have in an instrument's issuer or sector; open those limited."""
+        found = self._shares_above.get((account, instrument))
+        if found is None:
+            i, nodes = self.state.instruments[instrument], self.state.accounts["nodes"][account].tolist()
+            pairs = [(n, int(i[of[:-1]]), limit) for n in nodes if n >= 0 for of in SHARE_METRICS.values()
+                     if (limit := self.share_limits.get((n, of))) is not None and i[of[:-1]] >= 0]
+            found = [self._open_share(above, within, limit) for above, within, limit in pairs]
+            self._shares_above[account, instrument] = found
+        return found
+
+    def _open_share(self, above: int, within: int, limit: Limit) -> int:
+        share = self.shares.get((above, within))
+        if share is None:
+            names, nodes = self.state.node_names, self.state.nodes
+            share = self.shares[above, within] = self.state.node(f"{names[above]}/{names[within]}")
+            nodes["nav"][share] = nodes["nav"][above]
+            self._limit_share(share, limit)
+            self.measure()
+        return share
+
+    # ---- prices ---------------------------------------------------------------------------------------------------
+    def _limit_prices(self, k: int, record: Instrument) -> None:
+        """Set the collar and the drift of an instrument that is new, or has another asset class by now."""
+        self._class[k] = CLASSES.index(record.asset_class)
+        self._set_prices(np.array([k]))
+
+    def _apply_prices(self, node: str, metric: str, value: float, chosen: Limit | None) -> None:
+        level, _, name = node.partition(":")
+        held: Any = (self._own_prices[:, self.state.instrument(name)] if level == "instrument"
+                     else self._class_prices[:, CLASSES.index(name)] if level == "asset_class" else self._firm_prices)
+        held[PRICE_METRICS.index(metric)] = value
+        if metric == "price_drift":
+            held[3] = math.nan if chosen is None or chosen.window_ms is None else chosen.window_ms * 1_000_000
+        self._set_prices(np.arange(len(self._class)))
+
+    def _set_prices(self, which: np.ndarray) -> None:
+        rows = self.state.instruments
+        columns = ((rows["collar_bps"], [bps for bps, _ in COLLARS.values()]),
+                   (rows["collar_ticks"], [ticks for _, ticks in COLLARS.values()]),
+                   (rows["drift_bps"], [0.0] * len(CLASSES)),
+                   (self.drift.window_ns, [float(DRIFT_WINDOW_NS)] * len(CLASSES)))
+        for (column, default), own, by_class, firm in zip(columns, self._own_prices, self._class_prices,
+                                                          self._firm_prices, strict=True):
+            of_class = np.where(np.isnan(by_class), default if np.isnan(firm) else firm, by_class)[self._class[which]]
+            column[which] = np.where(np.isnan(own[which]), of_class, own[which])

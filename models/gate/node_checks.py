@@ -1,0 +1,224 @@
+"""The part of the gate's kernel that holds an order against the limits of every node it lies under."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from models.gate import state as gs
+from models.jit import hot_kernel, inline_kernel
+from schemas.controls import Check
+
+(STALE_EXPOSURE, NOT_SET, MAX_QUANTITY, MAX_VALUE, MESSAGE_RATE, VALUE_RATE, REPEATED, GROSS, NET, LONG, SHORT,
+ CONCENTRATION, MARGIN, CREDIT, LEVERAGE, DELTA, VEGA, VAR, RATING, DAILY_QUANTITY, DAILY_VALUE) = (int(c) for c in (
+     Check.STALE_EXPOSURE, Check.LIMIT_NOT_SET, Check.MAX_QUANTITY, Check.MAX_VALUE, Check.MESSAGE_RATE,
+     Check.VALUE_RATE, Check.REPEATED_EXECUTION, Check.GROSS_EXPOSURE, Check.NET_EXPOSURE, Check.LONG_EXPOSURE,
+     Check.SHORT_EXPOSURE, Check.CONCENTRATION, Check.MARGIN, Check.CREDIT, Check.LEVERAGE, Check.DELTA, Check.VEGA,
+     Check.VAR, Check.COUNTERPARTY_RATING, Check.DAILY_QUANTITY, Check.DAILY_VALUE))
+_M_GROSS, _M_NET, _M_DELTA, _M_VEGA, _M_VAR = gs.GROSS, gs.NET, gs.DELTA, gs.VEGA, gs.VAR_HIST
+_M_LONG, _M_SHORT = gs.LONG, gs.SHORT
+_M_LEVERAGE, _M_CONCENTRATION, _M_MARGIN, _M_CREDIT = gs.LEVERAGE, gs.CONCENTRATION, gs.MARGIN, gs.CREDIT
+_M_QUANTITY, _M_VALUE = gs.ORDER_QUANTITY, gs.ORDER_VALUE
+_M_DAY_QUANTITY, _M_DAY_VALUE, _M_REPEATED, _M_RATING = gs.DAILY_QUANTITY, gs.DAILY_VALUE, gs.REPEATED, gs.RATING
+_ACCOUNT_NODES, _SHARES, _WINDOWS, _TIERS, _BUCKETS = (
+    gs.ACCOUNT_NODES, gs.SHARES, gs.WINDOWS, gs.MARGIN_TIERS, gs.BUCKETS)
+
+
+@hot_kernel
+def fail(out: Any, code: int, soft: bool, measured: float, limit: float, node: int) -> None:
+    bit = np.uint64(1) << np.uint64(code)
+    if soft:
+        out.soft |= bit
+    else:
+        out.hard |= bit
+    out.measured[code] = measured
+    out.limit[code] = limit
+    out.node[code] = node
+
+
+@inline_kernel
+def margin_of(i: Any, notional: float) -> float:
+    """Return the initial margin on a notional in base currency, each rate on its slice; NaN beyond the last tier."""
+    low, margin = 0.0, 0.0
+    for t in range(_TIERS):
+        part = notional - low
+        if not part > 0.0:
+            break
+        if i.margin_up_to[t] == i.margin_up_to[t]:
+            part = min(part, i.margin_up_to[t] - low)
+        margin += part * i.margin_rate[t]
+        low += part
+        if margin != margin:
+            break
+    return margin if not notional > low * (1.0 + 1e-12) else np.nan
+
+
+@inline_kernel
+def count_message(rate: Any, ts_ns: int, value: float) -> tuple[int, float]:
+    """Count a message in its event-time window; return (messages, value) of the window that ends with it.
+
+    A window is a ring of 32 buckets: what is older than the window by less than one bucket may still count.
+    """
+    width = rate.window_ns // _BUCKETS
+    stamp = ts_ns // width
+    slot = stamp % _BUCKETS
+    if rate.stamp[slot] < stamp:
+        rate.stamp[slot], rate.count[slot], rate.value[slot] = stamp, 0, 0.0
+    if rate.stamp[slot] == stamp:  # a message older than its ring is not counted a second time
+        rate.count[slot] += 1
+        rate.value[slot] += value
+    n, total = 0, 0.0
+    for k in range(_BUCKETS):
+        if stamp - _BUCKETS < rate.stamp[k] <= stamp:
+            n += rate.count[k]
+            total += rate.value[k]
+    return n, total
+
+
+@hot_kernel
+def _over(measured: float, limit: float) -> bool:
+    """Whether a limit is exceeded: what could not be measured is within no limit; without a limit nothing is."""
+    return limit == limit and not measured <= limit
+
+
+@hot_kernel
+def check_nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg: Any, gross: float, net: float,
+                longer: float, shorter: float, value: float, opens: bool, size: float, margin: float) -> None:
+    has_quantity, has_value = False, False
+    for k in range(12):
+        n = -1
+        if k < _ACCOUNT_NODES:
+            n = acc.nodes[k]
+        elif k == 6:
+            n = o.trader
+        elif k == 7:
+            n = i.issuer
+        elif k == 8:
+            n = i.sector
+        elif k == 9:
+            n = o.counterparty
+        elif k == 10:
+            n = o.venue
+        else:
+            n = i.node
+        if n < 0:
+            continue
+        d = nodes[n]
+        has_quantity = has_quantity or d.limit[_M_QUANTITY] == d.limit[_M_QUANTITY]
+        has_value = has_value or d.limit[_M_VALUE] == d.limit[_M_VALUE]
+        if _over(size, d.limit[_M_QUANTITY]):
+            fail(out, MAX_QUANTITY, (d.soft >> _M_QUANTITY) & 1 != 0, size, d.limit[_M_QUANTITY], n)
+        if _over(value, d.limit[_M_VALUE]):
+            fail(out, MAX_VALUE, (d.soft >> _M_VALUE) & 1 != 0, value, d.limit[_M_VALUE], n)
+        if _over(d.value[_M_DAY_QUANTITY] + size, d.limit[_M_DAY_QUANTITY]):
+            fail(out, DAILY_QUANTITY, (d.soft >> _M_DAY_QUANTITY) & 1 != 0, d.value[_M_DAY_QUANTITY] + size,
+                  d.limit[_M_DAY_QUANTITY], n)
+        if _over(d.value[_M_DAY_VALUE] + value, d.limit[_M_DAY_VALUE]):
+            fail(out, DAILY_VALUE, (d.soft >> _M_DAY_VALUE) & 1 != 0, d.value[_M_DAY_VALUE] + value,
+                  d.limit[_M_DAY_VALUE], n)
+        if o.algo >= 0 and k == 6 and _over(d.value[_M_REPEATED] + 1.0, d.limit[_M_REPEATED]):
+            fail(out, REPEATED, (d.soft >> _M_REPEATED) & 1 != 0, d.value[_M_REPEATED] + 1.0, d.limit[_M_REPEATED], n)
+        if k == 9 and _over(d.value[_M_RATING], d.limit[_M_RATING]):
+            fail(out, RATING, (d.soft >> _M_RATING) & 1 != 0, d.value[_M_RATING], d.limit[_M_RATING], n)
+        _messages(d, n, rates, o, out, value)
+        _exposures(d, n, k, i, o, out, cfg, gross, net, opens, size, margin)
+        _sides(d, n, o, out, cfg, longer, shorter)
+    if cfg.limits_required != 0:
+        if not has_quantity:
+            fail(out, NOT_SET, False, size, 0.0, i.node)
+        if not has_value:
+            fail(out, NOT_SET, False, value, 0.0, i.node)
+
+
+@hot_kernel
+def _messages(d: Any, n: int, rates: Any, o: Any, out: Any, value: float) -> None:
+    """Count the message in every window of a node, and check each window's limits."""
+    for w in range(_WINDOWS):
+        if d.rates[w] < 0:
+            break
+        rate = rates[d.rates[w]]
+        messages, flow = count_message(rate, o.ts_ns, value if value == value else 0.0)
+        if _over(messages, rate.limit[0]):
+            fail(out, MESSAGE_RATE, rate.soft & 1 != 0, messages, rate.limit[0], n)
+        if _over(flow, rate.limit[1]):
+            fail(out, VALUE_RATE, rate.soft & 2 != 0, flow, rate.limit[1], n)
+
+
+@hot_kernel
+def check_shares(nodes: Any, o: Any, out: Any, cfg: Any, gross: float) -> None:
+    """Check what a node of the account would have in the instrument's issuer, or sector, as a share of its NAV."""
+    for k in range(_SHARES):
+        n = o.shares[k]
+        if n < 0:
+            break
+        _share(nodes[n], n, o, out, cfg, gross)
+
+
+@hot_kernel
+def _share(d: Any, n: int, o: Any, out: Any, cfg: Any, gross: float) -> None:
+    share, limit = (d.value[_M_GROSS] + gross) / d.nav, d.limit[_M_CONCENTRATION]
+    if _over(share, limit):
+        fail(out, CONCENTRATION, (d.soft >> _M_CONCENTRATION) & 1 != 0, share, limit, n)
+    if limit == limit and o.ts_ns - d.exposure_ns > cfg.exposure_age_ns:
+        fail(out, STALE_EXPOSURE, False, (o.ts_ns - d.exposure_ns) * 1e-6, cfg.exposure_age_ns * 1e-6, n)
+
+
+@hot_kernel
+def _sides(d: Any, n: int, o: Any, out: Any, cfg: Any, longer: float, shorter: float) -> None:
+    """Check what the order adds to the long, or to the short positions of a node; what closes adds to neither."""
+    limited = False
+    if longer > 0.0:
+        limited = d.limit[_M_LONG] == d.limit[_M_LONG]
+        if _over(d.value[_M_LONG] + longer, d.limit[_M_LONG]):
+            fail(out, LONG, (d.soft >> _M_LONG) & 1 != 0, d.value[_M_LONG] + longer, d.limit[_M_LONG], n)
+    if shorter > 0.0:
+        limited = limited or d.limit[_M_SHORT] == d.limit[_M_SHORT]
+        if _over(d.value[_M_SHORT] + shorter, d.limit[_M_SHORT]):
+            fail(out, SHORT, (d.soft >> _M_SHORT) & 1 != 0, d.value[_M_SHORT] + shorter, d.limit[_M_SHORT], n)
+    if limited and o.ts_ns - d.exposure_ns > cfg.exposure_age_ns:
+        fail(out, STALE_EXPOSURE, False, (o.ts_ns - d.exposure_ns) * 1e-6, cfg.exposure_age_ns * 1e-6, n)
+
+
+@hot_kernel
+def _exposures(d: Any, n: int, k: int, i: Any, o: Any, out: Any, cfg: Any,
+               gross: float, net: float, opens: bool, size: float, margin: float) -> None:
+    """Check what the order does to a node; a limit the order improves never blocks it."""
+    limited = False
+    if opens:
+        after = d.value[_M_GROSS] + gross
+        limited = d.limit[_M_GROSS] == d.limit[_M_GROSS]
+        if _over(after, d.limit[_M_GROSS]):
+            fail(out, GROSS, (d.soft >> _M_GROSS) & 1 != 0, after, d.limit[_M_GROSS], n)
+        if k == 9 or k == 10:
+            limited = limited or d.limit[_M_CREDIT] == d.limit[_M_CREDIT]
+            if _over(d.value[_M_CREDIT] + gross, d.limit[_M_CREDIT]):
+                fail(out, CREDIT, (d.soft >> _M_CREDIT) & 1 != 0, d.value[_M_CREDIT] + gross, d.limit[_M_CREDIT], n)
+        limited = limited or d.limit[_M_LEVERAGE] == d.limit[_M_LEVERAGE]
+        if _over(after / d.nav, d.limit[_M_LEVERAGE]):
+            fail(out, LEVERAGE, (d.soft >> _M_LEVERAGE) & 1 != 0, after / d.nav, d.limit[_M_LEVERAGE], n)
+        if k == 7 or k == 8:
+            _share(d, n, o, out, cfg, gross)
+        if k < _ACCOUNT_NODES:
+            limited = limited or d.limit[_M_MARGIN] == d.limit[_M_MARGIN]
+            if _over(d.value[_M_MARGIN] + margin, d.limit[_M_MARGIN]):
+                fail(out, MARGIN, (d.soft >> _M_MARGIN) & 1 != 0, d.value[_M_MARGIN] + margin, d.limit[_M_MARGIN], n)
+    before, after = d.value[_M_NET], d.value[_M_NET] + net
+    for metric in (_M_NET, _M_DELTA, _M_VEGA):
+        limited = limited or d.limit[metric] == d.limit[metric]
+    if not abs(after) <= abs(before) and _over(abs(after), d.limit[_M_NET]):
+        fail(out, NET, (d.soft >> _M_NET) & 1 != 0, abs(after), d.limit[_M_NET], n)
+    before, after = d.value[_M_DELTA], d.value[_M_DELTA] + o.side * size * i.unit_delta
+    if not abs(after) <= abs(before) and _over(abs(after), d.limit[_M_DELTA]):
+        fail(out, DELTA, (d.soft >> _M_DELTA) & 1 != 0, abs(after), d.limit[_M_DELTA], n)
+    before, after = d.value[_M_VEGA], d.value[_M_VEGA] + o.side * size * i.unit_vega
+    if not abs(after) <= abs(before) and _over(abs(after), d.limit[_M_VEGA]):
+        fail(out, VEGA, (d.soft >> _M_VEGA) & 1 != 0, abs(after), d.limit[_M_VEGA], n)
+    if opens and d.limit[_M_VAR] == d.limit[_M_VAR]:
+        limited = True
+        # an upper bound: the VaR of a sum is at most the sum where the order's own VaR is fully correlated
+        var = d.value[_M_VAR] + gross * d.var_per_value
+        if _over(var, d.limit[_M_VAR]):
+            fail(out, VAR, (d.soft >> _M_VAR) & 1 != 0, var, d.limit[_M_VAR], n)
+    if limited and o.ts_ns - d.exposure_ns > cfg.exposure_age_ns:
+        fail(out, STALE_EXPOSURE, False, (o.ts_ns - d.exposure_ns) * 1e-6, cfg.exposure_age_ns * 1e-6, n)
