@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
@@ -20,6 +21,7 @@ from aiokafka.structs import TopicPartition
 from agents.breakers import Breakers
 from agents.decision_log import DecisionLog
 from agents.order_fills import OrderFills
+from agents.other_gates import OtherGates
 from agents.ports import Clock, Counters, Publisher
 from agents.reference_tail import ReferenceTail
 from models.gate.book import GateBook
@@ -28,6 +30,7 @@ from models.gate.flow import OrderFlow, window_of
 from models.gate.state import METRICS as GATE_METRICS
 from models.limits import LimitMonitor
 from models.trading_day import TradingDay
+from schemas.addresses import GateExposure
 from schemas.codec import decoder_of, encode, records_in
 from schemas.controls import Check
 from schemas.market import Surface, Touch
@@ -66,7 +69,7 @@ MARKS_AT_ONCE = 8
 _order = decoder_of(Order)
 _records: dict[str, Any] = {topic: decoder_of(cls) for topic, cls in (
     ("marks", Mark), ("limits", Limit), ("controls", Control), ("market.surfaces", Surface),
-    ("risk", Risk), ("touches", Touch), ("reference.counterparties", Counterparty))}
+    ("risk", Risk), ("touches", Touch), ("reference.counterparties", Counterparty), ("exposure", GateExposure))}
 
 
 class GateStage:
@@ -89,7 +92,8 @@ class GateStage:
         self._tail = Tail(client, [topics[t] for t in ("market.surfaces", "marks", "positions", "risk")],
                           self._on_batch, isolation_level="read_uncommitted", pace_s=FOLLOW_S,
                           without_keys=(topics["positions"],), most=1)
-        rules = ("limits", "controls", "reference.counterparties", "touches")
+        self._others = OtherGates(self.gate, publisher, topics["exposure"], partitions, f"{clock()}.{os.getpid()}")
+        rules = ("limits", "controls", "reference.counterparties", "touches", "exposure")
         #: with the executions on the partitions this gate owns
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100,
                            without_keys=(topics["trades"],), every_s={topics["trades"]: FILLS_S})
@@ -130,11 +134,12 @@ class GateStage:
             self._fills.follow(batch, self._clock())
             self._next[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
             return
-        decoder = _records[topic]
         for key, value in zip(batch.keys, batch.values, strict=True):
             name = (key or b"").decode()
             if value is None:
-                if topic == "limits":
+                if topic == "exposure":
+                    self._others.gone(name)
+                elif topic == "limits":
                     self.gate.remove_limit(name)
                     self.monitor.remove(name)
                 continue
@@ -144,7 +149,7 @@ class GateStage:
                 if name not in self._var_limited:
                     continue  # what limits nothing decides nothing
             try:
-                self._take(topic, decoder.decode(value), batch.partition)
+                self._take(topic, _records[topic].decode(value), batch.partition)
             except (msgspec.DecodeError, ValueError) as error:
                 self._refused(topic, name, str(error))
 
@@ -171,6 +176,8 @@ class GateStage:
             gate.add_counterparty(record)
         elif topic == "touches":
             gate.book.add_touch(record)
+        elif topic == "exposure":
+            self._others.take(record)
         elif topic == "controls":
             self.breakers.take(record)
             for w in gate.add_control(record):
@@ -225,8 +232,9 @@ class GateStage:
         self._follow(self._owned | partitions)
         await self._lease.begin()
         self._owned |= partitions
+        self._others.own(self._owned)
         for decision in accepted.values():
-            if decision.order is not None and decision.session is not None:  # it was another gate's, or of another life
+            if decision.order is not None and decision.session is not None:  # of another gate, or of another life
                 self._cancel(decision.order, f"session {decision.session} is gone")
         self._paused = self._pauses != turn
         log.info("gate: %d orders work", len(self.gate.working))
@@ -239,10 +247,10 @@ class GateStage:
 
     async def release(self, partitions: set[int]) -> None:
         """Let go: what works there is another gate's to hold."""
-        for w in list(self.gate.working.values()):
-            if owner_partition(w.order.account, self._partitions) in partitions:
-                self.gate.release(w.order.order_id)
+        self.gate.forget_accounts({k for name, k in self.gate.state.account_index.items()
+                                   if owner_partition(name, self._partitions) in partitions})
         self._owned -= partitions
+        self._others.own(self._owned)
         if partitions:
             self._fills.forget_others()
             self._follow(self._owned)
@@ -319,14 +327,17 @@ class GateStage:
             reason = Reason(code=Check.INTERNAL_ERROR.name, measured=f"{type(error).__name__}: {error}", limit="")
             outcome, reasons, warnings, inputs, value = "reject", [reason], [], {}, 0.0
         p = owner_partition(order.account, self._partitions)
+        return self._decision(order, outcome, reasons, value, begin, now, warnings=warnings, inputs=inputs, as_of=as_of,
+                              order=order, fills_from=self._next.get(TopicPartition(self._topics["trades"], p), 0),
+                              session=session if outcome == "accept" and order.action != "cancel" else None)
+
+    def _decision(self, on: Order, outcome: str, reasons: list[Reason], value: float, begin: int, now: int,
+                  **more: Any) -> Decision:
         return Decision(
-            order_id=order.order_id, account=order.account, instrument=order.instrument,
-            outcome=outcome, reasons=reasons, warnings=warnings,  # type: ignore[arg-type]
-            effect={"value": value} if value == value else {}, snapshot_id=self.gate.book.snapshot_id,
-            limits_version=self.gate.limits_version, ts_event=now, ts_decision=now,
-            service_ns=perf_counter_ns() - begin, inputs=inputs, as_of=as_of, order=order,
-            fills_from=self._next.get(TopicPartition(self._topics["trades"], p), 0),
-            session=session if outcome == "accept" and order.action != "cancel" else None)
+            order_id=on.order_id, account=on.account, instrument=on.instrument, reasons=reasons,
+            outcome=outcome, effect={"value": value} if value == value else {},  # type: ignore[arg-type]
+            snapshot_id=self.gate.book.snapshot_id, limits_version=self.gate.limits_version, ts_event=now,
+            ts_decision=now, service_ns=perf_counter_ns() - begin, **more)
 
     def keep(self, decided: Sequence[Decision]) -> list[bytes]:
         """Have decisions where a kill does not reach them, before they are answered; return them encoded.
@@ -355,13 +366,8 @@ class GateStage:
     def check(self, order: Order) -> Decision:
         """Return the decision an order would get; nothing is reserved, counted or written."""
         begin, now = perf_counter_ns(), self._clock()
-        verdict = self.gate.check(order, now)
-        return Decision(
-            order_id=order.order_id, account=order.account, instrument=order.instrument,
-            outcome=verdict.outcome, reasons=verdict.reasons, warnings=verdict.warnings,  # type: ignore[arg-type]
-            effect={"value": verdict.value} if verdict.value == verdict.value else {},
-            snapshot_id=self.gate.book.snapshot_id, limits_version=self.gate.limits_version, ts_event=now,
-            ts_decision=now, service_ns=perf_counter_ns() - begin)
+        v = self.gate.check(order, now)
+        return self._decision(order, v.outcome, v.reasons, v.value, begin, now, warnings=v.warnings)
 
     def _write(self, decision: Decision, kept: bytes | None = None, linger_s: float = 0.0) -> None:
         partition = owner_partition(decision.account, self._partitions)
@@ -374,11 +380,8 @@ class GateStage:
         """Cancel a working order: a record for the order system, which takes it off the venue."""
         if owner_partition(order.account, self._partitions) not in self._owned or not self.gate.release(order.order_id):
             return
-        now = self._clock()
-        self._write(Decision(
-            order_id=order.order_id, account=order.account, instrument=order.instrument, outcome="cancel",
-            reasons=[Reason(code=Check.HALTED.name, measured=why, limit="")], effect={}, snapshot_id=0,
-            limits_version=self.gate.limits_version, ts_event=now, ts_decision=now, service_ns=0, order=order))
+        reason = Reason(code=Check.HALTED.name, measured=why, limit="")
+        self._write(self._decision(order, "cancel", [reason], math.nan, perf_counter_ns(), self._clock(), order=order))
         self._counters.add("orders_killed")
 
     def owns(self, partition: int) -> bool:
@@ -414,6 +417,8 @@ class GateStage:
             self.gate.refresh(now)
             self._fills.give_up(now)
             self._counters.set("orders_working", len(self.gate.working))
+            if not self._paused and self._lease.held():
+                self._others.say(now)
             self.watch_flow(now)
 
     def watch_flow(self, now_ns: int) -> None:

@@ -1,4 +1,4 @@
-"""Where processes of an installation answer each other."""
+"""What processes of an installation tell each other: where they answer, what they hold."""
 
 from __future__ import annotations
 
@@ -12,4 +12,21 @@ class GateAddress(msgspec.Struct, frozen=True, kw_only=True):
 
     partition: int
     address: Text
+    ts: Timestamp
+
+
+class GateExposure(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gate has let through under a limited node and is in no position yet, and what it has counted there.
+
+    Kept under ``node|partition``, the lowest partition of its owner; other gates add it to what they hold themselves.
+    """
+
+    node: Text
+    partition: int
+    #: which process says so
+    gate: Text
+    #: by metric, in the firm's base currency; what is not there is 0
+    figures: dict[str, float]
+    #: by length in ms: messages and their value in the window that ends now
+    windows: dict[str, tuple[float, float]]
     ts: Timestamp

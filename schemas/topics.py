@@ -57,7 +57,9 @@ POSITIONS = Topic("positions", "account|instrument", "out", "Absolute position r
 DECISIONS = Topic("decisions", "account", "out", "Verdicts on orders.")
 RISK = Topic("risk", "node", "out", "Aggregates and P&L of every node on one snapshot; `node#models`: its models.",
              compact=True)
-EXPOSURE = Topic("exposure", "node", "internal", "Headroom of every node, 10 Hz.", compact=True)
+EXPOSURE = Topic("exposure", "node and partition", "internal",
+                 "What each of several gates let through and counted under limited nodes, for the others, 10 Hz.",
+                 compact=True)
 ALERTS = Topic("alerts", "node", "out", "Facts that want a person.")
 QUARANTINE = Topic("quarantine", "origin topic-partition-offset", "out", "Records that were not applied, and why.")
 POSITIONS_CHANGELOG = Topic("positions-changelog", "table key", "internal",

@@ -17,9 +17,9 @@ import numpy as np
 
 from models.gate import state as gs
 from models.gate.explain import INPUTS_VERSION, reasons_of
-from models.gate.held_limits import GateLimits
 from models.gate.kernel import check_order, copy_inputs
 from models.gate.node_checks import count_message
+from models.gate.other_gates import GateAmongOthers
 from models.gate.reservations import Asked, Working
 from models.gate.state import GateState
 from models.reference import FIRM
@@ -51,7 +51,7 @@ class Verdict:
     inputs: dict[str, Any]
 
 
-class GateBook(GateLimits):
+class GateBook(GateAmongOthers):
     """One gate: a valued book for exposures, the kernel's columns, working orders."""
 
     def __init__(self, base_currency: str, levels: tuple[str, ...], day: TradingDay | None = None,
@@ -317,8 +317,7 @@ class GateBook(GateLimits):
             self.state.instruments["price_test"][k] = 0
         for order_id in [k for k, w in self.working.items() if w.expires_ns <= now_ns]:
             self.release(order_id)
-        self._base[:, [gs.DAILY_QUANTITY, gs.DAILY_VALUE, gs.REPEATED]] = 0.0
-        self._settle_venues()
+        self._begin_day()
 
     def _inputs(self, asked: Asked) -> dict[str, Any]:
         """Return the rows the kernel is about to read, as bytes, so that the verdict can be reproduced bit for bit."""

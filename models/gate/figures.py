@@ -138,7 +138,7 @@ class GateFigures(GatePositions):
         self._sum(np.arange(len(state.node_names)) if whole else np.append(target, self._holder_nodes))
 
     def _sum(self, which: np.ndarray) -> None:
-        sum_nodes(self.state.nodes, self._base, self.reserved, which.astype(np.int64))
+        sum_nodes(self.state.nodes, self._base, self.reserved, self.others, which.astype(np.int64))
 
     def _measure_shares(self) -> None:
         names = self.state.node_names

@@ -138,7 +138,8 @@ def _messages(d: Any, n: int, rates: Any, o: Any, out: Any, value: float) -> Non
         if d.rates[w] < 0:
             break
         rate = rates[d.rates[w]]
-        messages, flow = count_message(rate, o.ts_ns, value if value == value else 0.0)
+        own, own_value = count_message(rate, o.ts_ns, value if value == value else 0.0)
+        messages, flow = own + rate.others[0], own_value + rate.others[1]
         if _over(messages, rate.limit[0]):
             fail(out, MESSAGE_RATE, rate.soft & 1 != 0, messages, rate.limit[0], n)
         if _over(flow, rate.limit[1]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,13 +25,18 @@ _ACTIONS = {"new": gs.NEW, "replace": gs.REPLACE, "cancel": gs.CANCEL}
 
 
 @inline_kernel
-def sum_nodes(nodes: np.ndarray, base: np.ndarray, reserved: np.ndarray, which: np.ndarray) -> None:
-    """Fill what nodes come to: as measured, and what is reserved; its VaR is at most what it has per gross."""
+def sum_nodes(nodes: np.ndarray, base: np.ndarray, reserved: np.ndarray, others: np.ndarray,
+              which: np.ndarray) -> None:
+    """Fill what nodes come to: as measured, and what is reserved here and by other gates.
+
+    The VaR of what is reserved is at most what the node has per gross.
+    """
     for n in which:
         for m in range(base.shape[1]):
-            nodes[n].value[m] = base[n, m] + reserved[n, m]
-        if reserved[n, _GROSS] != 0.0:
-            nodes[n].value[_VAR] += reserved[n, _GROSS] * nodes[n].var_per_value
+            nodes[n].value[m] = base[n, m] + reserved[n, m] + others[n, m]
+        gross = reserved[n, _GROSS] + others[n, _GROSS]
+        if gross != 0.0:
+            nodes[n].value[_VAR] += gross * nodes[n].var_per_value
 
 
 @inline_kernel
@@ -49,7 +55,7 @@ def value_of_unit(instruments: np.ndarray, k: int) -> float:
 
 @kernel
 def hold(positions: np.ndarray, row: int, instruments: np.ndarray, held: np.ndarray, old: np.ndarray,
-         new: np.ndarray, nodes: np.ndarray, base: np.ndarray, reserved: np.ndarray) -> bool:
+         new: np.ndarray, nodes: np.ndarray, base: np.ndarray, reserved: np.ndarray, others: np.ndarray) -> bool:
     """Reserve what the worse side of a position exceeds it by; return whether that is anything.
 
     Parameters
@@ -77,8 +83,8 @@ def hold(positions: np.ndarray, row: int, instruments: np.ndarray, held: np.ndar
             reserved[n, _LONG] += long
             reserved[n, _SHORT] += short
             reserved[n, _MARGIN] += margin
-        sum_nodes(nodes, base, reserved, new)
-    sum_nodes(nodes, base, reserved, old)
+        sum_nodes(nodes, base, reserved, others, new)
+    sum_nodes(nodes, base, reserved, others, old)
     held[0], held[1], held[2], held[3] = gross, long, short, margin
     return some
 
@@ -86,7 +92,7 @@ def hold(positions: np.ndarray, row: int, instruments: np.ndarray, held: np.ndar
 @kernel
 def reserve(positions: np.ndarray, row: int, side: float, size: float, gross: float, net: float, delta: float,
             vega: float, under: np.ndarray, own: np.ndarray, nodes: np.ndarray, base: np.ndarray,
-            reserved: np.ndarray) -> None:
+            reserved: np.ndarray, others: np.ndarray) -> None:
     """Add an order's ``size`` (below 0: take it back) to its position's working side and to its nodes.
 
     Parameters
@@ -111,17 +117,17 @@ def reserve(positions: np.ndarray, row: int, side: float, size: float, gross: fl
         reserved[n, _GROSS] += size * gross
         reserved[n, _LONG if side > 0.0 else _SHORT] += size * gross
         reserved[n, _CREDIT] += size * gross
-    sum_nodes(nodes, base, reserved, under)
+    sum_nodes(nodes, base, reserved, others, under)
 
 
 @kernel
 def add_to_day(which: np.ndarray, quantity: float, value: float, nodes: np.ndarray, base: np.ndarray,
-               reserved: np.ndarray) -> None:
+               reserved: np.ndarray, others: np.ndarray) -> None:
     """Add an accepted order to the day's sums of nodes."""
     for n in which:
         base[n, _DAY_QUANTITY] += quantity
         base[n, _DAY_VALUE] += value
-    sum_nodes(nodes, base, reserved, which)
+    sum_nodes(nodes, base, reserved, others, which)
 
 
 class Asked(NamedTuple):
@@ -185,9 +191,12 @@ class Reservations:
         #: the nodes above positions that orders were for, until an account or an instrument changes
         self._nodes_above: dict[tuple[int, int], np.ndarray] = {}
         self._shares_above: dict[tuple[int, int], list[int]] = {}
+        #: of accounts and what else an order lies under: its nodes, and the quantity, value and executions of the day
+        self._day_of: dict[tuple[int, ...], tuple[np.ndarray, float, float, float]] = {}
         #: of a venue, an account and an instrument: net quantity executed today, and what of its value counts as credit
         self._at_venue: dict[tuple[int, int, int], tuple[float, float]] = {}
-        self.reserved = np.zeros((len(state.nodes), gs.NM))
+        #: by node and metric: held for what works here, and what other gates hold and have counted
+        self.reserved, self.others = np.zeros((2, len(state.nodes), gs.NM))
         self._base = np.zeros((len(state.nodes), gs.NM))
         self._base[:, gs.RATING] = np.nan
         #: who may trade an account; an account that is not here may be traded by whoever an order names
@@ -249,10 +258,14 @@ class Reservations:
 
     def count_day(self, w: Working, sign: float = 1.0) -> None:
         """Add an accepted order to the day's sums of its nodes, and to its trader's unattended executions."""
-        if w.order.algo_id:
-            self._base[w.trader, gs.REPEATED] += sign
+        repeats = sign if w.order.algo_id else 0.0
+        if repeats:
+            self._base[w.trader, gs.REPEATED] += repeats
         size = sign * float(w.order.quantity)
-        add_to_day(w.nodes, size, size * w.gross, self.state.nodes, self._base, self.reserved)
+        key = (w.account, w.instrument, w.trader, w.counterparty, w.venue)
+        _, quantity, value, executions = self._day_of.get(key, (NOWHERE, 0.0, 0.0, 0.0))
+        self._day_of[key] = (w.nodes, quantity + size, value + size * w.gross, executions + repeats)
+        add_to_day(w.nodes, size, size * w.gross, self.state.nodes, self._base, self.reserved, self.others)
 
     def _position_nodes(self, account: int, instrument: int) -> list[int]:
         i = self.state.instruments[instrument]
@@ -279,17 +292,17 @@ class Reservations:
         above = self._above(account, instrument)
         held, old = self._held.pop((account, instrument), None) or (np.zeros(4), NOWHERE)
         if hold(self.state.positions, row, self.state.instruments, held, old, above, self.state.nodes, self._base,
-                self.reserved):
+                self.reserved, self.others):
             self._held[account, instrument] = (held, above)
 
     def _reserve(self, w: Working, sign: float) -> None:
         s = self.state
         reserve(s.positions, w.row, w.side, sign * w.left, w.gross, w.net, w.delta, w.vega, w.nodes, w.own, s.nodes,
-                self._base, self.reserved)
+                self._base, self.reserved, self.others)
         self._hold(w.account, w.instrument, w.row)
 
     def _sum_node(self, node: int) -> None:
-        sum_nodes(self.state.nodes, self._base, self.reserved, np.array([node]))
+        sum_nodes(self.state.nodes, self._base, self.reserved, self.others, np.array([node]))
 
     def _best_without(self, w: Working) -> None:
         """Note the best price that works on the position of an order that is gone, where the best was its own."""
@@ -324,11 +337,26 @@ class Reservations:
         self._base[w.venue, _CREDIT] += now - before
         self._sum_node(w.venue)
 
-    def _settle_venues(self) -> None:
-        """Begin a day at the venues: what was executed before has been settled, or margined."""
+    def _begin_day(self) -> None:
+        """Begin the sums of a day; what was executed at venues before has been settled, or margined."""
+        self._base[:, [_DAY_QUANTITY, _DAY_VALUE, gs.REPEATED]] = 0.0
+        self._day_of.clear()
         if self._at_venue:
             self._base[[venue for venue, *_ in self._at_venue], _CREDIT] = 0.0
             self._at_venue.clear()
+
+    def forget_accounts(self, accounts: AbstractSet[int]) -> None:
+        """Take back what accounts hold and have added to the day that another gate has now: that one counts it."""
+        for order_id in [k for k, w in self.working.items() if w.account in accounts]:
+            self.release(order_id)
+        for key in [k for k in self._day_of if k[0] in accounts]:
+            nodes, quantity, value, executions = self._day_of.pop(key)
+            trader = key[2]
+            self._base[trader, gs.REPEATED] = max(self._base[trader, gs.REPEATED] - executions, 0.0)
+            add_to_day(nodes, -quantity, -value, self.state.nodes, self._base, self.reserved, self.others)
+        for venue, account, instrument in [k for k in self._at_venue if k[1] in accounts]:
+            self._base[venue, _CREDIT] -= self._at_venue.pop((venue, account, instrument))[1]
+            self._sum_node(venue)
 
     def _forget_nodes(self) -> None:
         """Look up anew what lies above positions: an account, an instrument or a limit has changed."""

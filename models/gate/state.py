@@ -52,8 +52,9 @@ POSITION = np.dtype([("account", "i4"), ("instrument", "i4"), ("quantity", "f8")
                      ("last_ns", "i8")], align=True)
 NODE = np.dtype([("value", "f8", NM), ("limit", "f8", NM), ("soft", "u4"), ("state", "i1"), ("nav", "f8"),
                  ("exposure_ns", "i8"), ("var_per_value", "f8"), ("rates", "i4", WINDOWS)], align=True)
-#: one window of a node: what its messages are held against, and its buckets; ``soft``: a bit for each of the limits
-RATE = np.dtype([("window_ns", "i8"), ("limit", "f8", 2), ("soft", "i4"), ("count", "i4", BUCKETS),
+#: one window of a node: what its messages are held against, those of other gates, and its buckets; ``soft``: a bit for
+#: each of the limits
+RATE = np.dtype([("window_ns", "i8"), ("limit", "f8", 2), ("others", "f8", 2), ("soft", "i4"), ("count", "i4", BUCKETS),
                  ("value", "f8", BUCKETS), ("stamp", "i8", BUCKETS)], align=True)
 ORDER = np.dtype([("account", "i4"), ("instrument", "i4"), ("side", "f8"), ("quantity", "f8"), ("price", "f8"),
                   ("ts_ns", "i8"), ("trader", "i4"), ("counterparty", "i4"), ("venue", "i4"), ("algo", "i4"),
@@ -183,6 +184,7 @@ class GateState:
             found, self.rate_count = self.rate_count, self.rate_count + 1
             self.nodes["rates"][node, held.index(-1)] = found
         self.rates["window_ns"][found], self.rates["stamp"][found] = window_ns, -1
+        self.rates["others"][found] = 0.0
         return found
 
     def set_rate_limit(self, node: str, metric: str, window_ns: int, limit: float, soft: bool = False) -> None:

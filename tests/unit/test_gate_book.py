@@ -126,6 +126,7 @@ def test_the_price_test_ends_after_the_next_day(gate: GateBook) -> None:
 def test_a_check_without_effect_says_the_same_and_leaves_no_trace(gate: GateBook) -> None:
     gate.add_limit(limit("M", "account:A", "message_count", 2, window_ms=1000))
     gate.add_limit(limit("G", "desk:D", "gross", 2_500))
+    gate.check(order("c", price=99), T0)  # the trader is known from here on
     before = (gate.state.nodes.tobytes(), gate.state.rates.tobytes(), gate.reserved.tobytes())
     for k in range(5):
         assert gate.check(order(f"c{k}", price=99), T0).outcome == "accept"
