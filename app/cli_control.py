@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -67,6 +69,48 @@ def limits_set(limit_id: str, limit: Annotated[float, typer.Argument(help="In th
               "warn": warn, "window_ms": window_ms, "instrument": instrument, "action": action, "minutes": minutes,
               "approved_by": approved_by}
     _print(run(set_limit(with_brokers(brokers=brokers), {k: v for k, v in fields.items() if v is not None}, by)))
+
+
+@limits_cli.command("remove")
+def limits_remove(limit_id: str, reason: Why, approved_by: str | None = None, by: By = getpass.getuser(),
+                  brokers: Brokers = None) -> None:
+    """Take a limit away; who and why stay with the record that takes it away."""
+    from app.control import set_limit
+
+    fields = {"limit_id": limit_id, "reason": reason, "approved_by": approved_by, "remove": True}
+    _print({"removed": run(set_limit(with_brokers(brokers=brokers), fields, by))})
+
+
+@limits_cli.command("load")
+def limits_load(path: Annotated[Path, typer.Argument(help="CSV or YAML: limit_id, node, metric, limit, and more.")],
+                reason: Annotated[str | None, typer.Option(help="Of rows that give none.")] = None,
+                prune: Annotated[bool, typer.Option(help="Remove lasting limits that are not in the file.")] = False,
+                dry_run: Annotated[bool, typer.Option(help="Say what would change.")] = False,
+                watch: Annotated[bool, typer.Option(help="Load it again whenever it changes.")] = False,
+                by: By = getpass.getuser(), brokers: Brokers = None) -> None:
+    """Have the limits of a file stand: all of it or nothing, each change a version with who and why."""
+    from app.limit_files import load_limits, watch_limits
+    from app.supervisor import on_signals
+
+    settings = with_brokers(brokers=brokers)
+
+    async def once() -> None:
+        found = await load_limits(settings, path, by, reason, prune, dry_run)
+        _print({"set": [x.limit_id for x in found.set], "removed": [x.limit_id for x in found.removed],
+                "same": found.same, "wider_than_above": found.wider, "written": not dry_run})
+
+    async def again() -> None:
+        try:
+            await once()
+        except ValueError as error:  # the next change may be right
+            typer.echo(str(error), err=True)
+
+    async def follow() -> None:
+        stop = asyncio.Event()
+        on_signals(stop)
+        await watch_limits(again, path, stop)
+
+    run(follow() if watch else once())
 
 
 @barriers_cli.command("show")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import time
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -14,16 +17,17 @@ from app.settings import Settings
 from models.gate.held_limits import PRICE_METRICS, check_limit
 from models.gate.state import METRICS as GATE_METRICS
 from models.gate.state import POSITION_METRICS
+from models.reference import FIRM
 from models.rollup import GREEKS
 from schemas.codec import decoder_of, encode
 from schemas.market import Touch
-from schemas.records import Alert, Control, Decision, Instrument, Limit
+from schemas.records import Account, Alert, Control, Decision, Instrument, Limit
 from tables.restore import read_range
 
 REASON_MIN = 10
 MEASURED = ("gross", "net", "long", "short", *GREEKS, "loss_total", "loss_day", "stale_positions", "unpriced_positions",
             "reject_rate", "reject_count", "var_hist", "es_hist", "var_mc", "leverage", "drawdown", "margin",
-            "margin_maintenance", "margin_usage", "concentration", "sector_concentration")
+            "margin_maintenance", "margin_usage", "concentration", "sector_concentration", "credit")
 METRICS_OF_LIMITS = frozenset({*GATE_METRICS, *MEASURED, *POSITION_METRICS, *PRICE_METRICS})
 LEVELS_OF_LIMITS = ("fund", "strategy", "desk", "book", "account", "pm", "dealer", "trader", "issuer", "sector",
                     "counterparty", "venue", "instrument", "asset_class", "order")
@@ -133,19 +137,29 @@ async def current(settings: Settings, topic: str, cls: Any) -> dict[str, Any]:
     return found
 
 
-async def publish(settings: Settings, topic: str, key: str, record: Any) -> None:
-    """Write one record (None: take it away) and wait until the broker has it."""
+async def publish(settings: Settings, topic: str, key: str, record: Any, **said: str) -> None:
+    """Write one record (None: take it away; ``said`` about it) and wait until the broker has it."""
+    await publish_all(settings, topic, [(key, record)], **said)
+
+
+async def publish_all(settings: Settings, topic: str, records: Sequence[tuple[str, Any]], **said: str) -> None:
+    """Write records by key, as `publish` does each, and wait until the broker has all."""
     producer = settings.client().producer(enable_idempotence=True)
     await producer.start()
     try:
-        await producer.send_and_wait(settings.topics()[topic], None if record is None else encode(record), key.encode(),
-                                     None if topic == "alerts" else 0)
+        headers = [(name, text.encode()) for name, text in said.items()]
+        partition = None if topic == "alerts" else 0
+        sent = [await producer.send(settings.topics()[topic], None if record is None else encode(record), key.encode(),
+                                    partition, headers=headers) for key, record in records]
+        await asyncio.gather(*sent)
     finally:
         await producer.stop()
 
 
 def is_raise_for_two(held: Limit | None, fields: dict[str, Any]) -> bool:
-    """Whether what is asked for raises a limit that two people set."""
+    """Whether what is asked for raises, or removes, a limit that two people set."""
+    if fields.get("remove"):
+        return held is not None and held.approved_by is not None
     try:
         return held is not None and held.approved_by is not None and Decimal(str(fields["limit"])) > held.limit
     except (KeyError, InvalidOperation):
@@ -153,14 +167,35 @@ def is_raise_for_two(held: Limit | None, fields: dict[str, Any]) -> bool:
 
 
 async def next_limit(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
-    """Return the next version of a limit; nothing is written."""
-    return new_limit((await current(settings, "limits", Limit)).get(fields["limit_id"]), fields, by)
+    """Return the next version of a limit, or the one that ``remove`` takes away; nothing is written."""
+    held = (await current(settings, "limits", Limit)).get(fields["limit_id"])
+    return limit_to_remove(held, fields, by) if fields.get("remove") else new_limit(held, fields, by)
+
+
+def limit_to_remove(held: Limit | None, fields: dict[str, Any], by: str) -> Limit:
+    """Return a limit that may be taken away.
+
+    Raises
+    ------
+    Refused
+        There is none, the reason says nothing, or two people set it and only one takes it away.
+    """
+    if held is None:
+        raise Refused(f"limit_id: expected a limit that exists, was {fields['limit_id']!r}")
+    check_reason(str(fields.get("reason", "")))
+    approver = fields.get("approved_by")
+    if held.approved_by is not None and (approver is None or check_person(str(approver)) == check_person(by)):
+        raise Refused("approved_by: to remove this limit needs a second person")
+    return held
 
 
 async def set_limit(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
-    """Write the next version of a limit; return it."""
+    """Write the next version of a limit, or take it away (``remove``); return it."""
     limit = await next_limit(settings, fields, by)
-    await publish(settings, "limits", limit.limit_id, limit)
+    if fields.get("remove"):
+        await publish(settings, "limits", limit.limit_id, None, by=by, reason=str(fields["reason"]))
+    else:
+        await publish(settings, "limits", limit.limit_id, limit)
     return limit
 
 
@@ -235,6 +270,15 @@ async def decisions_of(settings: Settings, order_id: str | None, limit: int = 10
     await read_range(settings.client(), {TopicPartition(topic, p): 0 for p in range(settings.partitions)}, on_batch)
     found.sort(key=lambda d: d.ts_decision)
     return found if order_id is not None else found[-limit:]
+
+
+def parents_of(accounts: Iterable[Account], levels: Sequence[str]) -> dict[str, str]:
+    """Return which node lies directly above each node of the tree."""
+    parents: dict[str, str] = {}
+    for account in accounts:
+        chain = [f"{level}:{getattr(account, level, '')}" for level in levels if level != FIRM]
+        parents.update(itertools.pairwise([f"account:{account.account}", *chain, FIRM]))
+    return parents
 
 
 def unlike_parents(limits: list[Limit], parent_of: dict[str, str]) -> list[str]:

@@ -25,7 +25,8 @@ class ReferenceDataError(ValueError):
     """What is wrong with the files, a line each: file, line, field, value, what was expected."""
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield where each record of a file is, and its fields."""
     if path.suffix == ".csv":
         with path.open(newline="") as file:
             for number, row in enumerate(csv.DictReader(file), start=2):
@@ -72,7 +73,7 @@ def read_folder(folder: Path) -> tuple[list[Instrument], list[Account], list[Cou
         if needed and not paths:
             problems.append(f"{folder}: expected a file {stem}.csv, .yaml or .parquet, found none")
         for path in paths:
-            for where, row in _rows(path):
+            for where, row in rows_of(path):
                 try:
                     record = msgspec.convert(_plain(row), cls, strict=False)
                     if isinstance(record, Instrument):

@@ -86,8 +86,8 @@ MEANING: dict[Check, tuple[str, str]] = {
     Check.CONCENTRATION: ("what a node has in one issuer or sector as a share of its NAV", "RTS 6 17"),
     Check.MARGIN: ("initial margin of a node after the order, by tiers, with what works on its worse side",
                    "15c3-5(c)(1)(i)"),
-    Check.CREDIT: ("value at a counterparty; at a venue what was executed there today, net, and what works",
-                   "15c3-5(c)(1)(i); FIA 4.2"),
+    Check.CREDIT: ("gross of a customer, a desk, the firm; value at a counterparty; the day's net and what works at a "
+                   "venue", "15c3-5(c)(1)(i); FIA 4.2"),
     Check.LEVERAGE: ("gross exposure over NAV of a node", "AIFMD 2011/61"),
     Check.DELTA: ("cash delta of a node after the order", "RTS 6 17"),
     Check.VEGA: ("vega of a node after the order", "RTS 6 17"),

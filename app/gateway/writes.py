@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from typing import Any, Literal
 
@@ -40,6 +39,7 @@ class Writes:
     def routes(self) -> list[Route]:
         """Return the routes."""
         return [Route("/api/limits", self.limits), Route("/api/limits/{id}", self.put_limit, methods=["PUT"]),
+                Route("/api/limits/{id}", self.remove_limit, methods=["DELETE"]),
                 Route("/api/alerts", self.alerts), Route("/api/alerts/{id}/ack", self.ack, methods=["POST"]),
                 Route("/api/breakers", self.breakers),
                 Route("/api/breakers/{scope}", self.set_breaker, methods=["POST"]),
@@ -51,11 +51,7 @@ class Writes:
 
     async def limits(self, request: Request) -> Response:
         """`GET /api/limits`: every limit, and those that are wider than the same limit above them."""
-        parents = {}
-        for account in self.state.book.reference.account_records.values():
-            chain = [f"{level}:{getattr(account, level, '')}" for level in self.state.levels if level != "firm"]
-            chain = [f"account:{account.account}", *chain, "firm"]
-            parents.update(itertools.pairwise(chain))
+        parents = control.parents_of(self.state.book.reference.account_records.values(), self.state.levels)
         found = list(self.state.limits.values())
         return json_answer({"limits": found, "wider_than_above": control.unlike_parents(found, parents)})
 
@@ -70,6 +66,14 @@ class Writes:
         if fields.pop("two_people", False) or control.is_raise_for_two(held, fields):
             return await self._ask("limit", fields, user.name)
         return await _write(control.set_limit(self.settings, _no_names(fields), user.name))
+
+    async def remove_limit(self, request: Request) -> Response:
+        """`DELETE /api/limits/{id}` {reason}: it holds no more; one that two people set waits for a second person."""
+        user = need_role(request, "risk")
+        fields = {"limit_id": request.path_params["id"], "reason": (await _body(request)).get("reason"), "remove": True}
+        if control.is_raise_for_two(self.state.limits.get(fields["limit_id"]), fields):
+            return await self._ask("limit", fields, user.name)
+        return await _write(control.set_limit(self.settings, fields, user.name))
 
     async def override(self, request: Request) -> Response:
         """`POST /api/overrides` {limit_id or order_id, limit, minutes, reason}: waits for a second person."""

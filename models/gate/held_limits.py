@@ -27,6 +27,15 @@ PRICE_METRICS = ("collar_bps", "collar_ticks", "price_drift")
 #: limits of a node of the tree on what it has in any one issuer, or in any one sector, as a share of its NAV
 SHARE_METRICS = {"concentration": "issuer:", "sector_concentration": "sector:"}
 MESSAGE_WINDOW_MS = 1000
+#: nodes beside the tree that an order lies under, and those that only positions do
+ORDER_GROUPS = frozenset({"trader", "venue", "instrument", "issuer", "sector", "counterparty"})
+POSITION_GROUPS = frozenset({"pm", "dealer", "currency", "pair", "issuer", "sector", "counterparty", "asset_class"})
+#: limits that only orders are counted for, and those that rest on positions and NAV: elsewhere nothing would check them
+_OF_ORDERS = frozenset({"order_quantity", "order_value", "daily_quantity", "daily_value", "reject_rate", "reject_count",
+                        *MESSAGE_METRICS})
+_OF_POSITIONS = frozenset({"margin", "margin_maintenance", "margin_usage", "concentration", "sector_concentration",
+                           "leverage", "var_hist", "es_hist", "var_mc", "drawdown", "loss_day", "loss_total"})
+_ONLY_ON = {"rating": ("counterparty",), "repeated_executions": ("trader",)}
 _Key = tuple[str, str, int, str]
 
 
@@ -53,7 +62,13 @@ def check_limit(limit: Limit) -> None:
             level not in ("instrument", "asset_class") or (level == "asset_class" and name not in COLLARS)):
         raise ValueError(f"node: expected {FIRM}, asset_class:NAME or instrument:NAME for {limit.metric}, "
                          f"was {limit.node!r}")
-    if limit.metric == "sector_concentration" and level in ("issuer", "sector"):
+    only = _ONLY_ON.get(limit.metric)
+    if only is not None and level not in only:
+        raise ValueError(f"node: expected {' or '.join(only)} with a name for {limit.metric}, was {limit.node!r}")
+    if limit.metric in _OF_ORDERS and level in POSITION_GROUPS - ORDER_GROUPS:
+        raise ValueError(f"node: expected one that orders name for {limit.metric}, was {limit.node!r}")
+    if (limit.metric in _OF_POSITIONS and level in ORDER_GROUPS - POSITION_GROUPS) or (
+            limit.metric == "sector_concentration" and level in ("issuer", "sector")):
         raise ValueError(f"node: expected a node of the tree for {limit.metric}, was {limit.node!r}")
     if limit.window_ms is not None and limit.window_ms < 1:
         raise ValueError(f"window_ms: expected at least 1, was {limit.window_ms}")

@@ -14,8 +14,7 @@ from schemas.controls import Check
 Row = dict[str, Any]
 _TREE = ("book", "desk", "strategy", "fund", "firm", "account")
 #: what of a node of some role can only be limited where it has that role, and rests on its exposures
-_LIMITED_BY_ROLE = {"issuer": ["concentration"], "sector": ["concentration"], "counterparty": ["credit"],
-                    "venue": ["credit"]} | {role: ["margin"] for role in _TREE}
+_LIMITED_BY_ROLE = {"issuer": ["concentration"], "sector": ["concentration"]} | {role: ["margin"] for role in _TREE}
 
 
 def naive_check(order: Row, account: Row | None, instrument: Row | None, position: Row, nodes: list[Row],
@@ -104,7 +103,7 @@ def _against(hard: set[Check], soft: set[Check], order: Row, node: Row, measures
     watched = ["net", "delta", "vega", *(metric for _, metric, _ in sides)]
     if opened is not None:
         measures = [*measures, (Check.VAR, node["value"]["var_hist"] + opened * node["var_per_value"], "var_hist")]
-        watched += ["gross", "var_hist", "leverage", *_LIMITED_BY_ROLE.get(node["role"], [])]
+        watched += ["gross", "var_hist", "leverage", "credit", *_LIMITED_BY_ROLE.get(node["role"], [])]
     for check, measured, metric in measures:
         bound = node["limit"][metric]
         # what is not known is within no limit; without a limit it does not matter
@@ -177,8 +176,8 @@ def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float,
         out.append((Check.LEVERAGE, after / node["nav"], "leverage"))
         if node["role"] in ("issuer", "sector"):
             out.append((Check.CONCENTRATION, after / node["nav"], "concentration"))
-        if node["role"] in ("counterparty", "venue"):
-            out.append((Check.CREDIT, v["credit"] + gross, "credit"))
+        used = v["credit"] if node["role"] in ("counterparty", "venue") else v["gross"]
+        out.append((Check.CREDIT, used + gross, "credit"))
         if node["role"] in _TREE:
             out.append((Check.MARGIN, v["margin"] + margin, "margin"))
     for check, metric, change in ((Check.NET_EXPOSURE, "net", net),

@@ -191,10 +191,11 @@ def _exposures(d: Any, n: int, k: int, i: Any, o: Any, out: Any, cfg: Any,
         limited = d.limit[_M_GROSS] == d.limit[_M_GROSS]
         if _over(after, d.limit[_M_GROSS]):
             fail(out, GROSS, (d.soft >> _M_GROSS) & 1 != 0, after, d.limit[_M_GROSS], n)
-        if k == 9 or k == 10:
-            limited = limited or d.limit[_M_CREDIT] == d.limit[_M_CREDIT]
-            if _over(d.value[_M_CREDIT] + gross, d.limit[_M_CREDIT]):
-                fail(out, CREDIT, (d.soft >> _M_CREDIT) & 1 != 0, d.value[_M_CREDIT] + gross, d.limit[_M_CREDIT], n)
+        # of a customer, a desk or the firm its credit in use is its gross; at a counterparty or a venue what is there
+        credit = (d.value[_M_CREDIT] if k == 9 or k == 10 else d.value[_M_GROSS]) + gross
+        limited = limited or d.limit[_M_CREDIT] == d.limit[_M_CREDIT]
+        if _over(credit, d.limit[_M_CREDIT]):
+            fail(out, CREDIT, (d.soft >> _M_CREDIT) & 1 != 0, credit, d.limit[_M_CREDIT], n)
         limited = limited or d.limit[_M_LEVERAGE] == d.limit[_M_LEVERAGE]
         if _over(after / d.nav, d.limit[_M_LEVERAGE]):
             fail(out, LEVERAGE, (d.soft >> _M_LEVERAGE) & 1 != 0, after / d.nav, d.limit[_M_LEVERAGE], n)

@@ -38,6 +38,8 @@ def limit_values(models: RiskModels, names: set[str], metrics: AbstractSet[str] 
         for metric in ("gross", "net", "long", "short", "delta", "gamma", "vega", "theta", "rho"):
             out[name, metric] = float(sums[getattr(ru, metric.upper())])
         out[name, "stale_positions"], out[name, "unpriced_positions"] = float(sums[ru.STALE]), float(sums[ru.UNPRICED])
+        if not name.startswith("venue:"):  # what is there is the gate's to say
+            out[name, "credit"] = out[name, "gross"]
         out[name, "loss_total"] = -float(ru.total_pnl(sums))
         out[name, "loss_day"] = -float(sums[ru.DAY])
         s = models.scenarios

@@ -82,3 +82,58 @@ def test_margin_shares_windows_and_collars_hold_an_order_against_what_is_held_an
                           env=os.environ | made.environment())
     shown = json.loads(done.stdout)
     assert done.returncode == 0 and shown["reproduced"] is True and shown["reasons"][0]["code"] == "CONCENTRATION"
+
+
+def test_limits_of_a_watched_file_stand_at_the_gate_and_go_with_it(made: Installation) -> None:
+    """`limits load --watch`: a change of the file is a version of the limit; a wrong one changes nothing; a removed row ends it."""
+    asyncio.run(made.create())
+    for process in [made.worker(role, role) for role in ("marks", "gate")]:
+        process.wait_ready()
+    made.settings.data_dir.mkdir(exist_ok=True)
+    path = made.settings.data_dir / "limits.yaml"
+    rows = [{"limit_id": "Q", "node": "firm", "metric": "order_quantity", "limit": 1_000}, {"limit_id": "V", "node": "firm", "metric": "order_value", "limit": 1e6}]
+
+    def write(*more: dict[str, Any]) -> None:
+        beside = path.with_suffix(".new")
+        beside.write_text(json.dumps([*rows, *more]))
+        beside.rename(path)
+
+    async def refused_with(codes: list[str], numbers: Any) -> None:
+        deadline = time.monotonic() + 20.0
+        while True:
+            k = next(numbers)
+            await send(made, "orders", [order(f"f{k}", quantity=50, price=99 - k % 50 * 0.01)])
+            found = by_id(await decisions(made, k + 1))
+            if [r.code for r in found[f"f{k}"].reasons] == codes:
+                return
+            assert time.monotonic() < deadline, found[f"f{k}"].reasons
+
+    async def run() -> None:
+        stop, numbers = asyncio.Event(), iter(range(10_000))
+        quoting = asyncio.create_task(keep_quoting(made, stop))
+        await refused_with([], numbers)
+        write({"limit_id": "T", "node": "trader:t1", "metric": "order_quantity", "limit": 10})
+        await refused_with(["MAX_QUANTITY"], numbers)
+        write({"limit_id": "T", "node": "trader:t1", "metric": "order_quantity", "limit": "ten"})
+        await asyncio.sleep(1.5)
+        await refused_with(["MAX_QUANTITY"], numbers)
+        write({"limit_id": "T", "node": "trader:t1", "metric": "order_quantity", "limit": 60})
+        await refused_with([], numbers)
+        write({"limit_id": "T", "node": "trader:t1", "metric": "order_quantity", "limit": 20})
+        await refused_with(["MAX_QUANTITY"], numbers)
+        write()
+        await refused_with([], numbers)
+        stop.set()
+        await quoting
+
+    write()
+    watch = subprocess.Popen([sys.executable, "-m", "app", "limits", "load", str(path), "--watch", "--prune", "--by", "ann", "--reason", "of the file of limits"], cwd=ROOT,
+                             env=os.environ | made.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        asyncio.run(run())
+    finally:
+        watch.terminate()
+        said, wrong = watch.communicate(timeout=20)
+    loaded = [json.loads(line) for line in said.splitlines()]
+    assert [(x["set"], x["removed"], x["same"]) for x in loaded] == [(["Q", "V"], [], 0), (["T"], [], 2), (["T"], [], 2), (["T"], [], 2), ([], ["T"], 2)]
+    assert "T: limit: expected a number, was 'ten'" in wrong and watch.returncode == 0

@@ -135,6 +135,28 @@ def test_two_people_are_two_who_signed_in(api: tuple[Installation, str]) -> None
     assert refused.status_code == 200 and call(url, "GET", "/api/approvals").json() == []
 
 
+def test_a_limit_is_removed_by_one_person_or_by_the_two_who_set_it(api: tuple[Installation, str]) -> None:
+    _, url = api
+
+    def known() -> set[str]:
+        return {x["limit_id"] for x in call(url, "GET", "/api/limits").json()["limits"]}
+
+    good = {"node": "desk:D1", "metric": "long", "limit": 5e9, "reason": REASON}
+    call(url, "PUT", "/api/limits/ALONE", **good)
+    asked = call(url, "PUT", "/api/limits/BOTH", **good, two_people=True).json()
+    call(url, "POST", f"/api/approvals/{asked['approval_id']}", SECOND)
+    wait_until(lambda: {"ALONE", "BOTH"} <= known())
+    assert call(url, "DELETE", "/api/limits/ALONE", READER, reason=REASON).status_code == 403
+    assert call(url, "DELETE", "/api/limits/ALONE", reason="no").status_code == 400 and call(url, "DELETE", "/api/limits/NONE", reason=REASON).status_code == 400
+    assert call(url, "DELETE", "/api/limits/ALONE", reason=REASON).status_code == 200
+    waits = call(url, "DELETE", "/api/limits/BOTH", reason=REASON)
+    assert waits.status_code == 202
+    wait_until(lambda: "ALONE" not in known())
+    assert "BOTH" in known() and call(url, "POST", f"/api/approvals/{waits.json()['approval_id']}").status_code == 403
+    assert call(url, "POST", f"/api/approvals/{waits.json()['approval_id']}", SECOND).status_code == 200
+    wait_until(lambda: "BOTH" not in known())
+
+
 def test_what_waits_for_a_second_person_outlives_the_gateway_that_was_asked(api: tuple[Installation, str]) -> None:
     made, url = api
     body = {"node": "desk:D1", "metric": "gross", "limit": 7e9, "reason": REASON, "two_people": True}

@@ -1,0 +1,125 @@
+"""Limits from a file, CSV or YAML: what differs from what stands is written as next versions, all of it or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.control import Refused, current, limit_to_remove, new_limit, parents_of, publish_all, unlike_parents
+from app.reference_files import ReferenceDataError, rows_of
+from app.settings import Settings
+from schemas.records import Account, Limit
+
+#: what a row says of a limit; `limit_id`, `node`, `metric` and `limit` have to be there
+FIELDS = ("limit_id", "node", "metric", "limit", "warn", "mode", "window_ms", "instrument", "action", "reason",
+          "approved_by")
+NEEDED = FIELDS[:4]
+#: a file is looked at this often while it is watched
+WATCH_S = 0.5
+NOT_IN_FILE = "no longer in the file of limits"
+_COMPARED = ("node", "metric", "limit", "warn", "mode", "window_ms", "instrument", "action")
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a file asks for beside what stands."""
+
+    set: list[Limit]
+    removed: list[Limit]
+    #: limits of the file that stand as they are
+    same: int
+    #: a line for every limit that is wider than the same limit of a node above it
+    wider: list[str]
+
+
+def read_limits(path: Path, reason: str | None) -> dict[str, dict[str, Any]]:
+    """Return the rows of a file by limit; ``reason``: of those that give none.
+
+    Raises
+    ------
+    Refused
+        With every problem found, a line each: where, field, value, what was expected.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    problems = []
+    try:
+        rows = list(rows_of(path))
+    except ReferenceDataError as error:
+        raise Refused(str(error)) from None
+    for where, row in rows:
+        unknown, missing = row.keys() - set(FIELDS), [f for f in NEEDED if row.get(f) in (None, "")]
+        if unknown or missing:
+            problems.append(f"{where}: expected {', '.join(FIELDS)}" + (f", was also {', '.join(sorted(unknown))}"
+                            if unknown else f", without {', '.join(missing)}"))
+        elif str(row["limit_id"]) in found:
+            problems.append(f"{where}: limit_id {row['limit_id']!r} appears twice")
+        else:
+            found[str(row["limit_id"])] = {"reason": reason or ""} | {k: v for k, v in row.items() if v is not None}
+    if problems:
+        raise Refused("\n".join(problems))
+    return found
+
+
+def changes(rows: dict[str, dict[str, Any]], held: dict[str, Limit], by: str, prune: bool) -> Changes:
+    """Return what has to be written so that the limits of a file stand; ``prune``: and no others.
+
+    Raises
+    ------
+    Refused
+        With every problem found, a line each.
+    """
+    wanted, removed, same = [], [], 0
+    problems = []
+    for limit_id, row in rows.items():
+        try:
+            before = held.get(limit_id)
+            if before is not None:
+                as_it_was = new_limit(before, row | {"reason": "as it stands"}, by)
+                if all(getattr(before, f) == getattr(as_it_was, f) for f in _COMPARED):
+                    same += 1
+                    continue
+            wanted.append(new_limit(before, row, by))
+        except Refused as error:
+            problems.append(f"{limit_id}: {error}")
+    for limit_id in sorted(held.keys() - rows.keys()) if prune else ():
+        if held[limit_id].until is None:  # a temporary one ends by itself
+            try:
+                fields = {"limit_id": limit_id, "reason": NOT_IN_FILE}
+                removed.append(limit_to_remove(held[limit_id], fields, by))
+            except Refused as error:
+                problems.append(f"{limit_id}: {error}")
+    if problems:
+        raise Refused("\n".join(problems))
+    return Changes(wanted, removed, same, [])
+
+
+async def load_limits(settings: Settings, path: Path, by: str, reason: str | None = None, prune: bool = False,
+                      dry_run: bool = False) -> Changes:
+    """Write what differs between a file and what stands; return it."""
+    held = await current(settings, "limits", Limit)
+    found = changes(read_limits(path, reason), held, by, prune)
+    if not dry_run:
+        await publish_all(settings, "limits", [(x.limit_id, x) for x in found.set])
+        await publish_all(settings, "limits", [(x.limit_id, None) for x in found.removed], by=by, reason=NOT_IN_FILE)
+    standing = held | {x.limit_id: x for x in found.set}
+    accounts = await current(settings, "reference.accounts", Account)
+    wider = unlike_parents([x for k, x in standing.items() if x not in found.removed],
+                           parents_of(accounts.values(), settings.levels))
+    return Changes(found.set, found.removed, found.same, wider)
+
+
+async def watch_limits(load: Callable[[], Any], path: Path, stop: asyncio.Event) -> None:
+    """Load a file now and whenever it changes; what is wrong with it leaves what stands."""
+    seen: tuple[int, int] | None = None
+    while not stop.is_set():
+        status = await asyncio.to_thread(path.stat)
+        if (status.st_mtime_ns, status.st_size) != seen:
+            seen = status.st_mtime_ns, status.st_size
+            await load()
+        try:
+            await asyncio.wait_for(stop.wait(), WATCH_S)
+        except TimeoutError:
+            continue
