@@ -39,7 +39,10 @@ def fail(out: Any, code: int, soft: bool, measured: float, limit: float, node: i
 
 @inline_kernel
 def margin_of(i: Any, notional: float) -> float:
-    """Return the initial margin on a notional in base currency, each rate on its slice; NaN beyond the last tier."""
+    """Return the initial margin on a notional in base currency, each rate on its slice.
+
+    NaN beyond the last tier, without a rate, and of a notional that is not known.
+    """
     low, margin = 0.0, 0.0
     for t in range(_TIERS):
         part = notional - low
@@ -51,7 +54,7 @@ def margin_of(i: Any, notional: float) -> float:
         low += part
         if margin != margin:
             break
-    return margin if not notional > low * (1.0 + 1e-12) else np.nan
+    return margin if notional <= low * (1.0 + 1e-12) else np.nan
 
 
 @inline_kernel

@@ -122,6 +122,14 @@ def test_margin_without_a_rate_is_not_known_and_only_stops_what_opens(gate: Gate
     assert codes(gate, order()) == []
 
 
+def test_margin_of_what_has_no_price_is_not_known(gate: GateBook) -> None:
+    gate.add_limit(limit("account:A", "margin", 1e9))
+    gate.add_instrument(Instrument(instrument="W", asset_class="future", currency="USD", margin_initial=Decimal("0.1")))
+    gate.add_position(msgspec.structs.replace(held(1), instrument="W"))
+    gate.refresh(T0)
+    assert math.isnan(value(gate, "account:A", gs.MARGIN)) and codes(gate, order()) == ["MARGIN"]
+
+
 def test_margin_follows_prices_and_exchange_rates(gate: GateBook) -> None:
     gate.add_limit(limit("account:A", "margin", 1e9))
     gate.add_instrument(Instrument(instrument="EURUSD", asset_class="fx", currency="USD"))
