@@ -60,7 +60,7 @@ MEANING: dict[Check, tuple[str, str]] = {
     Check.REDUCING_ONLY: ("a scope only takes orders that reduce the position; this one opens, adds or flips",
                           "RTS 6 12; FIA 1.5"),
     Check.TRADER_NOT_PERMITTED: ("the trader may not trade this account", "RTS 6 15(4); 15c3-5(c)(2)(iii)"),
-    Check.RESTRICTED: ("the instrument is on a restricted list", "15c3-5(c)(2)(ii)"),
+    Check.RESTRICTED: ("the instrument is on a restricted list, or has expired or matured", "15c3-5(c)(2)(ii)"),
     Check.NO_REFERENCE_PRICE: ("no mid, last or prior close to hold the price against", "RTS 6 15(1)(a)"),
     Check.STALE_PRICE: ("the last good price is older than the instrument allows", "RTS 6 15(1)(a)"),
     Check.STALE_EXPOSURE: ("positions or exposures of a node are older than allowed", "RTS 6 17(3)"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,15 @@ EXECUTED_IDS = 1 << 18
 PRICE_AGE_MAX_NS = 10_000_000_000
 
 
+def last_trading_day(instrument: Instrument) -> date:
+    """Return the day an instrument expires or matures, where it states one as a date; far away otherwise."""
+    stated = instrument.expiry or instrument.maturity
+    try:
+        return date.max if stated is None else date.fromisoformat(stated[:10])
+    except ValueError:  # a month, a code: the venue knows the day
+        return date.max
+
+
 @dataclass
 class Verdict:
     """What the gate says of one order."""
@@ -64,6 +74,10 @@ class GateBook(GateAmongOthers):
         self._day = -1
         self._states_old = False
         self._price_tests: dict[int, int] = {}
+        #: of instruments: whether they are on a list, and the last day they trade
+        self._restricted = np.zeros(len(self.state.instruments), bool)
+        self._last_days = np.full(len(self.state.instruments), date.max.toordinal())
+        self._today = date.min.toordinal()
         self._address = self.state.table.ctypes.data
         self._rows_read: Any = np.zeros(gs.READ_BYTES, np.uint8)
         self._nodes_read = np.zeros((gs.ACCOUNT_NODES + gs.ORDER_NODES + gs.SHARES, 2), np.int64)
@@ -95,7 +109,9 @@ class GateBook(GateAmongOthers):
         self.book.add_instrument(record)
         k = self.state.instrument(record.instrument)
         row = self.state.instruments[k]
-        row["known"], row["restricted"], row["shortable"] = 1, record.restricted, record.shortable
+        self._restricted[k], self._last_days[k] = record.restricted, last_trading_day(record).toordinal()
+        row["known"], row["shortable"] = 1, record.shortable
+        row["restricted"] = record.restricted or self._last_days[k] < self._today
         row["equity"], row["inverse"] = record.asset_class == "equity", record.inverse
         row["tick"] = float(record.price_increment or 0)
         row["age_max_ns"] = PRICE_AGE_MAX_NS
@@ -318,6 +334,8 @@ class GateBook(GateAmongOthers):
         for order_id in [k for k, w in self.working.items() if w.expires_ns <= now_ns]:
             self.release(order_id)
         self._begin_day()
+        self._today = self.day.date_of(now_ns).toordinal()
+        self.state.instruments["restricted"] = self._restricted | (self._last_days < self._today)
 
     def _inputs(self, asked: Asked) -> dict[str, Any]:
         """Return the rows the kernel is about to read, as bytes, so that the verdict can be reproduced bit for bit."""

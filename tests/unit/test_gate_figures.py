@@ -243,6 +243,22 @@ def test_collars_are_limits_of_the_nearest_of_instrument_class_and_firm(gate: Ga
             gate.add_limit(limit(node, metric, 1))
 
 
+def test_what_has_expired_is_not_traded(gate: GateBook) -> None:
+    today, later = T0, T0 + 2 * DAY_NS
+    for name, more in (("F", {"expiry": "2026-11-18"}), ("M", {"expiry": "2026-12"}), ("N", {"maturity": "2026-11-17"})):
+        gate.add_instrument(Instrument(instrument=name, asset_class="future", currency="USD", **more))  # type: ignore[arg-type]
+        PRICES[name] = 100.0
+    priced(gate, PRICES, today)
+    found = {name: codes(gate, order(instrument=name), today) for name in "FMN"}
+    assert found == {"F": [], "M": [], "N": ["RESTRICTED"]}, "the last day is one to trade on; a month is no day"
+    priced(gate, PRICES, later)
+    assert codes(gate, order(instrument="F"), later) == ["RESTRICTED"] and codes(gate, order(), later) == []
+    gate.add_instrument(Instrument(instrument="F", asset_class="future", currency="USD", expiry="2027-03-19"))  # it was wrong
+    assert codes(gate, order(instrument="F"), later) == []
+    for name in "FMN":
+        del PRICES[name]
+
+
 def test_greeks_and_var_count_what_works(gate: GateBook) -> None:
     gate.add_limit(limit("desk:D", "delta", 2_500))
     assert codes(gate, order()) == [] and codes(gate, order(account="B")) == [] and codes(gate, order()) == ["DELTA"]
