@@ -61,10 +61,17 @@ def _decimal(value: float) -> Decimal:
     return Decimal(f"{value:.10f}").normalize()
 
 
+#: initial and maintenance margin by asset class, as shares of the notional; of all others a fifth and a tenth
+MARGINS = {"fx": ("0.03", "0.02"), "equity": ("0.5", "0.25"), "future": ("0.1", "0.08"), "perpetual": ("0.05", "0.025"),
+           "bond": ("0.1", "0.05"), "fx_forward": ("0.03", "0.02")}
+
+
 def _listing(name: str, asset_class: str, currency: str, price: float, tick: float, lot: float,
              **more: object) -> Listing:
+    initial, maintenance = (Decimal(rate) for rate in MARGINS.get(asset_class, ("0.2", "0.1")))
     instrument = Instrument(
         instrument=name, asset_class=asset_class, currency=currency,  # type: ignore[arg-type]
+        margin_initial=initial, margin_maintenance=maintenance,
         price_increment=_decimal(tick), quantity_increment=Decimal(1),
         prior_close=_decimal(round(price / tick) * tick), **more)  # type: ignore[arg-type]
     return Listing(instrument, price, max(tick, 2 * tick), tick, lot)
