@@ -17,10 +17,11 @@ from benchmarks.orders import measure
 from benchmarks.risk import quantiles
 from models.gate.explain import reasons_of
 from models.gate.kernel import check_order
+from models.gate.state import CHECKS
 from schemas.codec import decoder_of, encode
 from schemas.records import AsOf, Decision, Order
 
-STAGES = ("decode the order", "its names to columns", "record of what the kernel reads", "kernel, all 39 checks", "reasons in words",
+STAGES = ("decode the order", "its names to columns", "record of what the kernel reads", f"kernel, all {CHECKS} checks", "reasons in words",
           "reserve what it may trade", "encode the decision")
 _order = decoder_of(Order)
 
