@@ -99,11 +99,15 @@ def limits_load(path: Annotated[Path, typer.Argument(help="CSV or YAML: limit_id
         _print({"set": [x.limit_id for x in found.set], "removed": [x.limit_id for x in found.removed],
                 "same": found.same, "wider_than_above": found.wider, "written": not dry_run})
 
-    async def again() -> None:
+    async def again() -> bool:
         try:
             await once()
         except ValueError as error:  # the next change may be right
             typer.echo(str(error), err=True)
+        except (OSError, RuntimeError) as error:  # the broker is away, the file is being replaced
+            typer.echo(f"{error!r}: tried again", err=True)
+            return False
+        return True
 
     async def follow() -> None:
         stop = asyncio.Event()

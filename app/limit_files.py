@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Changes:
     #: limits of the file that stand as they are
     same: int
     #: a line for every limit that is wider than the same limit of a node above it
-    wider: list[str]
+    wider: list[str] = field(default_factory=list)
 
 
 def read_limits(path: Path, reason: str | None) -> dict[str, dict[str, Any]]:
@@ -93,7 +93,7 @@ def changes(rows: dict[str, dict[str, Any]], held: dict[str, Limit], by: str, pr
                 problems.append(f"{limit_id}: {error}")
     if problems:
         raise Refused("\n".join(problems))
-    return Changes(wanted, removed, same, [])
+    return Changes(wanted, removed, same)
 
 
 async def load_limits(settings: Settings, path: Path, by: str, reason: str | None = None, prune: bool = False,
@@ -108,17 +108,23 @@ async def load_limits(settings: Settings, path: Path, by: str, reason: str | Non
     accounts = await current(settings, "reference.accounts", Account)
     wider = unlike_parents([x for k, x in standing.items() if x not in found.removed],
                            parents_of(accounts.values(), settings.levels))
-    return Changes(found.set, found.removed, found.same, wider)
+    return replace(found, wider=wider)
 
 
-async def watch_limits(load: Callable[[], Any], path: Path, stop: asyncio.Event) -> None:
-    """Load a file now and whenever it changes; what is wrong with it leaves what stands."""
+async def watch_limits(load: Callable[[], Awaitable[bool]], path: Path, stop: asyncio.Event) -> None:
+    """Load a file now and whenever it changes; one that is gone for a moment, or is no longer there, changes nothing.
+
+    ``load`` says whether it has seen to the file as it is; else it is asked again.
+    """
     seen: tuple[int, int] | None = None
     while not stop.is_set():
-        status = await asyncio.to_thread(path.stat)
-        if (status.st_mtime_ns, status.st_size) != seen:
-            seen = status.st_mtime_ns, status.st_size
-            await load()
+        try:
+            status = await asyncio.to_thread(path.stat)
+        except FileNotFoundError:  # editors put a new file in place of the old one
+            status = None
+        found = None if status is None else (status.st_mtime_ns, status.st_size)
+        if found is not None and found != seen and await load():
+            seen = found
         try:
             await asyncio.wait_for(stop.wait(), WATCH_S)
         except TimeoutError:

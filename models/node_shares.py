@@ -8,6 +8,8 @@ from models import rollup as ru
 from models.jit import kernel
 from models.rollup import RollUp
 
+#: limits of a node on what it has in any one issuer, or in any one sector, as a share of its NAV
+SHARE_METRICS = {"concentration": "issuer:", "sector_concentration": "sector:"}
 _GROSS = ru.GROSS
 
 

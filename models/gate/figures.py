@@ -18,6 +18,7 @@ from models.jit import kernel
 from models.node_shares import shares_of
 from models.reference import FIRM, settlement_currency
 from models.risk.attributes import Navs
+from models.risk.margin import tiers_of
 from models.trading_day import TradingDay
 from models.valued_book import TakenPositions, ValuedBook
 from schemas.records import Instrument, Position
@@ -76,11 +77,8 @@ class GateFigures(GatePositions):
         self._currency[k] = market.currency(settlement_currency(record))
         self._market_index[k] = market.instrument(record.instrument)
         self._tiers[:, k] = math.nan
-        if record.margin_tiers is not None:
-            for t, tier in enumerate(record.margin_tiers):
-                self._tiers[:, k, t] = math.inf if tier.up_to is None else float(tier.up_to), float(tier.initial)
-        elif record.margin_initial is not None:
-            self._tiers[:, k, 0] = math.inf, float(record.margin_initial)
+        for t, (up_to, initial, _) in enumerate(tiers_of(record)):
+            self._tiers[:, k, t] = up_to, initial
         self._issued.update(n for n in (int(self.state.instruments["issuer"][k]),
                                         int(self.state.instruments["sector"][k])) if n >= 0)
 

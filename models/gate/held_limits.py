@@ -11,6 +11,7 @@ from models.gate import state as gs
 from models.gate.figures import GateFigures
 from models.gate.price_drift import DRIFT_WINDOW_NS, PriceDrift
 from models.gate.state import MESSAGE_METRICS, POSITION_METRICS, GateState
+from models.node_shares import SHARE_METRICS
 from models.reference import FIRM
 from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
@@ -24,8 +25,6 @@ COLLARS = {"equity": (300.0, 10.0), "fx": (50.0, 20.0), "future": (150.0, 20.0),
 CLASSES = tuple(COLLARS)
 #: limits on prices, of an instrument, an asset class or the firm: the nearest of the three is in force
 PRICE_METRICS = ("collar_bps", "collar_ticks", "price_drift")
-#: limits of a node of the tree on what it has in any one issuer, or in any one sector, as a share of its NAV
-SHARE_METRICS = {"concentration": "issuer:", "sector_concentration": "sector:"}
 MESSAGE_WINDOW_MS = 1000
 #: nodes beside the tree that an order lies under, and those that only positions do
 ORDER_GROUPS = frozenset({"trader", "venue", "instrument", "issuer", "sector", "counterparty"})
@@ -161,8 +160,10 @@ class GateLimits(GateFigures):
             self.state.set_limit(node, metric, value, soft)
             self._name((self.state.node(node), gs.METRICS.index(metric)), chosen)
             if metric == "margin":
+                known = bool(self._margin_limited)
                 (self._margin_limited.discard if chosen is None else self._margin_limited.add)(node)
-                self.measure()
+                if not known:  # once there is one, it is measured of all nodes
+                    self.measure()
 
     def _name(self, key: tuple[float, ...], chosen: Limit | None) -> None:
         self._limit_ids.pop(key, None)
@@ -206,8 +207,11 @@ class GateLimits(GateFigures):
             i, nodes = self.state.instruments[instrument], self.state.accounts["nodes"][account].tolist()
             pairs = [(n, int(i[of[:-1]]), limit) for n in nodes if n >= 0 for of in SHARE_METRICS.values()
                      if (limit := self.share_limits.get((n, of))) is not None and i[of[:-1]] >= 0]
+            known = len(self.shares)
             found = [self._open_share(above, within, limit) for above, within, limit in pairs]
             self._shares_above[account, instrument] = found
+            if len(self.shares) > known:
+                self.measure()
         return found
 
     def _open_share(self, above: int, within: int, limit: Limit) -> int:
@@ -217,7 +221,6 @@ class GateLimits(GateFigures):
             share = self.shares[above, within] = self.state.node(f"{names[above]}/{names[within]}")
             nodes["nav"][share] = nodes["nav"][above]
             self._limit_share(share, limit)
-            self.measure()
         return share
 
     # ---- prices ---------------------------------------------------------------------------------------------------

@@ -15,10 +15,9 @@ from schemas.records import MARGIN_TIERS_MAX
 #: what a limit can be on; each node carries a value and a limit for every one
 METRICS = ("gross", "net", "long", "short", "delta", "vega", "var_hist", "leverage", "concentration", "margin",
            "credit", "order_quantity", "order_value", "message_count", "message_value", "daily_quantity", "daily_value",
-           "repeated_executions", "rating", "sector_concentration")
+           "repeated_executions", "rating")
 (GROSS, NET, LONG, SHORT, DELTA, VEGA, VAR_HIST, LEVERAGE, CONCENTRATION, MARGIN, CREDIT, ORDER_QUANTITY, ORDER_VALUE,
- MESSAGE_COUNT, MESSAGE_VALUE, DAILY_QUANTITY, DAILY_VALUE, REPEATED, RATING,
- SECTOR_CONCENTRATION) = range(len(METRICS))
+ MESSAGE_COUNT, MESSAGE_VALUE, DAILY_QUANTITY, DAILY_VALUE, REPEATED, RATING) = range(len(METRICS))
 NM = len(METRICS)
 #: limits on one position, beside those of nodes
 POSITION_METRICS = ("position_long", "position_short")

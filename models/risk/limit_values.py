@@ -8,13 +8,12 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 
 from models import rollup as ru
-from models.node_shares import shares_of
+from models.node_shares import SHARE_METRICS, shares_of
 from models.reference import FIRM
 from models.risk.live import RiskModels
 from models.risk.margin import usage
 
 MARGIN_METRICS = frozenset({"margin", "margin_maintenance", "margin_usage"})
-SHARE_METRICS = {"concentration": "issuer:", "sector_concentration": "sector:"}
 
 
 def limit_values(models: RiskModels, names: set[str], metrics: AbstractSet[str] = frozenset(),

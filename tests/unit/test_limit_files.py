@@ -81,18 +81,26 @@ def test_a_raise_of_a_limit_of_two_people_needs_both_in_a_file_too() -> None:
 
 
 def test_a_watched_file_is_loaded_whenever_it_changes(tmp_path: Path) -> None:
-    path, loaded, stop = file(tmp_path, "one"), [], asyncio.Event()
+    path, loaded, waiting, stop = file(tmp_path, "one"), list[str](), list[asyncio.Task[None]](), asyncio.Event()
 
-    async def load() -> None:
+    async def put_back() -> None:
+        await asyncio.sleep(0.7)
+        path.write_text("put back")
+
+    async def load() -> bool:
         loaded.append(path.read_text())
-        if len(loaded) == 3:
+        if len(loaded) == 5:
             stop.set()
-        else:
+        elif len(loaded) == 4:
+            path.unlink()
+            waiting.append(asyncio.create_task(put_back()))
+        elif len(loaded) < 3:
             path.write_text("more of it " * len(loaded))
             os.utime(path, ns=(len(loaded), len(loaded)))
+        return len(loaded) != 3  # the broker was away: the same file again
 
     async def follow() -> Any:
         return await asyncio.wait_for(watch_limits(load, path, stop), 20)
 
     asyncio.run(follow())
-    assert loaded == ["one", "more of it ", "more of it more of it "]
+    assert loaded == ["one", "more of it ", "more of it more of it ", "more of it more of it ", "put back"]
