@@ -18,17 +18,14 @@ from typing import Any
 import msgspec
 from aiokafka.structs import TopicPartition
 
-from agents.breakers import Breakers
 from agents.decision_log import DecisionLog
+from agents.gate_watch import GateWatch
+from agents.limit_alerts import newest_alerts
 from agents.order_fills import OrderFills
 from agents.other_gates import OtherGates
 from agents.ports import Clock, Counters, Publisher
 from agents.reference_tail import ReferenceTail
 from models.gate.book import GateBook
-from models.gate.flow import METRICS as FLOW_METRICS
-from models.gate.flow import OrderFlow, window_of
-from models.gate.state import METRICS as GATE_METRICS
-from models.limits import LimitMonitor
 from models.trading_day import TradingDay
 from schemas.addresses import GateExposure
 from schemas.codec import decoder_of, encode, records_in
@@ -84,16 +81,15 @@ class GateStage:
         self._publisher, self._clock, self._counters = publisher, clock, counters
         self._partitions, self._journal = partitions, journal
         self.gate = GateBook(base_currency, levels, day)
-        self.flow, self.monitor = OrderFlow(), LimitMonitor()
+        self.watch = GateWatch(self.gate, topics, publisher, counters, partitions, self.owns)
         #: the newest record of every node, read where there is a limit on its VaR
         self._risk_of: dict[str, bytes] = {}
         self._var_limited: set[str] = set()
-        self.breakers = Breakers(topics, publisher, counters)
         self._tail = Tail(client, [topics[t] for t in ("market.surfaces", "marks", "positions", "risk")],
                           self._on_batch, isolation_level="read_uncommitted", pace_s=FOLLOW_S,
                           without_keys=(topics["positions"],), most=1)
         self._others = OtherGates(self.gate, publisher, topics["exposure"], partitions, f"{clock()}.{os.getpid()}")
-        rules = ("limits", "controls", "reference.counterparties", "touches", "exposure")
+        rules = ("limits", "controls", "reference.counterparties", "touches", "exposure", "alerts")
         #: with the executions on the partitions this gate owns
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100,
                            without_keys=(topics["trades"],), every_s={topics["trades"]: FILLS_S})
@@ -134,6 +130,9 @@ class GateStage:
             self._fills.follow(batch, self._clock())
             self._next[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
             return
+        if topic == "alerts":
+            self.watch.on_alerts(batch)
+            return
         for key, value in zip(batch.keys, batch.values, strict=True):
             name = (key or b"").decode()
             if value is None:
@@ -141,7 +140,7 @@ class GateStage:
                     self._others.gone(name)
                 elif topic == "limits":
                     self.gate.remove_limit(name)
-                    self.monitor.remove(name)
+                    self.watch.monitor.remove(name)
                 continue
             if topic == "risk":
                 if not name.endswith(MODELS_SUFFIX):
@@ -169,9 +168,7 @@ class GateStage:
                 self._var_limited.add(record.node)
                 if record.node in self._risk_of:
                     self._take("risk", _records["risk"].decode(self._risk_of[record.node]), partition)
-            if record.metric in FLOW_METRICS and record.metric not in GATE_METRICS:
-                self.flow.watch(record.node, window_of(record))
-                self.monitor.add(record)
+            self.watch.add(record)
         elif topic == "reference.counterparties":
             gate.add_counterparty(record)
         elif topic == "touches":
@@ -179,7 +176,7 @@ class GateStage:
         elif topic == "exposure":
             self._others.take(record)
         elif topic == "controls":
-            self.breakers.take(record)
+            self.watch.take_control(record)
             for w in gate.add_control(record):
                 self._cancel(w.order, f"killed: {record.scope}, {record.reason}")
         elif topic == "risk":
@@ -194,8 +191,9 @@ class GateStage:
         """Own these partitions: read what was decided, place what still works, then go on, unless paused meanwhile."""
         turn = self._pauses
         if not self._tasks:
-            for tail in (self._rules, self._tail):
-                await tail.start()
+            alerts = await newest_alerts(self._client, self._topics["alerts"], self._partitions)
+            for tail, starts in ((self._rules, alerts), (self._tail, None)):
+                await tail.start(starts)
                 await tail.read_to_end()
             loop = asyncio.get_running_loop()
             self._take_marks(len(self._waiting_marks))
@@ -210,9 +208,9 @@ class GateStage:
         self._half_done = {x for x in self._half_done if x[0] not in partitions} | found.half_done()
         accepted = found.accepted
         self.gate.recount(found.today, now)
+        self.gate.flow.forget(partitions)
         for decision in found.today:
-            if self.flow.rings and decision.order is not None and decision.outcome != "cancel":
-                self.flow.add(self.gate.names_above(decision.order), decision.ts_decision, decision.outcome == "reject")
+            self.watch.count(decision)
         begin: dict[int, int] = {}
         for decision in accepted.values():
             if decision.order is not None:
@@ -250,6 +248,7 @@ class GateStage:
         self.gate.forget_accounts({k for name, k in self.gate.state.account_index.items()
                                    if owner_partition(name, self._partitions) in partitions})
         self._owned -= partitions
+        self.gate.flow.forget(partitions)
         self._others.own(self._owned)
         if partitions:
             self._fills.forget_others()
@@ -356,8 +355,7 @@ class GateStage:
     def record(self, decision: Decision, kept: bytes | None = None, linger_s: float = 0.0) -> None:
         """Write and count a decision; ``kept``: its bytes; ``linger_s``: how long it may be gathered with others."""
         self._write(decision, kept, linger_s)
-        if self.flow.rings and decision.order is not None:
-            self.flow.add(self.gate.names_above(decision.order), decision.ts_decision, decision.outcome == "reject")
+        self.watch.recorded(decision)
         self._counters.add("orders_decided", outcome=decision.outcome)
         for reason in decision.reasons[:1]:
             self._counters.add("orders_rejected", reason=reason.code)
@@ -419,17 +417,7 @@ class GateStage:
             self._counters.set("orders_working", len(self.gate.working))
             if not self._paused and self._lease.held():
                 self._others.say(now)
-            self.watch_flow(now)
-
-    def watch_flow(self, now_ns: int) -> None:
-        """Hold what comes of orders against its limits; raise alerts, trip breakers."""
-        values: dict[tuple[str, str], float] = {}
-        for watch in self.monitor.watches.values():
-            limit = watch.limit
-            values |= {(limit.node, m): v for m, v in self.flow.values(limit.node, window_of(limit), now_ns).items()
-                       if m == limit.metric}
-        if self.monitor.watches:
-            self.breakers.raise_all(self.monitor.measure(values, now_ns, self.gate.book.snapshot_id), now_ns)
+                self.watch.look(now)
 
     def _quarantine(self, batch: RecordBatch, m: int, detail: str, raw: bytes) -> None:
         reason, offset = str(QuarantineReason.BAD_FIELD), int(batch.offsets[m])

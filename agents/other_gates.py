@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from agents.ports import Publisher
 from models.gate.book import GateBook
+from models.gate.flow import Outcomes
 from models.gate.other_gates import Own
 from schemas.addresses import GateExposure
 from schemas.codec import encode
@@ -27,12 +30,13 @@ class OtherGates:
         self._owned: set[int] = set()
         #: what stands on the topic, and of what this gate sent the row it was
         self._said: dict[tuple[str, int], Own] = {}
-        self._rows: dict[tuple[str, int], bytes] = {}
+        self._rows: dict[tuple[str, int], tuple[bytes, dict[str, Outcomes]]] = {}
 
     def take(self, record: GateExposure) -> None:
         """Take in what is said under a partition; of what this gate said itself, what it sent last stands."""
         if record.gate != self._me:
-            own = self._said[record.node, record.partition] = Own(record.figures, record.windows)
+            outcomes = {length: Outcomes(*came) for length, came in record.outcomes.items()}
+            own = self._said[record.node, record.partition] = Own(record.figures, record.windows, outcomes)
             self._rows.pop((record.node, record.partition), None)
             self._gate.set_other(record.node, record.partition, own)
 
@@ -55,20 +59,32 @@ class OtherGates:
         """Send what has changed of what this gate holds."""
         if not self._owned:
             return
-        under, names = min(self._owned), self._gate.state.node_names
-        nodes, rows = self._gate.own_rows(now_ns) if len(self._owned) < self._partitions else ([], [])
-        wanted = {(names[node], under): (node, row) for node, row in zip(nodes, rows, strict=True)}
+        under, gate = min(self._owned), self._gate
+        wanted = {(name, under): row for name, row in self._rows_now(now_ns).items()}
         for place in [k for k in self._said if k[1] in self._owned and k not in wanted]:
             self._send(place, None)
             del self._said[place]
             self._rows.pop(place, None)
-            self._gate.set_other(*place, None)
-        for place, (node, row) in wanted.items():
-            if self._rows.get(place) != row.tobytes():
-                own = self._gate.own_of(node, row)
-                self._send(place, encode(GateExposure(node=place[0], partition=under, gate=self._me, ts=now_ns,
-                                                      figures=own.figures, windows=own.windows)))
-                self._said[place], self._rows[place] = own, row.tobytes()
+            gate.set_other(*place, None)
+        for place, (row, outcomes) in wanted.items():
+            if self._rows.get(place) != (row.tobytes(), outcomes):
+                own = gate.own_of(gate.state.node(place[0]), row, outcomes)
+                self._send(place, encode(GateExposure(
+                    node=place[0], partition=under, gate=self._me, ts=now_ns, figures=own.figures, windows=own.windows,
+                    outcomes={w: tuple(o) for w, o in own.outcomes.items()})))
+                self._said[place], self._rows[place] = own, (row.tobytes(), outcomes)
+
+    def _rows_now(self, now_ns: int) -> dict[str, tuple[np.ndarray, dict[str, Outcomes]]]:
+        """Return by node what this gate holds and has counted, and what came of orders; it alone: nothing to tell."""
+        if len(self._owned) == self._partitions:
+            return {}
+        names, flow = self._gate.state.node_names, self._gate.flow
+        nodes, rows = self._gate.own_rows(now_ns)
+        held = {names[node]: row for node, row in zip(nodes, rows, strict=True)}
+        came = {node: outcomes for node in flow.watched if not node.startswith("account:")
+                and (outcomes := flow.by_length(node, now_ns))}
+        nothing = np.zeros(rows.shape[1])
+        return {name: (held.get(name, nothing), came.get(name, {})) for name in [*held, *(came.keys() - held.keys())]}
 
     def _send(self, place: tuple[str, int], value: bytes | None) -> None:
         name, partition = place

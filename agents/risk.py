@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 from aiokafka.structs import TopicPartition
 
-from agents.breakers import Breakers
+from agents.limit_alerts import LimitAlerts, newest_alerts
 from agents.ports import Clock, Counters, Publisher
 from agents.reference_tail import ReferenceTail
 from models import rollup as ru
-from models.limits import LimitMonitor
+from models.gate.watched import is_of_gate
+from models.limits import LimitKey
 from models.node_owners import LEAD_PARTITION, NodeOwners
 from models.reference import FIRM
 from models.risk.factor_history import History
@@ -55,7 +56,7 @@ MODELS_PERIOD_S, MODELS_AGE_MAX_S = 1.0, 5.0
 EXCLUDED_NAMED = 10
 _mark = decoder_of(Mark)
 _surface, _risk = decoder_of(Surface), decoder_of(Risk)
-_limit, _control, _alert, _touch = decoder_of(Limit), decoder_of(Control), decoder_of(Alert), decoder_of(Touch)
+_limit, _control, _touch = decoder_of(Limit), decoder_of(Control), decoder_of(Touch)
 
 
 class RiskStage:
@@ -74,11 +75,10 @@ class RiskStage:
         self.book = ValuedBook(base_currency, levels, day)
         self.models = RiskModels(self.book, self.book.contracts, history, INSTRUMENT_GROUPINGS, participation, day)
         self._surfaces = Tail(client, [topics["market.surfaces"]], self._on_surfaces, wait_ms=500)
-        self.monitor = LimitMonitor()
         self.feeds = Feeds()
-        self.breakers = Breakers(topics, publisher, counters)
-        self._rules = Tail(client, [topics[t] for t in ("limits", "controls", "touches")], self._on_rules, wait_ms=100)
-        self._acks = Tail(client, [topics["alerts"]], self._on_acks, from_end=True, wait_ms=500)
+        self.limits = LimitAlerts(topics, publisher, counters, lambda node, metric: not is_of_gate(node, metric))
+        rules = ("limits", "controls", "touches", "alerts")
+        self._rules = Tail(client, [topics[t] for t in rules], self._on_rules, wait_ms=100)
         self._marks = Tail(client, [topics["marks"]], self._on_marks, isolation_level="read_uncommitted",
                            pace_s=TRADE_PERIOD_S / 2)
         self._next: dict[TopicPartition, int] = {}
@@ -137,34 +137,32 @@ class RiskStage:
                 log.error("market.surfaces %r refused: %s", key, error)
 
     def _on_rules(self, batch: RecordBatch) -> None:
+        if batch.topic == self._topics["alerts"]:
+            self.limits.on_alerts(batch)
+            return
         for key, value in zip(batch.keys, batch.values, strict=True):
             try:
                 if batch.topic == self._topics["controls"]:
                     if value is not None:
-                        self.breakers.take(_control.decode(value))
+                        self.limits.take_control(_control.decode(value))
                 elif batch.topic == self._topics["touches"]:
                     if value is not None:
                         self.book.add_touch(_touch.decode(value))
                 elif value is None:
-                    self.monitor.remove((key or b"").decode())
+                    self.limits.monitor.remove((key or b"").decode())
                 else:
-                    self.monitor.add(_limit.decode(value))
+                    self.limits.monitor.add(_limit.decode(value))
             except (msgspec.DecodeError, ValueError) as error:
                 self._counters.add("limits_refused")
                 log.error("%s: record %r refused: %s", batch.topic, key, error)
 
-    def _on_acks(self, batch: RecordBatch) -> None:
-        for value in batch.values:
-            if value is not None and b'"ack_by":"' in value:
-                self.monitor.acknowledge(_alert.decode(value).alert_id)
-
     def watch_limits(self) -> None:
         """Hold every limited node that this worker speaks for against its limits; raise alerts, trip breakers."""
-        limits = [w.limit for w in self.monitor.watches.values() if self._speaks_for(w.limit.node)]
-        nodes, now = {x.node for x in limits}, self._clock()
+        limits = [w.limit for w in self.limits.monitor.watches.values() if self._speaks_for(w.limit.node)]
+        nodes = {x.node for x in limits}
         values = limit_values(self.models, nodes, {x.metric for x in limits})
-        self.breakers.raise_all(
-            self.monitor.measure(values, now, self.book.snapshot_id, partial_nodes(self.models, nodes)), now)
+        self.limits.measured({LimitKey(*k): v for k, v in values.items()}, self._clock(), self.book.snapshot_id,
+                             self._speaks_for, partial_nodes(self.models, nodes))
 
     def publish_touches(self) -> None:
         """Keep the barriers that marks have just touched: a restart, and every other process, knows them then."""
@@ -190,16 +188,16 @@ class RiskStage:
             self._next.setdefault(tp, 0)  # one that was followed so far goes on
         self._owned |= partitions
         if not self._tasks:
-            for tail in (self._surfaces, self._rules, self._marks):
+            await self._rules.start(await newest_alerts(self._client, self._topics["alerts"], self._partitions))
+            for tail in (self._surfaces, self._marks):
                 await tail.start()
+            for tail in (self._surfaces, self._rules, self._marks):
                 await tail.read_to_end()
-            await self._acks.start()
         await self._follow_others()
         if not self._tasks:
             loop = asyncio.get_running_loop()
             self._tasks = [loop.create_task(self._marks.run()), loop.create_task(self._surfaces.run()),
-                           loop.create_task(self._rules.run()), loop.create_task(self._acks.run()),
-                           loop.create_task(self._publish_loop())]
+                           loop.create_task(self._rules.run()), loop.create_task(self._publish_loop())]
         self.book.rollup.touched[:] = 1
 
     async def _follow_others(self) -> None:
@@ -394,6 +392,6 @@ class RiskStage:
             self._others_task.cancel()
             self._tasks.append(self._others_task)
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for tail in (self._marks, self._surfaces, self._rules, self._acks, self._others):
+        for tail in (self._marks, self._surfaces, self._rules, self._others):
             if tail is not None:
                 await tail.stop()

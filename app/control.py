@@ -14,9 +14,9 @@ import msgspec
 from aiokafka.structs import TopicPartition
 
 from app.settings import Settings
-from models.gate.held_limits import PRICE_METRICS, check_limit
+from models.gate.held_limits import PRICE_METRICS, SCOPES, check_limit
 from models.gate.state import METRICS as GATE_METRICS
-from models.gate.state import POSITION_METRICS
+from models.limits import POSITION_METRICS
 from models.reference import FIRM
 from models.rollup import GREEKS
 from schemas.codec import decoder_of, encode
@@ -33,7 +33,6 @@ LEVELS_OF_LIMITS = ("fund", "strategy", "desk", "book", "account", "pm", "dealer
                     "counterparty", "venue", "instrument", "asset_class", "order")
 #: how long an override may last
 OVERRIDE_MINUTES_MAX = 60
-SCOPES = ("fund", "strategy", "desk", "book", "account", "trader", "instrument")
 
 
 class Refused(ValueError):

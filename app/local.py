@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 import shutil
 import tempfile
 import time
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,15 @@ EMBEDDED_RETENTION_MS = 120_000
 
 
 class Installation:
-    """Broker, workers, gateway and sink as processes of this machine."""
+    """Broker, workers, gateway and sink as processes of this machine.
 
-    def __init__(self, settings: Settings, embedded: bool, say: Any) -> None:
-        self._embedded = embedded
+    Parameters
+    ----------
+    tokens : with each of which a person may write; reads are open then. None: what the settings say
+    """
+
+    def __init__(self, settings: Settings, embedded: bool, say: Any, tokens: Sequence[str] = ()) -> None:
+        self._embedded, self._tokens = embedded, tokens
         self._say = say
         self._broker: EmbeddedBroker | None = None
         self.settings = settings
@@ -59,6 +66,9 @@ class Installation:
                        "DESKRISK_GATEWAY_PORT": str(s.gateway_port)}
         if s.history:
             environment["DESKRISK_HISTORY"] = s.history
+        if self._tokens:
+            users = ",".join(f"{token}:person-{k}:risk+trader" for k, token in enumerate(self._tokens, 1))
+            environment |= {"DESKRISK_API_TOKENS": users, "DESKRISK_API_OPEN_READS": "1"}
         for role in ROLES:
             self.supervisor.add(role, "worker", "--roles", role,
                                 **environment | {"DESKRISK_INSTANCE": s.instance or f"local-{role}"})
@@ -134,7 +144,9 @@ async def run_demo(settings: Settings, seconds: float | None, as_json: bool, bro
     with tempfile.TemporaryDirectory(prefix="deskrisk-demo-") as scratch:
         past = settings.history or (str(write_history(seed, Path(scratch) / "history.parquet")) if feed else None)
         demo = settings.model_copy(update={"data_dir": Path(scratch), "history": past})
-        installation = Installation(demo, not settings.brokers, say)
+        # what one person asks for the other one approves
+        tokens = [] if settings.api_tokens else [secrets.token_urlsafe(12) for _ in range(2)]
+        installation = Installation(demo, not settings.brokers, say, tokens)
         meter = StreamMeter()
         follower: asyncio.Task[None] | None = None
         summary: dict[str, Any] = {}
@@ -151,6 +163,9 @@ async def run_demo(settings: Settings, seconds: float | None, as_json: bool, bro
                 await asyncio.wait_for(feeder.ready.wait(), READY_TIMEOUT_S)
             say(f"numbers move after {time.monotonic() - started:.1f} s")
             say(f"\n  the page: {url}\n  brokers:  {installation.addresses['brokers']}\n  Ctrl-C ends it\n")
+            if tokens:
+                say("  to halt, acknowledge, override: sign in there with one of two tokens\n  "
+                    + "  ".join(tokens) + "  (one asks, the other approves)\n")
             if browser:
                 with contextlib.suppress(webbrowser.Error):
                     webbrowser.open(url)

@@ -16,6 +16,7 @@ from schemas.topics import TOPICS, topic_name
 from tables.kafka import KafkaClient
 
 #: the machine's memory as a folder: a file there waits for no disk
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SHARED_MEMORY = Path("/dev/shm")
 Role = Literal["positions", "marks", "risk", "gate"]
 ROLES: tuple[Role, ...] = ("positions", "marks", "risk", "gate")
@@ -70,6 +71,8 @@ class Settings(BaseSettings):
     gateway_port: Annotated[int, Field(ge=0, le=65_535)] = Field(8321, description="0: any free port")
     api_tokens: SecretStr | None = Field(
         None, description="token:user:role+role,... who may read and (role risk) write over HTTP; empty: no writes")
+    api_open_reads: bool = Field(
+        False, description="with api_tokens: only writes need one; for a gateway on the loopback address")
     api_token: SecretStr | None = Field(None, description="one's own token, for commands that ask a gateway")
     clickhouse_url: SecretStr | None = Field(
         None, description="clickhouse://user:password@host:9000/db; empty: embedded chDB (demo, up)")
@@ -90,8 +93,10 @@ class Settings(BaseSettings):
                              f"was {self.levels}")
         self.trading_day()
         for name, host in (("gateway_host", self.gateway_host), ("gate_http_host", self.gate_http_host)):
-            if host not in ("127.0.0.1", "::1", "localhost") and not self.api_tokens:
+            if host not in LOOPBACK and not self.api_tokens:
                 raise ValueError(f"{name}: expected a loopback address where no api_tokens are set, was {host!r}")
+            if host not in LOOPBACK and self.api_open_reads:
+                raise ValueError(f"{name}: expected a loopback address where api_open_reads is set, was {host!r}")
         return self
 
     def goes_first(self, role: Role) -> bool:

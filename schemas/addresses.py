@@ -30,3 +30,5 @@ class GateExposure(msgspec.Struct, frozen=True, kw_only=True):
     #: by length in ms: messages and their value in the window that ends now
     windows: dict[str, tuple[float, float]]
     ts: Timestamp
+    #: by length in ms: orders decided, and refused, in the window that ends now; where refusals are limited
+    outcomes: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)

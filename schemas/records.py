@@ -406,7 +406,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """A fact that wants a person. ``alert_id`` is the identity a re-detection repeats."""
 
     alert_id: str
-    kind: Literal["approach", "breach", "clear", "stale", "reconciliation", "halt", "override", "drift",
+    kind: Literal["approach", "breach", "clear", "stale", "reconciliation", "halt", "override", "soft", "drift",
                   "rewind", "rebuild", "adopt", "roll", "barrier"]
     node: str
     metric: str

@@ -1,7 +1,7 @@
 """Who may do what: bearer tokens or a cookie, compared in constant time; writes need a role.
 
 Without tokens in the settings reads are open (the gateway listens on the loopback address only) and every write is
-refused.
+refused. With them every request needs one, or only writes (``open_reads``, on the loopback address too).
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 COOKIE = "deskrisk-session"
 OPEN_PATHS = ("/login", "/health/", "/static/", "/vendor/")
 LOGIN_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>deskrisk: sign in</title>
-<link rel="stylesheet" href="/static/app.css"><main><section><div class="title"><h1>Sign in</h1></div>
-<form method="post" action="/login"><label>Token <input type="password" name="token" autocomplete="off"></label>
+<link rel="stylesheet" href="/static/app.css"><link rel="icon" href="/static/icon.svg" type="image/svg+xml">
+<main><section><div class="title"><h1>Sign in</h1></div>
+%s<form method="post" action="/login"><label>Token <input type="password" name="token" autocomplete="off"></label>
 <button>Sign in</button></form></section></main></html>"""
 
 
@@ -51,24 +52,25 @@ def parse_tokens(text: str | None) -> dict[str, User]:
 class Access:
     """Middleware: finds the user of a request, refuses what needs one and has none."""
 
-    def __init__(self, app: Any, tokens: dict[str, User]) -> None:
-        self.app, self.tokens = app, tokens
+    def __init__(self, app: Any, tokens: dict[str, User], open_reads: bool = False) -> None:
+        self.app, self.tokens, self._open_reads = app, tokens, open_reads
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass on with ``scope["deskrisk.user"]``, or answer 401."""
         if scope["type"] == "http":
             request = Request(scope)
-            user = self._user(request)
-            scope["deskrisk.user"] = user
-            if self.tokens and user is None and not scope["path"].startswith(OPEN_PATHS):
+            given = request.headers.get("authorization", "").removeprefix("Bearer ") or request.cookies.get(COOKIE, "")
+            user = self._user_of(given)
+            scope["deskrisk.user"], scope["deskrisk.user_of"] = user, self._user_of
+            is_open = scope["path"].startswith(OPEN_PATHS) or (self._open_reads and scope["method"] in ("GET", "HEAD"))
+            if self.tokens and user is None and not is_open:
                 response: Response = (RedirectResponse("/login", 303) if scope["path"] == "/"
                                       else JSONResponse({"error": "a token is needed"}, 401))
                 await response(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    def _user(self, request: Request) -> User | None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ") or request.cookies.get(COOKIE, "")
+    def _user_of(self, given: str) -> User | None:
         found = None
         for token, user in self.tokens.items():  # all of them, so that the time says nothing
             if hmac.compare_digest(token.encode(), given.encode()):
@@ -89,11 +91,13 @@ def need_role(request: Request, role: str) -> User:
 async def login(request: Request) -> Response:
     """`GET /login` shows a form; `POST /login` turns a token into a cookie that scripts cannot read."""
     if request.method == "GET":
-        return HTMLResponse(LOGIN_PAGE)
+        return HTMLResponse(LOGIN_PAGE % "")
     body = (await request.body()).decode(errors="replace")
     from urllib.parse import parse_qs
 
     token = parse_qs(body).get("token", [""])[0]
+    if request.scope["deskrisk.user_of"](token) is None:
+        return HTMLResponse(LOGIN_PAGE % '<p class="down">This token is not known.</p>', 401)
     response = RedirectResponse("/", 303)
     response.set_cookie(COOKIE, token, httponly=True, samesite="strict", max_age=43_200)
     return response

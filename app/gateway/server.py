@@ -26,6 +26,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from agents.limit_alerts import newest_alerts
 from app.collector import settle_collector
 from app.gateway.access import Access, User, login, parse_tokens
 from app.gateway.answers import error_answer, json_answer, scope_of
@@ -118,7 +119,7 @@ class Gateway:
         wanted = ("reference.instruments", "reference.accounts", "market.surfaces", "marks", "positions", "risk")
         self._tail = Tail(client, [topics[t] for t in wanted], self._on_batch, isolation_level="read_uncommitted",
                           without_keys=(topics["positions"],))
-        self._alerts = Tail(client, [topics["alerts"]], self._on_batch, from_end=True, pace_s=0.0)
+        self._alerts = Tail(client, [topics["alerts"]], self._on_batch, pace_s=0.0)
         self._decisions = Tail(client, [topics["decisions"]], self._on_batch, from_end=True)
         rules = ("limits", "controls", "approvals", "touches")
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100)
@@ -195,7 +196,9 @@ class Gateway:
         await self._tail.read_to_end()
         await self._rules.start()
         await self._rules.read_to_end()
-        await self._alerts.start()
+        s = self.settings
+        await self._alerts.start(await newest_alerts(s.client(), s.topics()["alerts"], s.partitions))
+        await self._alerts.read_to_end()
         await self._decisions.start()
         self.state.turn()
         loop = asyncio.get_running_loop()
@@ -293,7 +296,8 @@ class Gateway:
             yield self._event("hello", {
                 "v": 1, "epoch": state.epoch, "seq": state.seq, "server_time": datetime.now(UTC).isoformat(),
                 "user": user.name if user else "local",
-                "roles": sorted(user.roles) if user else [], "scope": scope, "build": BUILD, "stale_ms": STALE_MS,
+                "roles": sorted(user.roles) if user else [], "sign_in": bool(self.tokens) and user is None,
+                "scope": scope, "build": BUILD, "stale_ms": STALE_MS,
                 "levels": state.levels, "base_currency": self.settings.base_currency}, False)
             since = resume_point(last_id, state.epoch, state.seq)
             if since is None:
@@ -389,7 +393,8 @@ class Gateway:
             Mount("/static", StaticFiles(directory=STATIC)),
         ]
         return Starlette(routes=routes, lifespan=lifespan, middleware=[
-            Middleware(SecurityHeaders), Middleware(Access, tokens=self.tokens)],
+            Middleware(SecurityHeaders), Middleware(Access, tokens=self.tokens,
+                                                         open_reads=self.settings.api_open_reads)],
                          exception_handlers={HTTPException: error_answer})
 
 

@@ -29,6 +29,8 @@ from schemas.records import Alert, Control, Limit, Position, Risk
 
 LADDER_ROWS_MAX = 5_000
 FACTS_KEPT = 10_000
+#: alerts of a state that lasts, until it clears
+STANDING = ("approach", "breach", "stale", "reconciliation")
 LADDER_COLUMNS = ("id", "inst", "book", "desk", "qty", "avg", "mid", "mv", "upnl", "rpnl", "fees", "ccy", "q", "px_t",
                   "trade_t", *ru.GREEKS)
 NODE_COLUMNS = ("id", "level", "ccy", "realised", "unrealised", "day", "fees", "total", "gross", "net", "long", "short",
@@ -84,7 +86,7 @@ class GatewayState:
         self.controls: dict[str, Control] = {}
         self.approvals = Approvals()
         self.alerts: dict[str, Alert] = {}
-        self._open: dict[tuple[str, str, str], Alert] = {}
+        self._open: dict[tuple[str, str, str, str], Alert] = {}
         self._models: dict[str, tuple[int, bytes]] = {}
         self._terms_key = (-1, -1)
         self._group_terms = (np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool))
@@ -184,10 +186,12 @@ class GatewayState:
         self.facts.append(Fact(self.seq, event, data | {"seq": self.seq}))
 
     def add_alert(self, alert: Alert) -> None:
-        """Take an alert in; one that a person acknowledged, or that cleared, is no longer open."""
-        key = (alert.limit_id or alert.alert_id, alert.node, alert.metric)
+        """Take an alert in: what stands is open until it clears, what only happened until a person has seen it."""
+        lasts = alert.kind in STANDING
+        key = ("" if lasts or alert.kind == "clear" else alert.kind, alert.limit_id or alert.alert_id, alert.node,
+               alert.metric)
         self.alerts[alert.alert_id] = alert
-        if alert.kind == "clear":
+        if alert.kind == "clear" or (alert.ack_by is not None and not lasts):
             self._open.pop(key, None)
         else:
             self._open[key] = alert
@@ -196,7 +200,7 @@ class GatewayState:
         self.add_fact("alert", alert_event(alert))
 
     def open_alerts(self) -> list[Alert]:
-        """Return what is approached or breached now, the oldest first."""
+        """Return what stands, and what nobody has seen, the oldest first."""
         return list(self._open.values())
 
     # ---- one turn -------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from app.settings import Settings
 from models.gate.explain import explain
 from schemas.codec import encode
 from schemas.controls import Check
-from schemas.records import Alert
+from schemas.records import Alert, Approval
 
 #: stands for who will approve, while what is asked for is checked
 SOMEBODY = "(a second person)"
@@ -110,7 +110,7 @@ class Writes:
             raise HTTPException(404, f"approval {request.path_params['id']!r}: it does not wait (any more)")
         if refused:
             self.approvals.decide(asked)
-            await control.publish(self.settings, "approvals", asked.approval_id, None)
+            await self._decided(asked, user.name, "refused")
             return json_answer({"refused": asked, "by": user.name})
         if user.name == asked.by:
             raise HTTPException(403, f"approved_by: expected a second person, was {user.name!r} who asked for it")
@@ -121,8 +121,15 @@ class Writes:
         except BaseException:
             self.approvals.put_back(asked)
             raise
-        await control.publish(self.settings, "approvals", asked.approval_id, None)
+        await self._decided(asked, user.name, "approved")
         return answer
+
+    async def _decided(self, asked: Approval, by: str, note: str) -> None:
+        """Take what was asked for away, and note on its alert who decided."""
+        await control.publish(self.settings, "approvals", asked.approval_id, None)
+        alert = self.state.alerts.get(f"approval.{asked.approval_id}")
+        if alert is not None:
+            await control.acknowledge(self.settings, alert, by, f"{alert.note}: {note}")
 
     async def alerts(self, request: Request) -> Response:
         """`GET /api/alerts`: the newest first."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from models.gate import state as gs
 from models.gate.explain import INPUTS_VERSION, reasons_of
+from models.gate.held_limits import ORDER_GROUPS
 from models.gate.kernel import check_order, copy_inputs
 from models.gate.node_checks import count_message
 from models.gate.other_gates import GateAmongOthers
@@ -192,7 +193,7 @@ class GateBook(GateAmongOthers):
             elif scope.startswith("instrument:"):
                 k = state.instrument(scope.partition(":")[2])
                 state.instruments["state"][k] = level
-            elif scope.startswith("trader:"):
+            elif scope.partition(":")[0] in ORDER_GROUPS:
                 state.nodes["state"][state.node(scope)] = level
             else:
                 node = state.node(scope)
@@ -201,15 +202,7 @@ class GateBook(GateAmongOthers):
                 accounts["state"][stricter], accounts["state_node"][stricter] = level, node
 
     def _under(self, w: Working, scope: str) -> bool:
-        if scope == "all":
-            return True
-        level, _, name = scope.partition(":")
-        if level == "instrument":
-            return w.order.instrument == name
-        if level == "trader":
-            return w.order.trader == name
-        node = self.state.node_index.get(scope)
-        return node is not None and node in self.state.accounts["nodes"][w.account].tolist()
+        return scope == "all" or self.state.node_index.get(scope, -1) in w.nodes
 
     # ---- orders ---------------------------------------------------------------------------------------------------
     def decide(self, order: Order, now_ns: int) -> Verdict:
@@ -268,6 +261,9 @@ class GateBook(GateAmongOthers):
         """Return the names of all nodes an order lies under."""
         names = [FIRM, f"account:{order.account}", f"trader:{order.trader}", f"instrument:{order.instrument}",
                  f"venue:{order.venue}", f"counterparty:{order.counterparty or self.holders.get(order.account)}"]
+        instrument = self.book.reference.instrument_records.get(order.instrument)
+        if instrument is not None:
+            names += [f"issuer:{instrument.issuer}", f"sector:{instrument.sector}"]
         account = self.book.reference.account_records.get(order.account)
         return names + [f"{level}:{getattr(account, level, '')}" for level in self.levels if level != FIRM]
 

@@ -14,7 +14,7 @@ from schemas.controls import Check
 from schemas.records import Reason
 
 #: changes whenever a row of the gate's state does
-INPUTS_VERSION = 4
+INPUTS_VERSION = 5
 
 
 def explain(inputs: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:

@@ -10,7 +10,8 @@ import numpy as np
 from models.gate import state as gs
 from models.gate.figures import GateFigures
 from models.gate.price_drift import DRIFT_WINDOW_NS, PriceDrift
-from models.gate.state import MESSAGE_METRICS, POSITION_METRICS, GateState
+from models.gate.state import MESSAGE_METRICS, GateState
+from models.limits import POSITION_METRICS, LimitKey, key_of
 from models.node_shares import SHARE_METRICS
 from models.reference import FIRM
 from models.trading_day import TradingDay
@@ -25,23 +26,18 @@ COLLARS = {"equity": (300.0, 10.0), "fx": (50.0, 20.0), "future": (150.0, 20.0),
 CLASSES = tuple(COLLARS)
 #: limits on prices, of an instrument, an asset class or the firm: the nearest of the three is in force
 PRICE_METRICS = ("collar_bps", "collar_ticks", "price_drift")
-MESSAGE_WINDOW_MS = 1000
 #: nodes beside the tree that an order lies under, and those that only positions do
 ORDER_GROUPS = frozenset({"trader", "venue", "instrument", "issuer", "sector", "counterparty"})
 POSITION_GROUPS = frozenset({"pm", "dealer", "currency", "pair", "issuer", "sector", "counterparty", "asset_class"})
+#: levels of nodes whose orders a trading state stops
+SCOPES = ("fund", "strategy", "desk", "book", "account", "trader", "instrument", "issuer", "sector", "counterparty",
+          "venue")
 #: limits that only orders are counted for, and those that rest on positions and NAV: elsewhere nothing would check them
 _OF_ORDERS = frozenset({"order_quantity", "order_value", "daily_quantity", "daily_value", "reject_rate", "reject_count",
                         *MESSAGE_METRICS})
 _OF_POSITIONS = frozenset({"margin", "margin_maintenance", "margin_usage", "concentration", "sector_concentration",
                            "leverage", "var_hist", "es_hist", "var_mc", "drawdown", "loss_day", "loss_total"})
 _ONLY_ON = {"rating": ("counterparty",), "repeated_executions": ("trader",)}
-_Key = tuple[str, str, int, str]
-
-
-def _key(limit: Limit) -> _Key:
-    """Return what only one of several limits can be in force for: node, metric, window, instrument."""
-    window_ms = limit.window_ms or MESSAGE_WINDOW_MS if limit.metric in MESSAGE_METRICS else 0
-    return limit.node, limit.metric, window_ms, (limit.instrument or "") if limit.metric in POSITION_METRICS else ""
 
 
 def check_limit(limit: Limit) -> None:
@@ -57,6 +53,8 @@ def check_limit(limit: Limit) -> None:
     level, _, name = limit.node.partition(":")
     if limit.metric in POSITION_METRICS and (level != "account" or limit.instrument is None):
         raise ValueError(f"node: expected account:NAME and an instrument for {limit.metric}, was {limit.node!r}")
+    if limit.metric not in POSITION_METRICS and limit.instrument is not None:
+        raise ValueError(f"instrument: expected none for {limit.metric}, was {limit.instrument!r}")
     if limit.metric in PRICE_METRICS and limit.node != FIRM and (
             level not in ("instrument", "asset_class") or (level == "asset_class" and name not in COLLARS)):
         raise ValueError(f"node: expected {FIRM}, asset_class:NAME or instrument:NAME for {limit.metric}, "
@@ -69,6 +67,8 @@ def check_limit(limit: Limit) -> None:
     if (limit.metric in _OF_POSITIONS and level in ORDER_GROUPS - POSITION_GROUPS) or (
             limit.metric == "sector_concentration" and level in ("issuer", "sector")):
         raise ValueError(f"node: expected a node of the tree for {limit.metric}, was {limit.node!r}")
+    if limit.action != "alert" and limit.node != FIRM and level not in SCOPES:
+        raise ValueError(f"action: expected alert, nothing stops the orders of {limit.node!r}, was {limit.action!r}")
     if limit.window_ms is not None and limit.window_ms < 1:
         raise ValueError(f"window_ms: expected at least 1, was {limit.window_ms}")
 
@@ -80,15 +80,16 @@ class GateLimits(GateFigures):
         super().__init__(book, state, day)
         self.limits: dict[str, Limit] = {}
         self.limits_version = 0
-        self._by_key: dict[_Key, dict[str, Limit]] = {}
+        self._by_key: dict[LimitKey, dict[str, Limit]] = {}
         self._limit_ids: dict[tuple[float, ...], str] = {}
         self._temporary: dict[str, int] = {}
         instruments = len(state.instruments)
         self._class = np.zeros(instruments, np.int64)
-        # of each: collar in basis points and in ticks, drift in basis points and its window; NaN: the next one holds
-        self._own_prices = np.full((4, instruments), math.nan)
-        self._class_prices = np.full((4, len(CLASSES)), math.nan)
-        self._firm_prices = np.full(4, math.nan)
+        # of each: collar in basis points and in ticks, drift in basis points, its window, and whether each of the three
+        # is soft; NaN: the next one holds
+        self._own_prices = np.full((7, instruments), math.nan)
+        self._class_prices = np.full((7, len(CLASSES)), math.nan)
+        self._firm_prices = np.full(7, math.nan)
         self.drift = PriceDrift(instruments)
 
     # ---- which is in force ----------------------------------------------------------------------------------------
@@ -105,21 +106,21 @@ class GateLimits(GateFigures):
             return
         check_limit(limit)
         if limit.metric in MESSAGE_METRICS:
-            self.state.window(self.state.node(limit.node), _key(limit)[2] * 1_000_000)
+            self.state.window(self.state.node(limit.node), key_of(limit).window_ms * 1_000_000)
         if held is not None:
             self._take_away(held)
         self.limits[limit.limit_id] = limit
         self.limits_version = max(self.limits_version, limit.version)
         if limit.until is not None and limit.metric != "override":
             self._temporary[limit.limit_id] = parse_ts_ns(limit.until)
-        self._by_key.setdefault(_key(limit), {})[limit.limit_id] = limit
-        if held is not None and _key(held) != _key(limit):
+        self._by_key.setdefault(key_of(limit), {})[limit.limit_id] = limit
+        if held is not None and key_of(held) != key_of(limit):
             self._apply(held)
         self._apply(limit)
 
     def _take_away(self, limit: Limit) -> None:
         self._temporary.pop(limit.limit_id, None)
-        self._by_key[_key(limit)].pop(limit.limit_id, None)
+        self._by_key[key_of(limit)].pop(limit.limit_id, None)
 
     def remove_limit(self, limit_id: str) -> None:
         """Take a limit away."""
@@ -134,7 +135,7 @@ class GateLimits(GateFigures):
             del self._temporary[limit_id]
             self._apply(self.limits[limit_id])
 
-    def _in_force(self, key: _Key) -> Limit | None:
+    def _in_force(self, key: LimitKey) -> Limit | None:
         found = self._by_key.get(key, {}).values()
         temporary = [x for x in found if x.limit_id in self._temporary]
         return temporary[-1] if temporary else min((x for x in found if x.until is None), key=lambda x: x.limit,
@@ -143,13 +144,14 @@ class GateLimits(GateFigures):
     # ---- where it is checked --------------------------------------------------------------------------------------
     def _apply(self, limit: Limit) -> None:
         """Set what is in force now where a limit is, or was, checked."""
-        key = node, metric, window_ms, instrument = _key(limit)
+        key = node, metric, window_ms, instrument = key_of(limit)
         chosen = self._in_force(key)
         value, soft = (math.nan, False) if chosen is None else (float(chosen.limit), chosen.mode == "soft")
         if metric in POSITION_METRICS:
             account = self.state.account(node.partition(":")[2])
             row = self.state.position(account, self.state.instrument(instrument))
-            row["long_limit" if metric == "position_long" else "short_limit"] = value
+            side = "long" if metric == "position_long" else "short"
+            row[f"{side}_limit"], row[f"soft_{side}"] = value, soft
         elif metric in MESSAGE_METRICS:
             self._apply_window(node, metric, window_ms, chosen)
         elif metric in PRICE_METRICS:
@@ -234,17 +236,26 @@ class GateLimits(GateFigures):
         held: Any = (self._own_prices[:, self.state.instrument(name)] if level == "instrument"
                      else self._class_prices[:, CLASSES.index(name)] if level == "asset_class" else self._firm_prices)
         held[PRICE_METRICS.index(metric)] = value
+        held[4 + PRICE_METRICS.index(metric)] = math.nan if chosen is None else chosen.mode == "soft"
         if metric == "price_drift":
             held[3] = math.nan if chosen is None or chosen.window_ms is None else chosen.window_ms * 1_000_000
         self._set_prices(np.arange(len(self._class)))
 
     def _set_prices(self, which: np.ndarray) -> None:
         rows = self.state.instruments
-        columns = ((rows["collar_bps"], [bps for bps, _ in COLLARS.values()]),
-                   (rows["collar_ticks"], [ticks for _, ticks in COLLARS.values()]),
-                   (rows["drift_bps"], [0.0] * len(CLASSES)),
-                   (self.drift.window_ns, [float(DRIFT_WINDOW_NS)] * len(CLASSES)))
-        for (column, default), own, by_class, firm in zip(columns, self._own_prices, self._class_prices,
-                                                          self._firm_prices, strict=True):
-            of_class = np.where(np.isnan(by_class), default if np.isnan(firm) else firm, by_class)[self._class[which]]
-            column[which] = np.where(np.isnan(own[which]), of_class, own[which])
+        none = [math.nan] * len(CLASSES)
+        defaults = ([bps for bps, _ in COLLARS.values()], [ticks for _, ticks in COLLARS.values()],
+                    [0.0] * len(CLASSES), [float(DRIFT_WINDOW_NS)] * len(CLASSES), none, none, none)
+        (rows["collar_bps"][which], rows["collar_ticks"][which], rows["drift_bps"][which],
+         self.drift.window_ns[which], soft_bps, soft_ticks, soft_drift) = (
+            self._nearest(which, *levels) for levels in zip(defaults, self._own_prices, self._class_prices,
+                                                            self._firm_prices, strict=True))
+        # a price beyond the wider of two collars is beyond both: it passes where none of them is hard
+        rows["soft_collar"][which] = np.fmin(soft_bps, soft_ticks) == 1.0
+        rows["soft_drift"][which] = soft_drift == 1.0
+
+    def _nearest(self, which: np.ndarray, default: list[float], own: np.ndarray, by_class: np.ndarray,
+                 firm: float) -> np.ndarray:
+        """Return what holds for instruments: their own, their class's, the firm's, or what is usual in their class."""
+        of_class = np.where(np.isnan(by_class), default if np.isnan(firm) else firm, by_class)[self._class[which]]
+        return np.where(np.isnan(own[which]), of_class, own[which])

@@ -111,11 +111,11 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
         band = max(i.collar_ticks * i.tick, abs(ref) * i.collar_bps * 1e-4)
         through = (price - ref) * side
         if through > band:
-            fail(out, COLLAR, False, through, band, i.node)
+            fail(out, COLLAR, i.soft_collar != 0, through, band, i.node)
         if i.drift_high == i.drift_high and i.drift_bps > 0.0:
             moved = max(abs(ref - i.drift_low), abs(i.drift_high - ref)) / max(abs(ref), 1e-300) * 1e4
             if moved > i.drift_bps:
-                fail(out, DRIFT, False, moved, i.drift_bps, i.node)
+                fail(out, DRIFT, i.soft_drift != 0, moved, i.drift_bps, i.node)
     per = i.unit / ref if i.inverse != 0 else i.unit * abs(ref)
     paid = i.unit / max(price, 1e-300) if i.inverse != 0 else i.unit * abs(price)
     value = size * paid
@@ -124,9 +124,9 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
     strictest, at = max(acc.state, i.state, cfg.state), acc.state_node
     if i.state >= strictest and i.state > acc.state:
         at = i.node
-    if o.trader >= 0:
-        if nodes[o.trader].state > strictest:
-            strictest, at = nodes[o.trader].state, o.trader
+    for named in (o.trader, i.issuer, i.sector, o.counterparty, o.venue):
+        if named >= 0 and nodes[named].state > strictest:
+            strictest, at = nodes[named].state, named
     if strictest >= 2:
         fail(out, HALTED, False, strictest, 1.0, at)
     if strictest == 1:
@@ -147,9 +147,9 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
     opens = worst_after > worst_before
     if opens:
         if side > 0.0 and long_after > p.long_limit:
-            fail(out, POSITION_LONG, False, long_after, p.long_limit, i.node)
+            fail(out, POSITION_LONG, p.soft_long != 0, long_after, p.long_limit, i.node)
         if side < 0.0 and short_after > p.short_limit:
-            fail(out, POSITION_SHORT, False, short_after, p.short_limit, i.node)
+            fail(out, POSITION_SHORT, p.soft_short != 0, short_after, p.short_limit, i.node)
     # ---- short sale
     if i.equity != 0 and side < 0.0 and sells > max(q, 0.0):
         if i.shortable == 0:

@@ -44,7 +44,7 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
     if math.isnan(ref) or math.isnan(instrument["unit"]):
         hard.add(Check.NO_REFERENCE_PRICE)
     else:
-        _prices(hard, order, instrument, ref, price)
+        _prices(hard, soft, order, instrument, ref, price)
     _states(hard, order, account, instrument, position, nodes, settings)
     if not order.get("permitted", True):
         hard.add(Check.TRADER_NOT_PERMITTED)
@@ -56,9 +56,9 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
     after = max(q + buys, sells - q, 0)
     if after > before:
         if side > 0 and q + buys > position["long_limit"]:
-            hard.add(Check.POSITION_LONG)
+            (soft if position["soft_long"] else hard).add(Check.POSITION_LONG)
         if side < 0 and sells - q > position["short_limit"]:
-            hard.add(Check.POSITION_SHORT)
+            (soft if position["soft_short"] else hard).add(Check.POSITION_SHORT)
     if instrument["equity"] and side < 0 and sells > max(q, 0):
         if not instrument["shortable"]:
             hard.add(Check.SHORT_SALE_BAN)
@@ -133,22 +133,22 @@ def _margin(instrument: Row, notional: float) -> float:
     return total if notional <= low else math.nan
 
 
-def _prices(hard: set[Check], order: Row, instrument: Row, ref: float, price: float) -> None:
+def _prices(hard: set[Check], soft: set[Check], order: Row, instrument: Row, ref: float, price: float) -> None:
     if instrument["stale"] or order["ts_ns"] - instrument["price_ns"] > instrument["age_max_ns"]:
         hard.add(Check.STALE_PRICE)
     band = max(instrument["collar_ticks"] * instrument["tick"], abs(ref) * instrument["collar_bps"] * 1e-4)
     if (price - ref) * order["side"] > band:
-        hard.add(Check.PRICE_COLLAR)
+        (soft if instrument["soft_collar"] else hard).add(Check.PRICE_COLLAR)
     if not math.isnan(instrument["drift_high"]) and instrument["drift_bps"] > 0:
         moved = max(abs(ref - instrument["drift_low"]), abs(instrument["drift_high"] - ref))
         if moved / max(abs(ref), 1e-300) * 1e4 > instrument["drift_bps"]:
-            hard.add(Check.PRICE_DRIFT)
+            (soft if instrument["soft_drift"] else hard).add(Check.PRICE_DRIFT)
 
 
 def _states(hard: set[Check], order: Row, account: Row, instrument: Row, position: Row, nodes: list[Row],
             settings: Row) -> None:
     states = [account["state"], instrument["state"], settings["state"]]
-    states += [n["state"] for n in nodes if n["role"] == "trader"]
+    states += [n["state"] for n in nodes if n["role"] in ("trader", "issuer", "sector", "counterparty", "venue")]
     if max(states) >= 2:
         hard.add(Check.HALTED)
     if max(states) == 1:

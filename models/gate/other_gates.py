@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.gate import state as gs
+from models.gate.flow import OrderFlow, Outcomes
 from models.gate.held_limits import GateLimits
 from models.gate.state import GateState
 from models.trading_day import TradingDay
@@ -31,6 +32,8 @@ class Own(NamedTuple):
 
     figures: dict[str, float]
     windows: dict[str, tuple[float, float]]
+    #: by length of the window in ms
+    outcomes: dict[str, Outcomes]
 
 
 class GateAmongOthers(GateLimits):
@@ -41,6 +44,7 @@ class GateAmongOthers(GateLimits):
         #: node -> partition of another gate -> what that holds
         self._of_others: dict[int, dict[int, Own]] = {}
         self._mine: frozenset[int] = frozenset()
+        self.flow = OrderFlow()
 
     def own_rows(self, now_ns: int) -> tuple[list[int], np.ndarray]:
         """Return the limited nodes above accounts under which this gate holds anything, and a row of each.
@@ -62,12 +66,12 @@ class GateAmongOthers(GateLimits):
         names = state.node_names
         venues = [j for j, k in enumerate(which.tolist()) if names[k].startswith("venue:")]
         rows[venues, gs.CREDIT] += self._base[which[venues], gs.CREDIT]
-        rows[:, gs.NM :] = self._counted(now_ns)[rates[which]].reshape(len(which), 2 * gs.WINDOWS)
+        rows[:, gs.NM :] = self.counted(now_ns)[rates[which]].reshape(len(which), 2 * gs.WINDOWS)
         rows = np.round(rows, _DIGITS) + 0.0
         some = rows.any(axis=1) & np.array([not names[k].startswith("account:") for k in which.tolist()], bool)
         return which[some].tolist(), rows[some]
 
-    def _counted(self, now_ns: int) -> np.ndarray:
+    def counted(self, now_ns: int) -> np.ndarray:
         """Return float64[windows + 1, 2]: messages and value in every window that ends now; the last row is of none."""
         rates = self.state.rates[: self.state.rate_count]
         tick = (now_ns // np.maximum(rates["window_ns"] // gs.BUCKETS, 1))[:, None]
@@ -75,7 +79,7 @@ class GateAmongOthers(GateLimits):
         sums = np.stack([(rates[f] * live).sum(axis=1) for f in ("count", "value")], axis=1)
         return np.concatenate([sums, np.zeros((1, 2))])
 
-    def own_of(self, node: int, row: np.ndarray) -> Own:
+    def own_of(self, node: int, row: np.ndarray, outcomes: dict[str, Outcomes]) -> Own:
         """Return a row of `own_rows` as others read it."""
         figures = {gs.METRICS[m]: float(row[m]) for m in np.flatnonzero(row[: gs.NM]).tolist()}
         windows = {}
@@ -83,7 +87,15 @@ class GateAmongOthers(GateLimits):
             count, value = row[gs.NM + 2 * w : gs.NM + 2 * w + 2].tolist()
             if count:
                 windows[str(int(self.state.rates["window_ns"][k]) // 1_000_000)] = (count, value)
-        return Own(figures, windows)
+        return Own(figures, windows, outcomes)
+
+    def outcomes_of(self, node: str, window_ms: int, now_ns: int) -> Outcomes:
+        """Return what came of a node's orders within the window that ends now, at all gates."""
+        found = [self.flow.outcomes(node, window_ms * 1_000_000, now_ns)]
+        for partition, own in self._of_others.get(self.state.node(node), {}).items():
+            if partition not in self._mine and str(window_ms) in own.outcomes:
+                found.append(Outcomes(*own.outcomes[str(window_ms)]))
+        return Outcomes(sum(o.orders for o in found), sum(o.rejects for o in found))
 
     def set_other(self, node: str, partition: int, own: Own | None) -> None:
         """Take in what the gate of a partition holds under a node; None: nothing any more."""

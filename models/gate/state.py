@@ -19,8 +19,6 @@ METRICS = ("gross", "net", "long", "short", "delta", "vega", "var_hist", "levera
 (GROSS, NET, LONG, SHORT, DELTA, VEGA, VAR_HIST, LEVERAGE, CONCENTRATION, MARGIN, CREDIT, ORDER_QUANTITY, ORDER_VALUE,
  MESSAGE_COUNT, MESSAGE_VALUE, DAILY_QUANTITY, DAILY_VALUE, REPEATED, RATING) = range(len(METRICS))
 NM = len(METRICS)
-#: limits on one position, beside those of nodes
-POSITION_METRICS = ("position_long", "position_short")
 #: limits on what comes of a node's messages within a window; a node has up to `WINDOWS` windows of different lengths
 MESSAGE_METRICS = ("message_count", "message_value")
 WINDOWS = 4
@@ -38,14 +36,16 @@ ACCOUNT = np.dtype([("known", "i1"), ("state", "i1"), ("nodes", "i4", ACCOUNT_NO
                     ("state_node", "i4")], align=True)
 INSTRUMENT = np.dtype([
     ("known", "i1"), ("restricted", "i1"), ("shortable", "i1"), ("equity", "i1"), ("price_test", "i1"),
-    ("inverse", "i1"), ("state", "i1"), ("stale", "i1"), ("mid", "f8"), ("bid", "f8"), ("ask", "f8"), ("last", "f8"),
+    ("inverse", "i1"), ("state", "i1"), ("stale", "i1"), ("soft_collar", "i1"), ("soft_drift", "i1"),
+    ("mid", "f8"), ("bid", "f8"), ("ask", "f8"), ("last", "f8"),
     ("prior_close", "f8"), ("tick", "f8"), ("collar_bps", "f8"), ("collar_ticks", "f8"),
     ("drift_bps", "f8"), ("drift_low", "f8"),
     ("drift_high", "f8"), ("unit", "f8"), ("margin_up_to", "f8", MARGIN_TIERS), ("margin_rate", "f8", MARGIN_TIERS),
     ("unit_delta", "f8"), ("unit_vega", "f8"),
     ("price_ns", "i8"), ("age_max_ns", "i8"), ("issuer", "i4"), ("sector", "i4"), ("node", "i4")],
     align=True)
-POSITION = np.dtype([("account", "i4"), ("instrument", "i4"), ("quantity", "f8"), ("working_buy", "f8"),
+POSITION = np.dtype([("account", "i4"), ("instrument", "i4"), ("soft_long", "i1"), ("soft_short", "i1"),
+                     ("quantity", "f8"), ("working_buy", "f8"),
                      ("working_sell", "f8"), ("best_buy", "f8"), ("best_sell", "f8"), ("long_limit", "f8"),
                      ("short_limit", "f8"), ("last_side", "f8"), ("last_quantity", "f8"), ("last_price", "f8"),
                      ("last_ns", "i8")], align=True)

@@ -40,7 +40,7 @@ class Process:
 
     def __init__(self, arguments: list[str], environment: dict[str, str], inside: tuple[str, ...] = (),
                  home: Path = ROOT) -> None:
-        self.lines: list[str] = []
+        self.arguments, self.lines = arguments, list[str]()
         self.ready = threading.Event()
         self.process = subprocess.Popen(
             [*inside, sys.executable, "-m", "app", *arguments, "--supervised"], cwd=home, stdin=subprocess.PIPE,
@@ -147,6 +147,17 @@ class Installation:
         name = self.settings.topics()[topic]
         found = await read_changelogs(self.settings.client(), {TopicPartition(name, p): 0 for p in range(count)})
         return {(k or b"").decode(): json.loads(v) for r in found.values() for k, v in r.rows.items() if v}
+
+    async def alerts(self) -> list[dict[str, Any]]:
+        """Return every alert that was raised, in the order they were raised."""
+        from aiokafka.structs import TopicPartition
+
+        from tables.restore import read_range
+
+        name, found = self.settings.topics()["alerts"], list[dict[str, Any]]()
+        await read_range(self.settings.client(), {TopicPartition(name, p): 0 for p in range(self.settings.partitions)},
+                         lambda batch: found.extend(json.loads(v) for v in batch.values if v))
+        return sorted(found, key=lambda alert: alert["raised_ts"])
 
     async def stored(self) -> list[int]:
         """Return how far the changelog's markers include each trades partition."""

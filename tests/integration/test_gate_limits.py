@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.control import current, set_limit
+from app.control import acknowledge, current, set_limit, set_state
 from app.reference_files import publish_reference
-from schemas.records import Alert, MarginTier
+from schemas.records import Alert, Control, MarginTier
 from tests.integration.harness import ACCOUNTS, INSTRUMENTS, ROOT, Installation
 from tests.integration.test_order_path import by_id, decisions, keep_quoting, open_the_gate, order, send
 
@@ -33,7 +33,7 @@ async def limited(made: Installation, *limits: tuple[str, str, str, float, dict[
 async def alerts(made: Installation, wanted: set[tuple[str, str]]) -> None:
     deadline = time.monotonic() + 20.0
     while True:
-        found = {(a.limit_id, a.kind) for a in (await current(made.settings, "alerts", Alert)).values()}
+        found = {(a["limit_id"], a["kind"]) for a in await made.alerts()}
         if wanted <= found:
             return
         assert time.monotonic() < deadline, (wanted, found)
@@ -137,3 +137,44 @@ def test_limits_of_a_watched_file_stand_at_the_gate_and_go_with_it(made: Install
     loaded = [json.loads(line) for line in said.splitlines()]
     assert [(x["set"], x["removed"], x["same"]) for x in loaded] == [(["Q", "V"], [], 0), (["T"], [], 2), (["T"], [], 2), (["T"], [], 2), ([], ["T"], 2)]
     assert "T: limit: expected a number, was 'ten'" in wrong and watch.returncode == 0
+
+
+def test_a_rate_trips_a_breaker_that_a_kill_does_not_forget_and_soft_limits_are_told(made: Installation) -> None:
+    """Orders beyond a rate are refused, then the trader is halted; a killed gate raises nothing anew, and what is lifted too early trips again."""
+    asyncio.run(made.create())
+    processes = {role: made.worker(role, role) for role in ("marks", "positions", "gate")}
+    for process in processes.values():
+        process.wait_ready()
+
+    async def state(wanted: str, rev: int) -> None:
+        deadline = time.monotonic() + 20.0
+        while (held := (await current(made.settings, "controls", Control)).get("trader:t1")) is None or (held.state, held.rev) != (wanted, rev):
+            assert time.monotonic() < deadline, held
+            await asyncio.sleep(0.2)
+
+    async def run() -> None:
+        await open_the_gate(made)
+        stop = asyncio.Event()
+        quoting = asyncio.create_task(keep_quoting(made, stop))
+        await limited(made, ("R", "account:ACC-001", "message_count", 6, {"window_ms": 60_000}), ("H", "trader:t1", "message_count", 8, {"window_ms": 300_000, "action": "halt"}),
+                      ("S", "desk:D1", "order_quantity", 5, {"mode": "soft"}))
+        await asyncio.sleep(1.5)
+        await send(made, "orders", [order(f"r{k}", quantity=1 + k, price=99 - k) for k in range(9)])
+        got = by_id(await decisions(made, 9))
+        assert [k for k in range(9) if got[f"r{k}"].outcome == "accept"] == list(range(6)) and got["r6"].reasons[0].limit_id == "R"
+        await state("halted", 1)
+        await alerts(made, {("R", "breach"), ("H", "breach"), ("S", "soft")})
+        raised = await made.alerts()
+        assert next(a["note"] for a in raised if a["kind"] == "soft") == "order r5 accepted above a soft limit"
+        (breach,) = [msgspec.convert(a, Alert) for a in raised if (a["limit_id"], a["kind"]) == ("H", "breach")]
+        await acknowledge(made.settings, breach, "rita", "seen")
+        processes["gate"].kill()
+        made.worker("gate", "gate").wait_ready()
+        await asyncio.sleep(2.0)
+        assert [a["ack_by"] for a in await made.alerts() if a["limit_id"] == "H"] == [None, "rita"], "nothing is raised anew"
+        await set_state(made.settings, "trader:t1", "active", "rita", "resumed while it is still above")
+        await state("halted", 3)
+        stop.set()
+        await quoting
+
+    asyncio.run(run())

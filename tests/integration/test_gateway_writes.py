@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -193,6 +194,87 @@ def test_a_breach_trips_the_breaker_and_only_a_person_resumes(api: tuple[Install
     assert resumed.status_code == 200 and resumed.json()["by"] == "rita"
     time.sleep(1.0)  # the fund has positions without an exchange rate: what it leaves out clears no breach
     assert not [a for a in call(url, "GET", "/api/alerts").json() if a["limit_id"] == "TRIP" and a["kind"] == "clear"]
+
+
+def test_what_stands_is_known_after_a_kill_and_trips_again_what_is_lifted_too_early(api: tuple[Installation, str]) -> None:
+    made, url = api
+
+    def raised() -> list[tuple[str, str | None]]:
+        return [(a["kind"], a["ack_by"]) for a in asyncio.run(made.alerts()) if a["limit_id"] == "STANDS"]
+
+    call(url, "PUT", "/api/limits/STANDS", node="desk:D1", metric="gross", limit=1, reason=REASON, action="reduce")
+    control = wait_until(lambda: [c for c in call(url, "GET", "/api/breakers").json() if c["scope"] == "desk:D1"])[0]
+    (alert,) = wait_until(lambda: [a for a in call(url, "GET", "/api/alerts").json() if a["limit_id"] == "STANDS"])
+    assert call(url, "POST", f"/api/alerts/{alert['alert_id']}/ack", note="seen").status_code == 200
+    risk = next(p for p in made.processes if "risk" in p.arguments)
+    risk.kill()
+    made.worker("risk", "risk").wait_ready()
+    other = start_gateway(made)
+    try:
+        there = url_of(other)
+        (known,) = [a for a in call(there, "GET", "/api/alerts").json() if a["limit_id"] == "STANDS"]
+        assert (known["alert_id"], known["ack_by"], known["note"]) == (alert["alert_id"], "rita", "seen")
+        time.sleep(2.0)
+        assert raised() == [("breach", None), ("breach", "rita")], "it stood before"
+        call(there, "POST", "/api/breakers/desk:D1", action="resume", reason=REASON, rev=control["rev"])
+        again = wait_until(lambda: [c for c in call(there, "GET", "/api/breakers").json() if c["scope"] == "desk:D1" and c["rev"] == control["rev"] + 2])[0]
+        assert (again["state"], again["by"]) == ("reducing", "deskrisk")
+        call(there, "DELETE", "/api/limits/STANDS", reason=REASON)
+        wait_until(lambda: ("clear", None) in raised())
+    finally:
+        other.stop()
+
+
+@pytest.mark.browser
+def test_on_the_page_a_person_acknowledges_asks_for_an_override_and_resumes(api: tuple[Installation, str]) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import Browser, Page, sync_playwright
+
+    _, url = api
+
+    def sign_in(browser: Browser, token: str) -> Page:
+        page = browser.new_context(viewport={"width": 1500, "height": 900}).new_page()
+        page.goto(f"{url}/login")
+        page.fill("[name=token]", token)
+        page.click("button")
+        page.wait_for_selector("#stream-chip[data-state=live]")
+        return page
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"])
+        reader, rita, sam = (sign_in(browser, token) for token in (READER, RISK, SECOND))
+        call(url, "PUT", "/api/limits/PAGE", node="desk:D2", metric="gross", limit=1, reason=REASON, action="halt")
+        breach = "#alerts li.breach:has-text('desk:D2')"
+        for page in (reader, rita):
+            page.wait_for_selector(breach)
+            page.wait_for_selector("#breakers [data-scope='desk:D2'][data-state=halted]")
+        assert "!" in rita.title()
+        assert reader.locator("#alerts button, #state-open:visible, #breakers button").count() == 0, "who may only read has no buttons"
+        rita.click(f"{breach} >> text=Override")
+        rita.fill("#override-dialog [name=limit]", "1e15")
+        rita.fill("#override-dialog [name=reason]", REASON)
+        rita.click("#override-dialog [type=submit]")
+        rita.click(f"{breach} >> text=Acknowledge")
+        rita.wait_for_selector(f"{breach}[data-state=acked]:has-text('seen by rita')")
+        asked = "#alerts li.override:has-text('desk:D2')"
+        rita.click(f"{asked} >> text=Approve")
+        rita.wait_for_selector("#alert-said:has-text('expected a second person')")
+        sam.click(f"{asked} >> text=Approve")
+        sam.wait_for_selector(f"{asked}[data-state=acked]:has-text('seen by sam')")
+        rita.click("#breakers button[data-scope='desk:D2']")
+        rita.fill("#state-dialog [name=reason]", REASON)
+        rita.fill("#state-dialog [name=confirm_]", "desk:D1")
+        rita.click("#state-dialog [type=submit]")
+        assert "Type desk:D2" in rita.inner_text("#state-dialog .wrong")
+        rita.fill("#state-dialog [name=confirm_]", "desk:D2")
+        rita.click("#state-dialog [type=submit]")
+        for page in (reader, rita):
+            page.wait_for_selector("#breakers [data-scope='desk:D2']", state="detached")
+        held = {c["scope"]: c for c in call(url, "GET", "/api/breakers").json()}["desk:D2"]
+        assert (held["state"], held["by"]) == ("active", "rita")
+        browser.close()
 
 
 def test_tokens_are_read_strictly_and_never_shown() -> None:

@@ -36,14 +36,14 @@ NODE = st.fixed_dictionaries({
     "exposure_ns": st.sampled_from([T0, T0 - 10**9, T0 - 10**11]), "var_per_value": st.sampled_from([0.0, 0.02, NAN])})
 PRICE = st.sampled_from([NAN, 99.0, 100.0, 101.0, 120.0])
 INSTRUMENT = st.fixed_dictionaries({
-    **{f: st.booleans() for f in ("restricted", "shortable", "equity", "price_test", "inverse", "stale")},
+    **{f: st.booleans() for f in ("restricted", "shortable", "equity", "price_test", "inverse", "stale", "soft_collar", "soft_drift")},
     "state": st.sampled_from([0, 0, 0, 1, 2]), **dict.fromkeys(("mid", "bid", "ask", "last", "prior_close"), PRICE), "tick": st.just(0.01),
     "collar_bps": st.sampled_from([0.0, 100.0]), "collar_ticks": st.sampled_from([0.0, 5.0]), "drift_bps": st.sampled_from([0.0, 50.0]),
     "drift_low": PRICE, "drift_high": PRICE, "unit": st.sampled_from([NAN, 1.0, 10.0]), "tiers": st.sampled_from([[(INF, NAN)], [(INF, 0.1)], [(5_000.0, 0.05), (20_000.0, 0.1)], [(5_000.0, 0.05), (20_000.0, 0.1), (INF, 0.2)]]),
     "unit_delta": st.sampled_from([NAN, 100.0, -30.0]), "unit_vega": st.sampled_from([NAN, 0.0, 2.0]), "price_ns": st.sampled_from([T0, T0 - 10**11]),
     "age_max_ns": st.just(10**10)})
 POSITION = st.fixed_dictionaries({
-    "quantity": st.sampled_from([0.0, 100.0, -100.0, 1000.0]), "working_buy": SIZE, "working_sell": SIZE, "best_buy": st.sampled_from([-math.inf, 100.0]),
+    "soft_long": st.booleans(), "soft_short": st.booleans(), "quantity": st.sampled_from([0.0, 100.0, -100.0, 1000.0]), "working_buy": SIZE, "working_sell": SIZE, "best_buy": st.sampled_from([-math.inf, 100.0]),
     "best_sell": st.sampled_from([math.inf, 100.0]), "long_limit": sometimes(SIZE), "short_limit": sometimes(SIZE), "last_side": st.sampled_from([0.0, 1.0]),
     "last_quantity": SIZE, "last_price": PRICE, "last_ns": st.sampled_from([T0 - 10**8, T0 - 10**10])})
 ORDER = st.fixed_dictionaries({

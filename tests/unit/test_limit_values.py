@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from app.control import Refused, new_limit
 from app.reference_files import ReferenceDataError, read_folder
-from models.limits import LimitMonitor
+from models.limits import LimitKey, LimitMonitor
 from models.risk.exposure import tiered_maintenance
 from models.risk.limit_values import limit_values
 from models.risk.live import RiskModels
@@ -75,7 +75,7 @@ def test_margin_usage_is_of_equity_and_calls_above_one() -> None:
     assert v["account:A", "margin_usage"] == pytest.approx(19_050 / 90_000)
     monitor = LimitMonitor()
     monitor.add(Limit(limit_id="M", node="account:A", metric="margin_usage", limit=Decimal("0.2"), version=1, by="r", reason="margin call", action="reduce"))
-    (change,) = monitor.measure(v, T0, T0)
+    (change,) = monitor.measure({LimitKey(*k): x for k, x in v.items()}, T0, T0)
     assert (change.alert.kind, change.control) == ("breach", "reducing")
     ruined = values(book(held(10_000, "X"), X=75.0), "account:A")["account:A", "margin_usage"]
     assert ruined > 1e5, "equity that is gone covers nothing"
@@ -88,7 +88,7 @@ def test_margin_is_not_known_without_rates_prices_or_exchange_rates_and_changes_
     assert v["account:B", "margin"] == pytest.approx(100)
     monitor = LimitMonitor()
     monitor.add(Limit(limit_id="M", node="account:A", metric="margin", limit=Decimal(1), version=1, by="r", reason="of a test"))
-    assert monitor.measure(v, T0, T0) == [] and monitor.watches["M"].value is None
+    assert monitor.measure({LimitKey(*k): x for k, x in v.items()}, T0, T0) == [] and monitor.watches["M"].value is None
 
 
 def test_concentration_is_the_largest_share_of_nav_and_of_an_issuer_the_firms() -> None:

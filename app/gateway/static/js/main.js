@@ -1,14 +1,23 @@
 // The page: header strip, position ladder of a scope, desk blotter, P&L line, alerts. The URL holds the scope.
+import { AlertPanel } from "./alerts.js";
+import { Breakers } from "./breakers.js";
 import * as fmt from "./fmt.js";
 import { Grid } from "./grid.js";
+import { OverrideForm } from "./override.js";
 import { RiskPanel } from "./risk.js";
 import { Stream } from "./stream.js";
 
 const $ = (id) => document.getElementById(id);
 const CHART_POINTS = 1200;
 const state = { scope: new URLSearchParams(location.search).get("scope") || "firm", nodes: new Map(), staleMs: 1500,
-  chart: null, xs: [], ys: [], alerts: 0, rejects: 0, levels: ["book", "desk", "strategy", "fund", "firm"], total: 0 };
+  chart: null, xs: [], ys: [], roles: [], rejects: 0, levels: ["book", "desk", "strategy", "fund", "firm"], total: 0 };
 
+const may = () => state.roles.includes("risk");
+const breakers = new Breakers($("breakers"), $("state-dialog"), may);
+const override = new OverrideForm($("override-dialog"));
+const alerts = new AlertPanel($("alerts"), $("assertive"), may, (alert) => override.open(alert), (text) => {
+  $("alert-said").textContent = text; $("alert-said").hidden = !text;
+});
 const risk = new RiskPanel($("models"), $("top"), $("expiries"), $("metric-select"), $("risk-note"));
 const ladder = new Grid($("ladder"), [
   { key: "inst", title: "instrument", width: 128, text: true },
@@ -56,7 +65,7 @@ function apply(body) {
     ladder.empty.textContent = ladder.filter ? `No match for '${ladder.filter}'. Clear the filter (Esc).` : `No positions in ${state.scope}.`;
     note();
   } else if (body.table === "node") {
-    if (body.reset) { state.nodes.clear(); blotter.clear(); }
+    if (body.reset) { state.nodes.clear(); blotter.clear(); alerts.reset(); breakers.reset(); }
     for (const row of records(body)) state.nodes.set(row.id, row);
     showNodes(records(body));
   }
@@ -145,7 +154,9 @@ function go(scope) {
 
 const stream = new Stream({
   hello: (data) => {
-    state.staleMs = data.stale_ms.stream; state.levels = data.levels;
+    state.staleMs = data.stale_ms.stream; state.levels = data.levels; state.roles = data.roles;
+    $("state-open").hidden = !may(); $("sign-in").hidden = !data.sign_in;
+    breakers.draw();
     fill($("level-select"), data.levels.filter((l) => l !== "firm").map((l) => [l, l]), $("level-select").value || "desk");
   },
   snapshot: apply, delta: apply,
@@ -169,23 +180,8 @@ const stream = new Stream({
     while (list.children.length > 100) list.lastChild.remove();
     $("reject-note").textContent = `${fmt.number(state.rejects, 0)} since this page was opened`;
   },
-  breaker: (data) => {
-    const host = $("breakers"), old = host.querySelector(`[data-scope="${CSS.escape(data.scope)}"]`);
-    old?.remove();
-    if (data.state === "active") return;
-    const chip = document.createElement("span");
-    chip.className = "chip tripped"; chip.dataset.scope = data.scope; chip.dataset.state = data.state;
-    chip.textContent = `■ ${data.scope} ${data.state}`; chip.title = `${data.reason}, by ${data.by}`;
-    host.append(chip);
-  },
-  alert: (data) => {
-    const list = $("alerts"), item = document.createElement("li");
-    if (!state.alerts) list.replaceChildren();
-    state.alerts += 1;
-    item.className = data.kind;
-    item.textContent = `${{ breach: "■", approach: "▲", stale: "▲", barrier: "◆" }[data.kind] || "✓"} ${data.escalated ? "ESCALATED " : ""}${data.kind} ${data.node} ${data.metric} ${fmt.number(data.value, 2)} (limit ${fmt.number(data.limit, 2)}), ${data.raised_t - data.cause_t} ms after its cause`;
-    list.prepend(item); document.title = `(${state.alerts}!) deskrisk`;
-  },
+  breaker: (data) => breakers.take(data),
+  alert: (data) => alerts.take(data),
   bye: (data) => { $("polite").textContent = `Stream closed: ${data.reason}`; },
 });
 
@@ -211,6 +207,7 @@ $("csv").addEventListener("click", () => {
   link.href = URL.createObjectURL(new Blob([ladder.csv()], { type: "text/csv" }));
   link.download = `positions-${state.scope.replaceAll(":", "-")}.csv`; link.click();
 });
+$("state-open").addEventListener("click", () => breakers.open(state.scope === "firm" ? "all" : state.scope, "halt"));
 addEventListener("popstate", () => { state.scope = new URLSearchParams(location.search).get("scope") || "firm"; crumbs(); stream.open(state.scope); });
 addEventListener("keydown", (e) => {
   if (e.target.matches("input,select,textarea")) { if (e.key === "Escape") { e.target.value = ""; ladder.setFilter(""); e.target.blur(); } return; }

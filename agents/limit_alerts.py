@@ -1,0 +1,98 @@
+"""Alerts of limits that are approached or breached, and the circuit breakers they trip: the same for every stage.
+
+What stands is on the logs of alerts and controls: a stage that starts, or takes a node over, goes on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from aiokafka.structs import TopicPartition
+
+from agents.ports import Counters, Publisher
+from models.gate.state import STATES
+from models.limits import Change, LimitKey, LimitMonitor
+from models.reference import FIRM
+from schemas.codec import decoder_of, encode
+from schemas.records import Alert, Control
+from tables.kafka import KafkaClient
+from tables.records import RecordBatch
+from tables.restore import ends_of
+
+log = logging.getLogger(__name__)
+#: of each partition so many alerts are read at a start: what was raised before them and still stands is raised again
+ALERTS_READ = 20_000
+_alert = decoder_of(Alert)
+
+
+async def newest_alerts(client: KafkaClient, topic: str, partitions: int) -> dict[TopicPartition, int]:
+    """Return where the newest alerts of every partition begin."""
+    ends = await ends_of(client, [TopicPartition(topic, p) for p in range(partitions)])
+    return {tp: max(0, end - ALERTS_READ) for tp, end in ends.items()}
+
+
+class LimitAlerts:
+    """The limits a stage measures, and what trading states stand: a breach makes them stricter, a person looser.
+
+    Parameters
+    ----------
+    is_mine : whether the stage measures a metric of a node
+    """
+
+    def __init__(self, topics: dict[str, str], publisher: Publisher, counters: Counters,
+                 is_mine: Callable[[str, str], bool]) -> None:
+        self._topics, self._publisher, self._counters = topics, publisher, counters
+        self.monitor = LimitMonitor(is_mine)
+        self._controls: dict[str, Control] = {}
+
+    def on_alerts(self, batch: RecordBatch) -> None:
+        """Take in what was raised, here before a restart or by another worker, and what a person has seen of it."""
+        for value in batch.values:
+            if value is not None and b'"limit_id":"' in value:
+                self.monitor.follow(_alert.decode(value))
+
+    def take_control(self, control: Control) -> None:
+        """Note what stands; what a person lifted while a breach calls for it is called for again."""
+        held = self._controls.get(control.scope)
+        self._controls[control.scope] = control
+        if held is not None and STATES.index(control.state) < STATES.index(held.state):
+            self.monitor.reconsider(FIRM if control.scope == "all" else control.scope)
+
+    def measured(self, values: Mapping[LimitKey, float], now_ns: int, snapshot_id: int,
+                 speaks_for: Callable[[str], bool], partial: AbstractSet[str] = frozenset(),
+                 cause_ns: int | None = None) -> None:
+        """Hold what was measured against its limits (see `LimitMonitor.measure`); raise alerts, trip breakers."""
+        self.raise_all(self.monitor.measure(values, now_ns, snapshot_id, partial, cause_ns), now_ns)
+        self.raise_all(self.monitor.clear_removed(speaks_for, now_ns), now_ns)
+
+    def raise_all(self, changes: Iterable[Change], now_ns: int) -> None:
+        """Publish the alert of every change, and trip the breaker it calls for."""
+        for change in changes:
+            trips = change.control is not None and self._is_stricter(change.control, _scope_of(change.alert.node))
+            if change.again and not trips:
+                continue
+            self._publisher.send(self._topics["alerts"], change.alert.node.encode(), encode(change.alert))
+            self._counters.add("alerts", kind=change.alert.kind)
+            if trips:
+                self._trip(change.alert, change.control, now_ns)
+
+    def _is_stricter(self, state: str, scope: str) -> bool:
+        held = self._controls.get(scope)
+        return held is None or STATES.index(held.state) < STATES.index(state)
+
+    def _trip(self, alert: Alert, state: Any, now_ns: int) -> None:
+        scope = _scope_of(alert.node)
+        held = self._controls.get(scope)
+        control = Control(scope=scope, state=state, by="deskrisk", ts=now_ns, rev=(held.rev if held else 0) + 1,
+                          reason=f"{alert.metric} {alert.value:.10g} above {alert.limit:.10g} ({alert.limit_id})")
+        self.take_control(control)
+        self._publisher.send(self._topics["controls"], scope.encode(), encode(control))
+        self._counters.add("circuit_breaker_trips_total", scope=scope, reason=alert.metric)
+        log.warning("breaker of %s: %s, %s", scope, state, control.reason)
+
+
+def _scope_of(node: str) -> str:
+    return "all" if node == FIRM else node
