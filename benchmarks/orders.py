@@ -48,8 +48,8 @@ TRADES_PER_S = 200
 STEP_S = 0.001
 #: this many times as many orders come for two seconds: all are decided, late
 OVERLOAD = 10
-#: the broker and every process compile and fill caches first; what they do then is not what is measured
-WARM_UP_S = {"smoke": 2.0, "real": 25.0}
+#: the broker compiles for a minute under this load, every process fills caches; what they do then is not what is measured
+WARM_UP_S = {"smoke": 2.0, "real": 60.0}
 
 
 async def prepare(s: Settings) -> tuple[list[str], list[str]]:

@@ -16,6 +16,7 @@ from app import control
 from app.gateway.access import need_role
 from app.gateway.answers import json_answer
 from app.gateway.approvals import new_approval
+from app.gateway.standing import standings
 from app.gateway.state import GatewayState
 from app.settings import Settings
 from models.gate.explain import explain
@@ -50,10 +51,13 @@ class Writes:
                 Route("/api/decisions/{order_id}", self.decision)]
 
     async def limits(self, request: Request) -> Response:
-        """`GET /api/limits`: every limit, and those that are wider than the same limit above them."""
+        """`GET /api/limits?scope=`: limits of a node, or all, how they stand; and those wider than the same above."""
         parents = control.parents_of(self.state.book.reference.account_records.values(), self.state.levels)
-        found = list(self.state.limits.values())
-        return json_answer({"limits": found, "wider_than_above": control.unlike_parents(found, parents)})
+        scope = request.query_params.get("scope")
+        found = [x for x in self.state.limits.values() if scope is None or x.node == scope]
+        stand = standings(self.state, found, time.time_ns())
+        return json_answer({"limits": [msgspec.to_builtins(x) | s._asdict() for x, s in zip(found, stand, strict=True)],
+                            "wider_than_above": control.unlike_parents(list(self.state.limits.values()), parents)})
 
     async def put_limit(self, request: Request) -> Response:
         """`PUT /api/limits/{id}` {limit, reason, node?, metric?, mode?, minutes?, two_people?}.

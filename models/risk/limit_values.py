@@ -16,6 +16,17 @@ from models.risk.margin import usage
 MARGIN_METRICS = frozenset({"margin", "margin_maintenance", "margin_usage"})
 
 
+def sum_values(name: str, sums: np.ndarray) -> dict[str, float]:
+    """Return the figures of a node that are sums of its positions' (a row of `Rollup.nodes`)."""
+    out = {metric: float(sums[getattr(ru, metric.upper())])
+           for metric in ("gross", "net", "long", "short", "delta", "gamma", "vega", "theta", "rho")}
+    out |= {"stale_positions": float(sums[ru.STALE]), "unpriced_positions": float(sums[ru.UNPRICED]),
+            "loss_total": -float(ru.total_pnl(sums)), "loss_day": -float(sums[ru.DAY])}
+    if not name.startswith("venue:"):  # what is there is the gate's to say
+        out["credit"] = out["gross"]
+    return out
+
+
 def limit_values(models: RiskModels, names: set[str], metrics: AbstractSet[str] = frozenset(),
                  ) -> dict[tuple[str, str], float]:
     """Return every figure of some nodes that a limit can be on, in the firm's base currency.
@@ -33,14 +44,7 @@ def limit_values(models: RiskModels, names: set[str], metrics: AbstractSet[str] 
         node = rollup.node_index.get(name)
         if node is None:
             continue
-        sums = rollup.nodes[node]
-        for metric in ("gross", "net", "long", "short", "delta", "gamma", "vega", "theta", "rho"):
-            out[name, metric] = float(sums[getattr(ru, metric.upper())])
-        out[name, "stale_positions"], out[name, "unpriced_positions"] = float(sums[ru.STALE]), float(sums[ru.UNPRICED])
-        if not name.startswith("venue:"):  # what is there is the gate's to say
-            out[name, "credit"] = out[name, "gross"]
-        out[name, "loss_total"] = -float(ru.total_pnl(sums))
-        out[name, "loss_day"] = -float(sums[ru.DAY])
+        out |= {(name, metric): value for metric, value in sum_values(name, rollup.nodes[node]).items()}
         s = models.scenarios
         if s is not None and s.snapshot_id and node < len(s.var):
             var, es = s.tail_of(node)

@@ -184,6 +184,8 @@ def test_a_breach_trips_the_breaker_and_only_a_person_resumes(api: tuple[Install
     control = wait_until(lambda: [c for c in call(url, "GET", "/api/breakers").json() if c["scope"] == "fund:F1"])[0]
     assert (control["state"], control["by"]) == ("halted", "deskrisk") and "TRIP" in control["reason"]
     alert = wait_until(lambda: [a for a in call(url, "GET", "/api/alerts").json() if a["limit_id"] == "TRIP"])[0]
+    (stands,) = [x for x in call(url, "GET", "/api/limits?scope=fund:F1").json()["limits"] if x["limit_id"] == "TRIP"]
+    assert (stands["state"], stands["in_force"]) == ("breach", True) and stands["utilisation"] == stands["value"] > 1
     assert alert["kind"] == "breach" and alert["utilisation"] > 1
     assert call(url, "POST", "/api/breakers/fund:F1", action="resume", reason=REASON, rev=99).status_code == 409
     assert call(url, "POST", "/api/breakers/fund:F1", action="fly", reason=REASON).status_code == 400
@@ -251,6 +253,8 @@ def test_on_the_page_a_person_acknowledges_asks_for_an_override_and_resumes(api:
             page.wait_for_selector(breach)
             page.wait_for_selector("#breakers [data-scope='desk:D2'][data-state=halted]")
         assert "!" in rita.title()
+        rita.goto(f"{url}/?scope=desk:D2")
+        rita.wait_for_selector("#limits [data-limit=PAGE][data-state=breach]:has-text('breach')")
         assert reader.locator("#alerts button, #state-open:visible, #breakers button").count() == 0, "who may only read has no buttons"
         rita.click(f"{breach} >> text=Override")
         rita.fill("#override-dialog [name=limit]", "1e15")

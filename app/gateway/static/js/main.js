@@ -3,6 +3,7 @@ import { AlertPanel } from "./alerts.js";
 import { Breakers } from "./breakers.js";
 import * as fmt from "./fmt.js";
 import { Grid } from "./grid.js";
+import { LimitTable } from "./limits.js";
 import { OverrideForm } from "./override.js";
 import { RiskPanel } from "./risk.js";
 import { Stream } from "./stream.js";
@@ -18,6 +19,7 @@ const override = new OverrideForm($("override-dialog"));
 const alerts = new AlertPanel($("alerts"), $("assertive"), may, (alert) => override.open(alert), (text) => {
   $("alert-said").textContent = text; $("alert-said").hidden = !text;
 });
+const limits = new LimitTable($("limits"), () => state.scope);
 const risk = new RiskPanel($("models"), $("top"), $("expiries"), $("metric-select"), $("risk-note"));
 const ladder = new Grid($("ladder"), [
   { key: "inst", title: "instrument", width: 128, text: true },
@@ -156,7 +158,7 @@ const stream = new Stream({
   hello: (data) => {
     state.staleMs = data.stale_ms.stream; state.levels = data.levels; state.roles = data.roles;
     $("state-open").hidden = !may(); $("sign-in").hidden = !data.sign_in;
-    breakers.draw();
+    breakers.draw(); limits.load();
     fill($("level-select"), data.levels.filter((l) => l !== "firm").map((l) => [l, l]), $("level-select").value || "desk");
   },
   snapshot: apply, delta: apply,

@@ -1,0 +1,67 @@
+"""How much of each limit is used, as the gateway knows it: from its own book, nodes' records and standing alerts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from app.gateway.state import GatewayState
+from models import rollup as ru
+from models.limits import SIGNED, key_of
+from models.risk.limit_values import sum_values
+from schemas.records import Alert, Limit
+from schemas.units import parse_ts_ns
+
+#: what of a node's historical VaR a limit is held against
+_OF_VAR = {"var_hist": "var_99", "es_hist": "es_97_5"}
+
+
+class Standing(NamedTuple):
+    """What a limit is held against now."""
+
+    #: None: only who measures it knows
+    value: float | None
+    utilisation: float | None
+    #: ok, approach or breach, as the newest alert says
+    state: str
+    #: whether positions are left out of the value
+    partial: bool
+    #: whether it is held against, and no temporary one in its place
+    in_force: bool
+
+
+def standings(state: GatewayState, limits: Iterable[Limit], now_ns: int) -> list[Standing]:
+    """Return how limits stand."""
+    alerts = {(a.limit_id, a.node, a.metric): a for a in state.open_alerts() if a.kind in ("approach", "breach")}
+    lasts = {x.limit_id: x.until is None or parse_ts_ns(x.until) > now_ns for x in state.limits.values()}
+    replaced = {key_of(x) for x in state.limits.values() if x.until is not None and lasts[x.limit_id]}
+    return [_standing(state, x, alerts.get((x.limit_id, x.node, x.metric)),
+                      lasts[x.limit_id] and (x.until is not None or key_of(x) not in replaced)) for x in limits]
+
+
+def _standing(state: GatewayState, limit: Limit, alert: Alert | None, in_force: bool) -> Standing:
+    value = _value(state, limit)
+    if value is None and alert is not None:
+        value = alert.value
+    used = None
+    if value is not None and float(limit.limit) != 0.0:
+        used = (abs(value) if limit.metric in SIGNED else value) / float(limit.limit)
+    return Standing(value, used, "ok" if alert is None else alert.kind, _is_partial(state, limit.node), in_force)
+
+
+def _is_partial(state: GatewayState, node: str) -> bool:
+    k = state.book.rollup.node_index.get(node)
+    return k is not None and bool(state.book.rollup.nodes[k, ru.UNPRICED])
+
+
+def _value(state: GatewayState, limit: Limit) -> float | None:
+    rollup = state.book.rollup
+    node = rollup.node_index.get(limit.node)
+    if node is None:
+        return None
+    value = sum_values(limit.node, rollup.nodes[node]).get(limit.metric)
+    risk = state.risk(limit.node) if limit.metric in _OF_VAR else None
+    if risk is not None and risk.base_currency == state.book.market.base_currency:  # limits are in the firm's
+        value = (risk.models or {}).get("var_hist", {}).get(_OF_VAR[limit.metric])
+    return float(value) if value is not None and math.isfinite(value) else None
