@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from app.gateway.state import GatewayState
@@ -31,13 +31,14 @@ class Standing(NamedTuple):
     in_force: bool
 
 
-def standings(state: GatewayState, limits: Iterable[Limit], now_ns: int) -> list[Standing]:
-    """Return how limits stand."""
+def standings(state: GatewayState, limits: Sequence[Limit], now_ns: int) -> list[Standing]:
+    """Return how limits stand: all that are on some nodes."""
     alerts = {(a.limit_id, a.node, a.metric): a for a in state.open_alerts() if a.kind in ("approach", "breach")}
-    lasts = {x.limit_id: x.until is None or parse_ts_ns(x.until) > now_ns for x in state.limits.values()}
-    replaced = {key_of(x) for x in state.limits.values() if x.until is not None and lasts[x.limit_id]}
+    lasts = [x.until is None or parse_ts_ns(x.until) > now_ns for x in limits]
+    replaced = {key_of(x) for x, last in zip(limits, lasts, strict=True) if x.until is not None and last}
     return [_standing(state, x, alerts.get((x.limit_id, x.node, x.metric)),
-                      lasts[x.limit_id] and (x.until is not None or key_of(x) not in replaced)) for x in limits]
+                      last and (x.until is not None or key_of(x) not in replaced))
+            for x, last in zip(limits, lasts, strict=True)]
 
 
 def _standing(state: GatewayState, limit: Limit, alert: Alert | None, in_force: bool) -> Standing:

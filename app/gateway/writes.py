@@ -51,13 +51,16 @@ class Writes:
                 Route("/api/decisions/{order_id}", self.decision)]
 
     async def limits(self, request: Request) -> Response:
-        """`GET /api/limits?scope=`: limits of a node, or all, how they stand; and those wider than the same above."""
-        parents = control.parents_of(self.state.book.reference.account_records.values(), self.state.levels)
+        """`GET /api/limits?scope=`: limits of a node and how they stand; or all, and which are wider than above."""
         scope = request.query_params.get("scope")
         found = [x for x in self.state.limits.values() if scope is None or x.node == scope]
         stand = standings(self.state, found, time.time_ns())
-        return json_answer({"limits": [msgspec.to_builtins(x) | s._asdict() for x, s in zip(found, stand, strict=True)],
-                            "wider_than_above": control.unlike_parents(list(self.state.limits.values()), parents)})
+        answer: dict[str, Any] = {
+            "limits": [msgspec.to_builtins(x) | s._asdict() for x, s in zip(found, stand, strict=True)]}
+        if scope is None:
+            parents = control.parents_of(self.state.book.reference.account_records.values(), self.state.levels)
+            answer["wider_than_above"] = control.unlike_parents(found, parents)
+        return json_answer(answer)
 
     async def put_limit(self, request: Request) -> Response:
         """`PUT /api/limits/{id}` {limit, reason, node?, metric?, mode?, minutes?, two_people?}.
