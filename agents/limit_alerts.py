@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+import msgspec
 from aiokafka.structs import TopicPartition
 
 from agents.ports import Counters, Publisher
@@ -51,12 +52,19 @@ class LimitAlerts:
     def on_alerts(self, batch: RecordBatch) -> None:
         """Take in what was raised, here before a restart or by another worker, and what a person has seen of it."""
         for value in batch.values:
-            if value is not None and b'"limit_id":"' in value:
+            if value is None or b'"limit_id":"' not in value:
+                continue
+            try:
                 self.monitor.follow(_alert.decode(value))
+            except msgspec.DecodeError as error:
+                self._counters.add("alerts_refused")
+                log.error("alerts: a record at %s refused: %s", batch.partition, error)
 
     def take_control(self, control: Control) -> None:
         """Note what stands; what a person lifted while a breach calls for it is called for again."""
         held = self._controls.get(control.scope)
+        if held is not None and held.rev > control.rev:  # of before what was tripped here
+            return
         self._controls[control.scope] = control
         if held is not None and STATES.index(control.state) < STATES.index(held.state):
             self.monitor.reconsider(FIRM if control.scope == "all" else control.scope)

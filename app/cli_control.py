@@ -54,6 +54,25 @@ def limits_show(brokers: Brokers = None, as_json: AsJson = False) -> None:
     show_table(table)
 
 
+@limits_cli.command("used")
+def limits_used(node: Annotated[str | None, typer.Argument(help="Of this node alone: firm, desk:FX1, ...")] = None,
+                gateway_url: Gateway = GATEWAY_URL, as_json: AsJson = False) -> None:
+    """How much of each limit is used, the tightest first, as a gateway knows it."""
+    from app.show import get_json
+
+    found = run(get_json(f"{gateway_url}/api/limits", {"scope": node} if node else {}))["limits"]
+    found = sorted((x for x in found if x["in_force"]), key=lambda x: (-(x["utilisation"] or 0.0), x["limit_id"]))
+    if as_json:
+        _print(found)
+        return
+    table = Table("limit", "node", "metric", "now", "at most", "used", "state")
+    for x in found:
+        now = "" if x["value"] is None else f"{x['value']:,.6g}" + (" partial" if x["partial"] else "")
+        used = "" if x["utilisation"] is None else f"{x['utilisation']:.1%}"
+        table.add_row(x["limit_id"], x["node"], x["metric"], now, str(x["limit"]), used, x["state"])
+    show_table(table)
+
+
 @limits_cli.command("set")
 def limits_set(limit_id: str, limit: Annotated[float, typer.Argument(help="In the firm's base currency.")],
                reason: Why, node: Annotated[str | None, typer.Option(help="firm, fund:ALPHA, trader:x, ...")] = None,

@@ -172,9 +172,11 @@ class LimitMonitor:
         out: list[Change | None] = []
         at = (now_ns, snapshot_id, (snapshot_id or now_ns) if cause_ns is None else cause_ns)
         for key, value in values.items():
-            if value != value:
-                continue
             watches = self._by_key.get(key, [])
+            if not watches:
+                self.standing.discard(key)
+            if value != value or not watches:
+                continue
             in_force, ended = _in_force(watches, now_ns)
             out += [_change(watch, OK, *at) for watch in ended]
             for watch in in_force:

@@ -62,7 +62,7 @@ class Access:
             given = request.headers.get("authorization", "").removeprefix("Bearer ") or request.cookies.get(COOKIE, "")
             user = self._user_of(given)
             scope["deskrisk.user"], scope["deskrisk.user_of"] = user, self._user_of
-            is_open = scope["path"].startswith(OPEN_PATHS) or (self._open_reads and scope["method"] in ("GET", "HEAD"))
+            is_open = self._open_reads or scope["path"].startswith(OPEN_PATHS)  # every write needs a role besides
             if self.tokens and user is None and not is_open:
                 response: Response = (RedirectResponse("/login", 303) if scope["path"] == "/"
                                       else JSONResponse({"error": "a token is needed"}, 401))

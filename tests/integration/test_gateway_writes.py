@@ -186,6 +186,9 @@ def test_a_breach_trips_the_breaker_and_only_a_person_resumes(api: tuple[Install
     alert = wait_until(lambda: [a for a in call(url, "GET", "/api/alerts").json() if a["limit_id"] == "TRIP"])[0]
     (stands,) = [x for x in call(url, "GET", "/api/limits?scope=fund:F1").json()["limits"] if x["limit_id"] == "TRIP"]
     assert (stands["state"], stands["in_force"]) == ("breach", True) and stands["utilisation"] == stands["value"] > 1
+    shown = subprocess.run([sys.executable, "-m", "app", "limits", "used", "fund:F1", "--gateway-url", url], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+                           env=os.environ | {"DESKRISK_API_TOKEN": READER}).stdout
+    assert next(line for line in shown.splitlines() if "TRIP" in line).split()[-2] == "breach"
     assert alert["kind"] == "breach" and alert["utilisation"] > 1
     assert call(url, "POST", "/api/breakers/fund:F1", action="resume", reason=REASON, rev=99).status_code == 409
     assert call(url, "POST", "/api/breakers/fund:F1", action="fly", reason=REASON).status_code == 400
@@ -223,6 +226,24 @@ def test_what_stands_is_known_after_a_kill_and_trips_again_what_is_lifted_too_ea
         assert (again["state"], again["by"]) == ("reducing", "deskrisk")
         call(there, "DELETE", "/api/limits/STANDS", reason=REASON)
         wait_until(lambda: ("clear", None) in raised())
+    finally:
+        other.stop()
+
+
+def test_with_open_reads_only_writes_need_a_token(api: tuple[Installation, str]) -> None:
+    made, _ = api
+    other = made.start("gateway", "--port", "0", DESKRISK_API_TOKENS=f"{RISK}:rita:risk", DESKRISK_API_OPEN_READS="1")
+    try:
+        url = url_of(other)
+        assert call(url, "GET", "/api/limits", None).status_code == 200
+        asked = call(url, "POST", "/api/whatif", None, node="fund:F1", trades=[])
+        assert asked.status_code in (200, 400), "a question changes nothing"
+        writes = [("PUT", "/api/limits/X", {}), ("DELETE", "/api/limits/X", {}), ("POST", "/api/alerts/x/ack", {}), ("POST", "/api/breakers/all", {"action": "halt"}),
+                  ("POST", "/api/overrides", {}), ("POST", "/api/approvals/x", {}), ("POST", "/api/orders/check", {"dry_run": False})]
+        assert [call(url, method, path, None, reason=REASON, **body).status_code for method, path, body in writes] == [401] * len(writes)
+        wrong = httpx.post(f"{url}/login", data={"token": "w" * 20})
+        assert (wrong.status_code, "not known" in wrong.text, "set-cookie" in wrong.headers) == (401, True, False)
+        assert call(url, "POST", "/api/breakers/desk:NONE", action="halt", reason=REASON).json()["by"] == "rita"
     finally:
         other.stop()
 

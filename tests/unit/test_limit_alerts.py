@@ -62,7 +62,7 @@ def at(alerts: LimitAlerts, node: str, metric: str, value: float, seconds: float
 
 
 def replayed(log: list[Alert]) -> Any:
-    return SimpleNamespace(values=[encode(a) for a in log])
+    return SimpleNamespace(values=[encode(a) for a in log], partition=0)
 
 
 # ---- through time -----------------------------------------------------------------------------------------------------
@@ -181,6 +181,27 @@ def test_a_late_record_of_the_own_alerts_changes_nothing() -> None:
     log.take()
     alerts.on_alerts(replayed(raised))
     at(alerts, "desk:D", "loss_day", 10, 2)
+    assert log.take() == []
+
+
+def test_a_record_that_is_no_alert_costs_its_neighbours_nothing() -> None:
+    rule = limit("desk:D", "loss_day", 100)
+    alerts, log = stage(rule)
+    at(alerts, "desk:D", "loss_day", 120, 0)
+    again, later = stage(rule)
+    again.on_alerts(SimpleNamespace(values=[b'{"limit_id":"x"', b'{"limit_id":"x","kind":7}', None, encode(log.alerts()[0])], partition=0))  # type: ignore[arg-type]
+    at(again, "desk:D", "loss_day", 120, 1)
+    assert later.take() == []
+
+
+def test_a_control_of_before_the_trip_lifts_nothing() -> None:
+    alerts, log = stage(limit("desk:D", "loss_day", 100, action="halt"))
+    resumed = Control(scope="desk:D", state="active", reason="of yesterday", by="risk-1", ts=T0 - S, rev=4)
+    alerts.take_control(resumed)
+    at(alerts, "desk:D", "loss_day", 120, 0)
+    assert log.take() == [("breach", "desk:D", "loss_day"), ("desk:D", "halted")]
+    alerts.take_control(resumed)
+    at(alerts, "desk:D", "loss_day", 120, 1)
     assert log.take() == []
 
 
