@@ -158,6 +158,7 @@ const stream = new Stream({
   hello: (data) => {
     state.staleMs = data.stale_ms.stream; state.levels = data.levels; state.roles = data.roles;
     $("state-open").hidden = !may(); $("sign-in").hidden = !data.sign_in;
+    $("limits-ccy").textContent = data.base_currency;
     breakers.draw(); limits.load();
     fill($("level-select"), data.levels.filter((l) => l !== "firm").map((l) => [l, l]), $("level-select").value || "desk");
   },
