@@ -171,7 +171,7 @@ def test_a_rate_trips_a_breaker_that_a_kill_does_not_forget_and_soft_limits_are_
         processes["gate"].kill()
         made.worker("gate", "gate").wait_ready()
         await asyncio.sleep(2.0)
-        assert [a["ack_by"] for a in await made.alerts() if a["limit_id"] == "H"] == [None, "rita"], "nothing is raised anew"
+        assert [a["ack_by"] for a in await made.alerts() if (a["limit_id"], a["kind"]) == ("H", "breach")] == [None, "rita"], "nothing is raised anew"
         await set_state(made.settings, "trader:t1", "active", "rita", "resumed while it is still above")
         await state("halted", 3)
         stop.set()
