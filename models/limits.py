@@ -146,7 +146,7 @@ class LimitMonitor:
             watch.escalated = True
 
     def clear_removed(self, speaks_for: Callable[[str], bool], now_ns: int) -> list[Change]:
-        """Return the end of what stands of limits that are not there any more; for who knows all limits."""
+        """Return the end of what stands of this stage's limits that are not there any more, on nodes it speaks for."""
         gone = [alert for alert in self._orphans.values() if speaks_for(alert.node)]
         for alert in gone:
             del self._orphans[str(alert.limit_id)]

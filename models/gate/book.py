@@ -202,7 +202,9 @@ class GateBook(GateAmongOthers):
                 accounts["state"][stricter], accounts["state_node"][stricter] = level, node
 
     def _under(self, w: Working, scope: str) -> bool:
-        return scope == "all" or self.state.node_index.get(scope, -1) in w.nodes
+        node = self.state.node_index.get(scope, -1)
+        # where its account and its instrument lie by now, not where they did when it was let through
+        return scope == "all" or node in w.own or node in self._above(w.account, w.instrument)
 
     # ---- orders ---------------------------------------------------------------------------------------------------
     def decide(self, order: Order, now_ns: int) -> Verdict:

@@ -374,6 +374,14 @@ def test_what_a_breach_stops_is_stopped_and_a_kill_cancels_what_works_there(gate
     assert codes(gate, order("3", quantity=3, price=97, venue="V", counterparty="PB")) == []
 
 
+def test_a_kill_cancels_what_works_on_an_account_that_came_under_its_desk_since(gate: GateBook) -> None:
+    assert codes(gate, order("1", quantity=1, price=99)) == []
+    gate.add_account(msgspec.structs.replace(gate.book.reference.account_records["A"], desk="NEW"))
+    kill = Control(scope="desk:NEW", state="killed", reason="of the desk", by="risk-1", ts=T0, rev=1)
+    assert gate.add_control(msgspec.structs.replace(kill, scope="desk:D")) == []
+    assert [w.order.order_id for w in gate.add_control(kill)] == ["1"]
+
+
 def test_an_action_is_refused_where_it_would_stop_nothing() -> None:
     with pytest.raises(ValueError, match="action: expected alert"):
         check_limit(limit("currency:EUR", "gross", 1, action="halt"))
