@@ -26,6 +26,13 @@ class DecisionLog:
         #: orders that were let through and not cancelled or replaced since
         self.accepted: dict[str, Decision] = {}
         self.today: list[Decision] = []
+        #: of accepted orders that replaced others: the ids of those, the first one first
+        self.earlier: dict[str, tuple[str, ...]] = {}
+        #: of the same, the quantity of the one before
+        self.replaced: dict[str, float] = {}
+        #: of accepted orders: from where on `trades` executions are theirs, under any of their ids
+        self.fills_from: dict[str, int] = {}
+        self._now: dict[str, str] = {}
         self._today_ns = today_ns
         #: orders of batches that are not the last of theirs
         self._begun: set[tuple[int, int, str]] = set()
@@ -60,11 +67,30 @@ class DecisionLog:
         if order is None or decision.outcome == "reject":
             return
         if ends:
-            self.accepted.pop(order.ref_order_id or order.order_id, None)
+            self._end(order.ref_order_id or order.order_id)
             return
-        if order.action == "replace":
-            self.accepted.pop(order.ref_order_id or "", None)
-        self.accepted.setdefault(order.order_id, decision)
+        before = self._end(order.ref_order_id or "") if order.action == "replace" else None
+        if order.order_id in self.accepted:
+            return
+        new = order.order_id
+        self.accepted[new], self.fills_from[new] = decision, decision.fills_from
+        if before is not None and before[0].order is not None:
+            replaced, ids, fills_from = before
+            self.replaced[new] = float(before[0].order.quantity)
+            self.earlier[new] = tuple(k for k in (*ids, replaced.order_id) if k != new)
+            self.fills_from[new] = fills_from
+            self._now.update(dict.fromkeys(self.earlier[new], new))
+
+    def _end(self, order_id: str) -> tuple[Decision, tuple[str, ...], int] | None:
+        """Take an order out, by any of its ids; return its decision, its earlier ids, where its executions begin."""
+        order_id = self._now.get(order_id, order_id)
+        decision = self.accepted.pop(order_id, None)
+        if decision is None:
+            return None
+        earlier = self.earlier.pop(order_id, ())
+        for k in earlier:
+            self._now.pop(k, None)
+        return decision, earlier, self.fills_from.pop(order_id)
 
     def half_done(self) -> set[tuple[int, int, str]]:
         """Return (partition, offset, order) of batches of orders whose last one is not decided."""

@@ -7,9 +7,8 @@ decided is never decided again, and what was accepted works on.
 from __future__ import annotations
 
 import asyncio
-import base64
+import contextlib
 import logging
-import math
 import os
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
@@ -24,10 +23,12 @@ from agents.limit_alerts import newest_alerts
 from agents.order_fills import OrderFills
 from agents.other_gates import OtherGates
 from agents.ports import Clock, Counters, Publisher
+from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
 from models.gate.book import GateBook
+from models.position_progress import PositionsInStep
 from models.trading_day import TradingDay
-from schemas.addresses import GateExposure
+from schemas.addresses import GateExposure, PositionProgress
 from schemas.codec import decoder_of, encode, records_in
 from schemas.controls import Check
 from schemas.market import Surface, Touch
@@ -43,7 +44,6 @@ from schemas.records import (
     Limit,
     Mark,
     Order,
-    Quarantined,
     Reason,
     Risk,
 )
@@ -61,12 +61,15 @@ REFRESH_S = 0.1
 FOLLOW_S = 0.05
 #: executions are taken in this often: one settles when the position row that has it arrives
 FILLS_S = 0.06
+#: a gate that starts waits so long for positions that hold all trades but those of the last second
+IN_STEP_WAIT_S, IN_STEP_NS = 3.0, 1_000_000_000
 #: marks taken in before whoever waits gets a turn
 MARKS_AT_ONCE = 8
 _order = decoder_of(Order)
 _records: dict[str, Any] = {topic: decoder_of(cls) for topic, cls in (
     ("marks", Mark), ("limits", Limit), ("controls", Control), ("market.surfaces", Surface),
-    ("risk", Risk), ("touches", Touch), ("reference.counterparties", Counterparty), ("exposure", GateExposure))}
+    ("risk", Risk), ("touches", Touch), ("reference.counterparties", Counterparty), ("exposure", GateExposure),
+    ("progress", PositionProgress))}
 
 
 class GateStage:
@@ -79,6 +82,7 @@ class GateStage:
         self._client, self._topics, self._lease = client, topics, lease
         self._names = {v: k for k, v in topics.items()}
         self._publisher, self._clock, self._counters = publisher, clock, counters
+        self._quarantine = Quarantine(topics["quarantine"], publisher, counters)
         self._partitions, self._journal = partitions, journal
         self.gate = GateBook(base_currency, levels, day)
         self.watch = GateWatch(self.gate, topics, publisher, counters, partitions, self.owns)
@@ -89,7 +93,7 @@ class GateStage:
                           self._on_batch, isolation_level="read_uncommitted", pace_s=FOLLOW_S,
                           without_keys=(topics["positions"],), most=1)
         self._others = OtherGates(self.gate, publisher, topics["exposure"], partitions, f"{clock()}.{os.getpid()}")
-        rules = ("limits", "controls", "reference.counterparties", "touches", "exposure", "alerts")
+        rules = ("limits", "controls", "reference.counterparties", "touches", "exposure", "progress", "alerts")
         #: with the executions on the partitions this gate owns
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100,
                            without_keys=(topics["trades"],), every_s={topics["trades"]: FILLS_S})
@@ -101,7 +105,9 @@ class GateStage:
         self._waiting_marks: dict[bytes | None, bytes] = {}
         self._marks_came = asyncio.Event()
         self._half_done: set[tuple[int, int, str]] = set()
-        self._fills = OrderFills(self.gate, counters, lambda account: owner_partition(account, partitions))
+        self._in_step, self._positions_known = PositionsInStep(partitions), asyncio.Event()
+        self._fills = OrderFills(self.gate, counters, lambda account: owner_partition(account, partitions),
+                                 self._in_step)
         reference.on_change = self._on_reference
         known = reference.reference
         for record in (*known.instrument_records.values(), *known.account_records.values()):
@@ -127,7 +133,7 @@ class GateStage:
             self._fills.arrived(taken.every_row())
             return
         if topic == "trades":
-            self._fills.follow(batch, self._clock())
+            self._fills.follow(batch)
             self._next[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
             return
         if topic == "alerts":
@@ -175,14 +181,19 @@ class GateStage:
             gate.book.add_touch(record)
         elif topic == "exposure":
             self._others.take(record)
+        elif topic == "progress":  # what was said before this gate started is as old as it says
+            self._in_step.heard(record, self._clock() if self._tasks else min(int(record.ts), self._clock()))
+            gate.positions_hold(self._in_step.up_to_ns())
+            if self._clock() - self._in_step.up_to_ns() <= IN_STEP_NS:
+                self._positions_known.set()
         elif topic == "controls":
             self.watch.take_control(record)
             for w in gate.add_control(record):
                 self._cancel(w.order, f"killed: {record.scope}, {record.reason}")
         elif topic == "risk":
             var = ((record.models or {}).get("var_hist") or {}).get("var_99")
-            if var is not None and record.exposure.gross:
-                gate.set_var(record.node, var, record.exposure.gross)
+            if var is not None and record.exposure.gross is not None:
+                gate.set_var(record.node, var, record.exposure.gross, record.ts)
         else:
             gate.book.add_surface(record)
 
@@ -200,6 +211,7 @@ class GateStage:
             loops = (self._tail.run(), self._rules.run(), self._refresh_loop(), self._mark_loop())
             self._tasks = [loop.create_task(t) for t in loops]
             self.gate.refresh(self._clock())
+            await self._positions_in_step()
         orders, trades = self._topics["orders"], self._topics["trades"]
         now = self._clock()
         found = DecisionLog(partitions, self.gate.day.begin_ns(now))
@@ -207,20 +219,20 @@ class GateStage:
         await read_range(self._client, log_of, found.take)
         self._half_done = {x for x in self._half_done if x[0] not in partitions} | found.half_done()
         accepted = found.accepted
-        self.gate.recount(found.today, now)
+        self.gate.recount(found.today, now, found.replaced)
         self.gate.flow.forget(partitions)
         for decision in found.today:
             self.watch.count(decision)
         begin: dict[int, int] = {}
         for decision in accepted.values():
             if decision.order is not None:
-                self.gate.place(decision.order, decision.ts_decision)
-                p = owner_partition(decision.account, self._partitions)
-                begin[p] = min(begin.get(p, decision.fills_from), decision.fills_from)
-        self.gate.refresh(now)  # what worked yesterday has expired
+                self.gate.place(decision.order, decision.ts_decision, now, found.earlier.get(decision.order_id, ()))
+                p, first = owner_partition(decision.account, self._partitions), found.fills_from[decision.order_id]
+                begin[p] = min(begin.get(p, first), first)
+        self.gate.refresh(now)
 
         def on_trades(batch: RecordBatch) -> None:
-            self._fills.follow(batch, now, {k: d.fills_from for k, d in accepted.items()})
+            self._fills.follow(batch, found.fills_from)
 
         ends = await ends_of(self._client, [TopicPartition(trades, p) for p in partitions])
         read = await read_range(self._client, {TopicPartition(trades, p): begin.get(p, ends[TopicPartition(trades, p)])
@@ -236,6 +248,11 @@ class GateStage:
                 self._cancel(decision.order, f"session {decision.session} is gone")
         self._paused = self._pauses != turn
         log.info("gate: %d orders work", len(self.gate.working))
+
+    async def _positions_in_step(self) -> None:
+        """Wait for word that positions hold all trades, but not for long: orders wait rather than being refused."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._positions_known.wait(), IN_STEP_WAIT_S)
 
     async def pause(self) -> None:
         """Decide nothing until the next `take`, and have on the log what was decided: an heir reads it there."""
@@ -283,14 +300,14 @@ class GateStage:
         try:
             raws = records_in(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._quarantine(batch, m, str(error), value)
+            self._quarantine.send(batch, m, QuarantineReason.BAD_FIELD, str(error), value)
             return
         offset = int(batch.offsets[m])
         for k, raw in enumerate(raws):
             try:
                 order = _order.decode(raw)
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-                self._quarantine(batch, m, str(error), raw)
+                self._quarantine.send(batch, m, QuarantineReason.BAD_FIELD, str(error), raw)
                 continue
             owner = owner_partition(order.account, self._partitions)
             if owner != batch.partition:  # the client hashes keys in another way: the owner decides
@@ -320,21 +337,22 @@ class GateStage:
         try:
             verdict = self.gate.decide(order, now)
             outcome, reasons, warnings = verdict.outcome, verdict.reasons, verdict.warnings
-            inputs, value = verdict.inputs, verdict.value
+            inputs, effect = verdict.inputs, verdict.effect
         except (ArithmeticError, ValueError, LookupError, TypeError) as error:  # what cannot be checked is refused
             log.exception("order %s could not be checked", order.order_id)
             reason = Reason(code=Check.INTERNAL_ERROR.name, measured=f"{type(error).__name__}: {error}", limit="")
-            outcome, reasons, warnings, inputs, value = "reject", [reason], [], {}, 0.0
+            outcome, reasons, warnings, inputs, effect = "reject", [reason], [], {}, {}
         p = owner_partition(order.account, self._partitions)
-        return self._decision(order, outcome, reasons, value, begin, now, warnings=warnings, inputs=inputs, as_of=as_of,
-                              order=order, fills_from=self._next.get(TopicPartition(self._topics["trades"], p), 0),
+        return self._decision(order, outcome, reasons, effect, begin, now, warnings=warnings, inputs=inputs,
+                              as_of=as_of, order=order,
+                              fills_from=self._next.get(TopicPartition(self._topics["trades"], p), 0),
                               session=session if outcome == "accept" and order.action != "cancel" else None)
 
-    def _decision(self, on: Order, outcome: str, reasons: list[Reason], value: float, begin: int, now: int,
-                  **more: Any) -> Decision:
+    def _decision(self, on: Order, outcome: str, reasons: list[Reason], effect: dict[str, float], begin: int,
+                  now: int, **more: Any) -> Decision:
         return Decision(
             order_id=on.order_id, account=on.account, instrument=on.instrument, reasons=reasons,
-            outcome=outcome, effect={"value": value} if value == value else {},  # type: ignore[arg-type]
+            outcome=outcome, effect=effect,  # type: ignore[arg-type]
             snapshot_id=self.gate.book.snapshot_id, limits_version=self.gate.limits_version, ts_event=now,
             ts_decision=now, service_ns=perf_counter_ns() - begin, **more)
 
@@ -365,7 +383,7 @@ class GateStage:
         """Return the decision an order would get; nothing is reserved, counted or written."""
         begin, now = perf_counter_ns(), self._clock()
         v = self.gate.check(order, now)
-        return self._decision(order, v.outcome, v.reasons, v.value, begin, now, warnings=v.warnings)
+        return self._decision(order, v.outcome, v.reasons, v.effect, begin, now, warnings=v.warnings)
 
     def _write(self, decision: Decision, kept: bytes | None = None, linger_s: float = 0.0) -> None:
         partition = owner_partition(decision.account, self._partitions)
@@ -379,7 +397,7 @@ class GateStage:
         if owner_partition(order.account, self._partitions) not in self._owned or not self.gate.release(order.order_id):
             return
         reason = Reason(code=Check.HALTED.name, measured=why, limit="")
-        self._write(self._decision(order, "cancel", [reason], math.nan, perf_counter_ns(), self._clock(), order=order))
+        self._write(self._decision(order, "cancel", [reason], {}, perf_counter_ns(), self._clock(), order=order))
         self._counters.add("orders_killed")
 
     def owns(self, partition: int) -> bool:
@@ -388,7 +406,8 @@ class GateStage:
 
     def cancel_orders(self, order_ids: set[str], why: str) -> int:
         """Cancel what still works of these orders (their session is gone); return how many."""
-        found = [self.gate.working[k].order for k in sorted(order_ids & self.gate.working.keys())]
+        current = {self.gate.current_id(k) for k in order_ids} - {None}
+        found = [self.gate.working[k].order for k in sorted(filter(None, current))]
         for order in found:
             self._cancel(order, why)
         return len(found)
@@ -413,20 +432,11 @@ class GateStage:
             await asyncio.sleep(REFRESH_S)
             now = self._clock()
             self.gate.refresh(now)
-            self._fills.give_up(now)
+            self._fills.tidy(now)
             self._counters.set("orders_working", len(self.gate.working))
             if not self._paused and self._lease.held():
                 self._others.say(now)
                 self.watch.look(now)
-
-    def _quarantine(self, batch: RecordBatch, m: int, detail: str, raw: bytes) -> None:
-        reason, offset = str(QuarantineReason.BAD_FIELD), int(batch.offsets[m])
-        self._counters.add("poison", reason=reason)
-        record = Quarantined(topic=batch.topic, partition=batch.partition, offset=offset, reason=reason, detail=detail,
-                             raw_base64=base64.b64encode(raw[:65_536]).decode(),
-                             ts=int(batch.timestamps_ms[m]) * 1_000_000)
-        self._publisher.send(self._topics["quarantine"], f"{batch.topic}-{batch.partition}-{offset}".encode(),
-                             encode(record))
 
     async def stop(self) -> None:
         """Stop following."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,13 +10,14 @@ import numpy as np
 from aiokafka.structs import TopicPartition
 
 from agents.ports import Clock, Counters, Publisher
+from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
 from models import marks as mk
 from models.columns import grown
 from models.quote_columns import UNKNOWN, decode_quotes
 from schemas.codec import decoder_of, encode
 from schemas.reasons import QuarantineReason
-from schemas.records import Mark, Quarantined
+from schemas.records import Mark
 from tables.kafka import KafkaClient
 from tables.manager import EVERYTHING
 from tables.records import RecordBatch
@@ -42,6 +42,8 @@ class MarkStage:
                  commit: Callable[[dict[TopicPartition, int]], Awaitable[Any]]) -> None:
         self._client, self._topics, self._reference = client, topics, reference
         self._publisher, self._clock, self._counters = publisher, clock, counters
+        # many a bad quote is like the next: its beginning says enough
+        self._quarantine = Quarantine(topics["quarantine"], publisher, counters, raw_bytes=4096)
         self._lateness_ns = lateness_ns
         self._commit = commit
         self._marks = mk.empty_marks(256)
@@ -134,23 +136,14 @@ class MarkStage:
 
     def _refuse(self, batch: RecordBatch, decoded: Any) -> None:
         for m, reason, detail, raw in decoded.poison:
-            self._quarantine(batch, min(m, len(batch) - 1), reason, detail, raw)
+            self._quarantine.send(batch, min(m, len(batch) - 1), reason, detail, raw)
         if decoded.unknown:
             self._counters.add("ticks_unknown", float((decoded.rows["status"] == UNKNOWN).sum()))
             if self._reported.get(b"", -UNKNOWN_REPORT_WINDOWS) + UNKNOWN_REPORT_WINDOWS <= self._windows:
                 self._reported[b""] = self._windows
                 first = next((v for v in batch.values if v), b"")
-                self._quarantine(batch, 0, QuarantineReason.UNKNOWN_INSTRUMENT,
+                self._quarantine.send(batch, 0, QuarantineReason.UNKNOWN_INSTRUMENT,
                                  "instrument: expected a known instrument (first record of the slice shown)", first)
-
-    def _quarantine(self, batch: RecordBatch, m: int, reason: QuarantineReason, detail: str, raw: bytes) -> None:
-        self._counters.add("poison", reason=str(reason))
-        offset = int(batch.offsets[m])
-        record = Quarantined(topic=batch.topic, partition=batch.partition, offset=offset, reason=str(reason),
-                             detail=detail, raw_base64=base64.b64encode(raw[:4096]).decode(),
-                             ts=int(batch.timestamps_ms[m]) * 1_000_000)
-        self._publisher.send(self._topics["quarantine"], f"{batch.topic}-{batch.partition}-{offset}".encode(),
-                             encode(record))
 
     async def _close_windows(self) -> None:
         while True:

@@ -3,35 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
 from agents.ports import Counters
 from models.gate.book import GateBook
+from models.position_progress import PositionsInStep
 from schemas.codec import decoder_of, records_in
 from schemas.records import Trade
 from tables.records import RecordBatch
 
-#: an execution whose position row does not come (it was refused) stops being waited for
-FILL_WAIT_S = 10.0
+#: once a trade is folded its row is here within so long, or never: it was refused
+ROW_WAIT_NS = 10_000_000_000
 _trade = decoder_of(Trade)
+
+
+@dataclass
+class _Execution:
+    partition: int
+    offset: int
+    order_id: str
+    trade_id: str
+    quantity: float
+    #: since when its partition is known to be folded beyond it
+    folded_ns: int | None = None
 
 
 class OrderFills:
     """What was executed of a gate's working orders and is not in its positions yet.
 
-    Until then the order counts in full: an execution is never in neither of the two.
+    Until then the order counts in full: an execution is never in neither of the two. One that positions refused leaves
+    its order as it was: whoever puts it right sends it again. One that is on the log twice counts once.
     """
 
-    def __init__(self, gate: GateBook, counters: Counters, owner: Callable[[str], int]) -> None:
-        self._gate, self._counters, self._owner = gate, counters, owner
-        #: of an account and an instrument: (offset, order id, quantity, since)
-        self._waiting: dict[str, list[tuple[int, str, float, int]]] = {}
+    def __init__(self, gate: GateBook, counters: Counters, owner: Callable[[str], int], progress: PositionsInStep,
+                 ) -> None:
+        self._gate, self._counters, self._owner, self._progress = gate, counters, owner, progress
+        #: by account and instrument
+        self._waiting: dict[str, list[_Execution]] = {}
+        #: of working orders: the trades that were seen
+        self._seen: dict[str, set[str]] = {}
 
-    def follow(self, batch: RecordBatch, now_ns: int, since: Mapping[str, int] | None = None) -> None:
+    def follow(self, batch: RecordBatch, since: Mapping[str, int] | None = None) -> None:
         """Note executions; ``since``: from which offset on those of an order count."""
-        working, first = self._gate.working, since or {}
+        first = since or {}
         for m, value in enumerate(batch.values):
             if value is None or b'"order_id"' not in value:
                 continue
@@ -41,12 +58,19 @@ class OrderFills:
                 continue  # the position stage puts it into quarantine
             offset = int(batch.offsets[m])
             for t in trades:
-                if t.order_id not in working or t.action != "new" or first.get(t.order_id or "", 0) > offset:
+                order_id = self._gate.current_id(t.order_id or "")
+                if order_id is None or t.action != "new" or first.get(order_id, 0) > offset:
                     continue
                 if self._owner(t.account) != batch.partition:
                     continue  # its copy in the owner's partition counts
+                seen = self._seen.setdefault(str(t.order_id), set())
+                if t.trade_id in seen:
+                    self._counters.add("fills_repeated")
+                    continue
+                seen.add(t.trade_id)
                 key = f"{t.account}|{t.instrument}"
-                self._waiting.setdefault(key, []).append((offset, str(t.order_id), float(t.quantity), now_ns))
+                self._waiting.setdefault(key, []).append(_Execution(
+                    batch.partition, offset, str(t.order_id), t.trade_id, float(t.quantity)))
                 self._settle(key)
 
     def arrived(self, rows: np.ndarray) -> None:
@@ -56,27 +80,43 @@ class OrderFills:
             for key in self._waiting.keys() & {names[row] for row in rows.tolist()}:
                 self._settle(key)
 
-    def give_up(self, now_ns: int) -> None:
-        """Apply those whose position row did not come in time."""
-        for key in [k for k, w in self._waiting.items() if now_ns - w[0][3] > FILL_WAIT_S * 1e9]:
-            for item in self._waiting.pop(key):
-                self._gate.fill(item[1], item[2])
-                self._counters.add("fills_without_position")
+    def tidy(self, now_ns: int) -> None:
+        """Forget the executions that positions refused, and the trades of orders that work no more."""
+        for key, waiting in list(self._waiting.items()):
+            for x in [x for x in waiting if self._refused(x, now_ns)]:
+                waiting.remove(x)
+                self._seen.get(x.order_id, set()).discard(x.trade_id)
+                self._counters.add("fills_refused")
+            if not waiting:
+                del self._waiting[key]
+        self._forget_trades()
+
+    def _refused(self, x: _Execution, now_ns: int) -> bool:
+        if self._progress.next_offset[x.partition] <= x.offset:
+            x.folded_ns = None
+        elif x.folded_ns is None:
+            x.folded_ns = now_ns
+        return x.folded_ns is not None and now_ns - x.folded_ns > ROW_WAIT_NS
 
     def forget_others(self) -> None:
         """Forget those of orders that work no more: whoever holds them now reads them, too."""
         for key, waiting in list(self._waiting.items()):
-            self._waiting[key] = [w for w in waiting if w[1] in self._gate.working]
+            self._waiting[key] = [x for x in waiting if self._gate.current_id(x.order_id) is not None]
             if not self._waiting[key]:
                 del self._waiting[key]
+        self._forget_trades()
+
+    def _forget_trades(self) -> None:
+        for order_id in [k for k in self._seen if self._gate.current_id(k) is None]:
+            del self._seen[order_id]
 
     def _settle(self, key: str) -> None:
         row = self._gate.book.keys.get(key)
         if row is None:
             return
         offset, waiting = self._gate.book.offset_of(row), self._waiting[key]
-        for item in [w for w in waiting if w[0] <= offset]:
-            waiting.remove(item)
-            self._gate.fill(item[1], item[2])
+        for x in [x for x in waiting if x.offset <= offset]:
+            waiting.remove(x)
+            self._gate.fill(x.order_id, x.quantity)
         if not waiting:
             del self._waiting[key]

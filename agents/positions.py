@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
 import time
@@ -16,14 +15,17 @@ import numpy as np
 from aiokafka.structs import TopicPartition
 
 from agents.ports import Clock, Counters, Publisher
+from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
 from agents.reload import KeyReloads
 from models import trade_columns as tc
+from models.position_progress import FoldProgress
 from models.reference import quantity_decimals
 from models.trade_decode import DecodedTrades, decode_trades
+from schemas.addresses import PositionProgress
 from schemas.codec import decoder_of, encode, records_in
 from schemas.reasons import QuarantineReason
-from schemas.records import External, Position, Quarantined
+from schemas.records import External, Position
 from schemas.units import parse_ts_ns
 from tables.kafka import KafkaClient, owner_partition
 from tables.manager import EVERYTHING
@@ -31,7 +33,7 @@ from tables.partition import MARKER_KEY, Marker
 from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
 from tables.refold import open_from
-from tables.restore import read_changelogs
+from tables.restore import ends_of, read_changelogs
 from tables.source_log import SourceLog
 from tables.standby import Standby
 from tables.store import DiskPartition
@@ -42,6 +44,8 @@ log = logging.getLogger(__name__)
 ORIGIN_HEADER = "deskrisk-origin"
 #: publish at once while reading is up to date; under a backlog a row goes out at most this often
 OUT_BACKLOG_S = 4.0
+#: it says so often how far it is, whatever comes
+PROGRESS_S = 0.5
 #: records of a partition that wait for the worker; counted, because clocks of two machines may differ
 BACKLOG_RECORDS = 5_000
 _REASONS = {
@@ -68,11 +72,14 @@ class PositionStage:
         self._data_dir = data_dir
         self._reference = reference
         self._publisher, self._clock, self._counters = publisher, clock, counters
+        self._quarantine = Quarantine(topics["quarantine"], publisher, counters)
         self._fills_max, self._lateness_ns = fills_max, lateness_ns
         self._standby = standby
         self.parts: dict[int, PositionPartition] = {}
         self.writers: dict[int, PartitionWriter] = {}
-        self._out_task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._progress = FoldProgress()
+        self._said_ns: dict[int, int] = {}
         self._publishing: PositionPartition | None = None  # the partition whose rows are on their way out
         self._out_wake = asyncio.Event()
         self._up_to_date = asyncio.Event()
@@ -118,8 +125,14 @@ class PositionStage:
         for p, writer in writers.items():
             self.writers[p] = writer
             writer.start()
-        if self._out_task is None:
-            self._out_task = asyncio.get_running_loop().create_task(self._publish_loop())
+        trades = self._topics["trades"]
+        ends = await ends_of(self._client, [TopicPartition(trades, p) for p in writers])
+        for p, writer in writers.items():
+            offset = writer.marker.offsets.get(trades, 0)
+            self._progress.begin(p, offset, offset >= ends[TopicPartition(trades, p)], self._clock())
+        if not self._tasks:
+            loop = asyncio.get_running_loop()
+            self._tasks = [loop.create_task(run) for run in (self._publish_loop(), self._progress_loop())]
         for p in partitions:  # a crash may have cut off what was folded but not yet published
             self.parts[p].positions.mark_all_out()
         self._out_wake.set()
@@ -134,6 +147,7 @@ class PositionStage:
     async def release(self, partitions: set[int]) -> None:
         """Flush and let go."""
         for p in partitions:
+            self._progress.end(p)
             writer = self.writers.pop(p, None)
             if writer is not None:
                 await writer.stop()
@@ -189,6 +203,8 @@ class PositionStage:
             self._reloads.saw(batch)
             if batch.topic == self._topics["trades"]:
                 await self._fold_trades(batch, part, sends)
+                self._progress.folded(batch.partition, batch.next_offset, int(batch.timestamps_ms[-1]) * 1_000_000,
+                                      batch.behind, self._clock())
             else:
                 await self._open_positions(batch, part, sends)
             self._out_wake.set()
@@ -222,7 +238,7 @@ class PositionStage:
                 reason = _REASONS[int(rows["status"][i])]
                 decoded.refuse(i, reason, self._detail(decoded, i, reason))
         for bad in decoded.poison:
-            sends.append(self._quarantine(batch, bad.message, bad.index, bad.reason, bad.detail, bad.raw))
+            sends.append(self._quarantine.send(batch, bad.message, bad.reason, bad.detail, bad.raw, bad.index))
 
     def _detail(self, decoded: DecodedTrades, i: int, reason: QuarantineReason) -> str:
         row = decoded.rows[i]
@@ -265,16 +281,6 @@ class PositionStage:
                     else:
                         seen[origin] = at
 
-    def _quarantine(self, batch: RecordBatch, message: int, index: int, reason: QuarantineReason, detail: str,
-                    raw: bytes) -> Awaitable[Any]:
-        self._counters.add("poison", reason=str(reason))
-        offset = int(batch.offsets[message])
-        record = Quarantined(topic=batch.topic, partition=batch.partition, offset=offset, reason=str(reason),
-                             detail=detail, raw_base64=base64.b64encode(raw[:65_536]).decode(),
-                             ts=int(batch.timestamps_ms[message]) * 1_000_000, index=index)
-        key = f"{batch.topic}-{batch.partition}-{offset}".encode()
-        return self._publisher.send(self._topics["quarantine"], key, encode(record))
-
     async def _open_positions(self, batch: RecordBatch, part: PositionPartition, sends: list[Awaitable[Any]]) -> None:
         """Take outside statements in; only start-of-day ones change positions (snapshots are for reconciliation)."""
         for m, value in enumerate(batch.values):
@@ -285,7 +291,7 @@ class PositionStage:
                 for raw in raws:
                     await self._open_one(_external.decode(raw), part, batch, m)
             except (msgspec.DecodeError, ValueError) as error:
-                sends.append(self._quarantine(batch, m, 0, QuarantineReason.BAD_FIELD, str(error), value))
+                sends.append(self._quarantine.send(batch, m, QuarantineReason.BAD_FIELD, str(error), value))
 
     async def _open_one(self, statement: External, part: PositionPartition, batch: RecordBatch, m: int) -> None:
         reference = self._reference.reference
@@ -338,6 +344,7 @@ class PositionStage:
                 await asyncio.wait_for(self._up_to_date.wait(), last + max(OUT_BACKLOG_S, 19 * took) - loop.time())
             last, spent = loop.time(), 0.0
             for part in list(self.parts.values()):
+                reached = self._progress.of(part.partition, self._clock())  # what is folded later may not go out now
                 slots, self._publishing = part.positions.take_out(), part
                 for start in range(0, len(slots), 500):
                     began = time.perf_counter()
@@ -346,7 +353,21 @@ class PositionStage:
                     if len(slots) > 500 and sent is not None:
                         await sent  # what is not yet sent is memory
                 self._publishing = None
+                if reached is not None:
+                    self._say(reached)
             took = spent
+
+    def _say(self, reached: PositionProgress) -> None:
+        """Say how far a partition is, at a steady pace: its rows went out before."""
+        if reached.ts - self._said_ns.get(reached.partition, 0) >= PROGRESS_S / 2 * 1e9:
+            self._said_ns[reached.partition] = reached.ts
+            self._publisher.send(self._topics["progress"], str(reached.partition).encode(), encode(reached), 0)
+
+    async def _progress_loop(self) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            self._progress.turn(self._clock())
+            self._out_wake.set()
 
     def _publish(self, part: PositionPartition, slots: np.ndarray) -> Awaitable[Any] | None:
         topic, sent = self._topics["positions"], None
@@ -378,8 +399,8 @@ class PositionStage:
 
     async def stop(self) -> None:
         """Flush everything and disconnect."""
-        if self._out_task is not None:
-            self._out_task.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self._reloads.stop()
         await self._sources.stop()
         if self._standby is not None:

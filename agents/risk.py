@@ -25,6 +25,7 @@ from models.risk.live import RiskModels
 from models.staleness import Feeds
 from models.trading_day import TradingDay
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
+from schemas.addresses import PositionProgress
 from schemas.codec import decoder_of, encode
 from schemas.market import Surface, Touch
 from schemas.records import (
@@ -54,8 +55,11 @@ RECOUNT_S = 30.0
 #: all eight models run this often, or as often as a tenth of the process allows
 MODELS_PERIOD_S, MODELS_AGE_MAX_S = 1.0, 5.0
 EXCLUDED_NAMED = 10
+#: positions of a partition that are behind its trades by no more are heard of
+POSITIONS_BEHIND_MS = 5_000
 _mark = decoder_of(Mark)
 _surface, _risk = decoder_of(Surface), decoder_of(Risk)
+_progress = decoder_of(PositionProgress)
 _limit, _control, _touch = decoder_of(Limit), decoder_of(Control), decoder_of(Touch)
 
 
@@ -77,7 +81,7 @@ class RiskStage:
         self._surfaces = Tail(client, [topics["market.surfaces"]], self._on_surfaces, wait_ms=500)
         self.feeds = Feeds()
         self.limits = LimitAlerts(topics, publisher, counters, lambda node, metric: not is_of_gate(node, metric))
-        rules = ("limits", "controls", "touches", "alerts")
+        rules = ("limits", "controls", "touches", "progress", "alerts")
         self._rules = Tail(client, [topics[t] for t in rules], self._on_rules, wait_ms=100)
         self._marks = Tail(client, [topics["marks"]], self._on_marks, isolation_level="read_uncommitted",
                            pace_s=TRADE_PERIOD_S / 2)
@@ -116,7 +120,7 @@ class RiskStage:
             self.feeds.heard(f"prices {asset_class}", now, count)
 
     def watch_feeds(self) -> None:
-        """Say it when prices of a class of instruments fall silent, by their own rhythm, and when they are back."""
+        """Say it when prices of a class of instruments, or positions of a partition, fall silent, and are back."""
         now = self._clock()
         for name, silent, seconds in self.feeds.changes(now):
             alert = Alert(alert_id=f"{name}.{now}", kind="stale" if silent else "clear", node=FIRM, metric=name,
@@ -139,6 +143,11 @@ class RiskStage:
     def _on_rules(self, batch: RecordBatch) -> None:
         if batch.topic == self._topics["alerts"]:
             self.limits.on_alerts(batch)
+            return
+        if batch.topic == self._topics["progress"]:
+            said = [_progress.decode(value) for value in batch.values if value is not None]
+            for partition in [x.partition for x in said if x.behind_ms <= POSITIONS_BEHIND_MS]:
+                self.feeds.heard(f"positions {partition}", self._clock())
             return
         for key, value in zip(batch.keys, batch.values, strict=True):
             try:

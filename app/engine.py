@@ -23,7 +23,8 @@ from agents.positions import PositionStage
 from agents.reference_tail import ReferenceTail
 from agents.risk import RiskStage
 from app.collector import settle_collector
-from app.gate_http import GateAddresses, GateHttp
+from app.gate_addresses import GateAddresses
+from app.gate_http import GateHttp
 from app.gate_socket import GateSocket
 from app.gateway.access import parse_tokens
 from app.history import load_history
@@ -193,16 +194,8 @@ class Engine:
             log.info("history: %d days of %d factors", len(self.history.moves), len(self.history.factors))
         await self._open_journal()
         self.stage = self._stage()
-        if isinstance(self.stage, GateStage) and s.gate_socket is not None:
-            self.gate_socket = GateSocket(self.stage, s.gate_socket, s.partitions)
-            await self.gate_socket.start()
-        if isinstance(self.stage, GateStage) and s.gate_http_port is not None:
-            self.gate_addresses = GateAddresses(self.client, self.topics["gates"], self.publisher)
-            await self.gate_addresses.start()
-            tokens = parse_tokens(s.api_tokens.get_secret_value() if s.api_tokens else None)
-            self.gate_http = GateHttp(self.stage, self.gate_addresses, s.partitions, s.gate_http_host, s.gate_http_port,
-                                      tokens)
-            await self.gate_http.start()
+        if isinstance(self.stage, GateStage):
+            await self._open_doors(self.stage)
         tables: EngineTableManager = self.app.tables
         tables.stage = self.stage
         tables.source_topic = self.topics[SOURCES[self.role][0]]
@@ -217,6 +210,22 @@ class Engine:
         self._topics_check = asyncio.get_running_loop().create_task(self._check_topics())
         if s.metrics_port is not None:
             self.counters.serve(s.metrics_port)
+
+    async def _open_doors(self, stage: GateStage) -> None:
+        """Answer orders on a socket and over HTTP, as settings say."""
+        s = self.settings
+        if s.gate_socket is None and s.gate_http_port is None:
+            return
+        self.gate_addresses = GateAddresses(self.client, self.topics["gates"], self.publisher)
+        await self.gate_addresses.start()
+        if s.gate_socket is not None:
+            self.gate_socket = GateSocket(stage, self.gate_addresses, s.gate_socket, s.partitions)
+            await self.gate_socket.start()
+        if s.gate_http_port is not None:
+            tokens = parse_tokens(s.api_tokens.get_secret_value() if s.api_tokens else None)
+            self.gate_http = GateHttp(stage, self.gate_addresses, s.partitions, s.gate_http_host, s.gate_http_port,
+                                      tokens)
+            await self.gate_http.start()
 
     async def _open_journal(self) -> None:
         """Open the journal of a gate; have on the log what was kept by those before it and is not there."""
@@ -265,8 +274,9 @@ class Engine:
         if not partitions and (gone := self._missing_topics()):
             log.critical("leaving: topics gone: %s; what a topic made anew has is not taken for what was there", gone)
             os._exit(EXIT_TOPICS)
-        if self.gate_http is not None and self.gate_addresses is not None:
-            self.gate_addresses.announce(partitions, self.gate_http.address, time.time_ns())
+        if self.gate_addresses is not None:
+            self.gate_addresses.announce(partitions, self.gate_http.address if self.gate_http else None,
+                                         self.settings.gate_socket, time.time_ns())
         self.ready.set()
         print(f"READY {self.role} {','.join(map(str, sorted(partitions)))}", flush=True)
 
@@ -308,8 +318,9 @@ class Engine:
                 task.cancel()
         if self.gate_socket is not None:
             await self.gate_socket.stop()
-        if self.gate_http is not None and self.gate_addresses is not None:
+        if self.gate_http is not None:
             await self.gate_http.stop()
+        if self.gate_addresses is not None:
             await self.gate_addresses.stop()
         if self.stage is not None:
             if not isinstance(self.stage, MarkStage):

@@ -1,6 +1,4 @@
 """The local gate over HTTP: orders to the worker that owns the account; another worker's are redirected to it.
-
-Where each partition's gate answers is a record on the topic `gates`, so that any gate can name the right one.
 """
 
 from __future__ import annotations
@@ -19,53 +17,15 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from agents.gate import GateStage
-from agents.ports import Publisher
+from app.gate_addresses import GateAddresses
 from app.gateway.access import Access, User, need_role
 from app.gateway.answers import error_answer, json_answer
-from schemas.addresses import GateAddress
-from schemas.codec import decoder_of, encode
+from schemas.codec import decoder_of
 from schemas.records import Order
-from tables.kafka import KafkaClient, owner_partition
-from tables.records import RecordBatch
-from tables.tail import Tail
+from tables.kafka import owner_partition
 
 log = logging.getLogger(__name__)
-_order, _address = decoder_of(Order), decoder_of(GateAddress)
-
-
-class GateAddresses:
-    """Where the gate of every partition answers: tailed, and written for the partitions of this worker."""
-
-    def __init__(self, client: KafkaClient, topic: str, publisher: Publisher) -> None:
-        self._topic, self._publisher = topic, publisher
-        self._tail = Tail(client, [topic], self._on_batch, wait_ms=500)
-        self._task: asyncio.Task[None] | None = None
-        self.of_partition: dict[int, str] = {}
-
-    def _on_batch(self, batch: RecordBatch) -> None:
-        for value in batch.values:
-            if value is not None:
-                found = _address.decode(value)
-                self.of_partition[found.partition] = found.address
-
-    async def start(self) -> None:
-        """Read what there is, then follow."""
-        await self._tail.start()
-        await self._tail.read_to_end()
-        self._task = asyncio.get_running_loop().create_task(self._tail.run())
-
-    def announce(self, partitions: set[int], address: str, now_ns: int) -> None:
-        """Say that this worker's gate answers for some partitions."""
-        for p in sorted(partitions):
-            self._publisher.send(self._topic, str(p).encode(),
-                                 encode(GateAddress(partition=p, address=address, ts=now_ns)), 0)
-
-    async def stop(self) -> None:
-        """Stop following."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self._tail.stop()
+_order = decoder_of(Order)
 
 
 class GateHttp:
@@ -122,7 +82,8 @@ class GateHttp:
         partition = owner_partition(order.account, self._partitions)
         if self._stage.owns(partition):
             return None
-        address = self._addresses.of_partition.get(partition)
+        owner = self._addresses.of_partition.get(partition)
+        address = owner.address if owner is not None else None
         if address is None or address == self.address:
             raise HTTPException(503, f"account: no gate answers for {order.account!r} (partition {partition}) now")
         return RedirectResponse(address + request.url.path, 307)

@@ -15,6 +15,7 @@ from typing import cast
 import msgspec
 
 from agents.gate import GateStage
+from app.gate_addresses import GateAddresses
 from schemas.codec import decoder_of, encode
 from schemas.records import Decision, Order
 from tables.kafka import owner_partition
@@ -47,8 +48,8 @@ _options = msgspec.json.Decoder(Options)
 class GateSocket:
     """Serves the gate of this worker on a socket that only its user may open."""
 
-    def __init__(self, stage: GateStage, path: Path, partitions: int) -> None:
-        self._stage, self._path, self._partitions = stage, path, partitions
+    def __init__(self, stage: GateStage, addresses: GateAddresses, path: Path, partitions: int) -> None:
+        self._stage, self._addresses, self._path, self._partitions = stage, addresses, path, partitions
         self._server: asyncio.AbstractServer | None = None
 
     async def start(self) -> None:
@@ -77,7 +78,7 @@ class GateSocket:
             return encode({"error": str(error)})
         partition = owner_partition(order.account, self._partitions)
         if not self._stage.owns(partition):
-            return encode({"redirect": partition, "error": f"account {order.account!r} is another worker's by now"})
+            return self._elsewhere(order.account, partition)
         if dry_run:
             try:
                 return encode(self._stage.check(order))
@@ -88,6 +89,12 @@ class GateSocket:
         if decision.outcome == "accept":
             mine.add(order.order_id)
         return encode(msgspec.structs.replace(decision, inputs={}, order=None))
+
+    def _elsewhere(self, account: str, partition: int) -> bytes:
+        """Say who decides an account: its partition, and where its gate answers, as far as that is known."""
+        owner = self._addresses.of_partition.get(partition)
+        where = {} if owner is None else {"address": owner.address, "socket": owner.socket, "host": owner.host}
+        return encode({"redirect": partition, "error": f"account {account!r} is another worker's by now"} | where)
 
     def keep(self, decided: list[Decision]) -> list[bytes]:
         """Have decisions on disk before they are answered; return them encoded."""

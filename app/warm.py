@@ -158,6 +158,7 @@ def _warm_gate(instrument: Instrument, account: Account) -> None:
                             quality="good"))
     gate.set_price("X", 1.0, 1.1, 1.05, None, NOW_NS, True)
     gate.add_position(_held("X", 1))
+    gate.positions_hold(NOW_NS)
     gate.refresh(NOW_NS)
     order = Order(order_id="1", account="A", trader="T", instrument="X", side="buy", type="limit",
                   quantity=Decimal(1), price=Decimal("1.05"), ts_event=NOW_NS)

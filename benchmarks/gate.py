@@ -45,7 +45,7 @@ def firm(ring: int, seed: int) -> GateState:
                      "restricted": n % 50 == 0}.items():
             row[f] = v
         row["node"], row["issuer"], row["sector"] = s.node(f"instrument:I{n}"), s.node(f"issuer:{n // 2}"), s.node(f"sector:{n % 10}")
-    s.nodes["exposure_ns"] = T0
+    s.nodes["exposure_ns"] = s.settings["positions_ns"] = T0
     s.nodes["nav"][: len(s.node_names)] = 1e8
     for name in s.node_names:
         if name.startswith(("account", "book", "desk", "fund", "firm")):
@@ -75,7 +75,7 @@ def as_dicts(s: GateState) -> list[tuple[Any, ...]]:
     nodes = [{"value": dict(zip(METRICS, s.nodes["value"][k].tolist(), strict=True)), "limit": dict(zip(METRICS, s.nodes["limit"][k].tolist(), strict=True)),
               "soft": set(), "state": 0, "nav": float(s.nodes["nav"][k]), "exposure_ns": T0, "var_per_value": math.nan} for k in range(len(s.node_names))]
     role = {k: n.partition(":")[0] for k, n in enumerate(s.node_names)}
-    settings = {"state": 0, "duplicate_ns": 500_000_000, "exposure_age_ns": 5_000_000_000, "limits_required": True}
+    settings = {"state": 0, "duplicate_ns": 500_000_000, "exposure_age_ns": 5_000_000_000, "position_age_ns": 5_000_000_000, "positions_ns": T0, "limits_required": True}
     instruments = [plain(s.instruments[k]) | {"tiers": [(math.inf, MARGIN_RATE)]} for k in range(INSTRUMENTS)]
     out = []
     for k in range(len(s.orders)):
@@ -90,6 +90,7 @@ def as_dicts(s: GateState) -> list[tuple[Any, ...]]:
 def gate_book() -> tuple[GateBook, int]:
     """Return a gate of 50 accounts and 200 instruments, and the time it stands at."""
     gate = GateBook("USD", ("book", "desk", "strategy", "fund", "firm"))
+    gate.positions_hold(T0)
     for n in range(200):
         gate.add_instrument(Instrument(instrument=f"I{n}", asset_class="equity", currency="USD", prior_close=Decimal(100)))
         gate.book.add_mark(Mark(instrument=f"I{n}", window_end=T0, ts_event=T0, bid=99.9, ask=100.1, mid=100.0, last=None, quality="good"))

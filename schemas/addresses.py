@@ -8,10 +8,26 @@ from schemas.records import Text, Timestamp
 
 
 class GateAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the gate that owns a partition of `orders` answers over HTTP."""
+    """Where the gate that owns a partition of `orders` answers: over HTTP, and on which socket of which machine."""
 
     partition: int
-    address: Text
+    address: Text | None = None
+    socket: Text | None = None
+    host: Text | None = None
+    ts: Timestamp
+
+
+class PositionProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the trades of a partition are in its positions, and those in `positions`.
+
+    Said twice a second by its owner: where nobody says it, positions are as old as when it was said last.
+    """
+
+    partition: int
+    #: of `trades`: what lies before is in its positions, or was refused
+    next_offset: int
+    #: how long ago the oldest trade that is in no position may have arrived, at most; 0: all are
+    behind_ms: int
     ts: Timestamp
 
 

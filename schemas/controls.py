@@ -17,6 +17,7 @@ class Check(IntEnum):
     RESTRICTED = 6
     NO_REFERENCE_PRICE = 7
     STALE_PRICE = 8
+    STALE_POSITION = 41
     STALE_EXPOSURE = 9
     LIMIT_NOT_SET = 10
     PRICE_COLLAR = 11
@@ -53,7 +54,8 @@ class Check(IntEnum):
 
 #: (what it means, the rules that demand it)
 MEANING: dict[Check, tuple[str, str]] = {
-    Check.INVALID_ORDER: ("quantity or price is not a positive number, or a limit order has no price", "RTS 6 15(1)"),
+    Check.INVALID_ORDER: ("quantity or price is not a positive number, a limit order has no price, its end is past or "
+                          "not given, or it replaces one of another side, instrument or account", "RTS 6 15(1)"),
     Check.UNKNOWN_ACCOUNT: ("the account is not in the reference data", "15c3-5(c)(2)(iii)"),
     Check.UNKNOWN_INSTRUMENT: ("the instrument is not in the reference data", "RTS 6 15(2)"),
     Check.HALTED: ("a scope above the order is halted or killed", "RTS 6 12; FIA 1.5"),
@@ -63,7 +65,8 @@ MEANING: dict[Check, tuple[str, str]] = {
     Check.RESTRICTED: ("the instrument is on a restricted list, or has expired or matured", "15c3-5(c)(2)(ii)"),
     Check.NO_REFERENCE_PRICE: ("no mid, last or prior close to hold the price against", "RTS 6 15(1)(a)"),
     Check.STALE_PRICE: ("the last good price is older than the instrument allows", "RTS 6 15(1)(a)"),
-    Check.STALE_EXPOSURE: ("positions or exposures of a node are older than allowed", "RTS 6 17(3)"),
+    Check.STALE_POSITION: ("trades that arrived longer ago than allowed are in no position yet", "RTS 6 17(3)"),
+    Check.STALE_EXPOSURE: ("exposures of a node are older than allowed", "RTS 6 17(3)"),
     Check.LIMIT_NOT_SET: ("no maximum order quantity or value is set", "RTS 6 15(1); FIA 1.1"),
     Check.PRICE_COLLAR: ("the price is too far through the reference", "RTS 6 15(1)(a); FIA 1.3"),
     Check.PRICE_DRIFT: ("the reference itself moved too far within its window", "FIA 2.3"),

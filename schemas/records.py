@@ -59,7 +59,11 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to trade, to replace or to cancel, checked before it leaves."""
+    """A request to trade, to replace or to cancel, checked before it leaves.
+
+    ``quantity`` is what the order is for in all: a replace of one that is executed in part states the sum of what is
+    done and what is still to do. Any id of an order that was replaced names it, in executions and cancels too.
+    """
 
     order_id: Text
     account: Text
@@ -77,6 +81,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     locate_id: str | None = None
     short_exempt: bool = False
     algo_id: str | None = None
+    #: until when it may trade: the end of the trading day, until it is cancelled, until ``expire_ts``, or at once
+    time_in_force: Literal["day", "gtc", "gtd", "ioc", "fok"] = "day"
+    expire_ts: Timestamp | None = None
 
 
 class External(msgspec.Struct, frozen=True, kw_only=True):
@@ -381,6 +388,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     instrument: str
     outcome: Literal["accept", "reject", "cancel"]
     reasons: list[Reason]
+    #: in the firm's base currency: ``value`` of the order, and what it adds to gross, net, delta, vega and, at most, to
+    #: historical VaR; what is not known is absent
     effect: dict[str, float]
     snapshot_id: int
     limits_version: int

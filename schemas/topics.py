@@ -43,8 +43,10 @@ COUNTERPARTIES = Topic("reference.counterparties", "counterparty", "in", "Rating
                        partitions="one")
 TOUCHES = Topic("touches", "instrument", "both", "Barriers of options that were touched, and who saw it.", compact=True,
                 partitions="one")
-GATES = Topic("gates", "partition", "internal", "Where the gate of a partition answers over HTTP.", compact=True,
-              partitions="one")
+GATES = Topic("gates", "partition", "internal", "Where the gate of a partition answers over HTTP and on a socket.",
+              compact=True, partitions="one")
+PROGRESS = Topic("progress", "partition", "internal", "How far each partition of `trades` is in `positions`, 2 Hz.",
+                 compact=True, partitions="one")
 LIMITS = Topic("limits", "limit_id", "both", "Limits, versioned.", compact=True, partitions="one")
 CONTROLS = Topic("controls", "scope", "both", "Halts and kills, versioned.", compact=True, partitions="one")
 APPROVALS = Topic("approvals", "approval_id", "both", "Writes that wait for a second person.", partitions="one",
@@ -67,7 +69,7 @@ POSITIONS_CHANGELOG = Topic("positions-changelog", "table key", "internal",
 
 TOPICS: tuple[Topic, ...] = (
     TRADES, ORDERS, TICKS, EXTERNAL, INSTRUMENTS, ACCOUNTS, COUNTERPARTIES, LIMITS, CONTROLS, APPROVALS, SURFACES,
-    TOUCHES, MARKS, POSITIONS, DECISIONS, RISK, EXPOSURE, ALERTS, GATES, QUARANTINE, POSITIONS_CHANGELOG,
+    TOUCHES, MARKS, POSITIONS, DECISIONS, RISK, EXPOSURE, PROGRESS, ALERTS, GATES, QUARANTINE, POSITIONS_CHANGELOG,
 )
 
 

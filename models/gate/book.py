@@ -9,7 +9,7 @@ filled. The same events in the same order give the same verdicts: time comes wit
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -22,8 +22,8 @@ from models.gate.held_limits import ORDER_GROUPS
 from models.gate.kernel import check_order, copy_inputs
 from models.gate.node_checks import count_message
 from models.gate.other_gates import GateAmongOthers
-from models.gate.reservations import Asked, Working
 from models.gate.state import GateState
+from models.gate.working import Asked, Working, end_of
 from models.reference import FIRM
 from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
@@ -40,6 +40,8 @@ OVERRIDABLE = sum(1 << c for c in (
 #: so many ids of executed orders are remembered
 EXECUTED_IDS = 1 << 18
 PRICE_AGE_MAX_NS = 10_000_000_000
+#: a VaR that nobody has measured anew for so long is not known
+VAR_AGE_MAX_NS = 60_000_000_000
 
 
 def last_trading_day(instrument: Instrument) -> date:
@@ -58,7 +60,8 @@ class Verdict:
     outcome: str
     reasons: list[Reason]
     warnings: list[Reason]
-    value: float
+    #: what is known of `EFFECTS`
+    effect: dict[str, float]
     inputs: dict[str, Any]
 
 
@@ -73,6 +76,8 @@ class GateBook(GateAmongOthers):
         #: ids that were executed, wholly or in part: an order that comes again with one would be done twice
         self.executed: dict[str, None] = {}
         self._day = -1
+        #: of nodes: when their VaR was measured
+        self._var_ns: dict[int, int] = {}
         self._states_old = False
         self._price_tests: dict[int, int] = {}
         #: of instruments: whether they are on a list, and the last day they trade
@@ -157,14 +162,23 @@ class GateBook(GateAmongOthers):
         # exposures are as old as the newest mark they rest on; a node without positions is known to be flat
         self.state.exposures_ns = min(self.book.snapshot_id, now_ns)
         self.state.nodes["exposure_ns"][:n] = self.state.exposures_ns
+        self._base[[k for k, ts in self._var_ns.items() if now_ns - ts > VAR_AGE_MAX_NS], gs.VAR_HIST] = math.nan
         self.measure()
         self._sum(np.arange(n))
 
-    def set_var(self, node: str, var: float, gross: float) -> None:
-        """Take a node's historical VaR in; an order adds at most its share of the node's worst VaR per gross."""
+    def set_var(self, node: str, var: float, gross: float, ts_ns: int) -> None:
+        """Take a node's historical VaR in; an order adds at most its share of the node's worst VaR per gross.
+
+        What a flat node has per gross is what it had last; where that is not known its VaR is within no limit.
+        """
         k = self.state.node(node)
-        self._base[k, gs.VAR_HIST] = var
-        self.state.nodes["var_per_value"][k] = var / gross if gross > 0 else 0.0
+        self._base[k, gs.VAR_HIST], self._var_ns[k] = var, ts_ns
+        if gross > 0.0:
+            self.state.nodes["var_per_value"][k] = var / gross
+
+    def positions_hold(self, up_to_ns: int) -> None:
+        """Take in up to when positions hold all trades; without it, and 5 s later, every order is refused."""
+        self.state.settings["positions_ns"] = up_to_ns
 
     # ---- states ---------------------------------------------------------------------------------------------------
     def add_control(self, control: Control) -> list[Working]:
@@ -214,39 +228,66 @@ class GateBook(GateAmongOthers):
         if order.action == "cancel":
             self._count(order, now_ns)
             self.release(order.ref_order_id or order.order_id)
-            return Verdict("accept", [], [], 0.0, {})
-        replaced = self.working.get(order.ref_order_id or "") if order.action == "replace" else None
+            return Verdict("accept", [], [], {}, {})
+        replaced = self.find(order.ref_order_id or "") if order.action == "replace" else None
         if order.action == "replace" and replaced is None:
             reason = Reason(code=Check.UNKNOWN_ORDER.name, measured=order.ref_order_id or "", limit="a working order")
-            return Verdict("reject", [reason], [], 0.0, {})
+            return Verdict("reject", [reason], [], {}, {})
         if replaced is not None:
             self._reserve(replaced, -1.0)
-        asked = self._fill(order, now_ns)
+        asked = self._fill(order, now_ns, replaced)
         inputs = self._inputs(asked)
         hard = int(check_order(self._address, 0))
         result = self.state.results[0]
-        used_id = order.action == "new" and (order.order_id in self.working or order.order_id in self.executed)
-        if used_id:
-            hard |= 1 << Check.DUPLICATE_ORDER
-            inputs["used_id"] = True
+        effect = {name: x for name, x in zip(gs.EFFECTS, result["effect"].tolist(), strict=True) if x == x}
+        beside = self._beside(order, now_ns, replaced)
+        if beside:
+            inputs["beside"] = sum(1 << check for check in beside)
+            hard |= inputs["beside"]
         names = (self.state.node_names, self._limit_ids)
         warned = int(result["soft"]) & ~hard
-        if hard and not hard & ~OVERRIDABLE and (by := self._override_of(order, float(result["value"]), now_ns)):
+        if hard and not hard & ~OVERRIDABLE and (
+                by := self._override_of(order, effect.get("value", math.nan), now_ns)):
             inputs["override"], warned, hard = by, warned | hard, 0
-        reasons = reasons_of(hard, result, *names, order.order_id if used_id else None)
+        reasons = reasons_of(hard, result, *names, beside)
         warnings = reasons_of(warned, result, *names)
         if hard:
             if replaced is not None:
                 self._reserve(replaced, 1.0)
-            return Verdict("reject", reasons, warnings, float(result["value"]), inputs)
-        if replaced is not None:
+            return Verdict("reject", reasons, warnings, effect, inputs)
+        if replaced is None:
+            self.count_day(self._place(order, asked, now_ns))
+        else:
             self._drop(replaced)
-        self.count_day(self._place(order, asked, now_ns))
-        return Verdict("accept", [], warnings, float(result["value"]), inputs)
+            before = replaced.order
+            earlier = tuple(k for k in (*replaced.earlier, before.order_id) if k != order.order_id)
+            self.count_day(self._place(order, asked, now_ns, replaced.executed, earlier),
+                           replaced=float(before.quantity))
+        return Verdict("accept", [], warnings, effect, inputs)
+
+    def _beside(self, order: Order, now_ns: int, replaced: Working | None) -> dict[Check, tuple[str, str]]:
+        """Return what the kernel cannot see: (measured, limit) of an id that is in use, or an end that is past."""
+        found: dict[Check, tuple[str, str]] = {}
+        if replaced is not None:
+            was, kept = replaced.order, ("account", "instrument", "side")
+            if any(getattr(order, f) != getattr(was, f) for f in kept):
+                found[Check.INVALID_ORDER] = (" ".join(getattr(order, f) for f in kept),
+                                              " ".join(getattr(was, f) for f in kept))
+        if replaced is None or order.order_id not in (replaced.order.order_id, *replaced.earlier):
+            if self.current_id(order.order_id) is not None or order.order_id in self.executed:
+                found[Check.DUPLICATE_ORDER] = (order.order_id, "an id that is not in use")
+        if order.time_in_force == "gtd":
+            try:
+                past = end_of(order, now_ns, self.day) <= now_ns
+            except ValueError:
+                past = True
+            if past:
+                found[Check.INVALID_ORDER] = (str(order.expire_ts), "expire_ts: a time to come")
+        return found
 
     def fill(self, order_id: str, quantity: float) -> None:
         """Take an execution of a working order in, and remember that its id was executed."""
-        if order_id in self.working:
+        if self.find(order_id) is not None:
             self.executed[order_id] = None
             if len(self.executed) > EXECUTED_IDS:
                 del self.executed[next(iter(self.executed))]
@@ -275,7 +316,7 @@ class GateBook(GateAmongOthers):
         if order.action == "replace":
             raise ValueError("action: expected new or cancel for a check without effect, was 'replace'")
         if order.action == "cancel":
-            return Verdict("accept", [], [], 0.0, {})
+            return Verdict("accept", [], [], {}, {})
         if asked.account < 0 or asked.instrument < 0:
             return self.decide(order, now_ns)  # refused before anything is touched
         position = s.position(asked.account, asked.instrument)
@@ -303,8 +344,11 @@ class GateBook(GateAmongOthers):
             if rate >= 0:
                 count_message(s.rates[rate], ts_ns, value)
 
-    def recount(self, past: Sequence[Decision], now_ns: int) -> None:
-        """Count what a log says was decided: message windows, and the day's sums, as if there had been no restart."""
+    def recount(self, past: Sequence[Decision], now_ns: int, replaced: Mapping[str, float]) -> None:
+        """Count what a log says was decided: message windows, and the day's sums, as if there had been no restart.
+
+        ``replaced``: by the id of an order that replaced another, the quantity of that one.
+        """
         looked_ns = {k: parse_ts_ns(c.ts) for k, c in self.controls.items() if c.state == "active"}
         for d in sorted(past, key=lambda d: d.ts_decision):
             if d.order is None:
@@ -316,12 +360,13 @@ class GateBook(GateAmongOthers):
                 self._count_asked(asked, d.ts_decision, d.effect.get("value", 0.0))
             if d.outcome == "accept" and d.order.action != "cancel" and d.ts_decision >= self.day.begin_ns(now_ns):
                 w = self._working(d.order, asked, d.ts_decision)
-                self.count_day(w)
+                self.count_day(w, replaced=replaced.get(d.order_id, 0.0))
                 if d.order.algo_id and d.ts_decision < looked_ns.get(f"trader:{d.order.trader}", 0):
                     self._base[w.trader, gs.REPEATED] -= 1.0  # a person has looked since
 
     def _expire(self, now_ns: int) -> None:
-        """End the day: what still works has expired, and daily sums begin anew."""
+        """Take out what has expired; with the day, what was for the day, and daily sums begin anew."""
+        self._end_orders(now_ns)
         day = self.day.index(now_ns)
         if day == self._day:
             return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from schemas.controls import Check
 from schemas.records import Reason
 
 #: changes whenever a row of the gate's state does
-INPUTS_VERSION = 5
+INPUTS_VERSION = 6
 
 
 def explain(inputs: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
@@ -61,8 +63,7 @@ def explain(inputs: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
                             "limit": dict(zip(gs.METRICS, state.nodes["limit"][n].tolist(), strict=True))}
                      for name, n, _, _ in packed}
     result = state.results[0]
-    used = 1 << Check.DUPLICATE_ORDER if inputs.get("used_id") else 0
-    return int(result["hard"]) | used, int(result["soft"]), seen
+    return int(result["hard"]) | inputs.get("beside", 0), int(result["soft"]), seen
 
 
 _RATE_METRIC_OF = {Check.MESSAGE_RATE: gs.MESSAGE_COUNT, Check.VALUE_RATE: gs.MESSAGE_VALUE}
@@ -75,18 +76,21 @@ _METRIC_OF = {Check.MAX_QUANTITY: gs.ORDER_QUANTITY, Check.MAX_VALUE: gs.ORDER_V
               Check.REPEATED_EXECUTION: gs.REPEATED, Check.COUNTERPARTY_RATING: gs.RATING}
 
 
+NO_REASONS: Mapping[Check, tuple[str, str]] = MappingProxyType({})
+
+
 def _text(value: Any) -> str:
     return f"{float(value):.10g}"
 
 
 def reasons_of(mask: int, result: Any, node_names: list[str], limit_ids: dict[tuple[float, ...], str],
-               used_id: str | None = None) -> list[Reason]:
+               beside: Mapping[Check, tuple[str, str]] = NO_REASONS) -> list[Reason]:
     """Return the reasons of a verdict, the primary one first, each with what was measured against which limit.
 
     Parameters
     ----------
     limit_ids : by node and metric; of windows by node, metric and the limit itself
-    used_id : the order's id, where one that works or was executed has the same
+    beside : what was measured, and its limit, of reasons that the kernel does not know
     """
     out: list[Reason] = []
     while mask:
@@ -94,8 +98,9 @@ def reasons_of(mask: int, result: Any, node_names: list[str], limit_ids: dict[tu
         mask &= mask - 1
         node = int(result["node"][check])
         name = node_names[node] if 0 <= node < len(node_names) else None
-        if check == Check.DUPLICATE_ORDER and used_id is not None:
-            out.append(Reason(code=check.name, measured=used_id, limit="an id that is not in use"))
+        if check in beside:
+            measured, expected = beside[check]
+            out.append(Reason(code=check.name, measured=measured, limit=expected))
             continue
         bound = float(result["limit"][check])
         key = (node, _RATE_METRIC_OF[check], bound) if check in _RATE_METRIC_OF else (node, _METRIC_OF.get(check, -1))

@@ -19,18 +19,18 @@ from models.jit import allocating_kernel, hot_kernel, inline_kernel
 from schemas.controls import Check
 
 (INVALID, UNKNOWN_ACCOUNT, UNKNOWN_INSTRUMENT, HALTED, REDUCING_ONLY, NOT_PERMITTED, RESTRICTED, NO_REFERENCE,
- STALE_PRICE, COLLAR, DRIFT, DUPLICATE, SELF_MATCH, SHORT_BAN, LOCATE, UPTICK, POSITION_LONG, POSITION_SHORT,
- INTERNAL) = (int(c) for c in (
+ STALE_PRICE, STALE_POSITION, COLLAR, DRIFT, DUPLICATE, SELF_MATCH, SHORT_BAN, LOCATE, UPTICK, POSITION_LONG,
+ POSITION_SHORT, INTERNAL) = (int(c) for c in (
      Check.INVALID_ORDER, Check.UNKNOWN_ACCOUNT, Check.UNKNOWN_INSTRUMENT, Check.HALTED, Check.REDUCING_ONLY,
-     Check.TRADER_NOT_PERMITTED, Check.RESTRICTED, Check.NO_REFERENCE_PRICE, Check.STALE_PRICE, Check.PRICE_COLLAR,
-     Check.PRICE_DRIFT, Check.DUPLICATE_ORDER, Check.SELF_MATCH, Check.SHORT_SALE_BAN, Check.SHORT_SALE_LOCATE,
-     Check.UPTICK, Check.POSITION_LONG, Check.POSITION_SHORT, Check.INTERNAL_ERROR))
+     Check.TRADER_NOT_PERMITTED, Check.RESTRICTED, Check.NO_REFERENCE_PRICE, Check.STALE_PRICE, Check.STALE_POSITION,
+     Check.PRICE_COLLAR, Check.PRICE_DRIFT, Check.DUPLICATE_ORDER, Check.SELF_MATCH, Check.SHORT_SALE_BAN,
+     Check.SHORT_SALE_LOCATE, Check.UPTICK, Check.POSITION_LONG, Check.POSITION_SHORT, Check.INTERNAL_ERROR))
 _ACCOUNT_NODES, _SHARES, _WINDOWS = gs.ACCOUNT_NODES, gs.SHARES, gs.WINDOWS
 _ACCOUNT, _INSTRUMENT, _POSITION, _NODE = gs.ACCOUNT, gs.INSTRUMENT, gs.POSITION, gs.NODE
 _RATE, _ORDER, _RESULT, _SETTINGS = gs.RATE, gs.ORDER, gs.RESULT, gs.SETTINGS
 _ACCOUNT_BYTES, _INSTRUMENT_BYTES, _POSITION_BYTES, _NODE_BYTES, _RATE_BYTES, _ORDER_BYTES, _SETTINGS_BYTES = (
     row.itemsize for row in (gs.ACCOUNT, gs.INSTRUMENT, gs.POSITION, gs.NODE, gs.RATE, gs.ORDER, gs.SETTINGS))
-_NM = gs.NM
+_NM, _EFFECTS = gs.NM, len(gs.EFFECTS)
 
 
 @intrinsic
@@ -67,7 +67,9 @@ def _check(a: Any, ins: Any, positions: Any, slots: Any, count: Any,
            account_capacity: int, instrument_capacity: int) -> None:
     """Evaluate one order; ``a`` and ``ins`` are whole columns, ``o`` and ``out`` single rows."""
     out.hard, out.soft = np.uint64(0), np.uint64(0)
-    out.position, out.value = -1, np.nan
+    out.position = -1
+    for k in range(_EFFECTS):
+        out.effect[k] = np.nan
     bad = False
     if not (0.0 < o.quantity < np.inf) or not (o.side == 1.0 or o.side == -1.0):
         fail(out, INVALID, False, o.quantity, 0.0, -1)
@@ -92,9 +94,25 @@ def _check(a: Any, ins: Any, positions: Any, slots: Any, count: Any,
 
 
 @hot_kernel
+def _say_effect(acc: Any, i: Any, nodes: Any, out: Any, gross: float, net: float, signed: float) -> None:
+    """Note what an order adds; its VaR at most, as if all of it came on top of what the node has."""
+    out.effect[1], out.effect[2] = gross, net
+    out.effect[3], out.effect[4] = signed * i.unit_delta, signed * i.unit_vega
+    if gross >= 0.0:
+        for n in acc.nodes:
+            var = nodes[n].var_per_value * gross if n >= 0 else np.nan
+            if var == var and not var <= out.effect[5]:
+                out.effect[5] = var
+
+
+@hot_kernel
 def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
               out: Any, cfg: Any) -> None:
-    q, side, size = p.quantity, o.side, o.quantity
+    # what is limited for one order is the whole of it; what it may still do to a position is what is not executed
+    q, side, size = p.quantity, o.side, max(o.quantity - o.executed, 0.0)
+    if o.ts_ns - cfg.positions_ns > cfg.position_age_ns:
+        age_ms = (o.ts_ns - cfg.positions_ns) * 1e-6 if cfg.positions_ns > 0 else np.inf  # nobody has said anything
+        fail(out, STALE_POSITION, False, age_ms, cfg.position_age_ns * 1e-6, -1)
     # ---- reference price, collar
     ref = i.mid
     if ref != ref:
@@ -118,8 +136,8 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
                 fail(out, DRIFT, i.soft_drift != 0, moved, i.drift_bps, i.node)
     per = i.unit / ref if i.inverse != 0 else i.unit * abs(ref)
     paid = i.unit / max(price, 1e-300) if i.inverse != 0 else i.unit * abs(price)
-    value = size * paid
-    out.value = value
+    value = o.quantity * paid
+    out.effect[0] = value
     # ---- states and lists
     strictest, at = max(acc.state, i.state, cfg.state), acc.state_node
     if i.state >= strictest and i.state > acc.state:
@@ -132,7 +150,7 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
     if strictest == 1:
         # reducing: against the position, and no more than what is left of it after what already works
         left = abs(q) - (p.working_sell if q > 0.0 else p.working_buy)
-        if q == 0.0 or side * q > 0.0 or size > left:
+        if size > 0.0 and (q == 0.0 or side * q > 0.0 or size > left):
             fail(out, REDUCING_ONLY, False, size, max(left, 0.0) if side * q < 0.0 else 0.0, at)
     if o.permitted == 0:
         fail(out, NOT_PERMITTED, False, 0.0, 0.0, o.trader)
@@ -159,10 +177,10 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
         if i.price_test != 0 and o.exempt == 0 and not price > i.bid:
             fail(out, UPTICK, False, price, i.bid, i.node)
     # ---- duplicates, self-match
-    if (o.action == 0 and side == p.last_side and size == p.last_quantity and price == p.last_price
+    if (o.action == 0 and side == p.last_side and o.quantity == p.last_quantity and price == p.last_price
             and abs(o.ts_ns - p.last_ns) <= cfg.duplicate_ns):
         fail(out, DUPLICATE, False, abs(o.ts_ns - p.last_ns) * 1e-6, cfg.duplicate_ns * 1e-6, -1)
-    p.last_side, p.last_quantity, p.last_price, p.last_ns = side, size, price, o.ts_ns
+    p.last_side, p.last_quantity, p.last_price, p.last_ns = side, o.quantity, price, o.ts_ns
     if side > 0.0 and price >= p.best_sell:
         fail(out, SELF_MATCH, False, price, p.best_sell, -1)
     if side < 0.0 and price <= p.best_buy:
@@ -173,6 +191,7 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
     longer = (max(long_after, 0.0) - max(q + p.working_buy, 0.0)) * per
     shorter = (max(short_after, 0.0) - max(p.working_sell - q, 0.0)) * per
     margin = margin_of(i, worst_after * per) - margin_of(i, worst_before * per) if opens else 0.0
+    _say_effect(acc, i, nodes, out, gross, net, side * size)
     check_nodes(acc, i, nodes, rates, o, out, cfg, gross, net, longer, shorter, value, opens, size, margin)
     if opens:
         check_shares(nodes, o, out, cfg, gross)

@@ -37,7 +37,10 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
         hard.add(Check.UNKNOWN_INSTRUMENT)
     if hard or account is None or instrument is None:
         return hard, soft
-    side, size, q = order["side"], order["quantity"], position["quantity"]
+    # ``size``: what it may still do to the position; one order's own limits are on the whole of it
+    side, size, q = order["side"], max(order["quantity"] - order["executed"], 0), position["quantity"]
+    if order["ts_ns"] - settings["positions_ns"] > settings["position_age_ns"]:
+        hard.add(Check.STALE_POSITION)
     ref = next((instrument[k] for k in ("mid", "last", "prior_close") if not math.isnan(instrument[k])), math.nan)
     touch = instrument["ask"] if side > 0 else instrument["bid"]
     price = order["price"] if not order["market"] else ref if math.isnan(touch) else touch
@@ -45,7 +48,7 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
         hard.add(Check.NO_REFERENCE_PRICE)
     else:
         _prices(hard, soft, order, instrument, ref, price)
-    _states(hard, order, account, instrument, position, nodes, settings)
+    _states(hard, order, account, instrument, position, nodes, settings, size)
     if not order.get("permitted", True):
         hard.add(Check.TRADER_NOT_PERMITTED)
     if instrument["restricted"]:
@@ -66,7 +69,8 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
             hard.add(Check.SHORT_SALE_LOCATE)
         if instrument["price_test"] and not order["exempt"] and not price > instrument["bid"]:
             hard.add(Check.UPTICK)
-    same = (side, size, price) == (position["last_side"], position["last_quantity"], position["last_price"])
+    last = (position["last_side"], position["last_quantity"], position["last_price"])
+    same = (side, order["quantity"], price) == last
     if order["action"] == 0 and same and abs(order["ts_ns"] - position["last_ns"]) <= settings["duplicate_ns"]:
         hard.add(Check.DUPLICATE_ORDER)
     if (side > 0 and price >= position["best_sell"]) or (side < 0 and price <= position["best_buy"]):
@@ -86,7 +90,7 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
             if opens:
                 _share(hard, soft, order, node, added, settings)
             continue
-        measures = _measures(order, instrument, node, opens, added, side * size * per, size * paid, margin)
+        measures = _measures(order, instrument, node, opens, added, side * size, per, paid, margin)
         _against(hard, soft, order, node, measures, sides, added if opens else None, settings)
     named = [n for n in nodes if n["role"] != "share"]
     if settings["limits_required"] and not all(
@@ -146,7 +150,7 @@ def _prices(hard: set[Check], soft: set[Check], order: Row, instrument: Row, ref
 
 
 def _states(hard: set[Check], order: Row, account: Row, instrument: Row, position: Row, nodes: list[Row],
-            settings: Row) -> None:
+            settings: Row, size: float) -> None:
     states = [account["state"], instrument["state"], settings["state"]]
     states += [n["state"] for n in nodes if n["role"] in ("trader", "issuer", "sector", "counterparty", "venue")]
     if max(states) >= 2:
@@ -154,18 +158,19 @@ def _states(hard: set[Check], order: Row, account: Row, instrument: Row, positio
     if max(states) == 1:
         q = position["quantity"]
         left = abs(q) - (position["working_sell"] if q > 0 else position["working_buy"])
-        if q == 0 or order["side"] * q > 0 or order["quantity"] > left:
+        if size > 0 and (q == 0 or order["side"] * q > 0 or size > left):
             hard.add(Check.REDUCING_ONLY)
 
 
-def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float, net: float,
-              value: float, margin: float) -> list[tuple[Check, float, str]]:
+def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float, signed: float,
+              per: float, paid: float, margin: float) -> list[tuple[Check, float, str]]:
     """Return what a node's limits are held against: (check, measured, metric)."""
-    v, size = node["value"], order["quantity"]
+    v, whole = node["value"], order["quantity"]
     assert set(v) == set(METRICS)
-    out = [(Check.MAX_QUANTITY, size, "order_quantity"), (Check.MAX_VALUE, value, "order_value"),
-           (Check.DAILY_QUANTITY, v["daily_quantity"] + size, "daily_quantity"),
-           (Check.DAILY_VALUE, v["daily_value"] + value, "daily_value")]
+    more = max(whole - order["replaced"], 0)
+    out = [(Check.MAX_QUANTITY, whole, "order_quantity"), (Check.MAX_VALUE, whole * paid, "order_value"),
+           (Check.DAILY_QUANTITY, v["daily_quantity"] + more, "daily_quantity"),
+           (Check.DAILY_VALUE, v["daily_value"] + more * paid, "daily_value")]
     if node["role"] == "trader" and order["algo"] >= 0:
         out.append((Check.REPEATED_EXECUTION, v["repeated_executions"] + 1, "repeated_executions"))
     if node["role"] == "counterparty":
@@ -180,9 +185,9 @@ def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float,
         out.append((Check.CREDIT, used + gross, "credit"))
         if node["role"] in _TREE:
             out.append((Check.MARGIN, v["margin"] + margin, "margin"))
-    for check, metric, change in ((Check.NET_EXPOSURE, "net", net),
-                                  (Check.DELTA, "delta", order["side"] * size * instrument["unit_delta"]),
-                                  (Check.VEGA, "vega", order["side"] * size * instrument["unit_vega"])):
+    for check, metric, change in ((Check.NET_EXPOSURE, "net", signed * per),
+                                  (Check.DELTA, "delta", signed * instrument["unit_delta"]),
+                                  (Check.VEGA, "vega", signed * instrument["unit_vega"])):
         if not abs(v[metric] + change) <= abs(v[metric]):
             out.append((check, abs(v[metric] + change), metric))
     return out

@@ -89,6 +89,9 @@ def _over(measured: float, limit: float) -> bool:
 def check_nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg: Any, gross: float, net: float,
                 longer: float, shorter: float, value: float, opens: bool, size: float, margin: float) -> None:
     has_quantity, has_value = False, False
+    # the day counts what an order raises the one that it replaces by
+    more = max(o.quantity - o.replaced, 0.0)
+    more_value = value * (more / o.quantity)
     for k in range(12):
         n = -1
         if k < _ACCOUNT_NODES:
@@ -110,15 +113,15 @@ def check_nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg:
         d = nodes[n]
         has_quantity = has_quantity or d.limit[_M_QUANTITY] == d.limit[_M_QUANTITY]
         has_value = has_value or d.limit[_M_VALUE] == d.limit[_M_VALUE]
-        if _over(size, d.limit[_M_QUANTITY]):
-            fail(out, MAX_QUANTITY, (d.soft >> _M_QUANTITY) & 1 != 0, size, d.limit[_M_QUANTITY], n)
+        if _over(o.quantity, d.limit[_M_QUANTITY]):
+            fail(out, MAX_QUANTITY, (d.soft >> _M_QUANTITY) & 1 != 0, o.quantity, d.limit[_M_QUANTITY], n)
         if _over(value, d.limit[_M_VALUE]):
             fail(out, MAX_VALUE, (d.soft >> _M_VALUE) & 1 != 0, value, d.limit[_M_VALUE], n)
-        if _over(d.value[_M_DAY_QUANTITY] + size, d.limit[_M_DAY_QUANTITY]):
-            fail(out, DAILY_QUANTITY, (d.soft >> _M_DAY_QUANTITY) & 1 != 0, d.value[_M_DAY_QUANTITY] + size,
+        if _over(d.value[_M_DAY_QUANTITY] + more, d.limit[_M_DAY_QUANTITY]):
+            fail(out, DAILY_QUANTITY, (d.soft >> _M_DAY_QUANTITY) & 1 != 0, d.value[_M_DAY_QUANTITY] + more,
                   d.limit[_M_DAY_QUANTITY], n)
-        if _over(d.value[_M_DAY_VALUE] + value, d.limit[_M_DAY_VALUE]):
-            fail(out, DAILY_VALUE, (d.soft >> _M_DAY_VALUE) & 1 != 0, d.value[_M_DAY_VALUE] + value,
+        if _over(d.value[_M_DAY_VALUE] + more_value, d.limit[_M_DAY_VALUE]):
+            fail(out, DAILY_VALUE, (d.soft >> _M_DAY_VALUE) & 1 != 0, d.value[_M_DAY_VALUE] + more_value,
                   d.limit[_M_DAY_VALUE], n)
         if o.algo >= 0 and k == 6 and _over(d.value[_M_REPEATED] + 1.0, d.limit[_M_REPEATED]):
             fail(out, REPEATED, (d.soft >> _M_REPEATED) & 1 != 0, d.value[_M_REPEATED] + 1.0, d.limit[_M_REPEATED], n)
@@ -129,7 +132,7 @@ def check_nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg:
         _sides(d, n, o, out, cfg, longer, shorter)
     if cfg.limits_required != 0:
         if not has_quantity:
-            fail(out, NOT_SET, False, size, 0.0, i.node)
+            fail(out, NOT_SET, False, o.quantity, 0.0, i.node)
         if not has_value:
             fail(out, NOT_SET, False, value, 0.0, i.node)
 

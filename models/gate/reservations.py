@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
 import math
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from models.gate import state as gs
 from models.gate.node_checks import margin_of
 from models.gate.state import GateState
+from models.gate.working import ENDS_IN_THE_DAY, Asked, Working, end_of
 from models.jit import inline_kernel, kernel
 from models.trading_day import TradingDay
 from schemas.records import Limit, Order
@@ -130,56 +132,16 @@ def add_to_day(which: np.ndarray, quantity: float, value: float, nodes: np.ndarr
     sum_nodes(nodes, base, reserved, others, which)
 
 
-class Asked(NamedTuple):
-    """Where the order at the first place of the ring belongs: places in the gate's columns, -1 where there is none."""
-
-    account: int
-    instrument: int
-    side: float
-    quantity: float
-    price: float | None
-    trader: int
-    counterparty: int
-    venue: int
-
-    def own_nodes(self) -> list[int]:
-        """Return the nodes that it alone is under, its position is not."""
-        return [n for n in (self.trader, self.counterparty, self.venue) if n >= 0]
-
-
-@dataclass
-class Working:
-    """An accepted order that may still trade."""
-
-    order: Order
-    account: int
-    instrument: int
-    #: of its position
-    row: int
-    side: float
-    price: float | None
-    left: float
-    #: of one unit, in the firm's base currency; Greeks that are not known are 0: where they are limited it is refused
-    gross: float
-    net: float
-    delta: float
-    vega: float
-    trader: int
-    counterparty: int
-    venue: int
-    expires_ns: int
-    #: all that it lies under, each once, and of them its trader, counterparty and venue
-    nodes: np.ndarray
-    own: np.ndarray
-    state: str = "working"
-
-
 class Reservations:
     """The working orders of a gate and what they hold in its columns."""
 
     def __init__(self, state: GateState, day: TradingDay) -> None:
         self.state, self.day = state, day
         self.working: dict[str, Working] = {}
+        #: ids of orders that were replaced -> the id of the order that works now
+        self._now: dict[str, str] = {}
+        #: (end, id) of orders that end within the day, the first one first
+        self._ends: list[tuple[int, str]] = []
         self._of_position: dict[tuple[int, int], dict[str, Working]] = {}
         #: gross, long, short and margin held in nodes for the worse sides of a position, and which nodes: given back as
         #: they were taken
@@ -204,7 +166,15 @@ class Reservations:
         #: with whom an account's positions are held: the counterparty of an order that names none
         self.holders: dict[str, str] = {}
 
-    def _fill(self, order: Order, now_ns: int) -> Asked:
+    def current_id(self, order_id: str) -> str | None:
+        """Return under which id an order works by now; None: it does not."""
+        return order_id if order_id in self.working else self._now.get(order_id)
+
+    def find(self, order_id: str) -> Working | None:
+        """Return a working order by its id, or by one that it had before it was replaced."""
+        return self.working.get(self._now.get(order_id, order_id))
+
+    def _fill(self, order: Order, now_ns: int, replaced: Working | None = None) -> Asked:
         """Put an order at the first place of the ring."""
         state = self.state
         holder = order.counterparty or self.holders.get(order.account)
@@ -217,6 +187,7 @@ class Reservations:
             state.node(f"venue:{order.venue}") if order.venue else -1)
         gs.ORDER_LAYOUT.pack_into(
             state.order_bytes, 0, asked.account, asked.instrument, asked.side, asked.quantity,
+            replaced.executed if replaced else 0.0, float(replaced.order.quantity) if replaced else 0.0,
             math.nan if asked.price is None else asked.price, now_ns, asked.trader, asked.counterparty, asked.venue,
             0 if order.algo_id else -1, order.type == "market", bool(order.locate_id), order.short_exempt,
             allowed is None or order.trader in allowed, _ACTIONS[order.action], *self._shares_of(asked))
@@ -232,19 +203,25 @@ class Reservations:
         """Return the nodes of what an account's nodes have in an instrument's issuer or sector, where it is limited."""
         return []
 
-    def place(self, order: Order, now_ns: int) -> None:
-        """Reserve an accepted order (also one that a decision on the log accepted before a restart)."""
-        asked = self._fill(order, now_ns)
-        if asked.account >= 0 and asked.instrument >= 0:
-            self._place(order, asked, now_ns)
+    def place(self, order: Order, decided_ns: int, now_ns: int, earlier: Sequence[str] = ()) -> None:
+        """Reserve an order that a decision on the log accepted before a restart, unless it has expired since.
 
-    def _place(self, order: Order, asked: Asked, now_ns: int) -> Working:
-        w = self._working(order, asked, now_ns)
-        self._keep(w)
-        self._reserve(w, 1.0)
+        ``earlier``: ids that it replaced; their executions count from now on.
+        """
+        asked = self._fill(order, decided_ns)
+        if asked.account >= 0 and asked.instrument >= 0 and end_of(order, decided_ns, self.day) > now_ns:
+            self._place(order, asked, decided_ns, 0.0, tuple(earlier))
+
+    def _place(self, order: Order, asked: Asked, now_ns: int, executed: float = 0.0, earlier: tuple[str, ...] = (),
+               ) -> Working:
+        w = self._working(order, asked, now_ns, executed, earlier)
+        if w.left > 0.0:  # a replace may ask for no more than what is done
+            self._keep(w)
+            self._reserve(w, 1.0)
         return w
 
-    def _working(self, order: Order, asked: Asked, now_ns: int) -> Working:
+    def _working(self, order: Order, asked: Asked, now_ns: int, executed: float = 0.0, earlier: tuple[str, ...] = (),
+                 ) -> Working:
         """Return an order with the nodes it lies under."""
         own = list(dict.fromkeys(asked.own_nodes()))
         under = dict.fromkeys(self._above(asked.account, asked.instrument).tolist() + own)
@@ -253,15 +230,19 @@ class Reservations:
         delta, vega = (asked.side * x if x == x else 0.0 for x in (float(i["unit_delta"]), float(i["unit_vega"])))
         return Working(order, asked.account, asked.instrument,
                        self.state.position_row(asked.account, asked.instrument), asked.side, asked.price,
-                       asked.quantity, per, asked.side * per, delta, vega, asked.trader, asked.counterparty,
-                       asked.venue, self.day.end_ns(now_ns), np.array(list(under), np.int64), np.array(own, np.int64))
+                       max(asked.quantity - executed, 0.0), per, asked.side * per, delta, vega, asked.trader,
+                       asked.counterparty, asked.venue, end_of(order, now_ns, self.day), executed, earlier,
+                       np.array(list(under), np.int64), np.array(own, np.int64))
 
-    def count_day(self, w: Working, sign: float = 1.0) -> None:
-        """Add an accepted order to the day's sums of its nodes, and to its trader's unattended executions."""
+    def count_day(self, w: Working, sign: float = 1.0, replaced: float = 0.0) -> None:
+        """Add an accepted order to the day's sums of its nodes, and to its trader's unattended executions.
+
+        ``replaced``: the quantity of the order that it replaces, which is counted.
+        """
         repeats = sign if w.order.algo_id else 0.0
         if repeats:
             self._base[w.trader, gs.REPEATED] += repeats
-        size = sign * float(w.order.quantity)
+        size = sign * max(float(w.order.quantity) - replaced, 0.0)
         key = (w.account, w.instrument, w.trader, w.counterparty, w.venue)
         _, quantity, value, executions = self._day_of.get(key, (NOWHERE, 0.0, 0.0, 0.0))
         self._day_of[key] = (w.nodes, quantity + size, value + size * w.gross, executions + repeats)
@@ -315,13 +296,13 @@ class Reservations:
 
     def fill(self, order_id: str, quantity: float) -> None:
         """Take an execution of a working order in: what is done no longer works."""
-        w = self.working.get(order_id)
+        w = self.find(order_id)
         if w is None:
             return
         if w.venue >= 0:
             self._execute_at_venue(w, quantity)
         self._reserve(w, -1.0)
-        w.left = max(w.left - quantity, 0.0)
+        w.left, w.executed = max(w.left - quantity, 0.0), w.executed + quantity
         if w.left <= 1e-12:
             self._drop(w)
         else:
@@ -365,7 +346,7 @@ class Reservations:
 
     def release(self, order_id: str) -> Working | None:
         """Take a working order out (cancelled, expired, killed)."""
-        w = self.working.get(order_id)
+        w = self.find(order_id)
         if w is None:
             return None
         self._reserve(w, -1.0)
@@ -373,14 +354,27 @@ class Reservations:
         return w
 
     def _keep(self, w: Working) -> None:
-        self.working[w.order.order_id] = w
+        order_id = w.order.order_id
+        self.working[order_id] = w
+        self._now.update(dict.fromkeys(w.earlier, order_id))
+        if w.order.time_in_force in ENDS_IN_THE_DAY:
+            heapq.heappush(self._ends, (w.expires_ns, order_id))
         self._of_position.setdefault((w.account, w.instrument), {})[w.order.order_id] = w
         if w.price is not None:
             best = self.state.positions["best_buy" if w.side > 0 else "best_sell"]
             best[w.row] = max(best[w.row], w.price) if w.side > 0 else min(best[w.row], w.price)
 
+    def _end_orders(self, now_ns: int) -> None:
+        """Take out what was to trade at once, or until a time that is past."""
+        while self._ends and self._ends[0][0] <= now_ns:
+            w = self.working.get(heapq.heappop(self._ends)[1])
+            if w is not None and w.expires_ns <= now_ns:
+                self.release(w.order.order_id)
+
     def _drop(self, w: Working) -> None:
         del self.working[w.order.order_id]
+        for order_id in w.earlier:
+            self._now.pop(order_id, None)
         del self._of_position[w.account, w.instrument][w.order.order_id]
         self._best_without(w)
 

@@ -30,7 +30,7 @@ ACCOUNT_NODES, ORDER_NODES = 6, 6
 SHARES = 2 * ACCOUNT_NODES
 MARGIN_TIERS = MARGIN_TIERS_MAX
 BUCKETS = 32
-CHECKS = 41
+CHECKS = 42
 
 ACCOUNT = np.dtype([("known", "i1"), ("state", "i1"), ("nodes", "i4", ACCOUNT_NODES),
                     ("state_node", "i4")], align=True)
@@ -55,16 +55,21 @@ NODE = np.dtype([("value", "f8", NM), ("limit", "f8", NM), ("soft", "u4"), ("sta
 #: each of the limits
 RATE = np.dtype([("window_ns", "i8"), ("limit", "f8", 2), ("others", "f8", 2), ("soft", "i4"), ("count", "i4", BUCKETS),
                  ("value", "f8", BUCKETS), ("stamp", "i8", BUCKETS)], align=True)
-ORDER = np.dtype([("account", "i4"), ("instrument", "i4"), ("side", "f8"), ("quantity", "f8"), ("price", "f8"),
+#: ``executed``: of its quantity, before it replaced another; ``replaced``: the quantity of that other
+ORDER = np.dtype([("account", "i4"), ("instrument", "i4"), ("side", "f8"), ("quantity", "f8"), ("executed", "f8"),
+                  ("replaced", "f8"), ("price", "f8"),
                   ("ts_ns", "i8"), ("trader", "i4"), ("counterparty", "i4"), ("venue", "i4"), ("algo", "i4"),
                   ("market", "i1"), ("locate", "i1"), ("exempt", "i1"), ("permitted", "i1"), ("action", "i1"),
                   ("shares", "i4", SHARES)], align=True)
+#: what an order is worth, and what it adds to its account and all above, in the firm's base currency
+EFFECTS = ("value", "gross", "net", "delta", "vega", "var_hist")
 RESULT = np.dtype([("hard", "u8"), ("soft", "u8"), ("measured", "f8", CHECKS), ("limit", "f8", CHECKS),
-                   ("node", "i4", CHECKS), ("position", "i4"), ("value", "f8")], align=True)
+                   ("node", "i4", CHECKS), ("position", "i4"), ("effect", "f8", len(EFFECTS))], align=True)
 NEW, REPLACE, CANCEL = 0, 1, 2
-#: settings that hold for all orders: ns of duplicate window, exposure age, and whether per-order limits must be set
-SETTINGS = np.dtype([("duplicate_ns", "i8"), ("exposure_age_ns", "i8"), ("limits_required", "i1"),
-                     ("state", "i1")], align=True)
+#: what holds for all orders: ns of the duplicate window, how old exposures and positions may be, up to when positions
+#: hold all trades, and whether per-order limits must be set
+SETTINGS = np.dtype([("duplicate_ns", "i8"), ("exposure_age_ns", "i8"), ("position_age_ns", "i8"),
+                     ("positions_ns", "i8"), ("limits_required", "i1"), ("state", "i1")], align=True)
 
 
 def _layout(dtype: np.dtype) -> struct.Struct:
@@ -120,6 +125,7 @@ class GateState:
         self.results: Any = np.zeros(ring, RESULT)
         self.settings: Any = np.zeros(1, SETTINGS)
         self.settings["duplicate_ns"], self.settings["exposure_age_ns"] = 500_000_000, 5_000_000_000
+        self.settings["position_age_ns"] = 5_000_000_000
         self.settings["limits_required"] = 1
         self.account_index: dict[str, int] = {}
         self.instrument_index: dict[str, int] = {}

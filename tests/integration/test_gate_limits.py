@@ -87,7 +87,7 @@ def test_margin_shares_windows_and_collars_hold_an_order_against_what_is_held_an
 def test_limits_of_a_watched_file_stand_at_the_gate_and_go_with_it(made: Installation) -> None:
     """`limits load --watch`: a change of the file is a version of the limit; a wrong one changes nothing; a removed row ends it."""
     asyncio.run(made.create())
-    for process in [made.worker(role, role) for role in ("marks", "gate")]:
+    for process in [made.worker(role, role) for role in ("positions", "marks", "gate")]:
         process.wait_ready()
     made.settings.data_dir.mkdir(exist_ok=True)
     path = made.settings.data_dir / "limits.yaml"

@@ -289,19 +289,20 @@ def test_a_missing_or_stale_price_closes_the_gate(made: Installation) -> None:
     asyncio.run(run())
 
 
-def test_over_http_the_owner_decides_and_others_redirect(made: Installation) -> None:
+def test_the_owner_decides_and_others_say_where_it_answers(made: Installation, tmp_path: Any) -> None:
     """Two gates: whichever is asked, the order reaches the worker that owns its account, with a token of the role `trader`."""
     tokens = "t" * 20 + ":alice:trader," + "v" * 20 + ":bob:"
 
     async def scenario() -> None:
         start(made, "marks", "positions")
-        workers = [made.worker("gate", folder, DESKRISK_GATE_HTTP_PORT="0", DESKRISK_API_TOKENS=tokens, DESKRISK_INSTANCE=folder) for folder in ("g1", "g2")]
+        workers = [made.worker("gate", folder, DESKRISK_GATE_HTTP_PORT="0", DESKRISK_API_TOKENS=tokens, DESKRISK_INSTANCE=folder,
+                               DESKRISK_GATE_SOCKET=str(tmp_path / f"{folder}.sock")) for folder in ("g1", "g2")]
         await open_the_gate(made)
         for worker in workers:
             worker.wait_ready()
         stop = asyncio.Event()
         quoting = asyncio.create_task(keep_quoting(made, stop))
-        found: dict[int, str] = {}
+        found: dict[int, str | None] = {}
         deadline = time.monotonic() + 40
         while len(set(found.values())) < 2:
             assert time.monotonic() < deadline, found
@@ -333,9 +334,24 @@ def test_over_http_the_owner_decides_and_others_redirect(made: Installation) -> 
                 assert reply.status == 400 and "error" in await reply.json()
         assert redirected == len(accounts), "one of the two gates owns each account"
         assert len(await decisions(made, 2 * len(accounts))) == 2 * len(accounts)
+        # over a socket: the other gate's socket is named, and decides
+        for k, account in enumerate(accounts):
+            asked = order(f"s{k}", account=account, quantity=1, price=98)
+            answers = [await over_socket(str(tmp_path / f"{folder}.sock"), asked | {"dry_run": True}) for folder in ("g1", "g2")]
+            (elsewhere,) = [x for x in answers if "redirect" in x]
+            assert elsewhere["redirect"] == owner_partition(account, made.settings.partitions) and elsewhere["host"] and elsewhere["address"] in found.values()
+            assert (await over_socket(elsewhere["socket"], asked))["outcome"] == "accept"
         stop.set()
         await quoting
     asyncio.run(scenario())
+
+
+async def over_socket(path: str, asked: dict[str, Any]) -> dict[str, Any]:
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(json.dumps(asked).encode() + b"\n")
+    answer = json.loads(await reader.readline())
+    writer.close()
+    return answer  # type: ignore[no-any-return]
 
 
 def test_refusals_trip_the_breaker_that_watches_their_rate(made: Installation) -> None:

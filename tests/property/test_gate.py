@@ -47,16 +47,16 @@ POSITION = st.fixed_dictionaries({
     "best_sell": st.sampled_from([math.inf, 100.0]), "long_limit": sometimes(SIZE), "short_limit": sometimes(SIZE), "last_side": st.sampled_from([0.0, 1.0]),
     "last_quantity": SIZE, "last_price": PRICE, "last_ns": st.sampled_from([T0 - 10**8, T0 - 10**10])})
 ORDER = st.fixed_dictionaries({
-    "side": st.sampled_from([1.0, -1.0]), "quantity": st.sampled_from([1.0, 50.0, 100.0, 150.0, 0.0, -1.0, NAN, math.inf]), "price": PRICE, "ts_ns": st.just(T0),
+    "side": st.sampled_from([1.0, -1.0]), "executed": st.sampled_from([0.0, 0.0, 50.0, 200.0]), "replaced": st.sampled_from([0.0, 0.0, 100.0]), "quantity": st.sampled_from([1.0, 50.0, 100.0, 150.0, 0.0, -1.0, NAN, math.inf]), "price": PRICE, "ts_ns": st.just(T0),
     "algo": st.sampled_from([-1, 0]), "market": st.booleans(), "locate": st.booleans(), "exempt": st.booleans(), "action": st.sampled_from([0, 1])})
 CASE = st.fixed_dictionaries({
     "order": ORDER, "instrument": sometimes(INSTRUMENT, None) | INSTRUMENT, "known": st.booleans() | st.just(True), "account_state": st.sampled_from([0, 0, 0, 1, 2]),
-    "position": POSITION, "nodes": st.tuples(*[sometimes(NODE, None)] * 12), "shares": st.lists(NODE, max_size=3), "required": st.booleans(), "all": st.sampled_from([0, 0, 0, 1, 2])})
+    "position": POSITION, "nodes": st.tuples(*[sometimes(NODE, None)] * 12), "shares": st.lists(NODE, max_size=3), "required": st.booleans(), "positions_age_ns": st.sampled_from([0, 10**9, 5 * 10**9, 5 * 10**9 + 1, T0]), "all": st.sampled_from([0, 0, 0, 1, 2])})
 
 
 def build(case: dict[str, Any]) -> GateState:
     s = GateState(4, 4, 8, 32, 8, 4)
-    s.settings["limits_required"], s.settings["state"] = case["required"], case["all"]
+    s.settings["limits_required"], s.settings["state"], s.settings["positions_ns"] = case["required"], case["all"], T0 - case["positions_age_ns"]
     a, i = s.account("A"), s.instrument("I")
     index = []
     for role, node in zip([*ROLES, *(f"share{k}" for k in range(len(case["shares"])))], [*case["nodes"], *case["shares"]], strict=True):
@@ -97,7 +97,8 @@ def codes(mask: int) -> set[Check]:
 def expected(case: dict[str, Any]) -> tuple[set[Check], set[Check]]:
     nodes = [n | {"role": r} for r, n in zip(ROLES, case["nodes"], strict=True) if n is not None] + [n | {"role": "share"} for n in case["shares"]]
     return naive_check(case["order"], {"state": case["account_state"]} if case["known"] else None, case["instrument"], case["position"], nodes,
-                       {"state": case["all"], "duplicate_ns": 500_000_000, "exposure_age_ns": 5_000_000_000, "limits_required": case["required"]})
+                       {"state": case["all"], "duplicate_ns": 500_000_000, "exposure_age_ns": 5_000_000_000, "position_age_ns": 5_000_000_000,
+                        "positions_ns": T0 - case["positions_age_ns"], "limits_required": case["required"]})
 
 
 @settings(max_examples=1500)
@@ -140,6 +141,7 @@ def test_a_batch_equals_single_orders() -> None:
             s.instrument(f"I{n}")
             row = s.instruments[n]
             row["known"], row["mid"], row["bid"], row["ask"], row["unit"], row["collar_bps"], row["price_ns"], row["age_max_ns"] = 1, 100, 99, 101, 1, 200, T0, 10**18
+        s.settings["positions_ns"] = T0
         s.set_limit("firm", "order_quantity", 100)
         s.set_limit("firm", "order_value", 8_000)
         s.set_rate_limit("book", "message_count", 10**9, 40)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 from agents.decision_log import DecisionLog
 from schemas.records import AsOf, Decision, Order
 
@@ -50,3 +52,25 @@ def test_a_cancel_that_shares_offset_and_id_with_its_order_ends_it_and_the_order
     again = decision("a", 4, "accept", batch=5)
     log.add(again)
     assert log.accepted == {"a": again} and log.half_done() == {(0, 5, "a")}
+
+
+def test_a_chain_of_replacements_is_one_order_by_any_of_its_ids() -> None:
+    log = DecisionLog({0}, NOW)
+    log.add(msgspec.structs.replace(decision("a", 0, "accept"), fills_from=7))
+    log.add(msgspec.structs.replace(decision("b", 1, "accept", "replace", ref_order_id="a"), fills_from=9))
+    log.add(decision("x", 2, "reject", "replace", ref_order_id="b"))
+    log.add(msgspec.structs.replace(decision("c", 3, "accept", "replace", ref_order_id="a"), fills_from=11))
+    assert list(log.accepted) == ["c"] and log.earlier == {"c": ("a", "b")} and log.fills_from == {"c": 7}
+    assert log.replaced == {"b": 1.0, "c": 1.0}
+    log.add(decision("d", 4, "accept", "cancel", ref_order_id="b"))
+    assert not log.accepted and not log.earlier and not log.fills_from
+    log.add(decision("e", 5, "accept", "replace", ref_order_id="a"))  # let through by the library alone: nothing to take over
+    assert list(log.accepted) == ["e"] and log.earlier == {}
+
+
+def test_an_order_that_keeps_its_id_when_it_is_replaced_is_one_order() -> None:
+    log = DecisionLog({0}, NOW)
+    log.add(msgspec.structs.replace(decision("a", 0, "accept"), fills_from=7))
+    again = msgspec.structs.replace(decision("a", 1, "accept", "replace", ref_order_id="a"), fills_from=9)
+    log.add(again)
+    assert log.accepted == {"a": again} and log.earlier == {"a": ()} and log.fills_from == {"a": 7}

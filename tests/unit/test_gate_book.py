@@ -42,6 +42,7 @@ def limit(limit_id: str, node: str, metric: str, value: float, version: int = 1,
 @pytest.fixture
 def gate() -> GateBook:
     g = GateBook("USD", LEVELS)
+    g.positions_hold(9 * 10**18)
     g.add_instrument(Instrument(instrument="X", asset_class="future", currency="USD", prior_close=Decimal(100), issuer="I"))
     for a in ("A", "B"):
         g.add_account(Account(account=a, book=f"B{a}", desk="D", strategy="S", fund="F", nav=Decimal(10**6)))
@@ -265,20 +266,21 @@ def test_a_restarted_gate_counts_what_its_log_says(gate: GateBook) -> None:
     for k in range(3):
         o = order(f"a{k}", quantity=5 + k, price=99 - k, algo_id="algo" if k < 2 else None)
         v = gate.decide(o, T0 + k)
-        log.append(Decision(order_id=o.order_id, account="A", instrument="X", outcome=v.outcome, reasons=[], effect={"value": v.value}, snapshot_id=0,  # type: ignore[arg-type]
+        log.append(Decision(order_id=o.order_id, account="A", instrument="X", outcome=v.outcome, reasons=[], effect=v.effect, snapshot_id=0,  # type: ignore[arg-type]
                             limits_version=1, ts_event=T0 + k, ts_decision=T0 + k, service_ns=1, order=o))
     after = _like(gate)
     for rule in rules:
         after.add_limit(rule)
-    after.recount(log, T0 + 3)
+    after.recount(log, T0 + 3, {})
     for d in log:
-        after.place(d.order, d.ts_decision)  # type: ignore[arg-type]
+        after.place(d.order, d.ts_decision, T0 + 3)  # type: ignore[arg-type]
     for k, o in enumerate((order("x", quantity=1, price=90, algo_id="algo"), order("y", quantity=2, price=89), order("z", quantity=30, price=91))):
         assert codes(after, o, T0 + 10 + k) == codes(gate, o, T0 + 10 + k) != []
 
 
 def _like(gate: GateBook) -> GateBook:
     g = GateBook("USD", LEVELS)
+    g.positions_hold(9 * 10**18)
     for i in gate.book.reference.instrument_records.values():
         g.add_instrument(i)
     for a in gate.book.reference.account_records.values():
@@ -328,7 +330,7 @@ def test_the_best_working_prices_are_those_of_the_orders_that_work(gate: GateBoo
             gate.fill(w.order.order_id, float(rng.choice([1, 10]))) if rng.random() < 0.5 else gate.release(w.order.order_id)
         else:  # few prices: the best is often another order's, too; some orders have none
             price = None if rng.random() < 0.1 else Decimal(int(rng.integers(97, 100) if side == "buy" else rng.integers(101, 104)))
-            gate.place(msgspec.structs.replace(order(str(k), account, side), price=price, type="limit" if price else "market"), T0)
+            gate.place(msgspec.structs.replace(order(str(k), account, side), price=price, type="limit" if price else "market"), T0, T0)
         for name in "AB":
             row = gate.state.position_row(gate.state.account(name), gate.state.instrument("X"))
             prices = {s: [w.price for w in gate.working.values() if w.order.account == name and w.side == s and w.price is not None] for s in (1.0, -1.0)}

@@ -43,6 +43,7 @@ def priced(g: GateBook, prices: dict[str, float], ts_ns: int = T0) -> None:
 @pytest.fixture
 def gate() -> GateBook:
     g = GateBook("USD", ("book", "desk", "strategy", "fund", "firm"), accounts=8, instruments=16, positions=64, nodes=256, rates=16, ring=4)
+    g.positions_hold(9 * 10**18)
     for name, issuer, margin in (("X", "I", {"margin_initial": Decimal("0.1")}), ("Y", "I", {"margin_tiers": TIERS}), ("Z", "J", {})):
         g.add_instrument(Instrument(instrument=name, asset_class="future", currency="USD", prior_close=Decimal(100), issuer=issuer, sector="tech", **margin))  # type: ignore[arg-type]
     for a in ("A", "B"):
@@ -264,7 +265,7 @@ def test_greeks_and_var_count_what_works(gate: GateBook) -> None:
     assert codes(gate, order()) == [] and codes(gate, order(account="B")) == [] and codes(gate, order()) == ["DELTA"]
     gate.remove_limit("desk:D.delta.")
     gate.add_limit(limit("fund:FB", "var_hist", 100))
-    gate.set_var("fund:FB", 50.0, 1_000.0)
+    gate.set_var("fund:FB", 50.0, 1_000.0, T0)
     assert codes(gate, order(quantity=0.1, account="B")) == ["VAR"], "1,000 work already: 50 more of VaR at most"
 
 

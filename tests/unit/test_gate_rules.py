@@ -17,11 +17,11 @@ NAN, INF = float("nan"), float("inf")
 TABLE = Path(__file__).resolve().parent.parent / "tables" / "gate_rules.txt"
 ROWS = [[c.strip() for c in line.split("|")] for line in TABLE.read_text().splitlines() if line and not line.startswith("#")]
 OPEN: dict[str, Any] = {
-    "order": {"side": 1.0, "quantity": 1.0, "price": 100.0, "ts_ns": T0, "algo": -1, "market": False, "locate": False, "exempt": False, "permitted": True, "action": 0},
+    "order": {"side": 1.0, "quantity": 1.0, "executed": 0.0, "replaced": 0.0, "price": 100.0, "ts_ns": T0, "algo": -1, "market": False, "locate": False, "exempt": False, "permitted": True, "action": 0},
     "instrument": {**dict.fromkeys(("restricted", "equity", "price_test", "inverse", "stale", "state", "collar_ticks", "drift_bps", "unit_vega", "soft_collar", "soft_drift"), 0), "shortable": 1,
                    "mid": 100.0, "bid": 99.9, "ask": 100.1, "last": 100.0, "prior_close": 100.0, "tick": 0.01, "collar_bps": 100.0, "drift_low": NAN, "drift_high": NAN,
                    "unit": 1.0, "tiers": [(INF, 0.0)], "unit_delta": 0.0, "price_ns": T0, "age_max_ns": 10**10},
-    "known": True, "account_state": 0, "required": True, "all": 0,
+    "known": True, "account_state": 0, "required": True, "all": 0, "positions_age_ns": 0,
     "position": {**dict.fromkeys(("quantity", "working_buy", "working_sell", "last_side", "last_quantity", "soft_long", "soft_short"), 0.0), "best_buy": -INF, "best_sell": INF, "long_limit": NAN,
                  "short_limit": NAN, "last_price": NAN, "last_ns": 0},
     "nodes": [{"value": dict.fromkeys(METRICS, 0.0), "limit": dict.fromkeys(METRICS, NAN), "soft": set(), "state": 0, "nav": NAN, "exposure_ns": T0, "var_per_value": 0.0}
@@ -37,6 +37,8 @@ def case_of(order: str, change: str) -> dict[str, Any]:
     words = order.split()
     case["order"] |= {"side": 1.0 if words[0] == "buy" else -1.0, "quantity": float(words[1]), "market": "market" in words, "locate": "locate" in words,
                       "exempt": "exempt" in words, "algo": 0 if "algo" in words else -1, "action": int("replace" in words)}
+    for word in ("executed", "replaced"):
+        case["order"][word] = float(words[words.index(word) + 1]) if word in words else 0.0
     case["order"]["price"] = float(words[words.index("@") + 1]) if "@" in words else NAN
     for item in change.split():
         path, _, text = item.partition("=")
@@ -57,6 +59,8 @@ def case_of(order: str, change: str) -> dict[str, Any]:
             case["account_state"] = int(text)
         elif path == "account.known":
             case["known"] = bool(int(text))
+        elif path == "positions.age_ms":
+            case["positions_age_ns"] = int(text) * 1_000_000
         elif path == "instrument.known":
             case["instrument"] = None
         elif path == "instrument.margin":  # a rate, or up_to:rate,up_to:rate

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.order_fills import FILL_WAIT_S, OrderFills
+from agents.order_fills import ROW_WAIT_NS, OrderFills
+from models.position_progress import PositionsInStep
+from schemas.addresses import PositionProgress
 from schemas.codec import encode
 from tables.records import RecordBatch
 
@@ -30,7 +32,12 @@ class Gate:
         self.working = {"a": None, "b": None}
         self.filled: list[tuple[str, float]] = []
         self.offset = 10
+        self.renamed: dict[str, str] = {}
         self.book = SimpleNamespace(names=["A|X"], keys={"A|X": 0}, offset_of=lambda row: self.offset)
+
+    def current_id(self, order_id: str) -> str | None:
+        now = self.renamed.get(order_id, order_id)
+        return now if now in self.working else None
 
     def fill(self, order_id: str, quantity: float) -> None:
         self.filled.append((order_id, quantity))
@@ -41,20 +48,20 @@ def gate() -> Gate:
     return Gate()
 
 
-def fills_of(gate: Gate, counters: Counters | None = None) -> OrderFills:
-    return OrderFills(gate, counters or Counters(), lambda account: {"A": 0}.get(account, 1))  # type: ignore[arg-type]
+def fills_of(gate: Gate, counters: Counters | None = None, progress: PositionsInStep | None = None) -> OrderFills:
+    return OrderFills(gate, counters or Counters(), lambda account: {"A": 0}.get(account, 1), progress or PositionsInStep(1))  # type: ignore[arg-type]
 
 
 def batch(*trades: dict[str, Any], first: int = 11, partition: int = 0) -> RecordBatch:
-    base = {"trade_id": "T", "account": "A", "instrument": "X", "side": "buy", "quantity": "3", "price": "1", "ts_event": T0}
-    values = [encode(base | t) for t in trades]
+    base = {"account": "A", "instrument": "X", "side": "buy", "quantity": "3", "price": "1", "ts_event": T0}
+    values = [encode({"trade_id": f"T{first + k}"} | base | t) for k, t in enumerate(trades)]
     offsets = np.arange(first, first + len(values))
     return RecordBatch("trades", partition, offsets, values, [], {}, np.zeros(len(values)), first + len(values))
 
 
 def test_an_execution_settles_when_the_row_that_has_it_arrives(gate: Gate) -> None:
     fills = fills_of(gate)
-    fills.follow(batch({"order_id": "a"}, {}, {"order_id": "b", "quantity": "4"}), T0)
+    fills.follow(batch({"order_id": "a"}, {}, {"order_id": "b", "quantity": "4"}))
     assert gate.filled == []
     gate.offset = 11
     fills.arrived(np.array([0]))
@@ -67,37 +74,64 @@ def test_an_execution_settles_when_the_row_that_has_it_arrives(gate: Gate) -> No
 
 def test_the_row_may_have_come_first(gate: Gate) -> None:
     gate.offset = 11
-    fills_of(gate).follow(batch({"order_id": "a"}), T0)
+    fills_of(gate).follow(batch({"order_id": "a"}))
     assert gate.filled == [("a", 3.0)]
 
 
 def test_others_executions_do_not_count(gate: Gate) -> None:
     gate.offset = 99
     fills = fills_of(gate)
-    fills.follow(batch({"order_id": "zz"}, {"order_id": "a", "action": "bust"}, {"order_id": "a", "account": "elsewhere"}, {"order_id": "a", "quantity": "x"}), T0)
-    fills.follow(batch({"order_id": "a"}, first=20), T0, since={"a": 21})
+    fills.follow(batch({"order_id": "zz"}, {"order_id": "a", "action": "bust"}, {"order_id": "a", "account": "elsewhere"}, {"order_id": "a", "quantity": "x"}))
+    fills.follow(batch({"order_id": "a"}, first=20), since={"a": 21})
     assert gate.filled == []
-    fills.follow(batch({"order_id": "a"}, first=21), T0, since={"a": 21})
+    fills.follow(batch({"order_id": "a"}, first=21), since={"a": 21})
     assert gate.filled == [("a", 3.0)]
 
 
-def test_what_never_gets_a_row_is_applied_in_the_end_and_counted(gate: Gate) -> None:
+def test_an_execution_that_is_on_the_log_twice_counts_once(gate: Gate) -> None:
     counters = Counters()
     fills = fills_of(gate, counters)
-    fills.follow(batch({"order_id": "a"}), T0)
-    fills.give_up(T0 + int(FILL_WAIT_S * 1e9))
+    fills.follow(batch({"order_id": "a", "trade_id": "T1"}, {"order_id": "a", "trade_id": "T1"}, {"order_id": "b", "trade_id": "T1"}))
+    gate.offset = 13
+    fills.arrived(np.array([0]))
+    fills.follow(batch({"order_id": "a", "trade_id": "T1"}, first=14))
+    gate.offset = 14
+    fills.arrived(np.array([0]))
+    assert gate.filled == [("a", 3.0), ("b", 3.0)] and counters.counts == {"fills_repeated": 2}
+
+
+def test_an_order_counts_in_full_for_as_long_as_positions_are_behind_and_when_they_refuse_its_execution(gate: Gate) -> None:
+    counters, progress = Counters(), PositionsInStep(1)
+    fills = fills_of(gate, counters, progress)
+    fills.follow(batch({"order_id": "a", "trade_id": "T1"}))
+    fills.tidy(T0 + 100 * ROW_WAIT_NS)  # positions are down: nobody knows whether it counts there
     assert gate.filled == []
-    fills.give_up(T0 + int(FILL_WAIT_S * 1e9) + 1)
-    assert gate.filled == [("a", 3.0)] and counters.counts == {"fills_without_position": 1}
+    now = T0 + 101 * ROW_WAIT_NS
+    progress.heard(PositionProgress(partition=0, next_offset=12, behind_ms=0, ts=now), now)
+    fills.tidy(now)
+    fills.tidy(now + ROW_WAIT_NS)  # its row may be on its way
+    assert counters.counts == {}
+    fills.tidy(now + ROW_WAIT_NS + 1)
+    assert gate.filled == [] and counters.counts == {"fills_refused": 1}
+    fills.follow(batch({"order_id": "a", "trade_id": "T1", "quantity": "2"}, first=12))  # sent again, put right
+    gate.offset = 12
+    fills.arrived(np.array([0]))
+    assert gate.filled == [("a", 2.0)]
+
+
+def test_executions_under_an_id_from_before_a_replace_count(gate: Gate) -> None:
+    gate.renamed["a0"], gate.offset = "a", 99
+    fills_of(gate).follow(batch({"order_id": "a0"}, {"order_id": "a0"}), since={"a": 12})
+    assert gate.filled == [("a0", 3.0)]
 
 
 def test_who_loses_an_order_and_gets_it_back_reads_its_executions_anew(gate: Gate) -> None:
     fills = fills_of(gate)
-    fills.follow(batch({"order_id": "a"}, {"order_id": "b"}), T0)
+    fills.follow(batch({"order_id": "a"}, {"order_id": "b"}))
     del gate.working["a"]
     fills.forget_others()
     gate.working["a"] = None
-    fills.follow(batch({"order_id": "a"}), T0)
+    fills.follow(batch({"order_id": "a"}))
     gate.offset = 12
     fills.arrived(np.array([0]))
     assert sorted(gate.filled) == [("a", 3.0), ("b", 3.0)]

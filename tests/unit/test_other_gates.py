@@ -140,7 +140,7 @@ def test_a_killed_gates_orders_count_once_before_and_after_another_has_them() ->
     for x in (limit("desk:D", "gross", 1e9), limit("firm", "daily_quantity", 1e9)):
         c.add_limit(x)
     at_c = topic.join(c, "c")
-    c.place(o, T0)
+    c.place(o, T0, T0)
     at_c.own({0})
     at_b.own({1, 2, 3})
     topic.tick(at_c, at_b)
@@ -165,7 +165,7 @@ def test_accounts_that_move_between_gates_take_their_day_with_them() -> None:
     topic.tick(at_a, at_b)
     a.forget_accounts({a.state.account_index["A"]})  # partition 0 goes from a to b, with its account
     at_a.own({1})
-    b.place(mine, T0)
+    b.place(mine, T0, T0)
     b.count_day(b.working[mine.order_id])
     b.fill(mine.order_id, 10)
     at_b.own({0, 2, 3})

@@ -14,7 +14,7 @@ LEVELS = ("book", "desk", "strategy", "fund", "firm")
 
 
 def stage() -> RiskStage:
-    topics = {t: t for t in ("market.surfaces", "limits", "controls", "touches", "alerts", "marks", "risk", "positions")}
+    topics = {t: t for t in ("market.surfaces", "limits", "controls", "touches", "progress", "alerts", "marks", "risk", "positions")}
     anything = cast(Any, SimpleNamespace())
     reference = cast(Any, SimpleNamespace(reference=Reference(lambda account: 0)))
     return RiskStage(anything, topics, reference, anything, lambda: 10, anything, "USD", LEVELS, 8)
