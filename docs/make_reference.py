@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ from app.settings import Settings  # noqa: E402
 from schemas.codec import RECORDS, json_schemas  # noqa: E402
 from schemas.controls import MEANING, Check  # noqa: E402
 from schemas.reasons import QUARANTINE_MEANING  # noqa: E402
+from schemas.rules import RULES, rules_cited  # noqa: E402
 from schemas.topics import TOPICS  # noqa: E402
 
 GENERATED = "<!-- written by docs/make_reference.py: change the code, not this file -->\n"
@@ -66,18 +68,32 @@ def settings() -> str:
 
 
 def controls() -> str:
-    """Return the page of pre-trade controls: code, meaning, rule, tests."""
+    """Return the page of pre-trade controls: code, meaning, rule, tests; then rule by rule what answers it."""
     table_rows = (ROOT / "tests" / "tables" / "gate_rules.txt").read_text().splitlines()
     count = Counter(code for line in table_rows if not line.startswith("#")
                     for code in line.split(" | ")[3].replace("+", " ").split())
-    elsewhere = {"MESSAGE_RATE": "test_gate.py", "VALUE_RATE": "test_gate.py", "UNKNOWN_ORDER": "test_order_path.py",
-                 "INTERNAL_ERROR": "test_gate_book.py"}
-    rows = [[str(int(c)), f"`{c.name}`", *MEANING[c], f"{count[c.name]} rows" if count[c.name] else elsewhere[c.name]]
-            for c in Check]
+    sources = {str(path.relative_to(ROOT / "tests")): path.read_text()
+               for path in sorted((ROOT / "tests").glob("*/test_*.py")) if path.stem != "test_gate_rules"}
+
+    def tests_of(check: Check) -> str:
+        named = [name for name, text in sources.items() if re.search(rf"\b{check.name}\b", text)]
+        return ", ".join(([f"{count[check.name]} rows"] if count[check.name] else []) + named)
+
+    codes: dict[str, list[str]] = {}
+    for check in Check:
+        for rule in rules_cited(MEANING[check][1]):
+            codes.setdefault(rule, []).append(f"`{check.name}`")
+    answers = [[r.name, r.demand, ", ".join(codes.get(r.name, [])), r.answer or (r.beyond and f"not here: {r.beyond}"),
+                ", ".join(name.replace("::", " ") for name in r.tests)] for r in RULES]
     return "\n".join([GENERATED, "# Pre-trade controls\n",
                       "In the order they are reported; the first one is the primary reason. Tests: rows of "
-                      "`tests/tables/gate_rules.txt`, or the file that has them.\n",
-                      table(["order", "code", "meaning", "rules", "tests"], rows)])
+                      "`tests/tables/gate_rules.txt`, each through the kernel and its naive twin, and the files under "
+                      "`tests/` that name the code.\n",
+                      table(["order", "code", "meaning", "rules", "tests"],
+                            [[str(int(c)), f"`{c.name}`", *MEANING[c], tests_of(c)] for c in Check]),
+                      "# Coverage by rule\n",
+                      "What each rule demands, in our words; the codes above that cite it; what else answers it, and "
+                      "the tests of that.\n", table(["rule", "demand", "codes", "also", "tests"], answers)])
 
 
 def calculators() -> str:
