@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import msgspec
 
+from agents.gate_changelog import Kept
 from schemas.codec import decoder_of
+from schemas.gate_state import GateMark, GateOrder
 from schemas.records import Decision
 from tables.records import RecordBatch
 
@@ -18,11 +23,17 @@ class DecisionLog:
     ----------
     partitions : those taken over
     today_ns : when the trading day began, UTC ns
+    kept : what was written down of partitions: what lies on the log before is in there
     """
 
-    def __init__(self, partitions: set[int], today_ns: int) -> None:
+    def __init__(self, partitions: set[int], today_ns: int, kept: Mapping[int, Kept] = MappingProxyType({})) -> None:
         #: the offset of `orders` after the last order that was decided
         self.next: dict[int, int] = dict.fromkeys(partitions, 0)
+        #: decisions that only count in windows of messages: all else of them was written down
+        self.recent: list[Decision] = []
+        #: of accepted orders that were written down: what was executed of them then
+        self.executed: dict[str, float] = {}
+        self._marks = {p: k.mark for p, k in kept.items() if k.mark is not None}
         #: orders that were let through and not cancelled or replaced since
         self.accepted: dict[str, Decision] = {}
         self.today: list[Decision] = []
@@ -38,12 +49,36 @@ class DecisionLog:
         self._begun: set[tuple[int, int, str]] = set()
         #: new and replacing orders that have their verdict; an order and the cancel of it can share an offset and an id
         self._judged: set[tuple[int, int, str]] = set()
+        for p, mark in self._marks.items():
+            self.next[p] = mark.orders
+            self._begun.update((p, offset, order_id) for offset, order_id in mark.half_done)
+            for order in kept[p].orders():
+                self._go_on(order, mark)
+        self._judged |= self._begun
+
+    def _go_on(self, kept: GateOrder, mark: GateMark) -> None:
+        order, order_id = kept.order, kept.order.order_id
+        self.accepted[order_id] = Decision(
+            order_id=order_id, account=order.account, instrument=order.instrument, outcome="accept", reasons=[],
+            effect={}, snapshot_id=0, limits_version=0, ts_event=kept.decided_ns, ts_decision=kept.decided_ns,
+            service_ns=0, order=order, session=kept.session)
+        self.fills_from[order_id], self.executed[order_id] = mark.trades, kept.executed
+        if kept.earlier:
+            self.earlier[order_id] = kept.earlier
+            self._now.update(dict.fromkeys(kept.earlier, order_id))
 
     def take(self, batch: RecordBatch) -> None:
         """Read a slice."""
-        for value in batch.values:
-            if value is not None:
-                self.add(_decision.decode(value))
+        mark = self._marks.get(batch.partition)
+        first = 0 if mark is None else mark.decisions
+        for offset, value in zip(batch.offsets.tolist(), batch.values, strict=True):
+            if value is None:
+                continue
+            decision = _decision.decode(value)
+            if offset < first:
+                self.recent.append(msgspec.structs.replace(decision, inputs={}))
+            else:
+                self.add(decision)
 
     def add(self, decision: Decision) -> None:
         """Take one decision in; a second one of the same new order says nothing."""
@@ -53,7 +88,8 @@ class DecisionLog:
             at = as_of.offset + 1
             record = as_of.offset if decision.batch is None else decision.batch
             key = (as_of.partition, record, decision.order_id)
-            if key in self._judged and not ends:
+            mark = self._marks.get(as_of.partition)
+            if not ends and (key in self._judged or (mark is not None and record < mark.orders)):
                 return
             if decision.batch is not None:
                 self._begun.add(key)
@@ -75,14 +111,21 @@ class DecisionLog:
         new = order.order_id
         self.accepted[new], self.fills_from[new] = decision, decision.fills_from
         if before is not None and before[0].order is not None:
-            replaced, ids, fills_from = before
+            replaced, ids, fills_from, executed = before
+            self.executed[new] = executed
             self.replaced[new] = float(before[0].order.quantity)
             self.earlier[new] = tuple(k for k in (*ids, replaced.order_id) if k != new)
             self.fills_from[new] = fills_from
             self._now.update(dict.fromkeys(self.earlier[new], new))
 
-    def _end(self, order_id: str) -> tuple[Decision, tuple[str, ...], int] | None:
-        """Take an order out, by any of its ids; return its decision, its earlier ids, where its executions begin."""
+    def _end(self, order_id: str) -> tuple[Decision, tuple[str, ...], int, float] | None:
+        """Take an order out, by any of its ids.
+
+        Returns
+        -------
+        tuple
+            Its decision, its earlier ids, where its executions begin, what was executed before. None: it is not there.
+        """
         order_id = self._now.get(order_id, order_id)
         decision = self.accepted.pop(order_id, None)
         if decision is None:
@@ -90,7 +133,7 @@ class DecisionLog:
         earlier = self.earlier.pop(order_id, ())
         for k in earlier:
             self._now.pop(k, None)
-        return decision, earlier, self.fills_from.pop(order_id)
+        return decision, earlier, self.fills_from.pop(order_id), self.executed.pop(order_id, 0.0)
 
     def half_done(self) -> set[tuple[int, int, str]]:
         """Return (partition, offset, order) of batches of orders whose last one is not decided."""

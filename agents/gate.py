@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 from aiokafka.structs import TopicPartition
 
-from agents.decision_log import DecisionLog
+from agents.gate_changelog import GateChangelog
+from agents.gate_takeover import GateTakeOver
 from agents.gate_watch import GateWatch
 from agents.limit_alerts import newest_alerts
 from agents.order_fills import OrderFills
@@ -51,7 +52,6 @@ from tables.journal import Journal
 from tables.kafka import KafkaClient, owner_partition
 from tables.lease import Lease
 from tables.records import RecordBatch
-from tables.restore import ends_of, read_range
 from tables.tail import Tail
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class GateStage:
     def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
                  clock: Clock, counters: Counters, base_currency: str, levels: tuple[str, ...],
                  partitions: int, lease: Lease, day: TradingDay | None = None,
-                 journal: Journal | None = None) -> None:
+                 journal: Journal | None = None, write_down_s: float = 20.0) -> None:
         self._client, self._topics, self._lease = client, topics, lease
         self._names = {v: k for k, v in topics.items()}
         self._publisher, self._clock, self._counters = publisher, clock, counters
@@ -106,8 +106,14 @@ class GateStage:
         self._marks_came = asyncio.Event()
         self._half_done: set[tuple[int, int, str]] = set()
         self._in_step, self._positions_known = PositionsInStep(partitions), asyncio.Event()
-        self._fills = OrderFills(self.gate, counters, lambda account: owner_partition(account, partitions),
-                                 self._in_step)
+
+        def partition_of(account: str) -> int:
+            return owner_partition(account, partitions)
+
+        self._fills = OrderFills(self.gate, counters, partition_of, self._in_step)
+        self._changelog = GateChangelog(client, topics, publisher, clock, self.gate, self._fills, partition_of)
+        self._takeover = GateTakeOver(client, topics, self.gate, self.watch, self._fills, self._changelog, partition_of)
+        self._write_down_s = write_down_s
         reference.on_change = self._on_reference
         known = reference.reference
         for record in (*known.instrument_records.values(), *known.account_records.values()):
@@ -208,42 +214,19 @@ class GateStage:
                 await tail.read_to_end()
             loop = asyncio.get_running_loop()
             self._take_marks(len(self._waiting_marks))
-            loops = (self._tail.run(), self._rules.run(), self._refresh_loop(), self._mark_loop())
+            loops = (self._tail.run(), self._rules.run(), self._refresh_loop(), self._mark_loop(),
+                     self._write_down_loop())
             self._tasks = [loop.create_task(t) for t in loops]
             self.gate.refresh(self._clock())
             await self._positions_in_step()
-        orders, trades = self._topics["orders"], self._topics["trades"]
-        now = self._clock()
-        found = DecisionLog(partitions, self.gate.day.begin_ns(now))
-        log_of = {TopicPartition(self._topics["decisions"], p): 0 for p in partitions}
-        await read_range(self._client, log_of, found.take)
-        self._half_done = {x for x in self._half_done if x[0] not in partitions} | found.half_done()
-        accepted = found.accepted
-        self.gate.recount(found.today, now, found.replaced)
-        self.gate.flow.forget(partitions)
-        for decision in found.today:
-            self.watch.count(decision)
-        begin: dict[int, int] = {}
-        for decision in accepted.values():
-            if decision.order is not None:
-                self.gate.place(decision.order, decision.ts_decision, now, found.earlier.get(decision.order_id, ()))
-                p, first = owner_partition(decision.account, self._partitions), found.fills_from[decision.order_id]
-                begin[p] = min(begin.get(p, first), first)
-        self.gate.refresh(now)
-
-        def on_trades(batch: RecordBatch) -> None:
-            self._fills.follow(batch, found.fills_from)
-
-        ends = await ends_of(self._client, [TopicPartition(trades, p) for p in partitions])
-        read = await read_range(self._client, {TopicPartition(trades, p): begin.get(p, ends[TopicPartition(trades, p)])
-                                               for p in partitions}, on_trades)
-        self._next |= {tp: position for tp, (position, _) in read.items()}
-        self._next |= {TopicPartition(orders, p): found.next[p] for p in partitions}
+        taken = await self._takeover.run(partitions, self._clock())
+        self._half_done = {x for x in self._half_done if x[0] not in partitions} | taken.half_done
+        self._next |= taken.next_offset
         self._follow(self._owned | partitions)
         await self._lease.begin()
         self._owned |= partitions
         self._others.own(self._owned)
-        for decision in accepted.values():
+        for decision in taken.accepted.values():
             if decision.order is not None and decision.session is not None:  # of another gate, or of another life
                 self._cancel(decision.order, f"session {decision.session} is gone")
         self._paused = self._pauses != turn
@@ -258,6 +241,7 @@ class GateStage:
         """Decide nothing until the next `take`, and have on the log what was decided: an heir reads it there."""
         self._pauses += 1
         self._paused = True
+        await self._changelog.idle()
         await self._publisher.flush()
 
     async def release(self, partitions: set[int]) -> None:
@@ -338,6 +322,8 @@ class GateStage:
             verdict = self.gate.decide(order, now)
             outcome, reasons, warnings = verdict.outcome, verdict.reasons, verdict.warnings
             inputs, effect = verdict.inputs, verdict.effect
+            if session is not None and outcome == "accept" and order.order_id in self.gate.working:
+                self.gate.working[order.order_id].session = session
         except (ArithmeticError, ValueError, LookupError, TypeError) as error:  # what cannot be checked is refused
             log.exception("order %s could not be checked", order.order_id)
             reason = Reason(code=Check.INTERNAL_ERROR.name, measured=f"{type(error).__name__}: {error}", limit="")
@@ -437,6 +423,17 @@ class GateStage:
             if not self._paused and self._lease.held():
                 self._others.say(now)
                 self.watch.look(now)
+
+    async def _write_down_loop(self) -> None:
+        """Write down what works and what the day has come to, partition by partition, so that a heir reads little."""
+        orders, trades = self._topics["orders"], self._topics["trades"]
+        while True:
+            for p in sorted(self._owned) or [-1]:
+                await asyncio.sleep(self._write_down_s / max(len(self._owned), 1))
+                if p in self._owned and not self._paused and self._lease.held():
+                    await self._changelog.write(
+                        p, self._next[TopicPartition(orders, p)], self._next[TopicPartition(trades, p)],
+                        [(offset, order_id) for q, offset, order_id in self._half_done if q == p])
 
     async def stop(self) -> None:
         """Stop following."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -105,6 +105,22 @@ class OrderFills:
             if not self._waiting[key]:
                 del self._waiting[key]
         self._forget_trades()
+
+    def settled(self, order_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Return by id the trades that are taken out of orders."""
+        waiting = {(x.order_id, x.trade_id) for found in self._waiting.values() for x in found}
+        seen = {k: [t for t in self._seen.get(k, ()) if (k, t) not in waiting] for k in order_ids}
+        return {k: trades for k, trades in seen.items() if trades}
+
+    def put_settled(self, trades: Mapping[str, Sequence[str]]) -> None:
+        """Take in what the gate before took out of orders."""
+        for order_id, found in trades.items():
+            self._seen.setdefault(order_id, set()).update(found)
+
+    def first_waiting(self, partition: int, followed: int) -> int:
+        """Return from where on somebody else has to follow a partition; ``followed``: up to where it is followed."""
+        return min((x.offset for found in self._waiting.values() for x in found if x.partition == partition),
+                   default=followed)
 
     def _forget_trades(self) -> None:
         for order_id in [k for k in self._seen if self._gate.current_id(k) is None]:

@@ -13,6 +13,12 @@ class Publisher(Protocol):
              headers: list[tuple[str, bytes]] | None = None, *, linger_s: float = 0.0) -> asyncio.Future[Any]:
         """Send one record; ``linger_s``: how long it may be gathered with others."""
 
+    def cut(self, topic: str, partition: int) -> asyncio.Future[int | None]:
+        """Return, once the broker has it, the offset behind all that was sent to a partition so far.
+
+        None: nothing was sent to it. Below 0: the broker has it, and has not said where.
+        """
+
     async def flush(self) -> None:
         """Wait until the broker has everything sent so far."""
 

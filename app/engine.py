@@ -250,7 +250,8 @@ class Engine:
                              s.quote_lateness_ms * 1_000_000, self._commit)
         if self.lease is not None:
             return GateStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
-                             s.base_currency, s.levels, s.partitions, self.lease, s.trading_day(), self.journal)
+                             s.base_currency, s.levels, s.partitions, self.lease, s.trading_day(), self.journal,
+                             s.gate_write_down_s)
         return RiskStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
                          s.base_currency, s.levels, s.partitions, self.history, s.participation,
                          s.trading_day())

@@ -31,6 +31,8 @@ class BatchingPublisher:
         self._full: list[tuple[tuple[str, int], Any, asyncio.Future[Any]]] = []
         self._sending: set[asyncio.Future[Any]] = set()
         self._flying: dict[tuple[str, int], int] = {}
+        #: the newest batch of each partition
+        self._last: dict[tuple[str, int], tuple[Any, asyncio.Future[Any]]] = {}
         #: what was due while a batch of its partition was on its way
         self._due: set[tuple[str, int]] = set()
         self._wake = asyncio.Event()
@@ -65,9 +67,33 @@ class BatchingPublisher:
         batch = self._producer.create_batch()
         batch.append(key=key, value=value, timestamp=timestamp_ms, headers=headers or [])
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._open[target] = (batch, future)
+        self._open[target] = self._last[target] = (batch, future)
         self._wake_after(linger_s)
         return future
+
+    def cut(self, topic: str, partition: int) -> asyncio.Future[int | None]:
+        """Return, once the broker has it, the offset behind all that was sent to a partition so far.
+
+        None: nothing was sent to it. Below 0: the broker has it, and has not said where (a batch that was sent twice).
+        """
+        target = (topic, partition)
+        found: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        if target not in self._last:
+            found.set_result(None)
+            return found
+        if (entry := self._open.pop(target, None)) is not None:  # what is sent from now on is another batch
+            self._full.append((target, *entry))
+            self._wake.set()
+        batch, sent = self._last[target]
+        count = batch.record_count()
+
+        def known(done: asyncio.Future[Any]) -> None:
+            if not found.done():
+                offset = done.result().offset
+                found.set_result(offset + count if offset >= 0 else -1)
+
+        sent.add_done_callback(known)
+        return found
 
     def _wake_after(self, linger_s: float) -> None:
         if linger_s == 0.0:

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     gate_journal: Path | None = Field(
         None, description="folder in which a gate with a socket or HTTP keeps what it answered until the log has it; "
                           "none: in the machine's memory (/dev/shm) where there is one, else in `data_dir`")
+    gate_write_down_s: Annotated[float, Field(gt=0)] = Field(
+        20.0, description="a gate writes down what works and what its day has come to this often: who takes over reads "
+                          "the log of decisions since")
     gate_realtime: bool = Field(True, description="a gate with a socket or HTTP of its own runs at real-time priority "
                                 "where the system permits")
     gate_http_host: str = Field("127.0.0.1", description="address the gate of a worker listens on over HTTP; beyond "

@@ -25,9 +25,9 @@ _BOOK, _ALERTS = "unit/test_gate_book.py", "unit/test_limit_alerts.py"
 _OWNER, _LIMITS = "integration/test_gate_ownership.py", "integration/test_gate_limits.py"
 
 RULES: tuple[Rule, ...] = (
-    Rule("RTS 6 12", "cancel at once any or all unexecuted orders, of a trader, a desk, a client; know whose each is",
-         "`deskrisk halt SCOPE --state killed`, `POST /api/breakers/{scope}`, the page: a cancellation per working order; "
-         "every order names its account, trader and algorithm",
+    Rule("RTS 6 12", "cancel at once any or all unexecuted orders, of a trader, desk or client; know whose each is",
+         "`deskrisk halt SCOPE --state killed`, `POST /api/breakers/{scope}`, the page: a cancellation per working "
+         "order; every order names its account, trader and algorithm",
          (f"{_PATH}::test_verdicts_limits_halts_and_cancels", f"{_BOOK}::test_a_kill_names_the_orders_to_cancel",
           f"{_ALERTS}::test_what_a_breach_stops_is_stopped_and_a_kill_cancels_what_works_there")),
     Rule("RTS 6 15(1)(a)", "price collars, by instrument, order by order and over time"),

@@ -67,9 +67,14 @@ QUARANTINE = Topic("quarantine", "origin topic-partition-offset", "out", "Record
 POSITIONS_CHANGELOG = Topic("positions-changelog", "table key", "internal",
                             "The position table's changelog (Faust table `positions`).", compact=True)
 
+GATE_CHANGELOG = Topic("gate-changelog", "kind and id", "internal",
+                       "What works at a gate and what it counts of the day, and up to where on its logs.", compact=True,
+                       config={"min.compaction.lag.ms": "0"})
+
 TOPICS: tuple[Topic, ...] = (
     TRADES, ORDERS, TICKS, EXTERNAL, INSTRUMENTS, ACCOUNTS, COUNTERPARTIES, LIMITS, CONTROLS, APPROVALS, SURFACES,
     TOUCHES, MARKS, POSITIONS, DECISIONS, RISK, EXPOSURE, PROGRESS, ALERTS, GATES, QUARANTINE, POSITIONS_CHANGELOG,
+    GATE_CHANGELOG,
 )
 
 

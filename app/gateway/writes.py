@@ -193,12 +193,14 @@ class Writes:
         found = await control.decisions_of(self.settings, request.path_params["order_id"])
         if not found:
             raise HTTPException(404, f"no decision on {request.path_params['order_id']!r}")
-        first = found[0]
-        again = None
+        first, again, why = found[0], None, None
         if first.inputs:
-            hard = explain(first.inputs)[0]
-            again = [c.name for c in Check if hard >> c & 1]
-        return json_answer({"decision": first, "again": again, "later": found[1:]})
+            try:
+                hard = explain(first.inputs)[0]
+                again = [c.name for c in Check if hard >> c & 1]
+            except ValueError as error:  # of another version: what it was is on the log, not what it would be
+                why = str(error)
+        return json_answer({"decision": first, "again": again, "why_not": why, "later": found[1:]})
 
 
 async def _body(request: Request) -> dict[str, Any]:

@@ -11,14 +11,23 @@ from typing import Any
 import msgspec
 
 from schemas.codec import decoder_of, records_in, trade_decoder
-from schemas.records import Position, Risk
+from schemas.records import Alert, Decision, Position, Risk
 from schemas.units import parse_ts_ns
 from tables.kafka import owner_partition
 
 DATABASE = "deskrisk"
-_position, _risk = decoder_of(Position), decoder_of(Risk)
+_position, _risk, _decision, _alert = (decoder_of(cls) for cls in (Position, Risk, Decision, Alert))
 Row = tuple[Any, ...]
 
+#: what an order adds, in the firm's base currency
+EFFECTS = ("value", "gross", "net", "delta", "vega", "var_hist")
+DECISION_COLUMNS = (
+    "partition", "offset", "order_id", "ref_order_id", "account", "instrument", "trader", "side", "action", "quantity",
+    "price", "venue", "algo_id", "outcome", "codes", "measured", "limits", "limit_ids", "nodes", "warnings", *EFFECTS,
+    "limits_version", "snapshot_id", "ts_decision", "service_ns")
+ALERT_COLUMNS = (
+    "partition", "offset", "alert_id", "kind", "node", "metric", "value", "limit_value", "utilisation", "limit_id",
+    "limits_version", "cause_ts", "raised_ts", "escalated", "ack_by", "note")
 RISK_ADDED = ("delta", "gamma", "vega", "theta", "rho", "var_95", "var_99", "es_97_5",
               "carry", "funding", "interest")
 DDL = (
@@ -44,6 +53,23 @@ DDL = (
   short Nullable(Float64), positions UInt32, unpriced UInt32, stale UInt32
 ) ENGINE = ReplacingMergeTree ORDER BY (node, ts, partition, offset)
 TTL toDateTime(ts) + INTERVAL 30 DAY""",
+    f"""CREATE TABLE IF NOT EXISTS {DATABASE}.decisions (
+  partition UInt16, offset UInt64, order_id String, ref_order_id String, account LowCardinality(String),
+  instrument LowCardinality(String), trader LowCardinality(String), side LowCardinality(String),
+  action LowCardinality(String), quantity Nullable(Decimal(38, 12)), price Nullable(Decimal(38, 12)),
+  venue LowCardinality(String), algo_id LowCardinality(String), outcome LowCardinality(String),
+  codes Array(LowCardinality(String)), measured Array(String), limits Array(String), limit_ids Array(String),
+  nodes Array(String), warnings Array(LowCardinality(String)),
+  {", ".join(f"{name} Nullable(Float64)" for name in EFFECTS)},
+  limits_version Int64, snapshot_id Int64, ts_decision DateTime64(6, 'UTC'), service_ns Int64,
+  INDEX by_order order_id TYPE bloom_filter(0.001) GRANULARITY 1
+) ENGINE = ReplacingMergeTree ORDER BY (account, ts_decision, partition, offset)""",
+    f"""CREATE TABLE IF NOT EXISTS {DATABASE}.alerts (
+  partition UInt16, offset UInt64, alert_id String, kind LowCardinality(String), node LowCardinality(String),
+  metric LowCardinality(String), value Nullable(Float64), limit_value Nullable(Float64), utilisation Nullable(Float64),
+  limit_id String, limits_version Int64, cause_ts DateTime64(6, 'UTC'), raised_ts DateTime64(6, 'UTC'),
+  escalated Bool, ack_by String, note String
+) ENGINE = ReplacingMergeTree ORDER BY (raised_ts, partition, offset)""",
     # a table that an earlier version made gets what later ones added
     f"ALTER TABLE {DATABASE}.positions ADD COLUMN IF NOT EXISTS funding Map(String, Float64)",
     *(f"ALTER TABLE {DATABASE}.risk ADD COLUMN IF NOT EXISTS {name} Nullable(Float64)" for name in RISK_ADDED),
@@ -118,6 +144,27 @@ def risk_rows(partition: int, offset: int, value: bytes) -> list[Row]:
              r.pnl.interest)]
 
 
+def decision_rows(partition: int, offset: int, value: bytes) -> list[Row]:
+    """Return the row of a `decisions` record, without what the gate saw: `deskrisk decisions explain` reads the log."""
+    d = _decision.decode(value)
+    o = d.order
+    numbers = [None if x is None or not _fits(x) else x for x in ((o.quantity, o.price) if o else (None, None))]
+    ref, trader, side, action, venue, algo = (
+        (o.ref_order_id or "", o.trader, o.side, o.action, o.venue or "", o.algo_id or "") if o else ("",) * 6)
+    return [(partition, offset, d.order_id, ref, d.account, d.instrument, trader, side, action, *numbers, venue, algo,
+             d.outcome, [r.code for r in d.reasons], [r.measured for r in d.reasons], [r.limit for r in d.reasons],
+             [r.limit_id or "" for r in d.reasons], [r.node or "" for r in d.reasons], [r.code for r in d.warnings],
+             *(d.effect.get(name) for name in EFFECTS), d.limits_version, d.snapshot_id, _time(d.ts_decision),
+             d.service_ns)]
+
+
+def alert_rows(partition: int, offset: int, value: bytes) -> list[Row]:
+    """Return the row of an `alerts` record; an acknowledgement is a row of its own, with who has seen it."""
+    a = _alert.decode(value)
+    return [(partition, offset, a.alert_id, a.kind, a.node, a.metric, a.value, a.limit, a.utilisation, a.limit_id or "",
+             a.limits_version, _time(a.cause_ts), _time(a.raised_ts), a.escalated, a.ack_by or "", a.note or "")]
+
+
 def sink_tables(partitions: int) -> tuple[SinkTable, ...]:
     """Return every table the sink fills."""
     return (
@@ -135,4 +182,6 @@ def sink_tables(partitions: int) -> tuple[SinkTable, ...]:
             "price", "fx", "fees", "total", "gross", "net", "long", "short", "positions", "unpriced", "stale",
             *RISK_ADDED),
             risk_rows, thin_key=lambda row: row[2]),
+        SinkTable("decisions", f"{DATABASE}.decisions", DECISION_COLUMNS, decision_rows),
+        SinkTable("alerts", f"{DATABASE}.alerts", ALERT_COLUMNS, alert_rows),
     )

@@ -75,7 +75,8 @@ class GateBook(GateAmongOthers):
         self.controls: dict[str, Control] = {}
         #: ids that were executed, wholly or in part: an order that comes again with one would be done twice
         self.executed: dict[str, None] = {}
-        self._day = -1
+        #: number of the trading day that sums are of
+        self.sums_of_day = -1
         #: of nodes: when their VaR was measured
         self._var_ns: dict[int, int] = {}
         self._states_old = False
@@ -188,9 +189,7 @@ class GateBook(GateAmongOthers):
             return []
         self.controls[control.scope] = control
         if control.state == "active" and control.scope.startswith("trader:"):
-            node = self.state.node(control.scope)
-            self._base[node, gs.REPEATED] = 0.0  # a person has looked
-            self._sum_node(node)
+            self.attended(self.state.node(control.scope))
         self._apply_states()
         return [w for w in self.working.values() if control.state == "killed" and self._under(w, control.scope)]
 
@@ -231,6 +230,7 @@ class GateBook(GateAmongOthers):
             return Verdict("accept", [], [], {}, {})
         replaced = self.find(order.ref_order_id or "") if order.action == "replace" else None
         if order.action == "replace" and replaced is None:
+            self._count(order, now_ns)
             reason = Reason(code=Check.UNKNOWN_ORDER.name, measured=order.ref_order_id or "", limit="a working order")
             return Verdict("reject", [reason], [], {}, {})
         if replaced is not None:
@@ -287,8 +287,9 @@ class GateBook(GateAmongOthers):
 
     def fill(self, order_id: str, quantity: float) -> None:
         """Take an execution of a working order in, and remember that its id was executed."""
-        if self.find(order_id) is not None:
+        if (w := self.find(order_id)) is not None:
             self.executed[order_id] = None
+            self.changes.executed[order_id] = w.account
             if len(self.executed) > EXECUTED_IDS:
                 del self.executed[next(iter(self.executed))]
         super().fill(order_id, quantity)
@@ -332,7 +333,7 @@ class GateBook(GateAmongOthers):
         return verdict
 
     def _count(self, order: Order, now_ns: int) -> None:
-        """Count a cancel in the message windows: it is never refused, but it is a message."""
+        """Count a cancel, or a replace of nothing, in the message windows: it is a message."""
         self._count_asked(self._fill(order, now_ns), now_ns, 0.0)
 
     def _count_asked(self, asked: Asked, ts_ns: int, value: float) -> None:
@@ -344,13 +345,20 @@ class GateBook(GateAmongOthers):
             if rate >= 0:
                 count_message(s.rates[rate], ts_ns, value)
 
-    def recount(self, past: Sequence[Decision], now_ns: int, replaced: Mapping[str, float]) -> None:
+    def looked_ns(self) -> dict[str, int]:
+        """Return by scope when a person made it active."""
+        return {k: parse_ts_ns(c.ts) for k, c in self.controls.items() if c.state == "active"}
+
+    def recount(self, past: Sequence[Decision], now_ns: int, replaced: Mapping[str, float],
+                recent: Sequence[Decision] = ()) -> None:
         """Count what a log says was decided: message windows, and the day's sums, as if there had been no restart.
 
-        ``replaced``: by the id of an order that replaced another, the quantity of that one.
+        ``replaced``: by the id of an order that replaced another, the quantity of that one. ``recent``: what counts in
+        windows only.
         """
-        looked_ns = {k: parse_ts_ns(c.ts) for k, c in self.controls.items() if c.state == "active"}
-        for d in sorted(past, key=lambda d: d.ts_decision):
+        looked_ns = self.looked_ns()
+        counted = {id(d) for d in recent}
+        for d in sorted((*recent, *past), key=lambda d: d.ts_decision):
             if d.order is None:
                 continue
             asked = self._fill(d.order, d.ts_decision)
@@ -358,19 +366,20 @@ class GateBook(GateAmongOthers):
                 continue
             if d.outcome != "cancel":
                 self._count_asked(asked, d.ts_decision, d.effect.get("value", 0.0))
-            if d.outcome == "accept" and d.order.action != "cancel" and d.ts_decision >= self.day.begin_ns(now_ns):
-                w = self._working(d.order, asked, d.ts_decision)
-                self.count_day(w, replaced=replaced.get(d.order_id, 0.0))
-                if d.order.algo_id and d.ts_decision < looked_ns.get(f"trader:{d.order.trader}", 0):
-                    self._base[w.trader, gs.REPEATED] -= 1.0  # a person has looked since
+            if id(d) in counted or d.outcome != "accept" or d.order.action == "cancel":
+                continue
+            if d.ts_decision >= self.day.begin_ns(now_ns):
+                looked = d.ts_decision < looked_ns.get(f"trader:{d.order.trader}", 0)
+                self.count_day(self._working(d.order, asked, d.ts_decision), replaced=replaced.get(d.order_id, 0.0),
+                               attended=looked)
 
     def _expire(self, now_ns: int) -> None:
         """Take out what has expired; with the day, what was for the day, and daily sums begin anew."""
         self._end_orders(now_ns)
         day = self.day.index(now_ns)
-        if day == self._day:
+        if day == self.sums_of_day:
             return
-        self._day = day
+        self.sums_of_day = day
         for k in [k for k, end in self._price_tests.items() if end <= now_ns]:
             del self._price_tests[k]
             self.state.instruments["price_test"][k] = 0

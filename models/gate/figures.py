@@ -10,9 +10,10 @@ import numpy as np
 from models import rollup as ru
 from models.columns import grown
 from models.gate import state as gs
+from models.gate.day_sums import sum_nodes
 from models.gate.node_checks import margin_of
 from models.gate.positions import GatePositions
-from models.gate.reservations import price_of_unit, sum_nodes
+from models.gate.reservations import price_of_unit
 from models.gate.state import GateState
 from models.jit import kernel
 from models.node_shares import shares_of

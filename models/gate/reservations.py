@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from models.gate import state as gs
+from models.gate.day_sums import NOWHERE, DaySums, sum_nodes
 from models.gate.node_checks import margin_of
 from models.gate.state import GateState
 from models.gate.working import ENDS_IN_THE_DAY, Asked, Working, end_of
@@ -19,26 +20,9 @@ from models.trading_day import TradingDay
 from schemas.records import Limit, Order
 
 _GROSS, _NET, _LONG, _SHORT, _CREDIT, _MARGIN = gs.GROSS, gs.NET, gs.LONG, gs.SHORT, gs.CREDIT, gs.MARGIN
-_DELTA, _VEGA, _VAR = gs.DELTA, gs.VEGA, gs.VAR_HIST
-_DAY_QUANTITY, _DAY_VALUE = gs.DAILY_QUANTITY, gs.DAILY_VALUE
-NOWHERE = np.zeros(0, np.int64)
+_DELTA, _VEGA = gs.DELTA, gs.VEGA
 _NO_SHARES = [-1] * gs.SHARES
 _ACTIONS = {"new": gs.NEW, "replace": gs.REPLACE, "cancel": gs.CANCEL}
-
-
-@inline_kernel
-def sum_nodes(nodes: np.ndarray, base: np.ndarray, reserved: np.ndarray, others: np.ndarray,
-              which: np.ndarray) -> None:
-    """Fill what nodes come to: as measured, and what is reserved here and by other gates.
-
-    The VaR of what is reserved is at most what the node has per gross.
-    """
-    for n in which:
-        for m in range(base.shape[1]):
-            nodes[n].value[m] = base[n, m] + reserved[n, m] + others[n, m]
-        gross = reserved[n, _GROSS] + others[n, _GROSS]
-        if gross != 0.0:
-            nodes[n].value[_VAR] += gross * nodes[n].var_per_value
 
 
 @inline_kernel
@@ -122,21 +106,11 @@ def reserve(positions: np.ndarray, row: int, side: float, size: float, gross: fl
     sum_nodes(nodes, base, reserved, others, under)
 
 
-@kernel
-def add_to_day(which: np.ndarray, quantity: float, value: float, nodes: np.ndarray, base: np.ndarray,
-               reserved: np.ndarray, others: np.ndarray) -> None:
-    """Add an accepted order to the day's sums of nodes."""
-    for n in which:
-        base[n, _DAY_QUANTITY] += quantity
-        base[n, _DAY_VALUE] += value
-    sum_nodes(nodes, base, reserved, others, which)
-
-
-class Reservations:
+class Reservations(DaySums):
     """The working orders of a gate and what they hold in its columns."""
 
     def __init__(self, state: GateState, day: TradingDay) -> None:
-        self.state, self.day = state, day
+        super().__init__(state, day)
         self.working: dict[str, Working] = {}
         #: ids of orders that were replaced -> the id of the order that works now
         self._now: dict[str, str] = {}
@@ -153,14 +127,6 @@ class Reservations:
         #: the nodes above positions that orders were for, until an account or an instrument changes
         self._nodes_above: dict[tuple[int, int], np.ndarray] = {}
         self._shares_above: dict[tuple[int, int], list[int]] = {}
-        #: of accounts and what else an order lies under: its nodes, and the quantity, value and executions of the day
-        self._day_of: dict[tuple[int, ...], tuple[np.ndarray, float, float, float]] = {}
-        #: of a venue, an account and an instrument: net quantity executed today, and what of its value counts as credit
-        self._at_venue: dict[tuple[int, int, int], tuple[float, float]] = {}
-        #: by node and metric: held for what works here, and what other gates hold and have counted
-        self.reserved, self.others = np.zeros((2, len(state.nodes), gs.NM))
-        self._base = np.zeros((len(state.nodes), gs.NM))
-        self._base[:, gs.RATING] = np.nan
         #: who may trade an account; an account that is not here may be traded by whoever an order names
         self.traders: dict[str, frozenset[str]] = {}
         #: with whom an account's positions are held: the counterparty of an order that names none
@@ -203,14 +169,15 @@ class Reservations:
         """Return the nodes of what an account's nodes have in an instrument's issuer or sector, where it is limited."""
         return []
 
-    def place(self, order: Order, decided_ns: int, now_ns: int, earlier: Sequence[str] = ()) -> None:
+    def place(self, order: Order, decided_ns: int, now_ns: int, earlier: Sequence[str] = (),
+              executed: float = 0.0) -> None:
         """Reserve an order that a decision on the log accepted before a restart, unless it has expired since.
 
-        ``earlier``: ids that it replaced; their executions count from now on.
+        ``earlier``: ids that it replaced; their executions count from now on. ``executed``: of it, or of those, before.
         """
         asked = self._fill(order, decided_ns)
         if asked.account >= 0 and asked.instrument >= 0 and end_of(order, decided_ns, self.day) > now_ns:
-            self._place(order, asked, decided_ns, 0.0, tuple(earlier))
+            self._place(order, asked, decided_ns, executed, tuple(earlier))
 
     def _place(self, order: Order, asked: Asked, now_ns: int, executed: float = 0.0, earlier: tuple[str, ...] = (),
                ) -> Working:
@@ -224,7 +191,6 @@ class Reservations:
                  ) -> Working:
         """Return an order with the nodes it lies under."""
         own = list(dict.fromkeys(asked.own_nodes()))
-        under = dict.fromkeys(self._above(asked.account, asked.instrument).tolist() + own)
         per = value_of_unit(self.state.instruments, asked.instrument)
         i = self.state.instruments[asked.instrument]
         delta, vega = (asked.side * x if x == x else 0.0 for x in (float(i["unit_delta"]), float(i["unit_vega"])))
@@ -232,21 +198,22 @@ class Reservations:
                        self.state.position_row(asked.account, asked.instrument), asked.side, asked.price,
                        max(asked.quantity - executed, 0.0), per, asked.side * per, delta, vega, asked.trader,
                        asked.counterparty, asked.venue, end_of(order, now_ns, self.day), executed, earlier,
-                       np.array(list(under), np.int64), np.array(own, np.int64))
+                       decided_ns=now_ns, nodes=self.nodes_under(asked.account, asked.instrument, own),
+                       own=np.array(own, np.int64))
 
-    def count_day(self, w: Working, sign: float = 1.0, replaced: float = 0.0) -> None:
+    def nodes_under(self, account: int, instrument: int, own: list[int]) -> np.ndarray:
+        """Return all nodes that an order lies under, each once: those of its position, and its own."""
+        return np.array(list(dict.fromkeys(self._above(account, instrument).tolist() + own)), np.int64)
+
+    def count_day(self, w: Working, sign: float = 1.0, replaced: float = 0.0, attended: bool = False) -> None:
         """Add an accepted order to the day's sums of its nodes, and to its trader's unattended executions.
 
-        ``replaced``: the quantity of the order that it replaces, which is counted.
+        ``replaced``: the quantity of the order that it replaces, which is counted. ``attended``: a person has looked at
+        its trader's executions since.
         """
-        repeats = sign if w.order.algo_id else 0.0
-        if repeats:
-            self._base[w.trader, gs.REPEATED] += repeats
         size = sign * max(float(w.order.quantity) - replaced, 0.0)
-        key = (w.account, w.instrument, w.trader, w.counterparty, w.venue)
-        _, quantity, value, executions = self._day_of.get(key, (NOWHERE, 0.0, 0.0, 0.0))
-        self._day_of[key] = (w.nodes, quantity + size, value + size * w.gross, executions + repeats)
-        add_to_day(w.nodes, size, size * w.gross, self.state.nodes, self._base, self.reserved, self.others)
+        self.count_ordered((w.account, w.instrument, w.trader, w.counterparty, w.venue), w.nodes, size, size * w.gross,
+                           sign if w.order.algo_id and not attended else 0.0)
 
     def _position_nodes(self, account: int, instrument: int) -> list[int]:
         i = self.state.instruments[instrument]
@@ -282,9 +249,6 @@ class Reservations:
                 self._base, self.reserved, self.others)
         self._hold(w.account, w.instrument, w.row)
 
-    def _sum_node(self, node: int) -> None:
-        sum_nodes(self.state.nodes, self._base, self.reserved, self.others, np.array([node]))
-
     def _best_without(self, w: Working) -> None:
         """Note the best price that works on the position of an order that is gone, where the best was its own."""
         best = self.state.positions["best_buy" if w.side > 0 else "best_sell"]
@@ -307,37 +271,19 @@ class Reservations:
             self._drop(w)
         else:
             self._reserve(w, 1.0)
+            self.changes.orders[w.order.order_id] = w.account
 
     def _execute_at_venue(self, w: Working, quantity: float) -> None:
         """Count what was executed at a venue today as credit there: net by position, at the value of the order."""
         key = (w.venue, w.account, w.instrument)
-        net, before = self._at_venue.get(key, (0.0, 0.0))
-        net += w.side * quantity
-        now = abs(net) * w.gross
-        self._at_venue[key] = (net, now)
-        self._base[w.venue, _CREDIT] += now - before
-        self._sum_node(w.venue)
-
-    def _begin_day(self) -> None:
-        """Begin the sums of a day; what was executed at venues before has been settled, or margined."""
-        self._base[:, [_DAY_QUANTITY, _DAY_VALUE, gs.REPEATED]] = 0.0
-        self._day_of.clear()
-        if self._at_venue:
-            self._base[[venue for venue, *_ in self._at_venue], _CREDIT] = 0.0
-            self._at_venue.clear()
+        net = self.at_venue.get(key, (0.0, 0.0))[0] + w.side * quantity
+        self.hold_at_venue(key, net, abs(net) * w.gross)
 
     def forget_accounts(self, accounts: AbstractSet[int]) -> None:
         """Take back what accounts hold and have added to the day that another gate has now: that one counts it."""
         for order_id in [k for k, w in self.working.items() if w.account in accounts]:
             self.release(order_id)
-        for key in [k for k in self._day_of if k[0] in accounts]:
-            nodes, quantity, value, executions = self._day_of.pop(key)
-            trader = key[2]
-            self._base[trader, gs.REPEATED] = max(self._base[trader, gs.REPEATED] - executions, 0.0)
-            add_to_day(nodes, -quantity, -value, self.state.nodes, self._base, self.reserved, self.others)
-        for venue, account, instrument in [k for k in self._at_venue if k[1] in accounts]:
-            self._base[venue, _CREDIT] -= self._at_venue.pop((venue, account, instrument))[1]
-            self._sum_node(venue)
+        self._forget_day(accounts)
 
     def _forget_nodes(self) -> None:
         """Look up anew what lies above positions: an account, an instrument or a limit has changed."""
@@ -356,6 +302,7 @@ class Reservations:
     def _keep(self, w: Working) -> None:
         order_id = w.order.order_id
         self.working[order_id] = w
+        self.changes.orders[order_id] = w.account
         self._now.update(dict.fromkeys(w.earlier, order_id))
         if w.order.time_in_force in ENDS_IN_THE_DAY:
             heapq.heappush(self._ends, (w.expires_ns, order_id))
@@ -373,6 +320,7 @@ class Reservations:
 
     def _drop(self, w: Working) -> None:
         del self.working[w.order.order_id]
+        self.changes.orders[w.order.order_id] = w.account
         for order_id in w.earlier:
             self._now.pop(order_id, None)
         del self._of_position[w.account, w.instrument][w.order.order_id]

@@ -53,7 +53,7 @@ class Asked(NamedTuple):
         return [n for n in (self.trader, self.counterparty, self.venue) if n >= 0]
 
 
-@dataclass
+@dataclass(slots=True)
 class Working:
     """An accepted order that may still trade."""
 
@@ -81,4 +81,6 @@ class Working:
     #: all that it lies under, each once, and of them its trader, counterparty and venue
     nodes: np.ndarray
     own: np.ndarray
-    state: str = "working"
+    decided_ns: int
+    #: the session of a local gate whose end cancels it
+    session: str | None = None

@@ -103,7 +103,8 @@ class Installation:
         """Return the environment of a process of this installation."""
         s = self.settings
         return {"DESKRISK_BROKERS": str(s.brokers), "DESKRISK_PREFIX": s.prefix, "DESKRISK_PARTITIONS": str(s.partitions),
-                "DESKRISK_DATA_DIR": str(s.data_dir), "DESKRISK_GATE_JOURNAL": str(s.data_dir / "journal"), "DESKRISK_SESSION_TIMEOUT_S": str(s.session_timeout_s)} | more
+                "DESKRISK_DATA_DIR": str(s.data_dir), "DESKRISK_GATE_JOURNAL": str(s.data_dir / "journal"), "DESKRISK_SESSION_TIMEOUT_S": str(s.session_timeout_s),
+                "DESKRISK_GATE_WRITE_DOWN_S": "0.5"} | more
 
     def start(self, *arguments: str, inside: tuple[str, ...] = (), home: Path = ROOT, **environment: str) -> Process:
         """Start a process."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 from app.publisher import BatchingPublisher
@@ -28,14 +29,18 @@ class SlowProducer:
                     return None
                 super().append(value)
                 return True
+
+            def record_count(self) -> int:
+                return len(self)
         return Batch()
 
     async def send_batch(self, batch: list[bytes], topic: str, partition: int) -> asyncio.Future[Any]:
         """Take a batch after a while."""
         await asyncio.sleep(0.01)
+        offset = sum(map(len, self.sent))
         self.sent.append(list(batch))
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
+        done.set_result(SimpleNamespace(offset=offset))
         return done
 
 
@@ -119,6 +124,27 @@ def test_what_follows_a_batch_that_is_on_its_way_is_gathered_until_it_has_arrive
         for f in client.made.waiting:
             if not f.done():
                 f.set_result(None)
+        await publisher.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_cut_is_the_offset_behind_what_was_sent_before_it_and_no_further() -> None:
+    async def scenario() -> None:
+        publisher = BatchingPublisher(Client(), {"t": 1}, linger_s=0.001)  # type: ignore[arg-type]
+        await publisher.start()
+        assert await publisher.cut("t", 0) is None
+        for count in (1, 4, 3):  # a batch that is open, a full one before it, one that is on its way
+            for k in range(count):
+                publisher.send("t", b"k", b"%d" % k, 0)
+            cut = publisher.cut("t", 0)
+            publisher.send("t", b"k", b"later", 0)
+            publisher.send("t", b"k", b"later", 0)
+            before = (await cut) or 0
+            await publisher.flush()
+            sent = [value for batch in publisher._producer.sent for value in batch]
+            assert sent[before:] == [b"later", b"later"] == sent[-2:]
+            assert await publisher.cut("t", 0) == len(sent)
         await publisher.stop()
 
     asyncio.run(scenario())

@@ -1,0 +1,195 @@
+"""A gate's changelog: what works and what the day has come to, written down while it goes on, read by who takes over.
+
+The log of decisions stays the truth (its first decision on an order is the verdict); this says what it comes to up to
+some offset, so that who takes a partition over reads what lies behind. Without it, or where it does not fit the logs,
+all of the log is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+from aiokafka.structs import TopicPartition
+
+from agents.order_fills import OrderFills
+from agents.ports import Clock, Publisher
+from models.gate.book import GateBook
+from models.gate.changes import cut, cut_anew
+from schemas.codec import encode
+from schemas.gate_state import GateDay, GateEntry, GateExecuted, GateMark, GateOrder, GateVenueDay
+from tables.kafka import KafkaClient
+from tables.records import RecordBatch
+from tables.restore import ends_of, read_range
+
+log = logging.getLogger(__name__)
+#: what one chunk of executed ids has, and how many chunks there are before the first one is written over
+CHUNK_IDS, CHUNKS = 4_096, 64
+#: written before whoever waits gets a turn
+WRITTEN_AT_ONCE = 32
+#: what was not finished longer ago may have taken the place of what was before
+UNFINISHED_NS_MAX = 600_000_000_000
+_entry = msgspec.json.Decoder(GateEntry)
+
+
+@dataclass
+class Kept:
+    """What was written down of one partition."""
+
+    mark: GateMark | None = None
+    entries: dict[bytes, GateEntry] = field(default_factory=dict)
+    #: behind the last mark
+    unfinished: list[tuple[bytes, GateEntry | None]] = field(default_factory=list)
+
+    def take(self, key: bytes, value: bytes | None) -> None:
+        """Read a record."""
+        entry = None if value is None else _entry.decode(value)
+        if not isinstance(entry, GateMark):
+            self.unfinished.append((key, entry))
+            return
+        if entry.kind == "anew":
+            self.mark = None
+            self.entries.clear()
+        elif entry.kind == "state":
+            self.mark = entry
+            for k, e in self.unfinished:
+                if e is None:
+                    self.entries.pop(k, None)
+                else:
+                    self.entries[k] = e
+        self.unfinished.clear()
+
+    def fits(self, end: int, now_ns: int) -> bool:
+        """Whether it can be gone on from; ``end``: of the log of decisions."""
+        if self.mark is None or self.mark.decisions > end:
+            return False
+        return not self.unfinished or now_ns - self.mark.ts < UNFINISHED_NS_MAX
+
+    def orders(self) -> list[GateOrder]:
+        """Return what works."""
+        return [e for e in self.entries.values() if isinstance(e, GateOrder)]
+
+    def day(self) -> list[GateDay | GateVenueDay]:
+        """Return what the day has come to."""
+        return [e for e in self.entries.values() if isinstance(e, GateDay | GateVenueDay)]
+
+    def executed(self) -> list[str]:
+        """Return ids that were executed, the latest last."""
+        chunk = 0 if self.mark is None else self.mark.chunk
+        found = [self.entries.get(_chunk_key(k)) for k in range(chunk + 1 - CHUNKS, chunk + 1)]
+        return [order_id for e in found if isinstance(e, GateExecuted) for order_id in e.ids]
+
+    def filling(self) -> list[str]:
+        """Return the ids of the chunk that is being filled."""
+        found = None if self.mark is None else self.entries.get(_chunk_key(self.mark.chunk))
+        return list(found.ids) if isinstance(found, GateExecuted) else []
+
+
+def _chunk_key(number: int) -> bytes:
+    return b"x|%d" % (number % CHUNKS)
+
+
+class GateChangelog:
+    """Writes the changelog of the partitions that a gate owns.
+
+    Parameters
+    ----------
+    partition_of : of an account, by name
+    """
+
+    def __init__(self, client: KafkaClient, topics: dict[str, str], publisher: Publisher, clock: Clock, gate: GateBook,
+                 fills: OrderFills, partition_of: Callable[[str], int]) -> None:
+        self._client, self._topics, self._publisher, self._clock = client, topics, publisher, clock
+        self._gate, self._fills, self._partition_of = gate, fills, partition_of
+        self._partitions: list[int] = []
+        #: by partition: the chunk of executed ids that is being filled
+        self._chunks: dict[int, tuple[int, list[str]]] = {}
+        #: up to where the log of decisions is this gate's, or was read by it
+        self._decisions: dict[int, int] = {}
+        #: keys of what others wrote down: what is not among what there is by now goes
+        self._before: dict[int, set[bytes]] = {}
+        self._writing = asyncio.Lock()
+
+    async def read(self, partitions: Iterable[int]) -> dict[int, Kept]:
+        """Return what was written down of partitions, where it can be gone on from."""
+        topic, decisions = self._topics["gate-changelog"], self._topics["decisions"]
+        kept = {p: Kept() for p in partitions}
+
+        def on_batch(batch: RecordBatch) -> None:
+            for key, value in zip(batch.keys, batch.values, strict=True):
+                kept[batch.partition].take(key or b"", value)
+
+        await read_range(self._client, {TopicPartition(topic, p): 0 for p in kept}, on_batch)
+        ends = await ends_of(self._client, [TopicPartition(decisions, p) for p in kept])
+        for p, k in kept.items():  # also what was not finished: the marks around it may be gone when it is read again
+            self._before[p] = {key for key in (*k.entries, *(x for x, _ in k.unfinished)) if not key.startswith(b"x|")}
+        now = self._clock()
+        return {p: k for p, k in kept.items() if k.fits(ends[TopicPartition(decisions, p)], now)}
+
+    def begin(self, read: Mapping[int, int], kept: Mapping[int, Kept]) -> None:
+        """Go on with partitions, from what was kept of them: what others left unfinished is nobody's.
+
+        ``read``: by partition, up to where the log of decisions is read.
+        """
+        for p, offset in read.items():
+            found, self._decisions[p] = kept.get(p), offset
+            self._chunks[p] = (0, []) if found is None or found.mark is None else (found.mark.chunk, found.filling())
+            # under a key of its own: a mark that says what there is stays until there is another
+            self._send(p, b"b", GateMark(kind="anew" if found is None else "begin", ts=self._clock()))
+
+    async def write(self, p: int, orders: int, trades: int, half_done: Sequence[tuple[int, str]]) -> None:
+        """Write down what changed in a partition; who lets go of one waits for it (`idle`).
+
+        Parameters
+        ----------
+        orders, trades : first offsets that this gate has not decided, not followed
+        """
+        async with self._writing:
+            await self._write(p, orders, trades, half_done)
+
+    async def idle(self) -> None:
+        """Wait until nothing is being written."""
+        async with self._writing:
+            pass
+
+    async def _write(self, p: int, orders: int, trades: int, half_done: Sequence[tuple[int, str]]) -> None:
+        names = list(self._gate.state.account_index)
+        for name in names[len(self._partitions):]:
+            self._partitions.append(self._partition_of(name))
+
+        def mine(account: int) -> bool:
+            return self._partitions[account] == p
+
+        entries, executed = cut(self._gate, mine, self._fills.settled)
+        begun = p in self._before  # what others did not finish may have taken the place of what there was: all anew
+        gone = self._before.pop(p, set()) - {key for key, _ in entries}
+        entries += [(key, None) for key in sorted(gone)]
+        mark = GateMark(kind="state", ts=self._clock(), orders=orders, trades=self._fills.first_waiting(p, trades),
+                        day=self._gate.sums_of_day, half_done=list(half_done))
+        # what changed, and where the logs stand, are of one moment: nothing was waited for up to here
+        decisions = await self._publisher.cut(self._topics["decisions"], p)
+        if decisions is not None and decisions < 0:
+            cut_anew(self._gate, mine, executed)
+            self._before[p] = {key for key, _ in entries}
+            return
+        self._decisions[p] = self._decisions[p] if decisions is None else decisions
+        chunk, ids = self._chunks[p]
+        ids = [*ids, *executed]
+        while executed or begun:
+            entries.append((_chunk_key(chunk), GateExecuted(ids=ids[:CHUNK_IDS])))
+            if len(ids) < CHUNK_IDS:
+                break
+            chunk, ids = chunk + 1, ids[CHUNK_IDS:]
+        self._chunks[p] = (chunk, ids)
+        for k, (key, entry) in enumerate(entries):
+            self._send(p, key, entry)
+            if k % WRITTEN_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        self._send(p, b"m", msgspec.structs.replace(mark, decisions=self._decisions[p], chunk=chunk))
+
+    def _send(self, p: int, key: bytes, entry: GateEntry | None) -> None:
+        self._publisher.send(self._topics["gate-changelog"], key, None if entry is None else encode(entry), p,
+                             linger_s=0.01)

@@ -1,0 +1,77 @@
+"""What a gate writes down of itself, so that who takes a partition over reads little of its logs.
+
+Keys on `gate-changelog`: ``m`` and ``b`` (marks), ``o|order``, ``d|...``, ``v|...``, ``x|chunk``. What lies before
+a mark counts with it; what lies behind the last one was not finished.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from schemas.records import Order
+
+
+class GateMark(msgspec.Struct, frozen=True, kw_only=True, tag="mark"):
+    """Where the logs stood when all since the mark before was written down."""
+
+    #: ``begin``: another process goes on, what lies behind the mark before is nobody's; ``anew``: nor is all before
+    kind: Literal["state", "begin", "anew"]
+    ts: int
+    #: first offsets that are not included
+    decisions: int = 0
+    orders: int = 0
+    trades: int = 0
+    #: number of the trading day that sums are of
+    day: int = 0
+    #: number of the chunk of executed ids that is being filled
+    chunk: int = 0
+    #: (offset, order) of a batch of orders that is decided in part
+    half_done: list[tuple[int, str]] = msgspec.field(default_factory=list)
+
+
+class GateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="order"):
+    """An order that works."""
+
+    order: Order
+    decided_ns: int
+    #: the session whose end cancels it
+    session: str | None = None
+    #: ids that it replaced, the first one first
+    earlier: tuple[str, ...] = ()
+    executed: float = 0.0
+    #: by id: the trades that are in ``executed``
+    trades: dict[str, list[str]] = msgspec.field(default_factory=dict)
+
+
+class GateDay(msgspec.Struct, frozen=True, kw_only=True, tag="day"):
+    """What was ordered today under an account and whatever else its orders named; nodes by name."""
+
+    account: str
+    instrument: str
+    trader: str
+    counterparty: str | None
+    venue: str | None
+    quantity: float
+    value: float
+    executions: float
+
+
+class GateVenueDay(msgspec.Struct, frozen=True, kw_only=True, tag="venue"):
+    """What was executed today at a venue, net, and how much credit it takes there."""
+
+    venue: str
+    account: str
+    instrument: str
+    quantity: float
+    credit: float
+
+
+class GateExecuted(msgspec.Struct, frozen=True, kw_only=True, tag="executed"):
+    """Ids of orders that were executed, wholly or in part."""
+
+    ids: list[str]
+
+
+GateEntry = GateMark | GateOrder | GateDay | GateVenueDay | GateExecuted
