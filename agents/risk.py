@@ -18,6 +18,7 @@ from models import rollup as ru
 from models.gate.watched import is_of_gate
 from models.limits import LimitKey
 from models.node_owners import LEAD_PARTITION, NodeOwners
+from models.position_progress import PositionsInStep
 from models.reference import FIRM
 from models.risk.factor_history import History
 from models.risk.limit_values import limit_values, partial_nodes
@@ -55,8 +56,8 @@ RECOUNT_S = 30.0
 #: all eight models run this often, or as often as a tenth of the process allows
 MODELS_PERIOD_S, MODELS_AGE_MAX_S = 1.0, 5.0
 EXCLUDED_NAMED = 10
-#: positions of a partition that are behind its trades by no more are heard of
-POSITIONS_BEHIND_MS = 5_000
+#: positions that are behind their trades by no more are heard of
+POSITIONS_BEHIND_NS = 5_000_000_000
 _mark = decoder_of(Mark)
 _surface, _risk = decoder_of(Surface), decoder_of(Risk)
 _progress = decoder_of(PositionProgress)
@@ -79,7 +80,7 @@ class RiskStage:
         self.book = ValuedBook(base_currency, levels, day)
         self.models = RiskModels(self.book, self.book.contracts, history, INSTRUMENT_GROUPINGS, participation, day)
         self._surfaces = Tail(client, [topics["market.surfaces"]], self._on_surfaces, wait_ms=500)
-        self.feeds = Feeds()
+        self.feeds, self._in_step = Feeds(), PositionsInStep(partitions)
         self.limits = LimitAlerts(topics, publisher, counters, lambda node, metric: not is_of_gate(node, metric))
         rules = ("limits", "controls", "touches", "progress", "alerts")
         self._rules = Tail(client, [topics[t] for t in rules], self._on_rules, wait_ms=100)
@@ -120,7 +121,7 @@ class RiskStage:
             self.feeds.heard(f"prices {asset_class}", now, count)
 
     def watch_feeds(self) -> None:
-        """Say it when prices of a class of instruments, or positions of a partition, fall silent, and are back."""
+        """Say it when prices of a class of instruments, or positions, fall silent, and when they are back."""
         now = self._clock()
         for name, silent, seconds in self.feeds.changes(now):
             alert = Alert(alert_id=f"{name}.{now}", kind="stale" if silent else "clear", node=FIRM, metric=name,
@@ -145,9 +146,12 @@ class RiskStage:
             self.limits.on_alerts(batch)
             return
         if batch.topic == self._topics["progress"]:
-            said = [_progress.decode(value) for value in batch.values if value is not None]
-            for partition in [x.partition for x in said if x.behind_ms <= POSITIONS_BEHIND_MS]:
-                self.feeds.heard(f"positions {partition}", self._clock())
+            now = self._clock()
+            for value in batch.values:
+                if value is not None:
+                    self._in_step.heard(_progress.decode(value), now)
+            if now - self._in_step.up_to_ns() <= POSITIONS_BEHIND_NS:
+                self.feeds.heard("positions", now)
             return
         for key, value in zip(batch.keys, batch.values, strict=True):
             try:

@@ -70,14 +70,14 @@ def test_positions_that_stand_still_close_the_gate_and_an_execution_counts_once_
             got = by_id(await decisions(made, 4))
             assert got["b1"].outcome == "reject" and measured(got["b1"]).keys() == {"POSITION_LONG", "STALE_POSITION"} and got["b2"].outcome == "accept"
             assert float(measured(got["b1"])["STALE_POSITION"]) > 10_000 and measured(got["b1"])["POSITION_LONG"] == "102"
-            assert {a["metric"].split()[0] for a in await made.alerts() if a["kind"] == "stale"} == {"positions"}
+            assert {a["metric"] for a in await made.alerts() if a["kind"] == "stale"} == {"positions"}
             positions = made.worker("positions", "positions")
             await asyncio.to_thread(positions.wait_ready)
             await asyncio.sleep(2.0)
             await send(made, "orders", [order("c1", quantity=41, price=96, **BUY), order("c2", quantity=40, price=95, **BUY)])
             got = by_id(await decisions(made, 6))
             assert measured(got["c1"]) == {"POSITION_LONG": "101"} and got["c2"].outcome == "accept"
-            assert {a["metric"].split()[0] for a in await made.alerts() if a["kind"] == "clear"} == {"positions"}
+            assert {a["metric"] for a in await made.alerts() if a["kind"] == "clear"} == {"positions"}
 
     asyncio.run(run())
 

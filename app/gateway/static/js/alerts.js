@@ -33,7 +33,9 @@ export class AlertPanel {
   unseen() { return [...this.alerts.values()].filter(open).length; }
 
   text(a) {
-    const value = a.value === null ? "" : ` ${fmt.number(a.value, 2)}`, bound = a.limit === null ? "" : ` (limit ${fmt.number(a.limit, 2)})`;
+    const unit = (a.limit_id || "").startsWith("feed.") ? " s" : ""; // a feed is silent for so long
+    const value = a.value === null ? (a.limit === null ? "" : " not known") : ` ${fmt.number(a.value, 2)}${unit}`;
+    const bound = a.limit === null ? "" : ` (limit ${fmt.number(a.limit, 2)}${unit})`;
     return `${a.escalated ? "ESCALATED " : ""}${a.kind} ${a.node} ${a.metric}${value}${bound}`;
   }
 
