@@ -246,18 +246,19 @@ def decisions_explain(order_id: str, brokers: Brokers = None) -> None:
         typer.echo(json.dumps({"order_id": order_id, "outcome": decision.outcome, "reasons": sorted(recorded),
                                "reproduced": None, "why": "decided without the kernel: a cancel or an unknown order"}))
         return
-    hard, soft, seen = explain(decision.inputs)
-    again = {c.name for c in Check if hard >> c & 1}
-    if "override" in decision.inputs:  # two people let it pass: what spoke against it is among the warnings
-        recorded = {r.code for r in decision.warnings} & again
-    same = again == recorded
+    try:
+        found_again = explain(decision.inputs)
+    except ValueError as error:  # of another version of the code
+        raise fail("order_id", f"{order_id!r} cannot be evaluated anew: {error}", EXIT_FAILED) from error
+    differences = found_again.differs_from(decision)
     typer.echo(json.dumps({
-        "order_id": order_id, "outcome": decision.outcome, "reproduced": same, "service_us": decision.service_ns / 1e3,
+        "order_id": order_id, "outcome": decision.outcome, "reproduced": not differences, "differences": differences,
+        "effect": decision.effect, "service_us": decision.service_ns / 1e3,
         "reasons": [msgspec.to_builtins(r) | dict(zip(("meaning", "rule"), MEANING[Check[r.code]], strict=True))
                     for r in decision.reasons],
-        "warnings": [c.name for c in Check if soft >> c & 1], "snapshot_id": decision.snapshot_id,
-        "limits_version": decision.limits_version, "seen": seen}))
-    raise typer.Exit(0 if same else EXIT_DIFFERENT)
+        "warnings": [msgspec.to_builtins(r) for r in decision.warnings], "snapshot_id": decision.snapshot_id,
+        "limits_version": decision.limits_version, "seen": found_again.seen}))
+    raise typer.Exit(EXIT_DIFFERENT if differences else 0)
 
 
 def register(cli: typer.Typer) -> None:

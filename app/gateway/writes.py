@@ -21,7 +21,6 @@ from app.gateway.state import GatewayState
 from app.settings import Settings
 from models.gate.explain import explain
 from schemas.codec import encode
-from schemas.controls import Check
 from schemas.records import Alert, Approval
 
 #: stands for who will approve, while what is asked for is checked
@@ -193,14 +192,15 @@ class Writes:
         found = await control.decisions_of(self.settings, request.path_params["order_id"])
         if not found:
             raise HTTPException(404, f"no decision on {request.path_params['order_id']!r}")
-        first, again, why = found[0], None, None
+        first, again, why, differences = found[0], None, None, None
         if first.inputs:
             try:
-                hard = explain(first.inputs)[0]
-                again = [c.name for c in Check if hard >> c & 1]
+                explained = explain(first.inputs)
+                again, differences = [r.code for r in explained.reasons], explained.differs_from(first)
             except ValueError as error:  # of another version: what it was is on the log, not what it would be
                 why = str(error)
-        return json_answer({"decision": first, "again": again, "why_not": why, "later": found[1:]})
+        return json_answer({"decision": first, "again": again, "differences": differences, "why_not": why,
+                            "later": found[1:]})
 
 
 async def _body(request: Request) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from models.gate import state as gs
-from models.gate.explain import INPUTS_VERSION, reasons_of
+from models.gate.explain import INPUTS_VERSION, effect_of, reasons_of
 from models.gate.held_limits import ORDER_GROUPS
 from models.gate.kernel import check_order, copy_inputs
 from models.gate.node_checks import count_message
@@ -239,11 +239,11 @@ class GateBook(GateAmongOthers):
         inputs = self._inputs(asked)
         hard = int(check_order(self._address, 0))
         result = self.state.results[0]
-        effect = {name: x for name, x in zip(gs.EFFECTS, result["effect"].tolist(), strict=True) if x == x}
+        effect = effect_of(result)
         beside = self._beside(order, now_ns, replaced)
         if beside:
-            inputs["beside"] = sum(1 << check for check in beside)
-            hard |= inputs["beside"]
+            inputs["beside"] = {check.name: texts for check, texts in beside.items()}
+            hard |= sum(1 << check for check in beside)
         names = (self.state.node_names, self._limit_ids)
         warned = int(result["soft"]) & ~hard
         if hard and not hard & ~OVERRIDABLE and (

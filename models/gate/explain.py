@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,14 +13,46 @@ from models.gate import state as gs
 from models.gate.kernel import check_order
 from models.gate.state import GateState
 from schemas.controls import Check
-from schemas.records import Reason
+from schemas.records import Decision, Reason
 
 #: changes whenever a row of the gate's state does
 INPUTS_VERSION = 6
 
 
-def explain(inputs: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
-    """Return (hard reasons, soft reasons, what the gate saw) of a decision, evaluated anew from its inputs.
+class Explained(NamedTuple):
+    """A decision evaluated anew from its inputs."""
+
+    #: masks of reasons
+    hard: int
+    soft: int
+    #: as the decision has them, but for the ids of limits, and names of nodes that nothing limits
+    reasons: list[Reason]
+    warnings: list[Reason]
+    effect: dict[str, float]
+    #: what the gate saw
+    seen: dict[str, Any]
+
+    def differs_from(self, decision: Decision) -> list[str]:
+        """Return what is not bit for bit as the decision says: nothing, unless code or log were changed."""
+        passed = "override" in decision.inputs  # two people let it pass: what spoke against it is among the warnings
+        reasons, warnings = ([], _merged(self.reasons, self.warnings)) if passed else (self.reasons, self.warnings)
+        outcome = "reject" if reasons else "accept"
+        pairs = (("outcome", outcome, decision.outcome), ("reasons", _figures(reasons), _figures(decision.reasons)),
+                 ("warnings", _figures(warnings), _figures(decision.warnings)),
+                 ("effect", self.effect, decision.effect))
+        return [f"{what}: {now!r}, was {then!r}" for what, now, then in pairs if now != then]
+
+
+def _merged(*lists: list[Reason]) -> list[Reason]:
+    return sorted((r for found in lists for r in found), key=lambda r: Check[r.code])
+
+
+def _figures(reasons: list[Reason]) -> list[tuple[str, str, str]]:
+    return [(r.code, r.measured, r.limit) for r in reasons]
+
+
+def explain(inputs: dict[str, Any]) -> Explained:
+    """Return a decision evaluated anew from its inputs.
 
     Their rows are text here, base64 as a decision's record has them.
 
@@ -63,7 +95,19 @@ def explain(inputs: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
                             "limit": dict(zip(gs.METRICS, state.nodes["limit"][n].tolist(), strict=True))}
                      for name, n, _, _ in packed}
     result = state.results[0]
-    return int(result["hard"]) | inputs.get("beside", 0), int(result["soft"]), seen
+    beside = {Check[code]: (measured, limit) for code, (measured, limit) in inputs.get("beside", {}).items()}
+    hard = int(result["hard"]) | sum(1 << check for check in beside)
+    warned = int(result["soft"]) & ~hard
+    names = [""] * size
+    for name, n, _, _ in packed:
+        names[n] = name
+    return Explained(hard, int(result["soft"]), reasons_of(hard, result, names, {}, beside),
+                     reasons_of(warned, result, names, {}), effect_of(result), seen)
+
+
+def effect_of(result: Any) -> dict[str, float]:
+    """Return what is known of an order's effect."""
+    return {name: x for name, x in zip(gs.EFFECTS, result["effect"].tolist(), strict=True) if x == x}
 
 
 _RATE_METRIC_OF = {Check.MESSAGE_RATE: gs.MESSAGE_COUNT, Check.VALUE_RATE: gs.MESSAGE_VALUE}

@@ -30,7 +30,7 @@ _ACCOUNT, _INSTRUMENT, _POSITION, _NODE = gs.ACCOUNT, gs.INSTRUMENT, gs.POSITION
 _RATE, _ORDER, _RESULT, _SETTINGS = gs.RATE, gs.ORDER, gs.RESULT, gs.SETTINGS
 _ACCOUNT_BYTES, _INSTRUMENT_BYTES, _POSITION_BYTES, _NODE_BYTES, _RATE_BYTES, _ORDER_BYTES, _SETTINGS_BYTES = (
     row.itemsize for row in (gs.ACCOUNT, gs.INSTRUMENT, gs.POSITION, gs.NODE, gs.RATE, gs.ORDER, gs.SETTINGS))
-_NM, _EFFECTS = gs.NM, len(gs.EFFECTS)
+_NM, _EFFECTS, _VAR = gs.NM, len(gs.EFFECTS), gs.VAR_HIST
 
 
 @intrinsic
@@ -95,12 +95,13 @@ def _check(a: Any, ins: Any, positions: Any, slots: Any, count: Any,
 
 @hot_kernel
 def _say_effect(acc: Any, i: Any, nodes: Any, out: Any, gross: float, net: float, signed: float) -> None:
-    """Note what an order adds; its VaR at most, as if all of it came on top of what the node has."""
+    """Note what an order adds; where VaR is limited also that, at most: as if all of it came on top."""
     out.effect[1], out.effect[2] = gross, net
     out.effect[3], out.effect[4] = signed * i.unit_delta, signed * i.unit_vega
     if gross >= 0.0:
         for n in acc.nodes:
-            var = nodes[n].var_per_value * gross if n >= 0 else np.nan
+            limited = n >= 0 and nodes[n].limit[_VAR] == nodes[n].limit[_VAR]
+            var = nodes[n].var_per_value * gross if limited else np.nan
             if var == var and not var <= out.effect[5]:
                 out.effect[5] = var
 

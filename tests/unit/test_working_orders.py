@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
 from models.gate import state as gs
 from models.gate.book import VAR_AGE_MAX_NS, GateBook
 from models.gate.explain import explain
 from models.gate.working import AT_ONCE_NS
+from schemas.codec import encode
 from schemas.controls import Check
+from schemas.records import Decision
 from tests.unit.test_gate_book import DAY_NS, T0, as_recorded, codes, gate, limit, order
 
 S = 1_000_000_000
@@ -137,6 +140,7 @@ def test_a_restart_counts_the_executions_of_all_ids_and_the_day_once(gate: GateB
 
 def test_what_an_order_adds_is_in_its_verdict(gate: GateBook) -> None:
     gate.set_var("desk:D", 50.0, 1_000.0, T0)
+    gate.add_limit(limit("VaR", "desk:D", "var_hist", 1_000))
     effect = gate.decide(order("a", quantity=10, price=99), T0).effect
     assert effect == pytest.approx({"value": 990, "gross": 1_000, "net": 1_000, "delta": 1_000, "vega": 0, "var_hist": 50})
     assert gate.decide(order("b", quantity=0), T0).effect == {}
@@ -156,3 +160,24 @@ def test_a_var_that_nobody_measures_any_more_is_within_no_limit(gate: GateBook) 
     gate.set_var("desk:D", 0.0, 0.0, T0 + VAR_AGE_MAX_NS + 1)  # flat by now
     gate.refresh(T0 + VAR_AGE_MAX_NS + 2)
     assert "VAR" not in codes(gate, order("d", price=97.5), T0 + VAR_AGE_MAX_NS + 2)
+
+
+def test_a_decision_reproduces_bit_for_bit_and_says_where_it_does_not(gate: GateBook) -> None:
+    gate.add_limit(limit("G", "desk:D", "gross", 2_500))
+    gate.add_limit(limit("N", "desk:D", "net", 500, mode="soft"))
+    gate.add_limit(limit("C", "account:A", "message_count", 4, window_ms=60_000))
+    gate.set_var("desk:D", 50.0, 1_000.0, T0)
+    two = limit("order:o4~override", "order:o4", "override", 10**6, until=T0 + 60 * S, approved_by="second")
+    gate.add_limit(two)
+    seen = set[str]()
+    for k, (quantity, more) in enumerate(((10, {}), (10, {"price": 99}), (30, {"price": 98}), (5, {"time_in_force": "gtd"}), (30, {"price": 97}), (10, {"price": 150}), (0, {}))):
+        o = order(f"o{k}", quantity=quantity, **more)
+        v = gate.decide(o, T0 + k)
+        d = Decision(order_id=o.order_id, account="A", instrument="X", outcome=v.outcome, reasons=v.reasons, effect=v.effect, snapshot_id=0, limits_version=1,  # type: ignore[arg-type]
+                     ts_event=T0, ts_decision=T0 + k, service_ns=1, warnings=v.warnings, inputs=v.inputs, order=o)
+        logged = msgspec.json.decode(encode(d), type=Decision)
+        assert explain(logged.inputs).differs_from(logged) == [], o.order_id
+        seen |= {r.code for r in (*v.reasons, *v.warnings)} | {"override" for _ in v.inputs if "override" in v.inputs}
+        other = msgspec.structs.replace(logged, effect=logged.effect | {"gross": 1.0}, reasons=[msgspec.structs.replace(r, measured="7") for r in logged.reasons])
+        assert [x.partition(":")[0] for x in explain(other.inputs).differs_from(other)] == (["reasons"] if logged.reasons else []) + ["effect"]
+    assert seen == {"NET_EXPOSURE", "GROSS_EXPOSURE", "INVALID_ORDER", "MESSAGE_RATE", "PRICE_COLLAR", "override"}
