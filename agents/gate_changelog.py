@@ -127,7 +127,11 @@ class GateChangelog:
         for p, k in kept.items():  # also what was not finished: the marks around it may be gone when it is read again
             self._before[p] = {key for key in (*k.entries, *(x for x, _ in k.unfinished)) if not key.startswith(b"x|")}
         now = self._clock()
-        return {p: k for p, k in kept.items() if k.fits(ends[TopicPartition(decisions, p)], now)}
+        fit = {p: k for p, k in kept.items() if k.fits(ends[TopicPartition(decisions, p)], now)}
+        if len(fit) < len(kept):
+            log.info("gate: all of the log of partitions %s is read: there is no mark that fits",
+                     sorted(kept.keys() - fit.keys()))
+        return fit
 
     def begin(self, read: Mapping[int, int], kept: Mapping[int, Kept]) -> None:
         """Go on with partitions, from what was kept of them: what others left unfinished is nobody's.

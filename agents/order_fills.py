@@ -17,6 +17,7 @@ from tables.records import RecordBatch
 
 #: once a trade is folded its row is here within so long, or never: it was refused
 ROW_WAIT_NS = 10_000_000_000
+FORGET_MIN = 1_024
 _trade = decoder_of(Trade)
 
 
@@ -45,6 +46,8 @@ class OrderFills:
         self._waiting: dict[str, list[_Execution]] = {}
         #: of working orders: the trades that were seen
         self._seen: dict[str, set[str]] = {}
+        #: it is looked through when it has twice as many orders as it had then, not ten times a second
+        self._forget_at = FORGET_MIN
 
     def follow(self, batch: RecordBatch, since: Mapping[str, int] | None = None) -> None:
         """Note executions; ``since``: from which offset on those of an order count."""
@@ -89,7 +92,8 @@ class OrderFills:
                 self._counters.add("fills_refused")
             if not waiting:
                 del self._waiting[key]
-        self._forget_trades()
+        if len(self._seen) > self._forget_at:
+            self._forget_trades()
 
     def _refused(self, x: _Execution, now_ns: int) -> bool:
         if self._progress.next_offset[x.partition] <= x.offset:
@@ -108,8 +112,11 @@ class OrderFills:
 
     def settled(self, order_ids: Sequence[str]) -> dict[str, list[str]]:
         """Return by id the trades that are taken out of orders."""
+        traded = [k for k in order_ids if k in self._seen]
+        if not traded:  # most orders are not: what waits is not looked through for each of them
+            return {}
         waiting = {(x.order_id, x.trade_id) for found in self._waiting.values() for x in found}
-        seen = {k: [t for t in self._seen.get(k, ()) if (k, t) not in waiting] for k in order_ids}
+        seen = {k: [t for t in self._seen[k] if (k, t) not in waiting] for k in traded}
         return {k: trades for k, trades in seen.items() if trades}
 
     def put_settled(self, trades: Mapping[str, Sequence[str]]) -> None:
@@ -125,6 +132,7 @@ class OrderFills:
     def _forget_trades(self) -> None:
         for order_id in [k for k in self._seen if self._gate.current_id(k) is None]:
             del self._seen[order_id]
+        self._forget_at = 2 * len(self._seen) + FORGET_MIN
 
     def _settle(self, key: str) -> None:
         row = self._gate.book.keys.get(key)

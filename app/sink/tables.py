@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from models.gate.state import EFFECTS
 from schemas.codec import decoder_of, records_in, trade_decoder
 from schemas.records import Alert, Decision, Position, Risk
 from schemas.units import parse_ts_ns
@@ -19,8 +20,6 @@ DATABASE = "deskrisk"
 _position, _risk, _decision, _alert = (decoder_of(cls) for cls in (Position, Risk, Decision, Alert))
 Row = tuple[Any, ...]
 
-#: what an order adds, in the firm's base currency
-EFFECTS = ("value", "gross", "net", "delta", "vega", "var_hist")
 DECISION_COLUMNS = (
     "partition", "offset", "order_id", "ref_order_id", "account", "instrument", "trader", "side", "action", "quantity",
     "price", "venue", "algo_id", "outcome", "codes", "measured", "limits", "limit_ids", "nodes", "warnings", *EFFECTS,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.order_fills import ROW_WAIT_NS, OrderFills
+from agents.order_fills import FORGET_MIN, ROW_WAIT_NS, OrderFills
 from models.position_progress import PositionsInStep
 from schemas.addresses import PositionProgress
 from schemas.codec import encode
@@ -135,3 +135,12 @@ def test_who_loses_an_order_and_gets_it_back_reads_its_executions_anew(gate: Gat
     gate.offset = 12
     fills.arrived(np.array([0]))
     assert sorted(gate.filled) == [("a", 3.0), ("b", 3.0)]
+
+
+def test_the_trades_of_orders_that_are_gone_are_forgotten(gate: Gate) -> None:
+    fills, gate.offset = fills_of(gate), 10**9
+    for k in range(3 * FORGET_MIN):
+        gate.working = {f"o{k}": None}
+        fills.follow(batch({"order_id": f"o{k}"}, first=k))
+        fills.tidy(T0)
+    assert len(gate.filled) == 3 * FORGET_MIN and len(fills._seen) <= 2 * FORGET_MIN
