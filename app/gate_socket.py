@@ -25,7 +25,7 @@ LINE_MAX = 65_536
 #: who sends many orders at once reads the first answers while the last are decided
 ANSWERS_AT_ONCE = 8
 #: decisions that were answered here are gathered so long on their way to the log: fewer requests, nobody waits for them
-ANSWERED_LINGER_S = 0.003
+ANSWERED_LINGER_S = 0.008
 _order = decoder_of(Order)
 
 

@@ -37,6 +37,9 @@ OVERRIDABLE = sum(1 << c for c in (
     Check.REPEATED_EXECUTION, Check.POSITION_LONG, Check.POSITION_SHORT, Check.GROSS_EXPOSURE, Check.NET_EXPOSURE,
     Check.LONG_EXPOSURE, Check.SHORT_EXPOSURE, Check.CONCENTRATION, Check.MARGIN, Check.CREDIT, Check.LEVERAGE,
     Check.DELTA, Check.VEGA, Check.VAR, Check.DAILY_QUANTITY, Check.DAILY_VALUE))
+#: where rows end among those that are read, and what else is read
+ROWS_END = [(name, sum(size for _, size in gs.READ_ROWS[: k + 1])) for k, (name, _) in enumerate(gs.READ_ROWS)]
+NODE_BYTES, RATE_BYTES = gs.NODE.itemsize, gs.RATE.itemsize
 #: so many ids of executed orders are remembered
 EXECUTED_IDS = 1 << 18
 PRICE_AGE_MAX_NS = 10_000_000_000
@@ -87,6 +90,7 @@ class GateBook(GateAmongOthers):
         self._today = date.min.toordinal()
         self._address = self.state.table.ctypes.data
         self._rows_read: Any = np.zeros(gs.READ_BYTES, np.uint8)
+        self._rows_bytes = self._rows_read.data
         self._nodes_read = np.zeros((gs.ACCOUNT_NODES + gs.ORDER_NODES + gs.SHARES, 2), np.int64)
 
     # ---- reference data, marks, positions -------------------------------------------------------------------------
@@ -238,14 +242,13 @@ class GateBook(GateAmongOthers):
         asked = self._fill(order, now_ns, replaced)
         inputs = self._inputs(asked)
         hard = int(check_order(self._address, 0))
-        result = self.state.results[0]
-        effect = effect_of(result)
+        result, effect = self.state.results[0], effect_of(self.state.effect_of_result)
         beside = self._beside(order, now_ns, replaced)
         if beside:
             inputs["beside"] = {check.name: texts for check, texts in beside.items()}
             hard |= sum(1 << check for check in beside)
         names = (self.state.node_names, self._limit_ids)
-        warned = int(result["soft"]) & ~hard
+        warned = self.state.soft_of_result.item() & ~hard
         if hard and not hard & ~OVERRIDABLE and (
                 by := self._override_of(order, effect.get("value", math.nan), now_ns)):
             inputs["override"], warned, hard = by, warned | hard, 0
@@ -255,13 +258,14 @@ class GateBook(GateAmongOthers):
             if replaced is not None:
                 self._reserve(replaced, 1.0)
             return Verdict("reject", reasons, warnings, effect, inputs)
+        row = self.state.position_of_result.item()
         if replaced is None:
-            self.count_day(self._place(order, asked, now_ns))
+            self.count_day(self._place(order, asked, now_ns, row=row))
         else:
             self._drop(replaced)
             before = replaced.order
             earlier = tuple(k for k in (*replaced.earlier, before.order_id) if k != order.order_id)
-            self.count_day(self._place(order, asked, now_ns, replaced.executed, earlier),
+            self.count_day(self._place(order, asked, now_ns, replaced.executed, earlier, row),
                            replaced=float(before.quantity))
         return Verdict("accept", [], warnings, effect, inputs)
 
@@ -291,7 +295,9 @@ class GateBook(GateAmongOthers):
             self.executed[order_id] = None
             self.changes.executed[order_id] = w.account
             if len(self.executed) > EXECUTED_IDS:
-                del self.executed[next(iter(self.executed))]
+                oldest = next(iter(self.executed))
+                del self.executed[oldest]
+                self.changes.executed.pop(oldest, None)  # where nobody writes down, nothing grows for ever
         super().fill(order_id, quantity)
 
     def _override_of(self, order: Order, value: float, now_ns: int) -> str | None:
@@ -399,15 +405,14 @@ class GateBook(GateAmongOthers):
         count = int(copy_inputs(self._address, 0, self._rows_read, self._nodes_read))
         if count < 0:
             raise ValueError(f"gate: more positions than the {len(s.positions)} there is room for")
-        raw, at = memoryview(self._rows_read), 0
+        raw, at = self._rows_bytes, 0
         out: dict[str, Any] = {"v": INPUTS_VERSION}
-        for name, size in gs.READ_ROWS:
-            out[name], at = bytes(raw[at : at + size]), at + size
+        for name, end in ROWS_END:
+            out[name], at = bytes(raw[at:end]), end
         nodes = out["nodes"] = []
         for n, windows in self._nodes_read[:count].tolist():
-            node, at = bytes(raw[at : at + gs.NODE.itemsize]), at + gs.NODE.itemsize
-            size = gs.RATE.itemsize
-            nodes.append([s.node_names[n], n, node, [bytes(raw[at + w * size : at + (w + 1) * size])
+            node, at = bytes(raw[at : at + NODE_BYTES]), at + NODE_BYTES
+            nodes.append([s.node_names[n], n, node, [bytes(raw[at + w * RATE_BYTES : at + (w + 1) * RATE_BYTES])
                                                      for w in range(windows)]])
-            at += windows * size
+            at += windows * RATE_BYTES
         return out

@@ -26,8 +26,11 @@ def cut(gate: GateBook, mine: Callable[[int], bool], trades_of: Callable[[Sequen
     """
     changes, out = gate.changes, Written()
     for order_id in [k for k, account in changes.orders.items() if mine(account)]:
-        del changes.orders[order_id]
-        w = gate.working.get(order_id)
+        account, w = changes.orders.pop(order_id), gate.working.get(order_id)
+        if w is None:
+            changes.written.pop(order_id, None)
+        else:
+            changes.written[order_id] = account
         out.append((f"o|{order_id}".encode(), None if w is None else GateOrder(
             order=w.order, decided_ns=w.decided_ns, session=w.session, earlier=w.earlier, executed=w.executed,
             trades=trades_of((order_id, *w.earlier)))))
@@ -77,6 +80,5 @@ def put(gate: GateBook, entry: GateDay | GateVenueDay, looked: bool = False) -> 
         return
     trader, *others = state.node(entry.trader), *(-1 if x is None else state.node(x)
                                                   for x in (entry.counterparty, entry.venue))
-    gate.count_ordered((account, instrument, trader, others[0], others[1]),
-                       gate.nodes_under(account, instrument, [n for n in (trader, *others) if n >= 0]),
-                       entry.quantity, entry.value, 0.0 if looked else entry.executions)
+    key = (account, instrument, trader, others[0], others[1])
+    gate.count_ordered(key, gate.nodes_of(key)[0], entry.quantity, entry.value, 0.0 if looked else entry.executions)

@@ -9,14 +9,13 @@ import numpy as np
 
 from models.gate import state as gs
 from models.gate.state import GateState
+from models.gate.working import DayKey
 from models.jit import inline_kernel, kernel
 from models.trading_day import TradingDay
 
 _GROSS, _VAR, _CREDIT, _REPEATED = gs.GROSS, gs.VAR_HIST, gs.CREDIT, gs.REPEATED
 _DAY_QUANTITY, _DAY_VALUE = gs.DAILY_QUANTITY, gs.DAILY_VALUE
 NOWHERE = np.zeros(0, np.int64)
-#: account, instrument, trader, counterparty, venue: places in the gate's columns
-DayKey = tuple[int, int, int, int, int]
 #: venue, account, instrument
 VenueKey = tuple[int, int, int]
 
@@ -53,8 +52,17 @@ class Changes:
     #: by id of orders, and of orders that were executed: the place of their account
     orders: dict[str, int] = field(default_factory=dict)
     executed: dict[str, int] = field(default_factory=dict)
+    #: the same of orders that may be written down as working: one that ends before it ever was leaves no trace
+    written: dict[str, int] = field(default_factory=dict)
     days: set[DayKey] = field(default_factory=set)
     venues: set[VenueKey] = field(default_factory=set)
+
+    def ended(self, order_id: str, account: int) -> None:
+        """Note that an order works no more."""
+        if order_id in self.written:
+            self.orders[order_id] = account
+        else:
+            self.orders.pop(order_id, None)
 
 
 class DaySums:
@@ -122,5 +130,6 @@ class DaySums:
         c = self.changes  # the new owner writes down what it has
         c.orders = {k: a for k, a in c.orders.items() if a not in accounts}
         c.executed = {k: a for k, a in c.executed.items() if a not in accounts}
+        c.written = {k: a for k, a in c.written.items() if a not in accounts}
         c.days = {k for k in c.days if k[0] not in accounts}
         c.venues = {k for k in c.venues if k[1] not in accounts}

@@ -102,12 +102,12 @@ def explain(inputs: dict[str, Any]) -> Explained:
     for name, n, _, _ in packed:
         names[n] = name
     return Explained(hard, int(result["soft"]), reasons_of(hard, result, names, {}, beside),
-                     reasons_of(warned, result, names, {}), effect_of(result), seen)
+                     reasons_of(warned, result, names, {}), effect_of(result["effect"]), seen)
 
 
-def effect_of(result: Any) -> dict[str, float]:
-    """Return what is known of an order's effect."""
-    return {name: x for name, x in zip(gs.EFFECTS, result["effect"].tolist(), strict=True) if x == x}
+def effect_of(effect: np.ndarray) -> dict[str, float]:
+    """Return what is known of an order's effect, float64[`EFFECTS`]."""
+    return {name: x for name, x in zip(gs.EFFECTS, effect.tolist(), strict=True) if x == x}
 
 
 _RATE_METRIC_OF = {Check.MESSAGE_RATE: gs.MESSAGE_COUNT, Check.VALUE_RATE: gs.MESSAGE_VALUE}

@@ -14,13 +14,15 @@ from models.gate import state as gs
 from models.gate.day_sums import NOWHERE, DaySums, sum_nodes
 from models.gate.node_checks import margin_of
 from models.gate.state import GateState
-from models.gate.working import ENDS_IN_THE_DAY, Asked, Working, end_of
+from models.gate.working import ENDS_IN_THE_DAY, Asked, DayKey, Working, end_of
 from models.jit import inline_kernel, kernel
 from models.trading_day import TradingDay
 from schemas.records import Limit, Order
 
 _GROSS, _NET, _LONG, _SHORT, _CREDIT, _MARGIN = gs.GROSS, gs.NET, gs.LONG, gs.SHORT, gs.CREDIT, gs.MARGIN
 _DELTA, _VEGA = gs.DELTA, gs.VEGA
+#: of so many of them the nodes are remembered
+KINDS_OF_ORDERS = 1 << 16
 _NO_SHARES = [-1] * gs.SHARES
 _ACTIONS = {"new": gs.NEW, "replace": gs.REPLACE, "cancel": gs.CANCEL}
 
@@ -126,6 +128,8 @@ class Reservations(DaySums):
         self.shares: dict[tuple[int, int], int] = {}
         #: the nodes above positions that orders were for, until an account or an instrument changes
         self._nodes_above: dict[tuple[int, int], np.ndarray] = {}
+        #: the same with the nodes of orders for them, and the latter alone
+        self._nodes_of: dict[DayKey, tuple[np.ndarray, np.ndarray]] = {}
         self._shares_above: dict[tuple[int, int], list[int]] = {}
         #: who may trade an account; an account that is not here may be traded by whoever an order names
         self.traders: dict[str, frozenset[str]] = {}
@@ -180,30 +184,35 @@ class Reservations(DaySums):
             self._place(order, asked, decided_ns, executed, tuple(earlier))
 
     def _place(self, order: Order, asked: Asked, now_ns: int, executed: float = 0.0, earlier: tuple[str, ...] = (),
-               ) -> Working:
-        w = self._working(order, asked, now_ns, executed, earlier)
+               row: int = -1) -> Working:
+        w = self._working(order, asked, now_ns, executed, earlier, row)
         if w.left > 0.0:  # a replace may ask for no more than what is done
             self._keep(w)
             self._reserve(w, 1.0)
         return w
 
     def _working(self, order: Order, asked: Asked, now_ns: int, executed: float = 0.0, earlier: tuple[str, ...] = (),
-                 ) -> Working:
-        """Return an order with the nodes it lies under."""
-        own = list(dict.fromkeys(asked.own_nodes()))
-        per = value_of_unit(self.state.instruments, asked.instrument)
-        i = self.state.instruments[asked.instrument]
-        delta, vega = (asked.side * x if x == x else 0.0 for x in (float(i["unit_delta"]), float(i["unit_vega"])))
-        return Working(order, asked.account, asked.instrument,
-                       self.state.position_row(asked.account, asked.instrument), asked.side, asked.price,
-                       max(asked.quantity - executed, 0.0), per, asked.side * per, delta, vega, asked.trader,
-                       asked.counterparty, asked.venue, end_of(order, now_ns, self.day), executed, earlier,
-                       decided_ns=now_ns, nodes=self.nodes_under(asked.account, asked.instrument, own),
-                       own=np.array(own, np.int64))
+                 row: int = -1) -> Working:
+        """Return an order with the nodes it lies under; ``row``: of its position, where that is known."""
+        s, side, k = self.state, asked.side, asked.instrument
+        key = asked.day_key()
+        nodes, own = self.nodes_of(key)
+        per, delta, vega = value_of_unit(s.instruments, k), s.unit_delta.item(k), s.unit_vega.item(k)
+        return Working(order, asked.account, k, row if row >= 0 else s.position_row(asked.account, k), side,
+                       asked.price, max(asked.quantity - executed, 0.0), per, side * per,
+                       side * delta if delta == delta else 0.0, side * vega if vega == vega else 0.0, key[2], key[3],
+                       key[4], end_of(order, now_ns, self.day), executed, earlier, nodes, own, now_ns)
 
-    def nodes_under(self, account: int, instrument: int, own: list[int]) -> np.ndarray:
-        """Return all nodes that an order lies under, each once: those of its position, and its own."""
-        return np.array(list(dict.fromkeys(self._above(account, instrument).tolist() + own)), np.int64)
+    def nodes_of(self, key: DayKey) -> tuple[np.ndarray, np.ndarray]:
+        """Return all nodes that an order lies under, each once, and of them those that its position is not under."""
+        found = self._nodes_of.get(key)
+        if found is None:
+            own = list(dict.fromkeys(n for n in key[2:] if n >= 0))
+            nodes = dict.fromkeys(self._above(key[0], key[1]).tolist() + own)
+            if len(self._nodes_of) >= KINDS_OF_ORDERS:
+                self._nodes_of.clear()
+            found = self._nodes_of[key] = np.array(list(nodes), np.int64), np.array(own, np.int64)
+        return found
 
     def count_day(self, w: Working, sign: float = 1.0, replaced: float = 0.0, attended: bool = False) -> None:
         """Add an accepted order to the day's sums of its nodes, and to its trader's unattended executions.
@@ -288,6 +297,7 @@ class Reservations(DaySums):
     def _forget_nodes(self) -> None:
         """Look up anew what lies above positions: an account, an instrument or a limit has changed."""
         self._nodes_above.clear()
+        self._nodes_of.clear()
         self._shares_above.clear()
 
     def release(self, order_id: str) -> Working | None:
@@ -320,7 +330,7 @@ class Reservations(DaySums):
 
     def _drop(self, w: Working) -> None:
         del self.working[w.order.order_id]
-        self.changes.orders[w.order.order_id] = w.account
+        self.changes.ended(w.order.order_id, w.account)
         for order_id in w.earlier:
             self._now.pop(order_id, None)
         del self._of_position[w.account, w.instrument][w.order.order_id]

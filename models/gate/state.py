@@ -109,6 +109,9 @@ class GateState:
             self.instruments[f] = np.nan
         for f in ("issuer", "sector", "node"):
             self.instruments[f] = -1
+        #: columns of it: one figure of a row is read in a tenth of the time so
+        self.unit_delta: Any = self.instruments["unit_delta"]
+        self.unit_vega: Any = self.instruments["unit_vega"]
         self.positions: Any = np.zeros(positions, POSITION)
         self.positions["long_limit"] = self.positions["short_limit"] = np.nan
         self.positions["best_buy"], self.positions["best_sell"] = -np.inf, np.inf
@@ -123,6 +126,10 @@ class GateState:
         self.orders["permitted"], self.orders["shares"] = 1, -1
         self.order_bytes: Any = self.orders.view(np.uint8)
         self.results: Any = np.zeros(ring, RESULT)
+        #: of the result at the first place of the ring
+        self.soft_of_result: Any = self.results["soft"][:1]
+        self.effect_of_result: Any = self.results["effect"][0]
+        self.position_of_result: Any = self.results["position"][:1]
         self.settings: Any = np.zeros(1, SETTINGS)
         self.settings["duplicate_ns"], self.settings["exposure_age_ns"] = 500_000_000, 5_000_000_000
         self.settings["position_age_ns"] = 5_000_000_000

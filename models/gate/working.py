@@ -14,6 +14,8 @@ from schemas.units import parse_ts_ns
 #: what is not executed at once of an order that is to be is gone; its executions are here within so long
 AT_ONCE_NS = 5_000_000_000
 ENDS_IN_THE_DAY = frozenset(("ioc", "fok", "gtd"))
+#: account, instrument, trader, counterparty, venue: places in the gate's columns, -1 where there is none
+DayKey = tuple[int, int, int, int, int]
 NEVER_NS = np.iinfo(np.int64).max
 
 
@@ -47,6 +49,10 @@ class Asked(NamedTuple):
     trader: int
     counterparty: int
     venue: int
+
+    def day_key(self) -> DayKey:
+        """Return what the day's sums of it are kept by."""
+        return self.account, self.instrument, self.trader, self.counterparty, self.venue
 
     def own_nodes(self) -> list[int]:
         """Return the nodes that it alone is under, its position is not."""
