@@ -30,6 +30,7 @@ limits_cli = typer.Typer(no_args_is_help=True, help="Limits: versioned, with who
 barriers_cli = typer.Typer(no_args_is_help=True, help="Barriers of options: which were touched.")
 approvals_cli = typer.Typer(no_args_is_help=True, help="What waits for a second person.")
 decisions_cli = typer.Typer(no_args_is_help=True, help="Decisions on orders, and why.")
+OfAccount = Annotated[str | None, typer.Option("--account", help="Of this account: a part of the log has them all.")]
 Why = Annotated[str, typer.Option(help="Why; at least ten characters.")]
 
 
@@ -212,12 +213,12 @@ def approvals_approve(approval_id: str, refuse: Annotated[bool, typer.Option(hel
 
 
 @decisions_cli.command("show")
-def decisions_show(order_id: Annotated[str | None, typer.Argument()] = None, brokers: Brokers = None,
-                   as_json: AsJson = False) -> None:
+def decisions_show(order_id: Annotated[str | None, typer.Argument()] = None, account: OfAccount = None,
+                   brokers: Brokers = None, as_json: AsJson = False) -> None:
     """Decisions of an order, or the newest ones."""
-    from app.control import decisions_of
+    from app.decisions import decisions_of
 
-    found = run(decisions_of(with_brokers(brokers=brokers), order_id))
+    found = run(decisions_of(with_brokers(brokers=brokers), order_id, account=account))
     if as_json:
         _print([msgspec.structs.replace(d, inputs={}) for d in found])
         return
@@ -231,13 +232,13 @@ def decisions_show(order_id: Annotated[str | None, typer.Argument()] = None, bro
 
 
 @decisions_cli.command("explain")
-def decisions_explain(order_id: str, brokers: Brokers = None) -> None:
+def decisions_explain(order_id: str, account: OfAccount = None, brokers: Brokers = None) -> None:
     """Evaluate an order anew from what the gate saw: the same verdict, bit for bit (exit 3 where it is not)."""
-    from app.control import decisions_of
+    from app.decisions import decisions_of
     from models.gate.explain import explain
     from schemas.controls import MEANING, Check
 
-    found = run(decisions_of(with_brokers(brokers=brokers), order_id))
+    found = run(decisions_of(with_brokers(brokers=brokers), order_id, account=account))
     if not found:
         raise fail("order_id", f"no decision on {order_id!r}", EXIT_FAILED)
     decision = found[0]

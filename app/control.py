@@ -21,7 +21,7 @@ from models.reference import FIRM
 from models.rollup import GREEKS
 from schemas.codec import decoder_of, encode
 from schemas.market import Touch
-from schemas.records import Account, Alert, Control, Decision, Instrument, Limit
+from schemas.records import Account, Alert, Control, Instrument, Limit
 from tables.restore import read_range
 
 REASON_MIN = 10
@@ -250,25 +250,6 @@ async def acknowledge(settings: Settings, alert: Alert, by: str, note: str) -> A
     seen = msgspec.structs.replace(alert, ack_by=check_person(by), note=note)
     await publish(settings, "alerts", alert.node, seen)
     return seen
-
-
-async def decisions_of(settings: Settings, order_id: str | None, limit: int = 100) -> list[Decision]:
-    """Return decisions, oldest first: of one order (the first is the verdict), or the newest ones."""
-    found: list[Decision] = []
-    decoder = decoder_of(Decision)
-    wanted = None if order_id is None else f'"{order_id}"'.encode()
-
-    def on_batch(batch: Any) -> None:
-        for value in batch.values:
-            if value is not None and (wanted is None or wanted in value):
-                decision = decoder.decode(value)
-                if order_id is None or decision.order_id == order_id:
-                    found.append(decision)
-
-    topic = settings.topics()["decisions"]
-    await read_range(settings.client(), {TopicPartition(topic, p): 0 for p in range(settings.partitions)}, on_batch)
-    found.sort(key=lambda d: d.ts_decision)
-    return found if order_id is not None else found[-limit:]
 
 
 def parents_of(accounts: Iterable[Account], levels: Sequence[str]) -> dict[str, str]:

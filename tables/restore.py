@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aiokafka.structs import TopicPartition
@@ -52,12 +52,13 @@ async def read_changelogs(client: KafkaClient, starts: dict[TopicPartition, int]
 
 async def read_range(client: KafkaClient, starts: dict[TopicPartition, int],
                      on_batch: Callable[[RecordBatch], None], stall_s: float = STALL_S,
-                     ) -> dict[TopicPartition, tuple[int, int]]:
+                     before: Mapping[TopicPartition, int] | None = None) -> dict[TopicPartition, tuple[int, int]]:
     """Hand every slice of committed records to a callback; return how far each partition was read, and its end.
 
     Parameters
     ----------
     starts : where to begin; an offset that is no longer on the log begins at its earliest
+    before : where to end, if that is not the present end; the last slice may have records behind it
 
     Raises
     ------
@@ -72,7 +73,7 @@ async def read_range(client: KafkaClient, starts: dict[TopicPartition, int],
         tps = list(starts)
         consumer.assign(tps)
         first = await consumer.beginning_offsets(tps)
-        ends = await consumer.end_offsets(tps)
+        ends = await consumer.end_offsets(tps) if before is None else {tp: before[tp] for tp in tps}
         position = {tp: max(starts[tp], first[tp]) for tp in tps}
         for tp in tps:
             consumer.seek(tp, position[tp])

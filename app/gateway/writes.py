@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app import control
+from app.decisions import decisions_of
 from app.gateway.access import need_role
 from app.gateway.answers import json_answer
 from app.gateway.approvals import new_approval
@@ -188,8 +189,9 @@ class Writes:
         return Response(answer, 400 if "error" in found else 200, media_type="application/json")
 
     async def decision(self, request: Request) -> Response:
-        """`GET /api/decisions/{order_id}`: the verdict, its inputs, and the same verdict reached anew from them."""
-        found = await control.decisions_of(self.settings, request.path_params["order_id"])
+        """`GET /api/decisions/{order_id}?account=`: the verdict, its inputs, and what is reached anew from them."""
+        found = await decisions_of(self.settings, request.path_params["order_id"],
+                                   account=request.query_params.get("account"))
         if not found:
             raise HTTPException(404, f"no decision on {request.path_params['order_id']!r}")
         first, again, why, differences = found[0], None, None, None

@@ -16,7 +16,8 @@ import aiohttp
 import pytest
 
 from app.brokers import Broker
-from app.control import current, decisions_of, set_limit, set_state
+from app.control import current, set_limit, set_state
+from app.decisions import decisions_of
 from models.gate.explain import explain
 from schemas.addresses import GateAddress
 from schemas.records import Control, Decision
