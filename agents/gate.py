@@ -215,7 +215,7 @@ class GateStage:
             loop = asyncio.get_running_loop()
             self._take_marks(len(self._waiting_marks))
             loops = (self._tail.run(), self._rules.run(), self._refresh_loop(), self._mark_loop(),
-                     self._write_down_loop())
+                     self._write_down_loop(), self.watch.say_used(self._clock))
             self._tasks = [loop.create_task(t) for t in loops]
             self.gate.refresh(self._clock())
             await self._positions_in_step()

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from agents.limit_alerts import LimitAlerts
-from agents.ports import Counters, Publisher
+from agents.ports import Clock, Counters, Publisher
 from models.gate.book import GateBook
 from models.gate.flow import METRICS as FLOW_METRICS
 from models.gate.passed_limits import PassedLimits
-from models.gate.watched import is_of_gate, watched_values
+from models.gate.watched import is_of_gate, values_of, watched_values
 from models.limits import Change, key_of
+from schemas.addresses import LimitsUsed
+from schemas.codec import encode
 from schemas.records import Decision, Limit
-from tables.kafka import owner_partition
+from tables.kafka import owner_partition, speaker_partition
+
+#: how much of limits is used is said this often, of so many limits; so many figures before whoever waits gets a turn
+SAY_S, SAID_MAX, SAID_AT_ONCE = 1.0, 4_096, 16
 
 
 class GateWatch(LimitAlerts):
@@ -51,8 +57,26 @@ class GateWatch(LimitAlerts):
 
     def look(self, now_ns: int) -> None:
         """Hold what this gate measures against its limits; raise alerts, trip breakers."""
-        def speaks_for(node: str) -> bool:
-            return self._owns(owner_partition(node.removeprefix("account:"), self._partitions))
+        values = watched_values(self._gate, now_ns, self.monitor.warns_at, self.monitor.standing, self._speaks_for)
+        self.measured(values, now_ns, self._gate.book.snapshot_id, self._speaks_for, cause_ns=now_ns)
 
-        values = watched_values(self._gate, now_ns, self.monitor.warns_at, self.monitor.standing, speaks_for)
-        self.measured(values, now_ns, self._gate.book.snapshot_id, speaks_for, cause_ns=now_ns)
+    def _speaks_for(self, node: str) -> bool:
+        return self._owns(speaker_partition(node, self._partitions))
+
+    async def say_used(self, clock: Clock) -> None:
+        """Say again and again how much is used of what only this gate measures, until cancelled."""
+        while True:
+            await asyncio.sleep(SAY_S)
+            now_ns, mine = clock(), [p for p in range(self._partitions) if self._owns(p)]
+            if not mine:
+                continue
+            used: list[tuple[str, str, int, str, float]] = []
+            limited = [k for k in self._gate.limited() if is_of_gate(k.node, k.metric)]
+            keys = [k for k in limited if self._speaks_for(k.node)][:SAID_MAX]
+            for at in range(0, len(keys), SAID_AT_ONCE):
+                found = values_of(self._gate, keys[at : at + SAID_AT_ONCE], now_ns)
+                used += [(*key, value) for key, value in found.items() if value == value]
+                await asyncio.sleep(0)
+            if all(map(self._owns, mine)):
+                self._publisher.send(self._topics["limits-used"], str(mine[0]).encode(),
+                                     encode(LimitsUsed(partitions=mine, used=used, ts=now_ns)), 0)

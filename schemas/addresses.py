@@ -31,6 +31,18 @@ class PositionProgress(msgspec.Struct, frozen=True, kw_only=True):
     ts: Timestamp
 
 
+class LimitsUsed(msgspec.Struct, frozen=True, kw_only=True):
+    """What limits come to that only a gate measures, said once a second under the lowest partition of its owner.
+
+    A node is spoken for by the gate that owns its partition. What is not here is not known.
+    """
+
+    partitions: list[int]
+    #: node, metric, length of the window in ms (0: none), instrument (empty: none), value
+    used: list[tuple[str, str, int, str, float]]
+    ts: Timestamp
+
+
 class GateExposure(msgspec.Struct, frozen=True, kw_only=True):
     """What a gate has let through under a limited node and is in no position yet, and what it has counted there.
 

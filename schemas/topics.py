@@ -62,6 +62,9 @@ RISK = Topic("risk", "node", "out", "Aggregates and P&L of every node on one sna
 EXPOSURE = Topic("exposure", "node and partition", "internal",
                  "What each of several gates let through and counted under limited nodes, for the others, 10 Hz.",
                  compact=True)
+LIMITS_USED = Topic("limits-used", "partition", "internal",
+                    "What only a gate measures of limits, by the lowest partition of its owner, 1 Hz.", compact=True,
+                    partitions="one", config={"min.compaction.lag.ms": "0"})
 ALERTS = Topic("alerts", "node", "out", "Facts that want a person.")
 QUARANTINE = Topic("quarantine", "origin topic-partition-offset", "out", "Records that were not applied, and why.")
 POSITIONS_CHANGELOG = Topic("positions-changelog", "table key", "internal",
@@ -73,8 +76,8 @@ GATE_CHANGELOG = Topic("gate-changelog", "kind and id", "internal",
 
 TOPICS: tuple[Topic, ...] = (
     TRADES, ORDERS, TICKS, EXTERNAL, INSTRUMENTS, ACCOUNTS, COUNTERPARTIES, LIMITS, CONTROLS, APPROVALS, SURFACES,
-    TOUCHES, MARKS, POSITIONS, DECISIONS, RISK, EXPOSURE, PROGRESS, ALERTS, GATES, QUARANTINE, POSITIONS_CHANGELOG,
-    GATE_CHANGELOG,
+    TOUCHES, MARKS, POSITIONS, DECISIONS, RISK, EXPOSURE, PROGRESS, LIMITS_USED, ALERTS, GATES, QUARANTINE,
+    POSITIONS_CHANGELOG, GATE_CHANGELOG,
 )
 
 

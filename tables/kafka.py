@@ -73,6 +73,11 @@ def owner_partition(key: str, partitions: int) -> int:
     return int((murmur2(key.encode()) & 0x7FFFFFFF) % partitions)
 
 
+def speaker_partition(node: str, partitions: int) -> int:
+    """Return the partition whose owner speaks for a node: of an account its own, of others one of all."""
+    return owner_partition(node.removeprefix("account:"), partitions)
+
+
 assert DefaultPartitioner()(b"FX1-001", list(range(8)), list(range(8))) == owner_partition("FX1-001", 8)
 
 

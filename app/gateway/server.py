@@ -33,10 +33,12 @@ from app.gateway.answers import error_answer, json_answer, scope_of
 from app.gateway.events import alert_event, breaker_event, reject_event, risk_event
 from app.gateway.reads import Reads
 from app.gateway.state import LADDER_COLUMNS, NODE_COLUMNS, GatewayState, encode_json
+from app.gateway.used_limits import UsedLimits
 from app.gateway.whatif import WhatIf
 from app.gateway.writes import Writes
 from app.metrics import PrometheusCounters
 from app.settings import Settings
+from schemas.addresses import LimitsUsed
 from schemas.codec import decoder_of
 from schemas.market import Surface, Touch
 from schemas.records import (
@@ -68,7 +70,7 @@ _mark = decoder_of(Mark)
 _surface, _decision = decoder_of(Surface), decoder_of(Decision)
 _limit, _control = decoder_of(Limit), decoder_of(Control)
 _alert, _instrument, _account = decoder_of(Alert), decoder_of(Instrument), decoder_of(Account)
-_touch, _approval = decoder_of(Touch), decoder_of(Approval)
+_touch, _approval, _used = decoder_of(Touch), decoder_of(Approval), decoder_of(LimitsUsed)
 
 
 class SecurityHeaders:
@@ -121,7 +123,8 @@ class Gateway:
                           without_keys=(topics["positions"],))
         self._alerts = Tail(client, [topics["alerts"]], self._on_batch, pace_s=0.0)
         self._decisions = Tail(client, [topics["decisions"]], self._on_batch, from_end=True)
-        rules = ("limits", "controls", "approvals", "touches")
+        self.used = UsedLimits(settings.partitions)
+        rules = ("limits", "controls", "approvals", "touches", "limits-used")
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100)
         self._turned = asyncio.Event()  # a new one each turn; every waiting client holds the present one
         self._tasks: list[asyncio.Task[Any]] = []
@@ -181,6 +184,8 @@ class Gateway:
             state.add_fact("breaker", breaker_event(control))
         elif topic == "approvals":
             state.approvals.take_in(key, _approval.decode(value))
+        elif topic == "limits-used":
+            self.used.take(_used.decode(value))
         elif topic == "touches":
             state.book.add_touch(_touch.decode(value))
         elif topic == "market.surfaces":
@@ -384,7 +389,7 @@ class Gateway:
             await self.stop()
         routes = [
             Route("/", self.page), Route("/api/stream", self.stream), Route("/api/snapshot", self.get_snapshot),
-            Route("/login", login, methods=["GET", "POST"]), *Writes(self.settings, self.state).routes(),
+            Route("/login", login, methods=["GET", "POST"]), *Writes(self.settings, self.state, self.used).routes(),
             Route("/api/whatif", WhatIf(self.settings, self.state).answer, methods=["POST"]),
             *Reads(self.state).routes(),
             Route("/health/live", self.live), Route("/health/ready", self.is_ready),

@@ -1,4 +1,4 @@
-"""How much of each limit is used, as the gateway knows it: from its own book, nodes' records and standing alerts."""
+"""How much of each limit is used, as the gateway knows it: from its own book, nodes' records, what gates say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from app.gateway.state import GatewayState
+from app.gateway.used_limits import UsedLimits
 from models import rollup as ru
+from models.gate.watched import is_of_gate
 from models.limits import SIGNED, key_of
 from models.risk.limit_values import sum_values
 from schemas.records import Alert, Limit
@@ -31,18 +33,18 @@ class Standing(NamedTuple):
     in_force: bool
 
 
-def standings(state: GatewayState, limits: Sequence[Limit], now_ns: int) -> list[Standing]:
+def standings(state: GatewayState, used: UsedLimits, limits: Sequence[Limit], now_ns: int) -> list[Standing]:
     """Return how limits stand: all that are on some nodes."""
     alerts = {(a.limit_id, a.node, a.metric): a for a in state.open_alerts() if a.kind in ("approach", "breach")}
     lasts = [x.until is None or parse_ts_ns(x.until) > now_ns for x in limits]
     replaced = {key_of(x) for x, last in zip(limits, lasts, strict=True) if x.until is not None and last}
-    return [_standing(state, x, alerts.get((x.limit_id, x.node, x.metric)),
+    values = [used.value(key_of(x), now_ns) if is_of_gate(x.node, x.metric) else _value(state, x) for x in limits]
+    return [_standing(state, x, value, alerts.get((x.limit_id, x.node, x.metric)),
                       last and (x.until is not None or key_of(x) not in replaced))
-            for x, last in zip(limits, lasts, strict=True)]
+            for x, last, value in zip(limits, lasts, values, strict=True)]
 
 
-def _standing(state: GatewayState, limit: Limit, alert: Alert | None, in_force: bool) -> Standing:
-    value = _value(state, limit)
+def _standing(state: GatewayState, limit: Limit, value: float | None, alert: Alert | None, in_force: bool) -> Standing:
     if value is None and alert is not None:
         value = alert.value
     used = None

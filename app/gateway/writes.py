@@ -19,6 +19,7 @@ from app.gateway.answers import json_answer
 from app.gateway.approvals import new_approval
 from app.gateway.standing import standings
 from app.gateway.state import GatewayState
+from app.gateway.used_limits import UsedLimits
 from app.settings import Settings
 from models.gate.explain import explain
 from schemas.codec import encode
@@ -33,8 +34,8 @@ ACTIONS = {"halt": "halted", "reduce": "reducing", "kill": "killed", "resume": "
 class Writes:
     """Routes over the gateway's state; a write goes to Kafka and is seen when it comes back from there."""
 
-    def __init__(self, settings: Settings, state: GatewayState) -> None:
-        self.settings, self.state = settings, state
+    def __init__(self, settings: Settings, state: GatewayState, used: UsedLimits) -> None:
+        self.settings, self.state, self.used = settings, state, used
         self.approvals = state.approvals
 
     def routes(self) -> list[Route]:
@@ -54,7 +55,7 @@ class Writes:
         """`GET /api/limits?scope=`: limits of a node and how they stand; or all, and which are wider than above."""
         scope = request.query_params.get("scope")
         found = [x for x in self.state.limits.values() if scope is None or x.node == scope]
-        stand = standings(self.state, found, time.time_ns())
+        stand = standings(self.state, self.used, found, time.time_ns())
         answer: dict[str, Any] = {
             "limits": [msgspec.to_builtins(x) | s._asdict() for x, s in zip(found, stand, strict=True)]}
         if scope is None:

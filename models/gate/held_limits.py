@@ -135,6 +135,10 @@ class GateLimits(GateFigures):
             del self._temporary[limit_id]
             self._apply(self.limits[limit_id])
 
+    def limited(self) -> list[LimitKey]:
+        """Return what there are limits on."""
+        return [key for key, held in self._by_key.items() if held]
+
     def _in_force(self, key: LimitKey) -> Limit | None:
         found = self._by_key.get(key, {}).values()
         temporary = [x for x in found if x.limit_id in self._temporary]

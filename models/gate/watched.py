@@ -33,12 +33,22 @@ def watched_values(gate: GateBook, now_ns: int, warns_at: float, standing: Itera
     standing : what is wanted however little of it is used
     speaks_for : whether the figures of a node are this gate's to state
     """
-    counted = gate.counted(now_ns)[: gate.state.rate_count] + gate.state.rates["others"][: gate.state.rate_count]
+    counted = _counted(gate, now_ns)
     keys = {*standing, *_near_sums(gate, warns_at), *_near_messages(gate, counted, warns_at),
             *_near_positions(gate, warns_at)}
     keys |= {LimitKey(node, metric, w // 1_000_000) for node, windows in gate.flow.watched.items()
              for w in windows for metric in FLOW_METRICS}
     return {key: _value(gate, key, counted, now_ns) for key in sorted(keys) if speaks_for(key.node)}
+
+
+def values_of(gate: GateBook, keys: Iterable[LimitKey], now_ns: int) -> dict[LimitKey, float]:
+    """Return the figures that limits are held against, however little of them is used."""
+    counted = _counted(gate, now_ns)
+    return {key: _value(gate, key, counted, now_ns) for key in keys}
+
+
+def _counted(gate: GateBook, now_ns: int) -> np.ndarray:
+    return gate.counted(now_ns)[: gate.state.rate_count] + gate.state.rates["others"][: gate.state.rate_count]
 
 
 def _near(value: np.ndarray, limit: np.ndarray, warns_at: float) -> np.ndarray:

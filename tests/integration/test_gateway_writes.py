@@ -18,6 +18,7 @@ import pytest
 from app.brokers import Broker
 from app.gateway.access import parse_tokens
 from tests.integration.harness import ROOT, Installation, Process, Upstream
+from tests.integration.test_order_path import order, send
 from tests.integration.test_system import quotes
 
 pytestmark = pytest.mark.kafka
@@ -228,6 +229,27 @@ def test_what_stands_is_known_after_a_kill_and_trips_again_what_is_lifted_too_ea
         wait_until(lambda: ("clear", None) in raised())
     finally:
         other.stop()
+
+
+def test_how_much_of_a_limit_is_used_that_only_the_gate_measures_is_shown_while_it_says_so(api: tuple[Installation, str]) -> None:
+    made, url = api
+    gate = made.worker("gate", "gate")
+    gate.wait_ready()
+    call(url, "PUT", "/api/limits/MC", node="account:ACC-001", metric="message_count", limit=100, window_ms=600_000, reason=REASON)
+
+    def shown() -> tuple[float | None, float | None]:
+        found = next(x for x in call(url, "GET", "/api/limits?scope=account:ACC-001").json()["limits"] if x["limit_id"] == "MC")
+        return found["value"], found["utilisation"]
+
+    wait_until(lambda: shown() == (0.0, 0.0))
+    asyncio.run(send(made, "orders", [order(f"mc{k}", account="ACC-001", quantity=1 + k) for k in range(3)]))
+    wait_until(lambda: shown() == (3.0, 0.03))
+    gate.kill()
+    wait_until(lambda: shown() == (None, None))
+    gate = made.worker("gate", "gate")
+    gate.wait_ready()
+    wait_until(lambda: shown() == (3.0, 0.03))
+    gate.kill()
 
 
 def test_with_open_reads_only_writes_need_a_token(api: tuple[Installation, str]) -> None:
