@@ -83,6 +83,8 @@ class GateLimits(GateFigures):
         self._by_key: dict[LimitKey, dict[str, Limit]] = {}
         self._limit_ids: dict[tuple[float, ...], str] = {}
         self._temporary: dict[str, int] = {}
+        #: rows of positions that have a limit of their own: few of many
+        self.limited_positions: set[int] = set()
         instruments = len(state.instruments)
         self._class = np.zeros(instruments, np.int64)
         # of each: collar in basis points and in ticks, drift in basis points, its window, and whether each of the three
@@ -153,9 +155,11 @@ class GateLimits(GateFigures):
         value, soft = (math.nan, False) if chosen is None else (float(chosen.limit), chosen.mode == "soft")
         if metric in POSITION_METRICS:
             account = self.state.account(node.partition(":")[2])
-            row = self.state.position(account, self.state.instrument(instrument))
-            side = "long" if metric == "position_long" else "short"
+            place = self.state.position_row(account, self.state.instrument(instrument))
+            row, side = self.state.positions[place], "long" if metric == "position_long" else "short"
             row[f"{side}_limit"], row[f"soft_{side}"] = value, soft
+            free = math.isnan(row["long_limit"]) and math.isnan(row["short_limit"])
+            (self.limited_positions.discard if free else self.limited_positions.add)(place)
         elif metric in MESSAGE_METRICS:
             self._apply_window(node, metric, window_ms, chosen)
         elif metric in PRICE_METRICS:

@@ -79,7 +79,9 @@ def _near_messages(gate: GateBook, counted: np.ndarray, warns_at: float) -> list
 
 def _near_positions(gate: GateBook, warns_at: float) -> list[LimitKey]:
     state = gate.state
-    rows = state.positions[: state.position_count[0]]
+    if not gate.limited_positions:
+        return []
+    rows = state.positions[sorted(gate.limited_positions)]
     sides = (rows["quantity"] + rows["working_buy"], rows["working_sell"] - rows["quantity"])
     found = [(metric, k) for metric, side, limit in zip(POSITION_METRICS, sides, ("long_limit", "short_limit"),
                                                         strict=True)
