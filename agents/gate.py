@@ -29,7 +29,7 @@ from agents.reference_tail import ReferenceTail
 from models.gate.book import GateBook
 from models.position_progress import PositionsInStep
 from models.trading_day import TradingDay
-from schemas.addresses import GateExposure, PositionProgress
+from schemas.addresses import GateExposure, PositionProgress, UnitVars
 from schemas.codec import decoder_of, encode, records_in
 from schemas.controls import Check
 from schemas.market import Surface, Touch
@@ -69,7 +69,7 @@ _order = decoder_of(Order)
 _records: dict[str, Any] = {topic: decoder_of(cls) for topic, cls in (
     ("marks", Mark), ("limits", Limit), ("controls", Control), ("market.surfaces", Surface),
     ("risk", Risk), ("touches", Touch), ("reference.counterparties", Counterparty), ("exposure", GateExposure),
-    ("progress", PositionProgress))}
+    ("progress", PositionProgress), ("unit-vars", UnitVars))}
 
 
 class GateStage:
@@ -93,7 +93,8 @@ class GateStage:
                           self._on_batch, isolation_level="read_uncommitted", pace_s=FOLLOW_S,
                           without_keys=(topics["positions"],), most=1)
         self._others = OtherGates(self.gate, publisher, topics["exposure"], partitions, f"{clock()}.{os.getpid()}")
-        rules = ("limits", "controls", "reference.counterparties", "touches", "exposure", "progress", "alerts")
+        rules = ("limits", "controls", "reference.counterparties", "touches", "exposure", "progress", "unit-vars",
+                 "alerts")
         #: with the executions on the partitions this gate owns
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100,
                            without_keys=(topics["trades"],), every_s={topics["trades"]: FILLS_S})
@@ -197,9 +198,9 @@ class GateStage:
             for w in gate.add_control(record):
                 self._cancel(w.order, f"killed: {record.scope}, {record.reason}")
         elif topic == "risk":
-            var = ((record.models or {}).get("var_hist") or {}).get("var_99")
-            if var is not None and record.exposure.gross is not None:
-                gate.set_var(record.node, var, record.exposure.gross, record.ts)
+            gate.take_var(record)
+        elif topic == "unit-vars":
+            gate.set_unit_var(record.instruments, record.var_99, record.ts)
         else:
             gate.book.add_surface(record)
 

@@ -23,10 +23,11 @@ from models.reference import FIRM
 from models.risk.factor_history import History
 from models.risk.limit_values import limit_values, partial_nodes
 from models.risk.live import RiskModels
+from models.risk.unit_var import unit_var
 from models.staleness import Feeds
 from models.trading_day import TradingDay
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
-from schemas.addresses import PositionProgress
+from schemas.addresses import PositionProgress, UnitVars
 from schemas.codec import decoder_of, encode
 from schemas.market import Surface, Touch
 from schemas.records import (
@@ -55,6 +56,8 @@ TICK_PERIODS = 2
 RECOUNT_S = 30.0
 #: all eight models run this often, or as often as a tenth of the process allows
 MODELS_PERIOD_S, MODELS_AGE_MAX_S = 1.0, 5.0
+#: what orders are held against changes with prices: gates have it this often, so many instruments a record
+UNIT_VARS_PERIOD_S, UNIT_VARS_AT_ONCE, GATE_VAR_LEVEL = 5.0, 500, 0.99
 EXCLUDED_NAMED = 10
 #: positions that are behind their trades by no more are heard of
 POSITIONS_BEHIND_NS = 5_000_000_000
@@ -298,7 +301,7 @@ class RiskStage:
         loop = asyncio.get_running_loop()
         turn = 0
         due = loop.time()
-        recount_due, models_due = loop.time() + RECOUNT_S, loop.time()
+        recount_due, models_due, unit_vars_due = loop.time() + RECOUNT_S, loop.time(), 0.0
         while True:
             due = max(due + TRADE_PERIOD_S, loop.time())
             await asyncio.sleep(due - loop.time())
@@ -317,6 +320,9 @@ class RiskStage:
                 self.publish_models()
                 # all models together take at most a tenth of this process
                 models_due = loop.time() + min(max(MODELS_PERIOD_S, 10 * (loop.time() - begun)), MODELS_AGE_MAX_S)
+                if self.whole and loop.time() >= unit_vars_due:
+                    unit_vars_due = loop.time() + UNIT_VARS_PERIOD_S
+                    self.publish_unit_vars()
             if loop.time() >= recount_due:
                 recount_due = loop.time() + RECOUNT_S
                 self.check_drift()
@@ -364,6 +370,17 @@ class RiskStage:
                 self.records([self.book.rollup.node_index[name]], as_of, run.as_of_ns)[0], models=models,
                 top=run.top[name], prior_day=self.models.prior.get(name))
             self._publisher.send(self._topics["risk"], f"{name}{MODELS_SUFFIX}".encode(), encode(record))
+
+    def publish_unit_vars(self) -> None:
+        """Publish what one unit of every instrument has as VaR: gates hold orders against that."""
+        scenarios, now = self.models.scenarios, self._clock()
+        if scenarios is None or not scenarios.snapshot_id:
+            return
+        found = sorted(unit_var(scenarios, GATE_VAR_LEVEL).items())
+        for part, first in enumerate(range(0, len(found), UNIT_VARS_AT_ONCE)):
+            names, values = zip(*found[first : first + UNIT_VARS_AT_ONCE], strict=True)
+            self._publisher.send(self._topics["unit-vars"], str(part).encode(),
+                                 encode(UnitVars(instruments=list(names), var_99=list(values), ts=now)), 0)
 
     def records(self, nodes: list[int], as_of: list[AsOf], now: int) -> list[Risk]:
         """Return nodes as records; a figure that cannot be computed is None."""

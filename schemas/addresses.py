@@ -31,6 +31,18 @@ class PositionProgress(msgspec.Struct, frozen=True, kw_only=True):
     ts: Timestamp
 
 
+class UnitVars(msgspec.Struct, frozen=True, kw_only=True):
+    """What one unit of instruments alone has as historical VaR, bought or sold, in the firm's base currency.
+
+    Said every few seconds by who values the whole firm, in parts; what is not known is not here.
+    """
+
+    instruments: list[str]
+    #: positive losses at 99 %, over the horizon of the firm's VaR
+    var_99: list[float]
+    ts: Timestamp
+
+
 class LimitsUsed(msgspec.Struct, frozen=True, kw_only=True):
     """What limits come to that only a gate measures, said once a second under the lowest partition of its owner.
 

@@ -65,6 +65,9 @@ EXPOSURE = Topic("exposure", "node and partition", "internal",
 LIMITS_USED = Topic("limits-used", "partition", "internal",
                     "What only a gate measures of limits, by the lowest partition of its owner, 1 Hz.", compact=True,
                     partitions="one", config={"min.compaction.lag.ms": "0"})
+UNIT_VARS = Topic("unit-vars", "part", "internal",
+                  "Historical VaR of one unit of every instrument: what an order adds to that of a node at most.",
+                  compact=True, partitions="one", config={"min.compaction.lag.ms": "0"})
 ALERTS = Topic("alerts", "node", "out", "Facts that want a person.")
 QUARANTINE = Topic("quarantine", "origin topic-partition-offset", "out", "Records that were not applied, and why.")
 POSITIONS_CHANGELOG = Topic("positions-changelog", "table key", "internal",
@@ -76,7 +79,7 @@ GATE_CHANGELOG = Topic("gate-changelog", "kind and id", "internal",
 
 TOPICS: tuple[Topic, ...] = (
     TRADES, ORDERS, TICKS, EXTERNAL, INSTRUMENTS, ACCOUNTS, COUNTERPARTIES, LIMITS, CONTROLS, APPROVALS, SURFACES,
-    TOUCHES, MARKS, POSITIONS, DECISIONS, RISK, EXPOSURE, PROGRESS, LIMITS_USED, ALERTS, GATES, QUARANTINE,
+    TOUCHES, MARKS, POSITIONS, DECISIONS, RISK, EXPOSURE, PROGRESS, LIMITS_USED, UNIT_VARS, ALERTS, GATES, QUARANTINE,
     POSITIONS_CHANGELOG, GATE_CHANGELOG,
 )
 

@@ -25,10 +25,11 @@ from models.gate.other_gates import GateAmongOthers
 from models.gate.state import GateState
 from models.gate.working import Asked, Working, end_of
 from models.reference import FIRM
+from models.rollup import POSITIONS
 from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
 from schemas.controls import Check
-from schemas.records import Account, Control, Counterparty, Decision, Instrument, Order, Reason
+from schemas.records import Account, Control, Counterparty, Decision, Instrument, Order, Reason, Risk
 from schemas.units import parse_ts_ns
 
 #: what two people may let one order pass: limits, not states, lists, permissions or data that are missing
@@ -82,6 +83,8 @@ class GateBook(GateAmongOthers):
         self.sums_of_day = -1
         #: of nodes: when their VaR was measured
         self._var_ns: dict[int, int] = {}
+        #: of instruments: when the VaR of one unit was
+        self._unit_var_ns = np.zeros(len(self.state.instruments), np.int64)
         self._states_old = False
         self._price_tests: dict[int, int] = {}
         #: of instruments: whether they are on a list, and the last day they trade
@@ -167,19 +170,42 @@ class GateBook(GateAmongOthers):
         # exposures are as old as the newest mark they rest on; a node without positions is known to be flat
         self.state.exposures_ns = min(self.book.snapshot_id, now_ns)
         self.state.nodes["exposure_ns"][:n] = self.state.exposures_ns
-        self._base[[k for k, ts in self._var_ns.items() if now_ns - ts > VAR_AGE_MAX_NS], gs.VAR_HIST] = math.nan
+        self._forget_var(now_ns)
         self.measure()
         self._sum(np.arange(n))
 
-    def set_var(self, node: str, var: float, gross: float, ts_ns: int) -> None:
-        """Take a node's historical VaR in; an order adds at most its share of the node's worst VaR per gross.
-
-        What a flat node has per gross is what it had last; where that is not known its VaR is within no limit.
-        """
+    def set_var(self, node: str, var: float, ts_ns: int) -> None:
+        """Take a node's historical VaR in, in the firm's base currency; NaN: it is not known, or not of all it has."""
         k = self.state.node(node)
         self._base[k, gs.VAR_HIST], self._var_ns[k] = var, ts_ns
-        if gross > 0.0:
-            self.state.nodes["var_per_value"][k] = var / gross
+        self._sum_node(k)
+
+    def take_var(self, record: Risk) -> None:
+        """Take the historical VaR of a node's record in; what leaves positions out is not the node's."""
+        measured = (record.models or {}).get("var_hist")
+        if measured is not None:
+            market = self.book.market
+            rate = float(market.rate[market.currency(record.base_currency)])  # limits are in the firm's currency
+            whole = measured.get("quality") == "good" and measured.get("var_99") is not None
+            self.set_var(record.node, measured["var_99"] * rate if whole else math.nan, record.ts)
+
+    def set_unit_var(self, instruments: Sequence[str], var: Sequence[float], ts_ns: int) -> None:
+        """Take in what one unit of instruments alone has as historical VaR: an order adds at most that."""
+        index = self.state.instrument_index
+        known = [(index[name], x) for name, x in zip(instruments, var, strict=True) if name in index]
+        if known:
+            places, values = (list(x) for x in zip(*known, strict=True))
+            self.state.unit_var[places], self._unit_var_ns[places] = values, ts_ns
+
+    def _forget_var(self, now_ns: int) -> None:
+        """Forget VaR that nobody has measured any more; a node without positions has none."""
+        self._base[[k for k, ts in self._var_ns.items() if now_ns - ts > VAR_AGE_MAX_NS], gs.VAR_HIST] = math.nan
+        self.state.unit_var[now_ns - self._unit_var_ns > VAR_AGE_MAX_NS] = math.nan
+        rollup, names = self.book.rollup, self.state.node_names
+        for k in np.flatnonzero(np.isfinite(self.state.nodes["limit"][: len(names), gs.VAR_HIST])).tolist():
+            place = rollup.node_index.get(names[k])
+            if place is None or rollup.nodes[place, POSITIONS] == 0.0:
+                self._base[k, gs.VAR_HIST] = 0.0
 
     def positions_hold(self, up_to_ns: int) -> None:
         """Take in up to when positions hold all trades; without it, and 5 s later, every order is refused."""

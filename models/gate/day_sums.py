@@ -13,7 +13,7 @@ from models.gate.working import DayKey
 from models.jit import inline_kernel, kernel
 from models.trading_day import TradingDay
 
-_GROSS, _VAR, _CREDIT, _REPEATED = gs.GROSS, gs.VAR_HIST, gs.CREDIT, gs.REPEATED
+_CREDIT, _REPEATED = gs.CREDIT, gs.REPEATED
 _DAY_QUANTITY, _DAY_VALUE = gs.DAILY_QUANTITY, gs.DAILY_VALUE
 NOWHERE = np.zeros(0, np.int64)
 #: venue, account, instrument
@@ -23,16 +23,10 @@ VenueKey = tuple[int, int, int]
 @inline_kernel
 def sum_nodes(nodes: np.ndarray, base: np.ndarray, reserved: np.ndarray, others: np.ndarray,
               which: np.ndarray) -> None:
-    """Fill what nodes come to: as measured, and what is reserved here and by other gates.
-
-    The VaR of what is reserved is at most what the node has per gross.
-    """
+    """Fill what nodes come to: as measured, and what is reserved here and by other gates."""
     for n in which:
         for m in range(base.shape[1]):
             nodes[n].value[m] = base[n, m] + reserved[n, m] + others[n, m]
-        gross = reserved[n, _GROSS] + others[n, _GROSS]
-        if gross != 0.0:
-            nodes[n].value[_VAR] += gross * nodes[n].var_per_value
 
 
 @kernel
@@ -78,7 +72,7 @@ class DaySums:
         #: by node and metric: held for what works here, and what other gates hold and have counted
         self.reserved, self.others = np.zeros((2, len(state.nodes), gs.NM))
         self._base = np.zeros((len(state.nodes), gs.NM))
-        self._base[:, gs.RATING] = np.nan
+        self._base[:, [gs.RATING, gs.VAR_HIST]] = np.nan  # nobody has said anything of them
 
     def _sum_node(self, node: int) -> None:
         sum_nodes(self.state.nodes, self._base, self.reserved, self.others, np.array([node]))

@@ -30,7 +30,7 @@ _ACCOUNT, _INSTRUMENT, _POSITION, _NODE = gs.ACCOUNT, gs.INSTRUMENT, gs.POSITION
 _RATE, _ORDER, _RESULT, _SETTINGS = gs.RATE, gs.ORDER, gs.RESULT, gs.SETTINGS
 _ACCOUNT_BYTES, _INSTRUMENT_BYTES, _POSITION_BYTES, _NODE_BYTES, _RATE_BYTES, _ORDER_BYTES, _SETTINGS_BYTES = (
     row.itemsize for row in (gs.ACCOUNT, gs.INSTRUMENT, gs.POSITION, gs.NODE, gs.RATE, gs.ORDER, gs.SETTINGS))
-_NM, _EFFECTS, _VAR = gs.NM, len(gs.EFFECTS), gs.VAR_HIST
+_NM, _EFFECTS = gs.NM, len(gs.EFFECTS)
 
 
 @intrinsic
@@ -94,16 +94,11 @@ def _check(a: Any, ins: Any, positions: Any, slots: Any, count: Any,
 
 
 @hot_kernel
-def _say_effect(acc: Any, i: Any, nodes: Any, out: Any, gross: float, net: float, signed: float) -> None:
-    """Note what an order adds; where VaR is limited also that, at most: as if all of it came on top."""
+def _say_effect(i: Any, out: Any, gross: float, net: float, signed: float, more: float) -> None:
+    """Note what an order adds; of VaR at most: as if all of it came on top. What it takes off VaR is not known."""
     out.effect[1], out.effect[2] = gross, net
     out.effect[3], out.effect[4] = signed * i.unit_delta, signed * i.unit_vega
-    if gross >= 0.0:
-        for n in acc.nodes:
-            limited = n >= 0 and nodes[n].limit[_VAR] == nodes[n].limit[_VAR]
-            var = nodes[n].var_per_value * gross if limited else np.nan
-            if var == var and not var <= out.effect[5]:
-                out.effect[5] = var
+    out.effect[5] = more * i.unit_var if more > 0.0 else 0.0 if more == 0.0 else np.nan
 
 
 @hot_kernel
@@ -192,8 +187,9 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
     longer = (max(long_after, 0.0) - max(q + p.working_buy, 0.0)) * per
     shorter = (max(short_after, 0.0) - max(p.working_sell - q, 0.0)) * per
     margin = margin_of(i, worst_after * per) - margin_of(i, worst_before * per) if opens else 0.0
-    _say_effect(acc, i, nodes, out, gross, net, side * size)
-    check_nodes(acc, i, nodes, rates, o, out, cfg, gross, net, longer, shorter, value, opens, size, margin)
+    var = (worst_after - worst_before) * i.unit_var if opens else 0.0
+    _say_effect(i, out, gross, net, side * size, worst_after - worst_before)
+    check_nodes(acc, i, nodes, rates, o, out, cfg, gross, net, longer, shorter, value, opens, size, margin, var)
     if opens:
         check_shares(nodes, o, out, cfg, gross)
 

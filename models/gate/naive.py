@@ -25,7 +25,7 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
     ----------
     nodes : every node the order lies under: ``role`` (account, trader, issuer, sector, counterparty, venue,
         instrument, the level's name, or ``share`` of what one of the tree has in an issuer or a sector), ``value`` and
-        ``limit`` by metric, ``soft`` metrics, ``state``, ``nav``, ``exposure_ns``, ``var_per_value``
+        ``limit`` by metric, ``soft`` metrics, ``state``, ``nav``, ``exposure_ns``
     """
     hard: set[Check] = set()
     soft: set[Check] = set()
@@ -85,13 +85,14 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
         (Check.LONG_EXPOSURE, "long", longer), (Check.SHORT_EXPOSURE, "short", shorter)) if added > 0]
     margin = _margin(instrument, after * per) - _margin(instrument, before * per) if after > before else 0.0
     opens, added = after > before, (after - before) * per
+    var = (after - before) * instrument["unit_var"] if opens else None
     for node in nodes:
         if node["role"] == "share":
             if opens:
                 _share(hard, soft, order, node, added, settings)
             continue
         measures = _measures(order, instrument, node, opens, added, side * size, per, paid, margin)
-        _against(hard, soft, order, node, measures, sides, added if opens else None, settings)
+        _against(hard, soft, order, node, measures, sides, var, settings)
     named = [n for n in nodes if n["role"] != "share"]
     if settings["limits_required"] and not all(
             any(not math.isnan(n["limit"][m]) for n in named) for m in ("order_quantity", "order_value")):
@@ -100,13 +101,13 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
 
 
 def _against(hard: set[Check], soft: set[Check], order: Row, node: Row, measures: list[tuple[Check, float, str]],
-             sides: list[tuple[Check, str, float]], opened: float | None, settings: Row) -> None:
-    """Hold what was measured against the limits of a node; ``opened``: gross that the order may add, None: nothing."""
+             sides: list[tuple[Check, str, float]], var: float | None, settings: Row) -> None:
+    """Hold what was measured against the limits of a node; ``var``: what is added at most, None: nothing is opened."""
     for check, metric, more in sides:
         measures = [*measures, (check, node["value"][metric] + more, metric)]
     watched = ["net", "delta", "vega", *(metric for _, metric, _ in sides)]
-    if opened is not None:
-        measures = [*measures, (Check.VAR, node["value"]["var_hist"] + opened * node["var_per_value"], "var_hist")]
+    if var is not None:
+        measures = [*measures, (Check.VAR, node["value"]["var_hist"] + var, "var_hist")]
         watched += ["gross", "var_hist", "leverage", "credit", *_LIMITED_BY_ROLE.get(node["role"], [])]
     for check, measured, metric in measures:
         bound = node["limit"][metric]

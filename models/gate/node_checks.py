@@ -87,7 +87,8 @@ def _over(measured: float, limit: float) -> bool:
 
 @hot_kernel
 def check_nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg: Any, gross: float, net: float,
-                longer: float, shorter: float, value: float, opens: bool, size: float, margin: float) -> None:
+                longer: float, shorter: float, value: float, opens: bool, size: float, margin: float, var: float,
+                ) -> None:
     has_quantity, has_value = False, False
     # the day counts what an order raises the one that it replaces by
     more = max(o.quantity - o.replaced, 0.0)
@@ -128,7 +129,7 @@ def check_nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg:
         if k == 9 and _over(d.value[_M_RATING], d.limit[_M_RATING]):
             fail(out, RATING, (d.soft >> _M_RATING) & 1 != 0, d.value[_M_RATING], d.limit[_M_RATING], n)
         _messages(d, n, rates, o, out, value)
-        _exposures(d, n, k, i, o, out, cfg, gross, net, opens, size, margin)
+        _exposures(d, n, k, i, o, out, cfg, gross, net, opens, size, margin, var)
         _sides(d, n, o, out, cfg, longer, shorter)
     if cfg.limits_required != 0:
         if not has_quantity:
@@ -189,7 +190,7 @@ def _sides(d: Any, n: int, o: Any, out: Any, cfg: Any, longer: float, shorter: f
 
 @hot_kernel
 def _exposures(d: Any, n: int, k: int, i: Any, o: Any, out: Any, cfg: Any,
-               gross: float, net: float, opens: bool, size: float, margin: float) -> None:
+               gross: float, net: float, opens: bool, size: float, margin: float, var: float) -> None:
     """Check what the order does to a node; a limit the order improves never blocks it."""
     limited = False
     if opens:
@@ -224,9 +225,8 @@ def _exposures(d: Any, n: int, k: int, i: Any, o: Any, out: Any, cfg: Any,
         fail(out, VEGA, (d.soft >> _M_VEGA) & 1 != 0, abs(after), d.limit[_M_VEGA], n)
     if opens and d.limit[_M_VAR] == d.limit[_M_VAR]:
         limited = True
-        # an upper bound: the VaR of a sum is at most the sum where the order's own VaR is fully correlated
-        var = d.value[_M_VAR] + gross * d.var_per_value
-        if _over(var, d.limit[_M_VAR]):
-            fail(out, VAR, (d.soft >> _M_VAR) & 1 != 0, var, d.limit[_M_VAR], n)
+        # as if the worst days of what is held and of what is added were the same ones: nothing is taken for a hedge
+        if _over(d.value[_M_VAR] + var, d.limit[_M_VAR]):
+            fail(out, VAR, (d.soft >> _M_VAR) & 1 != 0, d.value[_M_VAR] + var, d.limit[_M_VAR], n)
     if limited and o.ts_ns - d.exposure_ns > cfg.exposure_age_ns:
         fail(out, STALE_EXPOSURE, False, (o.ts_ns - d.exposure_ns) * 1e-6, cfg.exposure_age_ns * 1e-6, n)

@@ -20,7 +20,7 @@ from models.trading_day import TradingDay
 from schemas.records import Limit, Order
 
 _GROSS, _NET, _LONG, _SHORT, _CREDIT, _MARGIN = gs.GROSS, gs.NET, gs.LONG, gs.SHORT, gs.CREDIT, gs.MARGIN
-_DELTA, _VEGA = gs.DELTA, gs.VEGA
+_DELTA, _VEGA, _VAR = gs.DELTA, gs.VEGA, gs.VAR_HIST
 #: of so many of them the nodes are remembered
 KINDS_OF_ORDERS = 1 << 16
 _NO_SHARES = [-1] * gs.SHARES
@@ -48,16 +48,18 @@ def hold(positions: np.ndarray, row: int, instruments: np.ndarray, held: np.ndar
 
     Parameters
     ----------
-    held : gross, long, short and margin reserved so far in the nodes ``old``; replaced by what is reserved in ``new``
+    held : gross, long, short, margin and VaR reserved so far in the nodes ``old``; replaced by what is in ``new``
     """
     q, per = positions[row].quantity, value_of_unit(instruments, positions[row].instrument)
     long_side, short_side = q + positions[row].working_buy, positions[row].working_sell - q
-    gross = (max(long_side, short_side, 0.0) - abs(q)) * per
+    more = max(long_side, short_side, 0.0) - abs(q)
+    gross = more * per
     long, short = (max(long_side, 0.0) - max(q, 0.0)) * per, (max(short_side, 0.0) - max(-q, 0.0)) * per
     some = gross != 0.0 or long != 0.0 or short != 0.0
-    margin = 0.0
-    if gross != 0.0:  # what has no margin rate is refused where margin is limited; elsewhere nobody looks
+    margin, var = 0.0, 0.0
+    if gross != 0.0:  # what has no margin rate, or no VaR, is refused where that is limited; elsewhere nobody looks
         i = instruments[positions[row].instrument]
+        var = more * i.unit_var if i.unit_var == i.unit_var else 0.0
         margin = margin_of(i, max(long_side, short_side, 0.0) * per) - margin_of(i, abs(q) * per)
         margin = margin if margin == margin else 0.0
     for n in old:
@@ -65,27 +67,29 @@ def hold(positions: np.ndarray, row: int, instruments: np.ndarray, held: np.ndar
         reserved[n, _LONG] -= held[1]
         reserved[n, _SHORT] -= held[2]
         reserved[n, _MARGIN] -= held[3]
+        reserved[n, _VAR] -= held[4]
     if some:
         for n in new:
             reserved[n, _GROSS] += gross
             reserved[n, _LONG] += long
             reserved[n, _SHORT] += short
             reserved[n, _MARGIN] += margin
+            reserved[n, _VAR] += var
         sum_nodes(nodes, base, reserved, others, new)
     sum_nodes(nodes, base, reserved, others, old)
-    held[0], held[1], held[2], held[3] = gross, long, short, margin
+    held[0], held[1], held[2], held[3], held[4] = gross, long, short, margin, var
     return some
 
 
 @kernel
 def reserve(positions: np.ndarray, row: int, side: float, size: float, gross: float, net: float, delta: float,
-            vega: float, under: np.ndarray, own: np.ndarray, nodes: np.ndarray, base: np.ndarray,
+            vega: float, var: float, under: np.ndarray, own: np.ndarray, nodes: np.ndarray, base: np.ndarray,
             reserved: np.ndarray, others: np.ndarray) -> None:
     """Add an order's ``size`` (below 0: take it back) to its position's working side and to its nodes.
 
     Parameters
     ----------
-    gross, net, delta, vega : of one unit
+    gross, net, delta, vega, var : of one unit
     under, own : nodes, each once: all that it lies under, and of them its trader, counterparty and venue
     """
     p = positions[row]
@@ -105,6 +109,7 @@ def reserve(positions: np.ndarray, row: int, side: float, size: float, gross: fl
         reserved[n, _GROSS] += size * gross
         reserved[n, _LONG if side > 0.0 else _SHORT] += size * gross
         reserved[n, _CREDIT] += size * gross
+        reserved[n, _VAR] += size * var
     sum_nodes(nodes, base, reserved, others, under)
 
 
@@ -119,8 +124,8 @@ class Reservations(DaySums):
         #: (end, id) of orders that end within the day, the first one first
         self._ends: list[tuple[int, str]] = []
         self._of_position: dict[tuple[int, int], dict[str, Working]] = {}
-        #: gross, long, short and margin held in nodes for the worse sides of a position, and which nodes: given back as
-        #: they were taken
+        #: gross, long, short, margin and VaR held in nodes for the worse sides of a position, and which nodes: given
+        #: back as they were taken
         self._held: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
         #: a node of the tree and ``issuer:`` or ``sector:`` -> the limit on each share
         self.share_limits: dict[tuple[int, str], Limit] = {}
@@ -198,10 +203,12 @@ class Reservations(DaySums):
         key = asked.day_key()
         nodes, own = self.nodes_of(key)
         per, delta, vega = value_of_unit(s.instruments, k), s.unit_delta.item(k), s.unit_vega.item(k)
+        var = s.unit_var.item(k)
         return Working(order, asked.account, k, row if row >= 0 else s.position_row(asked.account, k), side,
                        asked.price, max(asked.quantity - executed, 0.0), per, side * per,
-                       side * delta if delta == delta else 0.0, side * vega if vega == vega else 0.0, key[2], key[3],
-                       key[4], end_of(order, now_ns, self.day), executed, earlier, nodes, own, now_ns)
+                       side * delta if delta == delta else 0.0, side * vega if vega == vega else 0.0,
+                       var if var == var else 0.0, key[2], key[3], key[4], end_of(order, now_ns, self.day), executed,
+                       earlier, nodes, own, now_ns)
 
     def nodes_of(self, key: DayKey) -> tuple[np.ndarray, np.ndarray]:
         """Return all nodes that an order lies under, each once, and of them those that its position is not under."""
@@ -247,15 +254,15 @@ class Reservations(DaySums):
 
     def _hold(self, account: int, instrument: int, row: int) -> None:
         above = self._above(account, instrument)
-        held, old = self._held.pop((account, instrument), None) or (np.zeros(4), NOWHERE)
+        held, old = self._held.pop((account, instrument), None) or (np.zeros(5), NOWHERE)
         if hold(self.state.positions, row, self.state.instruments, held, old, above, self.state.nodes, self._base,
                 self.reserved, self.others):
             self._held[account, instrument] = (held, above)
 
     def _reserve(self, w: Working, sign: float) -> None:
         s = self.state
-        reserve(s.positions, w.row, w.side, sign * w.left, w.gross, w.net, w.delta, w.vega, w.nodes, w.own, s.nodes,
-                self._base, self.reserved, self.others)
+        reserve(s.positions, w.row, w.side, sign * w.left, w.gross, w.net, w.delta, w.vega, w.var, w.nodes, w.own,
+                s.nodes, self._base, self.reserved, self.others)
         self._hold(w.account, w.instrument, w.row)
 
     def _best_without(self, w: Working) -> None:

@@ -41,7 +41,7 @@ INSTRUMENT = np.dtype([
     ("prior_close", "f8"), ("tick", "f8"), ("collar_bps", "f8"), ("collar_ticks", "f8"),
     ("drift_bps", "f8"), ("drift_low", "f8"),
     ("drift_high", "f8"), ("unit", "f8"), ("margin_up_to", "f8", MARGIN_TIERS), ("margin_rate", "f8", MARGIN_TIERS),
-    ("unit_delta", "f8"), ("unit_vega", "f8"),
+    ("unit_delta", "f8"), ("unit_vega", "f8"), ("unit_var", "f8"),
     ("price_ns", "i8"), ("age_max_ns", "i8"), ("issuer", "i4"), ("sector", "i4"), ("node", "i4")],
     align=True)
 POSITION = np.dtype([("account", "i4"), ("instrument", "i4"), ("soft_long", "i1"), ("soft_short", "i1"),
@@ -50,7 +50,7 @@ POSITION = np.dtype([("account", "i4"), ("instrument", "i4"), ("soft_long", "i1"
                      ("short_limit", "f8"), ("last_side", "f8"), ("last_quantity", "f8"), ("last_price", "f8"),
                      ("last_ns", "i8")], align=True)
 NODE = np.dtype([("value", "f8", NM), ("limit", "f8", NM), ("soft", "u4"), ("state", "i1"), ("nav", "f8"),
-                 ("exposure_ns", "i8"), ("var_per_value", "f8"), ("rates", "i4", WINDOWS)], align=True)
+                 ("exposure_ns", "i8"), ("rates", "i4", WINDOWS)], align=True)
 #: one window of a node: what its messages are held against, those of other gates, and its buckets; ``soft``: a bit for
 #: each of the limits
 RATE = np.dtype([("window_ns", "i8"), ("limit", "f8", 2), ("others", "f8", 2), ("soft", "i4"), ("count", "i4", BUCKETS),
@@ -105,19 +105,20 @@ class GateState:
         self.accounts["state_node"] = -1
         self.instruments: Any = np.zeros(instruments, INSTRUMENT)
         for f in ("mid", "bid", "ask", "last", "prior_close", "unit", "drift_low", "drift_high", "unit_delta",
-                  "unit_vega", "margin_rate", "margin_up_to"):
+                  "unit_vega", "unit_var", "margin_rate", "margin_up_to"):
             self.instruments[f] = np.nan
         for f in ("issuer", "sector", "node"):
             self.instruments[f] = -1
         #: columns of it: one figure of a row is read in a tenth of the time so
         self.unit_delta: Any = self.instruments["unit_delta"]
         self.unit_vega: Any = self.instruments["unit_vega"]
+        self.unit_var: Any = self.instruments["unit_var"]
         self.positions: Any = np.zeros(positions, POSITION)
         self.positions["long_limit"] = self.positions["short_limit"] = np.nan
         self.positions["best_buy"], self.positions["best_sell"] = -np.inf, np.inf
         self.position_slots = np.full(2 * positions, -1, np.int32)
         self.nodes: Any = np.zeros(nodes, NODE)
-        self.nodes["limit"], self.nodes["nav"], self.nodes["var_per_value"] = np.nan, np.nan, np.nan
+        self.nodes["limit"], self.nodes["nav"] = np.nan, np.nan
         self.nodes["rates"] = -1
         self.nodes["value"][:, RATING] = np.nan  # a counterparty that nobody rated is within no limit on ratings
         self.rates: Any = np.zeros(rates, RATE)

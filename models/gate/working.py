@@ -71,11 +71,13 @@ class Working:
     side: float
     price: float | None
     left: float
-    #: of one unit, in the firm's base currency; Greeks that are not known are 0: where they are limited it is refused
+    #: of one unit, in the firm's base currency; what is not known of Greeks and VaR is 0: where it is limited the order
+    #: is refused
     gross: float
     net: float
     delta: float
     vega: float
+    var: float
     trader: int
     counterparty: int
     venue: int

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from app.control import acknowledge, current, set_limit, set_state
@@ -82,6 +84,43 @@ def test_margin_shares_windows_and_collars_hold_an_order_against_what_is_held_an
                           env=os.environ | made.environment())
     shown = json.loads(done.stdout)
     assert done.returncode == 0 and shown["reproduced"] is True and shown["reasons"][0]["code"] == "CONCENTRATION"
+
+
+def test_var_is_what_is_held_what_works_and_what_the_order_has_alone(made: Installation, tmp_path: Path) -> None:
+    """Measured by the risk stage, said to the gate: a hedged fund has no room for what its hedge does not cover."""
+    history, moves = tmp_path / "history.csv", np.random.default_rng(7).normal(0.0, 1.0, (300, 2)) * (0.001, 0.03)
+    days = 100.0 * np.exp(np.cumsum(moves, axis=0))
+    history.write_text("\n".join(["date,I05,I03", *(f"2025-{1 + k // 28:02d}-{1 + k % 28:02d},{a!r},{b!r}" for k, (a, b) in enumerate(days.tolist()))]))
+    returns = days[1:] / days[:-1] - 1.0
+    calm, wild = (max(np.sort(-side)[::-1][int(len(returns) * 0.01)] for side in (x, -x)) * 100.0 for x in returns.T)
+    calm_long = np.sort(-returns[:, 0])[::-1][int(len(returns) * 0.01)] * 100.0
+    asyncio.run(made.create())
+    for process in [made.worker(role, role, **({"DESKRISK_HISTORY": str(history)} if role == "risk" else {})) for role in ("positions", "marks", "risk", "gate")]:
+        process.wait_ready()
+    fund = "fund:F1"
+
+    async def run() -> None:
+        await open_the_gate(made)
+        stop = asyncio.Event()
+        quoting = asyncio.create_task(keep_quoting(made, stop))
+        await send(made, "trades", [{"trade_id": "T1", "side": "buy", "quantity": "100", "price": "100", "trader": "t1", "ts_event": time.time_ns()} | MINE | {"instrument": "I05"}])
+        await limited(made, ("VF", fund, "var_hist", 100 * calm_long + 5.5 * wild, {}))
+        await asyncio.sleep(8.0)  # positions are measured, and every instrument alone
+        mine = {"account": "ACC-005"}
+        await send(made, "orders", [order("v1", instrument="I03", quantity=5, price=99.9, **mine)])
+        await decisions(made, 1)
+        await send(made, "orders", [order("v2", instrument="I03", quantity=1, price=99.8, **mine), order("v3", instrument="I05", quantity=60, price=100.1, side="sell", **mine),
+                                    order("v4", instrument="I07", quantity=1, price=99.9, **mine), order("v5", account="ACC-004", instrument="I07", quantity=1, price=99.9)])
+        got = by_id(await decisions(made, 5))
+        reasons = {k: [(r.code, r.node, r.limit_id) for r in d.reasons] for k, d in got.items()}
+        assert reasons == {"v1": [], "v2": [("VAR", fund, "VF")], "v3": [], "v4": [("VAR", fund, "VF")], "v5": []}, "I07 has no history; F0 has no limit"
+        assert float(got["v2"].reasons[0].measured) == pytest.approx(100 * calm_long + 6 * wild, rel=1e-6) and got["v4"].reasons[0].measured == "nan"
+        assert got["v1"].effect["var_hist"] == pytest.approx(5 * wild, rel=1e-6) and "var_hist" not in got["v4"].effect
+        assert calm < wild / 10
+        stop.set()
+        await quoting
+
+    asyncio.run(run())
 
 
 def test_limits_of_a_watched_file_stand_at_the_gate_and_go_with_it(made: Installation) -> None:

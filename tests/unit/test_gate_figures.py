@@ -18,7 +18,21 @@ from models.gate.explain import explain
 from models.reference import Reference
 from schemas.codec import encode
 from schemas.controls import Check
-from schemas.records import Account, AsOf, Fifo, Instrument, Limit, MarginTier, Mark, Order, Position
+from schemas.records import (
+    Account,
+    AsOf,
+    Exposure,
+    Fifo,
+    Instrument,
+    Limit,
+    MarginTier,
+    Mark,
+    Order,
+    Pnl,
+    Position,
+    Quality,
+    Risk,
+)
 
 DAY_NS, S = 86_400_000_000_000, 1_000_000_000
 T0 = 1_795_000_000_000_000_000
@@ -264,9 +278,52 @@ def test_greeks_and_var_count_what_works(gate: GateBook) -> None:
     gate.add_limit(limit("desk:D", "delta", 2_500))
     assert codes(gate, order()) == [] and codes(gate, order(account="B")) == [] and codes(gate, order()) == ["DELTA"]
     gate.remove_limit("desk:D.delta.")
+    gate.add_limit(limit("fund:FB", "var_hist", 99))
+    gate.set_var("fund:FB", 50.0, T0)
+    gate.set_unit_var(["X"], [5.0], T0)
+    assert codes(gate, order(account="A")) == [], "of another fund"
+    assert codes(gate, order(account="B")) == ["VAR"], "50 held and 50 more at most"
+    assert codes(gate, order(quantity=9.7, account="B")) == []
+    assert codes(gate, order(quantity=0.1, account="B")) == ["VAR"], "what works counts, what worked before its VaR was known too"
+    gate.remove_limit("fund:FB.var_hist.")
+
+
+def test_a_hedged_book_has_no_room_for_what_is_not_hedged(gate: GateBook) -> None:
+    """VaR per gross of a node that is hedged is next to nothing: an order's own is what it may add."""
+    gate.add_limit(limit("fund:FA", "var_hist", 100))
+    gate.add_position(held(1_000, account="A"))
+    gate.set_var("fund:FA", 0.5, T0)
+    gate.set_unit_var(["X", "Y"], [5.0, 80.0], T0)
+    assert codes(gate, order(quantity=1, instrument="Y")) == [] and codes(gate, order(quantity=1, instrument="Y")) == ["VAR"]
+    assert codes(gate, order("sell", quantity=900)) == [], "what closes a position adds nothing"
+    assert codes(gate, order(quantity=1, instrument="Z")) == ["VAR"], "nobody knows what it has"
+
+
+def test_a_desk_without_positions_has_no_var_and_may_open_its_first(gate: GateBook) -> None:
     gate.add_limit(limit("fund:FB", "var_hist", 100))
-    gate.set_var("fund:FB", 50.0, 1_000.0, T0)
-    assert codes(gate, order(quantity=0.1, account="B")) == ["VAR"], "1,000 work already: 50 more of VaR at most"
+    gate.set_unit_var(["X"], [5.0], T0)
+    assert codes(gate, order(quantity=2, account="B")) == ["VAR"], "until it has been looked at"
+    gate.refresh(T0)
+    assert codes(gate, order(quantity=2, account="B")) == []
+    gate.add_position(held(3, account="B"))
+    gate.set_var("fund:FB", math.nan, T0)
+    assert codes(gate, order(quantity=1, account="B")) == ["VAR"]
+
+
+def test_var_of_a_node_is_taken_in_the_firms_currency_and_only_where_nothing_is_left_out(gate: GateBook) -> None:
+    gate.add_instrument(Instrument(instrument="EURUSD", asset_class="fx", currency="USD"))
+    gate.book.add_mark(Mark(instrument="EURUSD", window_end=T0, ts_event=T0, bid=1.09, ask=1.11, mid=1.1, last=None, quality="good"))
+    gate.refresh(T0)
+
+    def says(**model: Any) -> float:
+        model = {"quality": "good", "var_99": 100.0} | model
+        gate.take_var(Risk(node="fund:FA", snapshot_id=T0, ts=T0, as_of=[], quality=Quality(0, 0), base_currency=str(model.pop("currency", "USD")), pnl=Pnl(*[None] * 7),
+                           exposure=Exposure(*[None] * 4, 1),
+                           models={"var_hist": model}))
+        return value(gate, "fund:FA", gs.VAR_HIST)
+
+    assert says() == 100.0 and says(currency="EUR") == pytest.approx(110.0)
+    assert math.isnan(says(quality="partial")) and math.isnan(says(quality="missing", var_99=None)) and math.isnan(says(currency="JPY"))
 
 
 def test_credit_at_a_venue_is_what_works_there_and_the_net_of_the_days_executions(gate: GateBook) -> None:

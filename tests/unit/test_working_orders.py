@@ -16,6 +16,7 @@ from schemas.codec import encode
 from schemas.controls import Check
 from schemas.records import Decision
 from tests.unit.test_gate_book import DAY_NS, T0, as_recorded, codes, gate, limit, order
+from tests.unit.test_gate_figures import held
 
 S = 1_000_000_000
 __all__ = ["gate"]
@@ -139,7 +140,8 @@ def test_a_restart_counts_the_executions_of_all_ids_and_the_day_once(gate: GateB
 
 
 def test_what_an_order_adds_is_in_its_verdict(gate: GateBook) -> None:
-    gate.set_var("desk:D", 50.0, 1_000.0, T0)
+    gate.set_var("desk:D", 50.0, T0)
+    gate.set_unit_var(["X", "gone"], [5.0, 1.0], T0)
     gate.add_limit(limit("VaR", "desk:D", "var_hist", 1_000))
     effect = gate.decide(order("a", quantity=10, price=99), T0).effect
     assert effect == pytest.approx({"value": 990, "gross": 1_000, "net": 1_000, "delta": 1_000, "vega": 0, "var_hist": 50})
@@ -148,8 +150,10 @@ def test_what_an_order_adds_is_in_its_verdict(gate: GateBook) -> None:
 
 def test_a_var_that_nobody_measures_any_more_is_within_no_limit(gate: GateBook) -> None:
     gate.add_limit(limit("VaR", "desk:D", "var_hist", 1_000))
+    gate.add_position(held(1))
     assert codes(gate, order("a")) == ["VAR"]  # never measured
-    gate.set_var("desk:D", 100.0, 1_000.0, T0)
+    gate.set_var("desk:D", 100.0, T0)
+    gate.set_unit_var(["X"], [1.0], T0)
     gate.refresh(T0)
     assert codes(gate, order("b")) == ["DUPLICATE_ORDER"] or codes(gate, order("b", price=99)) == []
     gate.book.snapshot_id = T0 + VAR_AGE_MAX_NS + 1
@@ -157,8 +161,10 @@ def test_a_var_that_nobody_measures_any_more_is_within_no_limit(gate: GateBook) 
     gate.refresh(T0 + VAR_AGE_MAX_NS + 1)
     verdict = gate.decide(order("c", price=98), T0 + VAR_AGE_MAX_NS + 1)
     assert "VAR" in [r.code for r in verdict.reasons] and math.isnan(gate.state.nodes["value"][gate.state.node("desk:D"), gs.VAR_HIST])
-    gate.set_var("desk:D", 0.0, 0.0, T0 + VAR_AGE_MAX_NS + 1)  # flat by now
+    gate.set_var("desk:D", 0.0, T0 + VAR_AGE_MAX_NS + 1)  # flat by now
     gate.refresh(T0 + VAR_AGE_MAX_NS + 2)
+    assert "VAR" in codes(gate, order("d0", price=97.4), T0 + VAR_AGE_MAX_NS + 2), "nobody says what one unit has"
+    gate.set_unit_var(["X"], [1.0], T0 + VAR_AGE_MAX_NS + 1)
     assert "VAR" not in codes(gate, order("d", price=97.5), T0 + VAR_AGE_MAX_NS + 2)
 
 
@@ -166,7 +172,7 @@ def test_a_decision_reproduces_bit_for_bit_and_says_where_it_does_not(gate: Gate
     gate.add_limit(limit("G", "desk:D", "gross", 2_500))
     gate.add_limit(limit("N", "desk:D", "net", 500, mode="soft"))
     gate.add_limit(limit("C", "account:A", "message_count", 4, window_ms=60_000))
-    gate.set_var("desk:D", 50.0, 1_000.0, T0)
+    gate.set_var("desk:D", 50.0, T0)
     two = limit("order:o4~override", "order:o4", "override", 10**6, until=T0 + 60 * S, approved_by="second")
     gate.add_limit(two)
     seen = set[str]()
