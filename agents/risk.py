@@ -370,6 +370,10 @@ class RiskStage:
                 self.records([self.book.rollup.node_index[name]], as_of, run.as_of_ns)[0], models=models,
                 top=run.top[name], prior_day=self.models.prior.get(name))
             self._publisher.send(self._topics["risk"], f"{name}{MODELS_SUFFIX}".encode(), encode(record))
+        # gates hold orders against the VaR of these: it is said again though no price has moved
+        rollup, limits = self.book.rollup, (w.limit for w in self.limits.monitor.watches.values())
+        limited = {x.node for x in limits if x.metric == "var_hist"} & rollup.node_index.keys()
+        rollup.touched[[rollup.node_index[name] for name in limited]] = 1
 
     def publish_unit_vars(self) -> None:
         """Publish what one unit of every instrument has as VaR: gates hold orders against that."""

@@ -86,6 +86,19 @@ def test_margin_shares_windows_and_collars_hold_an_order_against_what_is_held_an
     assert done.returncode == 0 and shown["reproduced"] is True and shown["reasons"][0]["code"] == "CONCENTRATION"
 
 
+async def until_measured(made: Installation, node: str, var: float) -> None:
+    """Wait until the risk stage has said the VaR of a node, and of instruments alone, and a gate can have heard it."""
+    deadline = time.monotonic() + 60.0
+    while True:
+        said, alone = await made.newest("risk"), await made.newest("unit-vars")
+        measured = ((said.get(node) or {}).get("models") or {}).get("var_hist") or {}
+        if alone and measured.get("quality") == "good" and measured["var_99"] == pytest.approx(var, rel=1e-6):
+            break
+        assert time.monotonic() < deadline, (measured, var, alone)
+        await asyncio.sleep(0.5)
+    await asyncio.sleep(2.0)
+
+
 def test_var_is_what_is_held_what_works_and_what_the_order_has_alone(made: Installation, tmp_path: Path) -> None:
     """Measured by the risk stage, said to the gate: a hedged fund has no room for what its hedge does not cover."""
     history, moves = tmp_path / "history.csv", np.random.default_rng(7).normal(0.0, 1.0, (300, 2)) * (0.001, 0.03)
@@ -105,7 +118,7 @@ def test_var_is_what_is_held_what_works_and_what_the_order_has_alone(made: Insta
         quoting = asyncio.create_task(keep_quoting(made, stop))
         await send(made, "trades", [{"trade_id": "T1", "side": "buy", "quantity": "100", "price": "100", "trader": "t1", "ts_event": time.time_ns()} | MINE | {"instrument": "I05"}])
         await limited(made, ("VF", fund, "var_hist", 100 * calm_long + 5.5 * wild, {}))
-        await asyncio.sleep(8.0)  # positions are measured, and every instrument alone
+        await until_measured(made, fund, 100 * calm_long)
         mine = {"account": "ACC-005"}
         await send(made, "orders", [order("v1", instrument="I03", quantity=5, price=99.9, **mine)])
         await decisions(made, 1)
