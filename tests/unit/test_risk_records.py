@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
+
 from agents.risk import RiskStage
 from models.reference import Reference
+from models.risk.factor_history import History
+from schemas.addresses import UnitVars
 from schemas.codec import decoder_of, encode
-from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position, Risk
+from schemas.records import Account, AsOf, Fifo, Instrument, Limit, Mark, Position, Risk
 
 LEVELS = ("book", "desk", "strategy", "fund", "firm")
 
 
-def stage() -> RiskStage:
-    topics = {t: t for t in ("market.surfaces", "limits", "controls", "touches", "progress", "alerts", "marks", "risk", "positions")}
-    anything = cast(Any, SimpleNamespace())
+def stage(history: History | None = None, publisher: Any = None) -> RiskStage:
+    topics = {t: t for t in ("market.surfaces", "limits", "controls", "touches", "progress", "alerts", "marks", "risk", "positions", "unit-vars")}
+    anything = cast(Any, SimpleNamespace(set=lambda *_, **__: None))
     reference = cast(Any, SimpleNamespace(reference=Reference(lambda account: 0)))
-    return RiskStage(anything, topics, reference, anything, lambda: 10, anything, "USD", LEVELS, 8)
+    return RiskStage(anything, topics, reference, publisher or anything, lambda: 10, anything, "USD", LEVELS, 8, history)
 
 
 def test_a_fund_whose_currency_has_no_rate_yet_is_a_record_without_figures() -> None:
@@ -34,3 +39,33 @@ def test_a_fund_whose_currency_has_no_rate_yet_is_a_record_without_figures() -> 
         assert seen.greeks and (seen.greeks["delta"] == 50.0) == known and (seen.greeks["delta"] is None) == (not known)
         assert (seen.pnl.unrealised, seen.pnl.total, seen.exposure.net) == ((5.0, 5.0, 50.0) if known else (None, None, None))
         assert seen.exposure.positions == 1
+
+
+def test_a_node_with_a_limit_on_var_is_said_again_after_a_run_though_no_price_has_moved() -> None:
+    """Its position came before its price: the record of then says that it is left out, and no order would pass for ever."""
+    sent: list[tuple[str, bytes, bytes]] = []
+    publisher = SimpleNamespace(send=lambda topic, key, value, *_: sent.append((topic, key, value)))
+    made = stage(History(("X",), np.random.default_rng(1).normal(0.0, 0.01, (300, 1))), publisher)
+    made.book.add_account(Account(account="A", book="B", desk="D", strategy="S", fund="F"))
+    for name in ("X", "unknown"):
+        made.book.add_instrument(Instrument(instrument=name, asset_class="equity", currency="USD"))
+    made.limits.monitor.add(Limit(limit_id="V", node="desk:D", metric="var_hist", limit=Decimal(100), version=1, by="r", reason="a test of it"))
+    made.book.add_mark(Mark(instrument="unknown", window_end=1, ts_event=1, bid=9.0, ask=11.0, mid=10.0, last=10.0, quality="good"))
+    made.book.revalue(10)
+    made.models.run(10)
+    made.book.add_position(Position(account="A", instrument="X", quantity="5", average_price=9.0, realised_pnl=0.0, fees={}, currency="USD",
+                                    trades=1, last_ts_event=1, fifo=Fifo(0.0, 9.0, 1), break_even_price=9.0, as_of=AsOf(0, 1)))
+    made.models.update_rows(made.book.value_pending())
+    node = made.book.rollup.node_index["desk:D"]
+    assert (made.models.quick(node) or {})["var_hist"]["quality"] == "partial"
+    made.book.add_mark(Mark(instrument="X", window_end=1, ts_event=1, bid=9.0, ask=11.0, mid=10.0, last=10.0, quality="good"))
+    made.book.revalue(10)
+    made.book.rollup.take_touched()
+    made.publish_models()
+    assert made.book.rollup.take_touched().tolist() == [node]
+    var = (made.models.quick(node) or {})["var_hist"]
+    assert var["quality"] == "good" and var["var_99"] > 0.0
+    made.publish_unit_vars()
+    (said,) = [decoder_of(UnitVars).decode(value) for topic, _, value in sent if topic == "unit-vars"]
+    assert said.instruments == ["X"], "of the other one there is no history"
+    assert said.var_99[0] >= var["var_99"] / 5
