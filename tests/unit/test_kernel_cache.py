@@ -51,7 +51,9 @@ def test_kernels_count_no_references() -> None:
     assert found == {False: False, True: True}
 
 
-def test_a_kernel_that_allocates_is_refused() -> None:
+def test_a_kernel_that_allocates_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))  # one that a run before compiled would be loaded
+
     def allocates(n: int) -> float:
         return float(np.zeros(n).sum())
 
