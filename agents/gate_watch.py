@@ -10,7 +10,7 @@ from agents.ports import Clock, Counters, Publisher
 from models.gate.book import GateBook
 from models.gate.flow import METRICS as FLOW_METRICS
 from models.gate.passed_limits import PassedLimits
-from models.gate.watched import is_of_gate, values_of, watched_values
+from models.gate.watched import counted_by_all, is_of_gate, values_of, watched_values
 from models.limits import Change, key_of
 from schemas.addresses import LimitsUsed
 from schemas.codec import encode
@@ -72,9 +72,10 @@ class GateWatch(LimitAlerts):
                 continue
             used: list[tuple[str, str, int, str, float]] = []
             limited = [k for k in self._gate.limited() if is_of_gate(k.node, k.metric)]
-            keys = [k for k in limited if self._speaks_for(k.node)][:SAID_MAX]
+            keys = [k for k in limited if speaker_partition(k.node, self._partitions) in mine][:SAID_MAX]
+            counted = counted_by_all(self._gate, now_ns)
             for at in range(0, len(keys), SAID_AT_ONCE):
-                found = values_of(self._gate, keys[at : at + SAID_AT_ONCE], now_ns)
+                found = values_of(self._gate, keys[at : at + SAID_AT_ONCE], counted, now_ns)
                 used += [(*key, value) for key, value in found.items() if value == value]
                 await asyncio.sleep(0)
             if all(map(self._owns, mine)):

@@ -33,21 +33,21 @@ def watched_values(gate: GateBook, now_ns: int, warns_at: float, standing: Itera
     standing : what is wanted however little of it is used
     speaks_for : whether the figures of a node are this gate's to state
     """
-    counted = _counted(gate, now_ns)
+    counted = counted_by_all(gate, now_ns)
     keys = {*standing, *_near_sums(gate, warns_at), *_near_messages(gate, counted, warns_at),
             *_near_positions(gate, warns_at)}
     keys |= {LimitKey(node, metric, w // 1_000_000) for node, windows in gate.flow.watched.items()
              for w in windows for metric in FLOW_METRICS}
-    return {key: _value(gate, key, counted, now_ns) for key in sorted(keys) if speaks_for(key.node)}
+    return values_of(gate, (key for key in sorted(keys) if speaks_for(key.node)), counted, now_ns)
 
 
-def values_of(gate: GateBook, keys: Iterable[LimitKey], now_ns: int) -> dict[LimitKey, float]:
-    """Return the figures that limits are held against, however little of them is used."""
-    counted = _counted(gate, now_ns)
+def values_of(gate: GateBook, keys: Iterable[LimitKey], counted: np.ndarray, now_ns: int) -> dict[LimitKey, float]:
+    """Return the figures that limits are held against, however little is used; ``counted``: of `counted_by_all`."""
     return {key: _value(gate, key, counted, now_ns) for key in keys}
 
 
-def _counted(gate: GateBook, now_ns: int) -> np.ndarray:
+def counted_by_all(gate: GateBook, now_ns: int) -> np.ndarray:
+    """Return float64[windows, 2]: messages and their value in every window that ends now, at all gates."""
     return gate.counted(now_ns)[: gate.state.rate_count] + gate.state.rates["others"][: gate.state.rate_count]
 
 
@@ -109,6 +109,6 @@ def _value(gate: GateBook, key: LimitKey, counted: np.ndarray, now_ns: int) -> f
         return math.nan
     if metric in MESSAGE_METRICS:
         held = [k for k in state.nodes["rates"][node].tolist()
-                if k >= 0 and state.rates["window_ns"][k] == key.window_ms * 1_000_000]
+                if 0 <= k < len(counted) and state.rates["window_ns"][k] == key.window_ms * 1_000_000]
         return float(counted[held[0], MESSAGE_METRICS.index(metric)]) if held else math.nan
     return float(state.nodes["value"][node, gs.METRICS.index(metric)])
