@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
-import numba
 from numba import njit
+
+from models.kernel_cache import keep_kernels
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _cache_of_these_sources() -> None:
-    """Keep compiled kernels in a folder named by the sources of all kernels (``NUMBA_CACHE_DIR``, else the home's).
-
-    Numba looks at the file of a kernel alone: one whose helper changed in another file would go on with the old helper.
-    """
-    here = Path(__file__).parent
-    digest = hashlib.sha256(numba.__version__.encode())
-    for source in sorted(here.rglob("*.py")):
-        text = source.read_bytes()
-        if b"models.jit" in text:
-            digest.update(text)
-    home = Path(numba.config.CACHE_DIR or Path.home() / ".cache" / "deskrisk" / "numba")
-    folder = home / digest.hexdigest()[:16]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return  # a read-only home: Numba looks for another place by itself
-    numba.config.CACHE_DIR = str(folder)
-
-
-_cache_of_these_sources()
+keep_kernels()
 
 
 def kernel(function: F) -> F:

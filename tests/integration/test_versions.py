@@ -24,10 +24,6 @@ MINOR = {
 MAJOR = {"tables/partition.py": [("MARKER_VERSION = 1", "MARKER_VERSION = 2")]}
 
 
-#: the other version lies elsewhere, so its kernels are compiled once more
-COMPILE_S = 300.0
-
-
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this version."""
@@ -71,7 +67,7 @@ def test_a_rolling_upgrade_and_a_downgrade(made: Installation, elsewhere: Path) 
                 for name in order:  # one after the other: both versions run meanwhile, and read each other's rows
                     running[name].stop()
                     running[name] = made.worker(folder=name, home=following if order == "ab" else ROOT)
-                    running[name].wait_ready(COMPILE_S)
+                    running[name].wait_ready()
                     await upstream.send(700, duplicates=0.05, pause_s=0.02)
                     await made.quiesce()
             report = await made.assert_exact()
@@ -87,7 +83,7 @@ def test_a_newer_major(made: Installation, elsewhere: Path) -> None:
     async def scenario() -> None:
         await made.create()
         async with Upstream(made, 13) as upstream:
-            worker = made.worker(home=following).wait_ready(COMPILE_S)
+            worker = made.worker(home=following).wait_ready()
             await upstream.send(300)
             await asyncio.sleep(1.5)
             assert worker.stop() == 0

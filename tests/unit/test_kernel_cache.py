@@ -17,26 +17,45 @@ from models.jit import allocating_kernel, kernel
 from models.position_state import PACKED_LOT_DTYPE, PartitionPositions, collect_lots
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-HELPER = "from models.jit import hot_kernel\n@hot_kernel\ndef step(x: int) -> int:\n    return x + {n}\n"
-CALLER = ("from models.helper import step\nfrom models.jit import kernel\n@kernel\ndef run(x: int) -> int:\n"
-          "    return step(x)\n")
+HELPER = "from models.jit import hot_kernel\n@hot_kernel\ndef step(x: int) -> int:\n    return x + {step}\n"
+CALLER = ("from models import columns\nfrom models.helper import step\nfrom models.jit import kernel\n@kernel\n"
+          "def run(x: int) -> int:\n    return step(x) * columns.WIDTH\n")
 
 
-def test_a_helper_changed_in_another_file_is_compiled_again(tmp_path: Path) -> None:
-    models = tmp_path / "models"
-    models.mkdir()
-    (models / "__init__.py").write_text("")
-    shutil.copy(ROOT / "models" / "jit.py", models / "jit.py")
-    (models / "caller.py").write_text(CALLER)
-    found = []
-    for n in (1, 20):
-        (models / "helper.py").write_text(HELPER.format(n=n))
-        done = subprocess.run([sys.executable, "-c", "from models.caller import run; print(run(100))"], cwd=tmp_path,
-                              env=os.environ | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")},
-                              capture_output=True, text=True, check=True)
-        found.append(int(done.stdout))
-    assert found == [101, 120]
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+def sources(home: Path, step: int, width: int) -> Path:
+    """Write a package with a kernel, its helper in another file, and a constant of a third file."""
+    models = home / "models"
+    models.mkdir(exist_ok=True, parents=True)
+    for name in ("jit.py", "kernel_cache.py"):
+        shutil.copy(ROOT / "models" / name, models / name)
+    for name, text in {"__init__": "", "caller": CALLER, "helper": HELPER.format(step=step), "columns": f"WIDTH = {width}\n"}.items():
+        (models / f"{name}.py").write_text(text)
+    return home
+
+
+def run(home: Path, cache: Path) -> int:
+    done = subprocess.run([sys.executable, "-c", "from models.caller import run; print(run(100))"], cwd=home, text=True,
+                          env=os.environ | {"PYTHONPATH": str(home), "NUMBA_CACHE_DIR": str(cache)},
+                          capture_output=True, check=True)
+    return int(done.stdout)
+
+
+def test_what_a_kernel_uses_of_other_files_is_compiled_again_when_it_changes(tmp_path: Path) -> None:
+    """Numba would go on with the old helper, and with old constants: the columns of the release before."""
+    home, cache = tmp_path / "home", tmp_path / "cache"
+    assert run(sources(home, step=1, width=1), cache) == 101
+    assert run(sources(home, step=20, width=1), cache) == 120
+    assert run(sources(home, step=20, width=2), cache) == 240
+    assert len(list(cache.rglob("*.nbc"))) == 3
+
+
+def test_the_same_sources_elsewhere_are_not_compiled_again(tmp_path: Path) -> None:
+    """A release that leaves the kernels as they are starts at once, wherever it is installed."""
+    cache = tmp_path / "cache"
+    assert run(sources(tmp_path / "one", step=1, width=1), cache) == 101
+    compiled = [p.stat().st_mtime_ns for p in cache.rglob("*.nb?")]
+    assert run(sources(tmp_path / "other", step=1, width=1), cache) == 101
+    assert len(compiled) == 2 and [p.stat().st_mtime_ns for p in cache.rglob("*.nb?")] == compiled
 
 
 def test_kernels_count_no_references() -> None:
