@@ -171,11 +171,11 @@ def feed(seed: int = 20261120, tick_rate: float = 3000.0, trade_rate: float = 60
 def warm() -> None:
     """Compile what is compiled once: kernels and the embedded broker (part of the install)."""
     from app.brokers import build_embedded
-    from app.warm import warm_kernels
+    from app.warm import compile_kernels
 
     build_embedded(_say)
     _say("compiling the kernels (once) ...")
-    warm_kernels()
+    compile_kernels()
 
 
 # ---- topics and data ----------------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from decimal import Decimal
+from multiprocessing import get_context
 
 import msgspec
 import numpy as np
@@ -36,20 +38,32 @@ def warm_kernels() -> None:
     A kernel is compiled anew for memory that may not be written (what a broker sent) and for columns of several rows
     that do not lie side by side: both are here. ``tests/integration/test_first_run.py`` holds that nothing is left.
     """
+    for part in PARTS:
+        part()
+
+
+def compile_kernels() -> None:
+    """Compile what is not in the cache, in a process for each part; then warm up, where nothing should be left."""
+    with ProcessPoolExecutor(len(PARTS), get_context("spawn")) as pool:
+        for part in [pool.submit(part) for part in PARTS]:
+            part.result()
+    warm_kernels()  # where two processes kept a kernel at the same time, one of its kinds may be missing
+
+
+def _instrument() -> Instrument:
+    return Instrument(instrument="X", asset_class="fx", currency="USD", quantity_increment=Decimal(1),
+                      margin_initial=Decimal("0.1"), issuer="I")
+
+
+def _account() -> Account:
+    return Account(account="A", book="B", desk="D", strategy="S", fund="F", nav=Decimal(10**9))
+
+
+def _reference_arrays() -> ReferenceArrays:
     reference = Reference(lambda account: 0)
-    instrument = Instrument(instrument="X", asset_class="fx", currency="USD", quantity_increment=Decimal(1),
-                            margin_initial=Decimal("0.1"), issuer="I")
-    account = Account(account="A", book="B", desk="D", strategy="S", fund="F", nav=Decimal(10**9))
-    reference.add_instrument(instrument)
-    reference.add_account(account)
-    arrays = reference.arrays()
-    _warm_positions(arrays)
-    _warm_marks(arrays)
-    book = _warm_rollup(instrument, account)
-    _warm_models(book)
-    _warm_gate(instrument, account)
-    one = np.ones(1)
-    option_prices(one, one, one, one, one, one, one, np.empty(1))  # what the demo's market quotes
+    reference.add_instrument(_instrument())
+    reference.add_account(_account())
+    return reference.arrays()
 
 
 def _sent(values: list[bytes]) -> rs.ByteRows:
@@ -64,7 +78,8 @@ def _sent(values: list[bytes]) -> rs.ByteRows:
     return rs.ByteRows(buffer, rows[0], rows[1])
 
 
-def _warm_positions(arrays: ReferenceArrays) -> None:
+def _warm_positions() -> None:
+    arrays = _reference_arrays()
     text = ('{"trade_id":"T%d","account":"A","instrument":"X","side":"%s","quantity":"10","price":"1.5",'
             '"ts_event":%d%s}')
     values: list[bytes] = [
@@ -88,7 +103,8 @@ def _warm_positions(arrays: ReferenceArrays) -> None:
     evict_oldest(again.arrays, 1)
 
 
-def _warm_marks(arrays: ReferenceArrays) -> None:
+def _warm_marks() -> None:
+    arrays = _reference_arrays()
     block = np.zeros(1, TICK_DTYPE)
     block["instrument"], block["ts_event"], block["bid"], block["ask"] = b"X", NOW_NS, 1.0, 1.1
     packed, text = pack_ticks(block), b'{"instrument":"X","bid":"1.0","ask":1.1,"ts_event":1}'
@@ -105,10 +121,10 @@ def _held(instrument: str, offset: int) -> Position:
                     as_of=AsOf(0, offset))
 
 
-def _warm_rollup(instrument: Instrument, account: Account) -> ValuedBook:
+def _warm_rollup() -> ValuedBook:
     book = ValuedBook("USD", LEVELS)
-    book.add_instrument(instrument)
-    book.add_account(account)
+    book.add_instrument(_instrument())
+    book.add_account(_account())
     book.add_mark(Mark(instrument="X", window_end=1, ts_event=1, bid=1.0, ask=1.1, mid=1.05, last=None,
                        quality="good"))
     for offset in (1, 2):  # the first one opens the row, the second one the kernel takes
@@ -135,7 +151,10 @@ def _warm_rollup(instrument: Instrument, account: Account) -> ValuedBook:
     return book
 
 
-def _warm_models(book: ValuedBook) -> None:
+def _warm_models() -> None:
+    book = _warm_rollup()
+    one = np.ones(1)
+    option_prices(one, one, one, one, one, one, one, np.empty(1))  # what the demo's market quotes
     moves = np.random.default_rng(1).normal(0, 0.01, (40, 1))
     models = RiskModels(book, book.contracts, History(("X",), moves), INSTRUMENT_GROUPINGS)
     models.run(NOW_NS)
@@ -145,10 +164,10 @@ def _warm_models(book: ValuedBook) -> None:
     lines.add_up(np.zeros(1, np.int64), book.rollup)
 
 
-def _warm_gate(instrument: Instrument, account: Account) -> None:
+def _warm_gate() -> None:
     gate = GateBook("USD", LEVELS)
-    gate.add_instrument(instrument)
-    gate.add_account(account)
+    gate.add_instrument(_instrument())
+    gate.add_account(_account())
     limits = {"gross": "fund:F", "order_quantity": "fund:F", "order_value": "fund:F", "margin": "fund:F",
               "concentration": "fund:F", "message_count": "fund:F", "price_drift": "firm"}
     for metric, node in limits.items():
@@ -167,3 +186,7 @@ def _warm_gate(instrument: Instrument, account: Account) -> None:
         raise RuntimeError(f"the order of the warm-up was refused: {verdict.reasons}")
     gate.release("1")
     gate.decide(msgspec.structs.replace(order, action="cancel"), NOW_NS)
+
+
+#: what is compiled side by side
+PARTS = (_warm_positions, _warm_models, _warm_gate, _warm_marks)
