@@ -13,6 +13,7 @@ from agents.gate_watch import GateWatch
 from agents.order_fills import OrderFills
 from models.gate.book import GateBook
 from models.gate.changes import put
+from models.gate.state import bucket_ns
 from schemas.gate_state import GateDay
 from schemas.records import Decision
 from tables.kafka import KafkaClient
@@ -83,7 +84,8 @@ class GateTakeOver:
 
     def _longest_window_ns(self) -> int:
         limits = (*self._gate.limits.values(), *(w.limit for w in self._watch.monitor.watches.values()))
-        return max((x.window_ms or 0 for x in limits), default=0) * 1_000_000
+        longest = max((x.window_ms or 0 for x in limits), default=0) * 1_000_000
+        return longest + bucket_ns(longest)
 
     def _put(self, kept: Kept) -> None:
         """Put back what a day had come to, unless it has ended, and which ids were executed."""

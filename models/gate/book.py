@@ -353,12 +353,12 @@ class GateBook(GateAmongOthers):
         if asked.account < 0 or asked.instrument < 0:
             return self.decide(order, now_ns)  # refused before anything is touched
         position = s.position(asked.account, asked.instrument)
-        before, rates = position.copy(), s.rates.copy()
+        before, rates = position.copy(), s.rates[: s.rate_count].copy()
         held = self.working.get(order.order_id)
         verdict = self.decide(order, now_ns)
         if verdict.outcome == "accept" and held is None:
             self._undo(order.order_id)
-        s.rates[:] = rates
+        s.rates[: len(rates)] = rates
         for name in gs.POSITION.names or ():
             if name.startswith("last_"):
                 position[name] = before[name]

@@ -16,7 +16,7 @@ from schemas.controls import Check
 from schemas.records import Decision, Reason
 
 #: changes whenever a row of the gate's state does
-INPUTS_VERSION = 7
+INPUTS_VERSION = 8
 
 
 class Explained(NamedTuple):

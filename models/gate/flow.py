@@ -1,6 +1,6 @@
 """What comes of a node's orders over a window of time: how many, how many refused, in buckets of event time.
 
-The window is counted in 32 buckets: what is said of it is exact to one bucket, a 32nd of the window.
+All that lies within the window counts, and what is older by less than one bucket, a 31st of it, may.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-BUCKETS = 32
+from models.gate.state import BUCKETS, bucket_ns
+
 #: a share of very few orders says nothing
 ORDERS_MIN = 20
 METRICS = ("reject_rate", "reject_count")
@@ -35,7 +36,7 @@ class Ring:
 
     def add(self, ts_ns: int, rejected: bool) -> None:
         """Count one order."""
-        tick = ts_ns * BUCKETS // self.window_ns
+        tick = ts_ns // bucket_ns(self.window_ns)
         k = tick % BUCKETS
         if self.stamp[k] < tick:
             self.stamp[k], self.orders[k], self.rejects[k] = tick, 0, 0
@@ -46,7 +47,7 @@ class Ring:
 
     def sums(self, now_ns: int) -> Outcomes:
         """Return what came of the orders of the window that ends now."""
-        live = self.stamp > now_ns * BUCKETS // self.window_ns - BUCKETS
+        live = self.stamp > now_ns // bucket_ns(self.window_ns) - BUCKETS
         return Outcomes(int(self.orders[live].sum()), int(self.rejects[live].sum()))
 
 

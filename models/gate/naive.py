@@ -25,7 +25,8 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
     ----------
     nodes : every node the order lies under: ``role`` (account, trader, issuer, sector, counterparty, venue,
         instrument, the level's name, or ``share`` of what one of the tree has in an issuer or a sector), ``value`` and
-        ``limit`` by metric, ``soft`` metrics, ``state``, ``nav``, ``exposure_ns``
+        ``limit`` by metric, ``soft`` metrics, ``state``, ``nav``, ``exposure_ns``, ``windows``: ``window_ns``, what was
+        ``sent`` (ts_ns, value) and by ``others`` (count, value), ``limit`` by metric, ``soft`` metrics
     """
     hard: set[Check] = set()
     soft: set[Check] = set()
@@ -91,6 +92,8 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
             if opens:
                 _share(hard, soft, order, node, added, settings)
             continue
+        for window in node["windows"]:
+            _messages(hard, soft, order, window, order["quantity"] * paid)
         measures = _measures(order, instrument, node, opens, added, side * size, per, paid, margin)
         _against(hard, soft, order, node, measures, sides, var, settings)
     named = [n for n in nodes if n["role"] != "share"]
@@ -117,6 +120,17 @@ def _against(hard: set[Check], soft: set[Check], order: Row, node: Row, measures
     if any(not math.isnan(node["limit"][m]) for m in watched) and (
             order["ts_ns"] - node["exposure_ns"] > settings["exposure_age_ns"]):
         hard.add(Check.STALE_EXPOSURE)
+
+
+def _messages(hard: set[Check], soft: set[Check], order: Row, window: Row, value: float) -> None:
+    """Count the order among all of its window, which is divided in 31 parts and counts from the begin of one."""
+    part_ns = math.ceil(window["window_ns"] / 31)
+    begin_ns = (order["ts_ns"] // part_ns - 31) * part_ns
+    sent = [v for ts, v in window["sent"] if ts >= begin_ns] + [0 if math.isnan(value) else value]
+    for check, metric, measured in ((Check.MESSAGE_RATE, "message_count", len(sent) + window["others"][0]),
+                                    (Check.VALUE_RATE, "message_value", sum(sent) + window["others"][1])):
+        if measured > window["limit"].get(metric, math.inf):
+            (soft if metric in window["soft"] else hard).add(check)
 
 
 def _share(hard: set[Check], soft: set[Check], order: Row, node: Row, added: float, settings: Row) -> None:

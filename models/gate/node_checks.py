@@ -61,10 +61,10 @@ def margin_of(i: Any, notional: float) -> float:
 def count_message(rate: Any, ts_ns: int, value: float) -> tuple[int, float]:
     """Count a message in its event-time window; return (messages, value) of the window that ends with it.
 
-    A window is a ring of 32 buckets: what is older than the window by less than one bucket may still count.
+    A window is a ring of 32 buckets, each a 31st of it: all that lies within the window counts, and what is older by
+    less than one bucket may.
     """
-    width = rate.window_ns // _BUCKETS
-    stamp = ts_ns // width
+    stamp = ts_ns // rate.bucket_ns
     slot = stamp % _BUCKETS
     if rate.stamp[slot] < stamp:
         rate.stamp[slot], rate.count[slot], rate.value[slot] = stamp, 0, 0.0

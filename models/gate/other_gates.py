@@ -74,7 +74,7 @@ class GateAmongOthers(GateLimits):
     def counted(self, now_ns: int) -> np.ndarray:
         """Return float64[windows + 1, 2]: messages and value in every window that ends now; the last row is of none."""
         rates = self.state.rates[: self.state.rate_count]
-        tick = (now_ns // np.maximum(rates["window_ns"] // gs.BUCKETS, 1))[:, None]
+        tick = (now_ns // rates["bucket_ns"])[:, None]
         live = (rates["stamp"] > tick - gs.BUCKETS) & (rates["stamp"] <= tick)
         sums = np.stack([(rates[f] * live).sum(axis=1) for f in ("count", "value")], axis=1)
         return np.concatenate([sums, np.zeros((1, 2))])

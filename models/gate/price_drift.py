@@ -1,6 +1,7 @@
 """How far the reference price of an instrument has moved within a window: its lowest and highest, in buckets of time.
 
-The window is kept in 16 buckets: what is older than it by less than one bucket may still count.
+The window is kept in 16 buckets, each a 15th of it: all that lies within it counts, and what is older by less than one
+bucket may.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def follow(low: np.ndarray, high: np.ndarray, stamp: np.ndarray, window_ns: int,
     ----------
     low, high, stamp : float64[BUCKETS], float64[BUCKETS], int64[BUCKETS] of one instrument
     """
-    now = ts_ns // max(window_ns // BUCKETS, 1)
+    now = ts_ns // ((window_ns + BUCKETS - 2) // (BUCKETS - 1))
     k = now % BUCKETS
     if stamp[k] < now:
         stamp[k], low[k], high[k] = now, price, price

@@ -29,6 +29,7 @@ ACCOUNT_NODES, ORDER_NODES = 6, 6
 #: nodes of what one of an account's nodes has in one issuer or one sector, where that is limited
 SHARES = 2 * ACCOUNT_NODES
 MARGIN_TIERS = MARGIN_TIERS_MAX
+#: of time in a window of messages
 BUCKETS = 32
 CHECKS = 42
 
@@ -53,8 +54,8 @@ NODE = np.dtype([("value", "f8", NM), ("limit", "f8", NM), ("soft", "u4"), ("sta
                  ("exposure_ns", "i8"), ("rates", "i4", WINDOWS)], align=True)
 #: one window of a node: what its messages are held against, those of other gates, and its buckets; ``soft``: a bit for
 #: each of the limits
-RATE = np.dtype([("window_ns", "i8"), ("limit", "f8", 2), ("others", "f8", 2), ("soft", "i4"), ("count", "i4", BUCKETS),
-                 ("value", "f8", BUCKETS), ("stamp", "i8", BUCKETS)], align=True)
+RATE = np.dtype([("window_ns", "i8"), ("bucket_ns", "i8"), ("limit", "f8", 2), ("others", "f8", 2), ("soft", "i4"),
+                 ("count", "i4", BUCKETS), ("value", "f8", BUCKETS), ("stamp", "i8", BUCKETS)], align=True)
 #: ``executed``: of its quantity, before it replaced another; ``replaced``: the quantity of that other
 ORDER = np.dtype([("account", "i4"), ("instrument", "i4"), ("side", "f8"), ("quantity", "f8"), ("executed", "f8"),
                   ("replaced", "f8"), ("price", "f8"),
@@ -88,6 +89,11 @@ READ_BYTES = sum(size for _, size in READ_ROWS) + (
     ACCOUNT_NODES + ORDER_NODES + SHARES) * (NODE.itemsize + WINDOWS * RATE.itemsize)
 #: a row of `ORDER` in one go: to set its columns one by one takes a third of the time of a verdict
 ORDER_LAYOUT = _layout(ORDER)
+
+
+def bucket_ns(window_ns: int) -> int:
+    """Return how long a bucket of a window is: so many less one are no shorter than the window, wherever it begins."""
+    return -(-window_ns // (BUCKETS - 1))
 
 
 class GateState:
@@ -196,7 +202,8 @@ class GateState:
                 raise ValueError(f"gate: more rate windows than the {len(self.rates)} there is room for")
             found, self.rate_count = self.rate_count, self.rate_count + 1
             self.nodes["rates"][node, held.index(-1)] = found
-        self.rates["window_ns"][found], self.rates["stamp"][found] = window_ns, -1
+        self.rates["window_ns"][found], self.rates["bucket_ns"][found] = window_ns, bucket_ns(window_ns)
+        self.rates["stamp"][found] = -1
         self.rates["others"][found] = 0.0
         return found
 

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from models.gate import state as gs
 from models.gate.explain import INPUTS_VERSION, explain
+from models.gate.flow import Ring
 from models.gate.kernel import check_batch, check_order
 from models.gate.naive import naive_check
+from models.gate.node_checks import count_message
+from models.gate.price_drift import PriceDrift
 from models.gate.state import METRICS, GateState
 from schemas.codec import encode
 from schemas.controls import MEANING, Check
@@ -29,11 +32,18 @@ def sometimes(value: st.SearchStrategy[Any], other: Any = NAN) -> st.SearchStrat
     return st.one_of(st.just(other), st.just(other), st.just(other), value)
 
 
+S = 1_000_000_000
+GAPS = st.lists(st.integers(0, 3_000), min_size=1, max_size=60)
+#: messages as old as a window, a part of it, and just beyond
+WINDOW = st.sampled_from([S, 60 * S, 320_000_000]).flatmap(lambda w: st.fixed_dictionaries({
+    "window_ns": st.just(w), "others": st.sampled_from([(0, 0.0), (0, 0.0), (2, 5e3)]), "soft": st.sets(st.sampled_from(gs.MESSAGE_METRICS)),
+    "limit": st.dictionaries(st.sampled_from(gs.MESSAGE_METRICS), st.sampled_from([1, 3, 5e3, 2e4])),
+    "sent": st.lists(st.tuples(st.sampled_from([0, w // 2, w - w // 31, w - 1, w, w + w // 31, w + w // 15, 2 * w]).map(lambda age: T0 - age), SIZE.map(lambda v: v * 100)), max_size=4).map(sorted)}))
 NODE = st.fixed_dictionaries({
     "value": st.fixed_dictionaries({m: st.sampled_from([0.0, 5e3, -5e3, 2e4]) for m in METRICS}),
     "limit": st.fixed_dictionaries({m: sometimes(st.sampled_from([0.5, 100.0, 9_999.0, 10_000.0, 25_000.0])) for m in METRICS}),
     "soft": st.sets(st.sampled_from(METRICS), max_size=4), "state": st.sampled_from([0, 0, 0, 1, 2, 3]), "nav": st.sampled_from([NAN, 1e4, 1e6]),
-    "exposure_ns": st.sampled_from([T0, T0 - 10**9, T0 - 10**11])})
+    "exposure_ns": st.sampled_from([T0, T0 - 10**9, T0 - 10**11]), "windows": st.lists(WINDOW, max_size=2, unique_by=lambda w: w["window_ns"])})
 PRICE = st.sampled_from([NAN, 99.0, 100.0, 101.0, 120.0])
 INSTRUMENT = st.fixed_dictionaries({
     **{f: st.booleans() for f in ("restricted", "shortable", "equity", "price_test", "inverse", "stale", "soft_collar", "soft_drift")},
@@ -54,8 +64,19 @@ CASE = st.fixed_dictionaries({
     "position": POSITION, "nodes": st.tuples(*[sometimes(NODE, None)] * 12), "shares": st.lists(NODE, max_size=3), "required": st.booleans(), "positions_age_ns": st.sampled_from([0, 10**9, 5 * 10**9, 5 * 10**9 + 1, T0]), "all": st.sampled_from([0, 0, 0, 1, 2])})
 
 
+def open_windows(s: GateState, node: str, windows: list[dict[str, Any]]) -> None:
+    for w in windows:
+        row = s.rates[s.window(s.node(node), w["window_ns"])]
+        row["others"] = w["others"]
+        for m, metric in enumerate(gs.MESSAGE_METRICS):
+            row["limit"][m] = w["limit"].get(metric, NAN)
+        row["soft"] = sum(1 << gs.MESSAGE_METRICS.index(m) for m in w["soft"])
+        for ts_ns, value in w["sent"]:
+            count_message(row, ts_ns, value)
+
+
 def build(case: dict[str, Any]) -> GateState:
-    s = GateState(4, 4, 8, 32, 8, 4)
+    s = GateState(4, 4, 8, 32, 32, 4)
     s.settings["limits_required"], s.settings["state"], s.settings["positions_ns"] = case["required"], case["all"], T0 - case["positions_age_ns"]
     a, i = s.account("A"), s.instrument("I")
     index = []
@@ -68,6 +89,8 @@ def build(case: dict[str, Any]) -> GateState:
             s.nodes["soft"][k] = sum(1 << METRICS.index(m) for m in node["soft"])
             for f in ("state", "nav", "exposure_ns"):
                 s.nodes[f][k] = node[f]
+            if not role.startswith("share"):
+                open_windows(s, role, node["windows"])
     s.accounts["known"][a], s.accounts["state"][a], s.accounts["nodes"][a] = case["known"], case["account_state"], index[:6]
     if case["instrument"] is not None:
         row = s.instruments[i]
@@ -121,7 +144,7 @@ def test_a_decision_reproduces_from_its_inputs(case: dict[str, Any]) -> None:
     named = [*a["nodes"].tolist(), int(o["trader"]), int(i["issuer"]), int(i["sector"]), int(o["counterparty"]), int(o["venue"]), int(i["node"]), *o["shares"].tolist()]
     nodes = [n for n in named if n >= 0]
     inputs = {"v": INPUTS_VERSION, "order": o.tobytes(), "account": a.tobytes(), "instrument": i.tobytes(), "position": s.positions[0].tobytes(), "settings": s.settings[0].tobytes(),
-              "nodes": [[s.node_names[n], n, s.nodes[n].tobytes(), []] for n in nodes]}
+              "nodes": [[s.node_names[n], n, s.nodes[n].tobytes(), [s.rates[w].tobytes() for w in s.nodes["rates"][n] if w >= 0]] for n in nodes]}
     hard = check_order(s.table.ctypes.data, 0)
     assert explain(msgspec.json.decode(encode(inputs)))[:2] == (int(hard), int(s.results["soft"][0]))
 
@@ -164,9 +187,8 @@ def test_a_batch_equals_single_orders() -> None:
     assert any(int(h) >> Check.MESSAGE_RATE & 1 for h in single)
 
 
-@given(st.lists(st.integers(0, 3_000), min_size=1, max_size=60), st.sampled_from([1000, 320]))
-def test_message_windows_are_exact_to_one_bucket(gaps_ms: list[int], window_ms: int) -> None:
-    from models.gate.node_checks import count_message
+@given(GAPS, st.sampled_from([1000, 320]))
+def test_message_windows_hold_all_that_lies_within_them(gaps_ms: list[int], window_ms: int) -> None:
     s = GateState(1, 1, 1, 4, 2, 1)
     s.window(s.node("x"), window_ms * 1_000_000)
     times, now = [], T0
@@ -174,6 +196,29 @@ def test_message_windows_are_exact_to_one_bucket(gaps_ms: list[int], window_ms: 
         now += gap * 1_000_000
         times.append(now)
         n, _ = count_message(s.rates[0], now, 1.0)
-        least = sum(now - t < window_ms * 1_000_000 * (1 - 1 / gs.BUCKETS) for t in times)
-        most = sum(now - t < window_ms * 1_000_000 for t in times)
+        least = sum(now - t <= window_ms * 1_000_000 for t in times)
+        most = sum(now - t < window_ms * 1_000_000 * (1 + 1 / (gs.BUCKETS - 1)) + gs.BUCKETS for t in times)
         assert least <= n <= most
+
+
+@given(GAPS, st.sampled_from([1000, 320]))
+def test_the_outcomes_of_a_window_are_all_that_lie_within_it(gaps_ms: list[int], window_ms: int) -> None:
+    ring, times, now, window_ns = Ring(window_ms * 1_000_000), [], T0, window_ms * 1_000_000
+    for gap in gaps_ms:
+        now += gap * 1_000_000
+        times.append(now)
+        ring.add(now, rejected=True)
+        least, most = (sum(now - t <= w for t in times) for w in (window_ns, window_ns + 2 * gs.bucket_ns(window_ns)))
+        assert least <= ring.sums(now).rejects == ring.sums(now).orders <= most
+
+
+@given(st.lists(st.tuples(st.integers(0, 3_000), st.sampled_from([90.0, 95.0, 100.0, 110.0])), min_size=1, max_size=60), st.sampled_from([1000, 317]))
+def test_the_drift_of_a_window_is_that_of_all_prices_within_it(prices: list[tuple[int, float]], window_ms: int) -> None:
+    drift, seen, now, window_ns = PriceDrift(1), [], T0, window_ms * 1_000_000
+    drift.window_ns[0] = window_ns
+    for gap, price in prices:
+        now += gap * 1_000_000
+        seen.append((now, price))
+        low, high = drift.follow(0, price, now)
+        within, about = ([p for t, p in seen if now - t <= w] for w in (window_ns, window_ns * 8 // 7))
+        assert min(about) <= low <= min(within) and max(within) <= high <= max(about)

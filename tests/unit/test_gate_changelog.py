@@ -17,7 +17,7 @@ from agents.gate_changelog import CHUNK_IDS, UNFINISHED_NS_MAX, GateChangelog, K
 from agents.gate_takeover import GateTakeOver
 from agents.order_fills import OrderFills
 from models.gate.book import GateBook
-from models.gate.state import BUCKETS, CREDIT
+from models.gate.state import BUCKETS, CREDIT, bucket_ns
 from models.position_progress import PositionsInStep
 from schemas.codec import encode
 from schemas.gate_state import GateExecuted, GateMark
@@ -130,7 +130,7 @@ class Stage:
                           if np.any(np.nan_to_num(g.state.nodes["value"][:n][k]))},
                 "executed": sorted(g.executed), "positions": [[float(g.state.position(a, 0)[f]) for f in ("working_buy", "working_sell", "best_buy", "best_sell")] for a in (0, 1)],
                 "windows": {int(stamp): (int(count), round(float(value), 6)) for stamp, count, value in zip(*(g.state.rates[f][0] for f in ("stamp", "count", "value")), strict=True)
-                            if stamp > self.log.now // (10_000 * MS // BUCKETS) - BUCKETS}}
+                            if stamp > self.log.now // bucket_ns(10_000 * MS) - BUCKETS}}
 
 
 @pytest.fixture
