@@ -349,7 +349,6 @@ def bench(context: typer.Context,
 
 def main() -> None:
     """Entry point."""
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".cache" / "numba"))
     cli()
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from numba.core.caching import UserProvidedCacheLocator
 
 PACKAGE = __name__.partition(".")[0]
+HOME = Path(__file__).resolve().parent.parent
 
 
 class KernelLocator(UserProvidedCacheLocator):
@@ -85,8 +86,10 @@ def _constant(value: Any) -> Any:
 
 
 def keep_kernels() -> None:
-    """Have Numba keep kernels in ``NUMBA_CACHE_DIR``, else in the home's cache."""
-    folder = Path(numba.config.CACHE_DIR or Path.home() / ".cache" / "deskrisk" / "numba")
+    """Have Numba keep kernels in ``NUMBA_CACHE_DIR``, else where `make` compiles those of a checkout, else at home."""
+    checkout = (HOME / "pyproject.toml").is_file()
+    default = HOME / ".cache" / "numba" if checkout else Path.home() / ".cache" / "deskrisk" / "numba"
+    folder = Path(numba.config.CACHE_DIR or default)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

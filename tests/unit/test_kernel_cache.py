@@ -58,6 +58,16 @@ def test_the_same_sources_elsewhere_are_not_compiled_again(tmp_path: Path) -> No
     assert len(compiled) == 2 and [p.stat().st_mtime_ns for p in cache.rglob("*.nb?")] == compiled
 
 
+def test_a_command_outside_of_make_finds_what_make_has_compiled(tmp_path: Path) -> None:
+    """It would compile for a minute or two before it says a word."""
+    copied = sources(tmp_path, step=1, width=1)
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | {"HOME": str(tmp_path / "someone")}
+    for home, expected in ((ROOT, ROOT / ".cache" / "numba"), (copied, tmp_path / "someone" / ".cache" / "deskrisk" / "numba")):
+        done = subprocess.run([sys.executable, "-c", "import models.jit, numba; print(numba.config.CACHE_DIR)"], cwd=home, text=True,
+                              env=environment | {"PYTHONPATH": str(home)}, capture_output=True, check=True)
+        assert done.stdout.strip() == str(expected)
+
+
 def test_kernels_count_no_references() -> None:
     """An atomic count for every column at every call was most of a fold (decision 0021)."""
     state = PartitionPositions(0).arrays
