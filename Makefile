@@ -6,6 +6,7 @@ PY := $(VENV)/bin/python
 export PYTHONPATH := $(CURDIR)
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
 STAMP := .cache/installed
+WARMED := .cache/warmed
 
 .PHONY: help demo test check bench install lock clean
 help: ## show this
@@ -26,15 +27,19 @@ check: install ## lint, types, layers, lock
 bench: install ## benchmarks; ARGS="engine --size smoke --json"
 	@$(PY) -m app bench $(ARGS)
 
-install: $(STAMP)
+install: $(WARMED)
 $(STAMP): requirements.lock pyproject.toml
 	@mkdir -p .cache
 	@test -x $(PY) || { echo "making a virtual environment ..."; $(PYTHON) -m venv $(VENV); }
 	@echo "installing what requirements.lock pins (once; a minute or two) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@$(PY) -m app warm
 	@touch $(STAMP)
+
+# kernels that changed are compiled before a process needs them
+$(WARMED): $(STAMP) $(wildcard models/*.py models/*/*.py)
+	@$(PY) -m app warm
+	@touch $(WARMED)
 
 lock: ## write requirements.lock anew from pyproject.toml
 	@$(PY) -m pip install --quiet uv==0.9.10

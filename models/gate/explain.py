@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -107,7 +108,7 @@ def explain(inputs: dict[str, Any]) -> Explained:
 
 def effect_of(effect: np.ndarray) -> dict[str, float]:
     """Return what is known of an order's effect, float64[`EFFECTS`]."""
-    return {name: x for name, x in zip(gs.EFFECTS, effect.tolist(), strict=True) if x == x}
+    return {name: x for name, x in zip(gs.EFFECTS, effect.tolist(), strict=True) if math.isfinite(x)}
 
 
 _RATE_METRIC_OF = {Check.MESSAGE_RATE: gs.MESSAGE_COUNT, Check.VALUE_RATE: gs.MESSAGE_VALUE}

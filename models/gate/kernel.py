@@ -27,6 +27,7 @@ from schemas.controls import Check
      Check.SHORT_SALE_LOCATE, Check.UPTICK, Check.POSITION_LONG, Check.POSITION_SHORT, Check.INTERNAL_ERROR))
 _ACCOUNT_NODES, _SHARES, _WINDOWS = gs.ACCOUNT_NODES, gs.SHARES, gs.WINDOWS
 _ACCOUNT, _INSTRUMENT, _POSITION, _NODE = gs.ACCOUNT, gs.INSTRUMENT, gs.POSITION, gs.NODE
+_MOST = gs.MOST
 _RATE, _ORDER, _RESULT, _SETTINGS = gs.RATE, gs.ORDER, gs.RESULT, gs.SETTINGS
 _ACCOUNT_BYTES, _INSTRUMENT_BYTES, _POSITION_BYTES, _NODE_BYTES, _RATE_BYTES, _ORDER_BYTES, _SETTINGS_BYTES = (
     row.itemsize for row in (gs.ACCOUNT, gs.INSTRUMENT, gs.POSITION, gs.NODE, gs.RATE, gs.ORDER, gs.SETTINGS))
@@ -71,10 +72,10 @@ def _check(a: Any, ins: Any, positions: Any, slots: Any, count: Any,
     for k in range(_EFFECTS):
         out.effect[k] = np.nan
     bad = False
-    if not (0.0 < o.quantity < np.inf) or not (o.side == 1.0 or o.side == -1.0):
+    if not (0.0 < o.quantity <= _MOST) or not (o.side == 1.0 or o.side == -1.0):
         fail(out, INVALID, False, o.quantity, 0.0, -1)
         bad = True
-    if o.market == 0 and not (-np.inf < o.price < np.inf):
+    if o.market == 0 and not (-_MOST <= o.price <= _MOST):
         fail(out, INVALID, False, o.price, 0.0, -1)
         bad = True
     if o.account < 0 or o.account >= account_capacity or a[max(o.account, 0)].known == 0:
@@ -131,7 +132,7 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
             if moved > i.drift_bps:
                 fail(out, DRIFT, i.soft_drift != 0, moved, i.drift_bps, i.node)
     per = i.unit / ref if i.inverse != 0 else i.unit * abs(ref)
-    paid = i.unit / max(price, 1e-300) if i.inverse != 0 else i.unit * abs(price)
+    paid = i.unit / max(price, 1.0 / _MOST) if i.inverse != 0 else i.unit * abs(price)
     value = o.quantity * paid
     out.effect[0] = value
     # ---- states and lists

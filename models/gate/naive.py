@@ -30,7 +30,7 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
     """
     hard: set[Check] = set()
     soft: set[Check] = set()
-    if not (0 < order["quantity"] < math.inf) or (not order["market"] and not math.isfinite(order["price"])):
+    if not (0 < order["quantity"] <= 1e18) or (not order["market"] and not abs(order["price"]) <= 1e18):
         hard.add(Check.INVALID_ORDER)
     if account is None:
         hard.add(Check.UNKNOWN_ACCOUNT)
@@ -77,7 +77,7 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
     if (side > 0 and price >= position["best_sell"]) or (side < 0 and price <= position["best_buy"]):
         hard.add(Check.SELF_MATCH)
     if instrument["inverse"]:
-        per, paid = instrument["unit"] / ref, instrument["unit"] / max(price, 1e-300)
+        per, paid = instrument["unit"] / ref, instrument["unit"] / max(price, 1e-18)
     else:
         per, paid = instrument["unit"] * abs(ref), instrument["unit"] * abs(price)
     longer = (max(q + buys, 0) - max(q + position["working_buy"], 0)) * per

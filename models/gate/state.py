@@ -29,6 +29,8 @@ ACCOUNT_NODES, ORDER_NODES = 6, 6
 #: nodes of what one of an account's nodes has in one issuer or one sector, where that is limited
 SHARES = 2 * ACCOUNT_NODES
 MARGIN_TIERS = MARGIN_TIERS_MAX
+#: quantities and prices beyond are no order's: what they are worth would be no number
+MOST = 1e18
 #: of time in a window of messages
 BUCKETS = 32
 CHECKS = 42
