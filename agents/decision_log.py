@@ -11,6 +11,7 @@ from agents.gate_changelog import Kept
 from schemas.codec import decoder_of
 from schemas.gate_state import GateMark, GateOrder
 from schemas.records import Decision
+from schemas.refusal import refusal
 from tables.records import RecordBatch
 
 _decision = decoder_of(Decision)
@@ -68,13 +69,24 @@ class DecisionLog:
             self._now.update(dict.fromkeys(kept.earlier, order_id))
 
     def take(self, batch: RecordBatch) -> None:
-        """Read a slice."""
+        """Read a slice.
+
+        Raises
+        ------
+        ValueError
+            If a record is no decision: the order it is about may work, a gate that does not know it would let too
+            much through.
+        """
         mark = self._marks.get(batch.partition)
         first = 0 if mark is None else mark.decisions
         for offset, value in zip(batch.offsets.tolist(), batch.values, strict=True):
             if value is None:
                 continue
-            decision = _decision.decode(value)
+            try:
+                decision = _decision.decode(value)
+            except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+                raise ValueError(f"{batch.topic} {batch.partition}@{offset}: expected a decision: "
+                                 f"{refusal(error, value, Decision)}") from error
             if offset < first:
                 self.recent.append(msgspec.structs.replace(decision, inputs={}))
             else:

@@ -48,6 +48,7 @@ from schemas.records import (
     Reason,
     Risk,
 )
+from schemas.refusal import refusal
 from tables.journal import Journal
 from tables.kafka import KafkaClient, owner_partition
 from tables.lease import Lease
@@ -292,7 +293,7 @@ class GateStage:
             try:
                 order = _order.decode(raw)
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-                self._quarantine.send(batch, m, QuarantineReason.BAD_FIELD, str(error), raw)
+                self._quarantine.send(batch, m, QuarantineReason.BAD_FIELD, refusal(error, raw, Order), raw)
                 continue
             owner = owner_partition(order.account, self._partitions)
             if owner != batch.partition:  # the client hashes keys in another way: the owner decides

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
+import msgspec
 from aiokafka.structs import TopicPartition
 
 from app.settings import Settings
@@ -14,6 +16,7 @@ from schemas.records import Decision
 from tables.kafka import owner_partition
 from tables.restore import ends_of, offsets_at, read_range
 
+log = logging.getLogger(__name__)
 #: looked through one after the other, seconds back from now; then all that is left
 SPANS_S = (10, 60, 600, 3_600, 6 * 3_600, 86_400)
 _decision = decoder_of(Decision)
@@ -39,7 +42,11 @@ async def decisions_of(settings: Settings, order_id: str | None, limit: int = 10
         for offset, value in zip(batch.offsets.tolist(), batch.values, strict=True):
             if value is None or offset >= end or (wanted is not None and wanted not in value):
                 continue
-            decision = _decision.decode(value)
+            try:
+                decision = _decision.decode(value)
+            except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+                log.error("%s %d@%d is no decision: %s", batch.topic, batch.partition, offset, error)
+                continue
             if order_id in (None, decision.order_id) and account in (None, decision.account):
                 found.append(decision)
         if order_id is None and len(found) > 4 * limit:  # the newest ones are all that is asked for

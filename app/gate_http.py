@@ -22,6 +22,7 @@ from app.gateway.access import Access, User, need_role
 from app.gateway.answers import error_answer, json_answer
 from schemas.codec import decoder_of
 from schemas.records import Order
+from schemas.refusal import refusal
 from tables.kafka import owner_partition
 
 log = logging.getLogger(__name__)
@@ -100,4 +101,4 @@ def _read(body: bytes) -> Order:
     try:
         return _order.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-        raise HTTPException(400, str(error)) from error
+        raise HTTPException(400, refusal(error, body, Order)) from error

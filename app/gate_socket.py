@@ -18,6 +18,7 @@ from agents.gate import GateStage
 from app.gate_addresses import GateAddresses
 from schemas.codec import decoder_of, encode
 from schemas.records import Decision, Order
+from schemas.refusal import refusal
 from tables.kafka import owner_partition
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class GateSocket:
             order = _order.decode(line)
             dry_run = b'"dry_run"' in line and _options.decode(line).dry_run
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-            return encode({"error": str(error)})
+            return encode({"error": refusal(error, line, Order)})
         partition = owner_partition(order.account, self._partitions)
         if not self._stage.owns(partition):
             return self._elsewhere(order.account, partition)

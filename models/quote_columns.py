@@ -28,6 +28,8 @@ from models.json_scan import (
 from models.record_scan import ByteRows
 from schemas.codec import TICK_BLOCK_HEADER, TICK_BLOCK_MAGIC, TICK_DTYPE, split_array, tick_decoder, unpack_ticks
 from schemas.reasons import QuarantineReason
+from schemas.records import Tick
+from schemas.refusal import refusal
 from schemas.units import decimal_parts, parse_ts_ns
 
 UNREAD, READ, POISON, UNKNOWN = 0, 1, 2, 3
@@ -304,7 +306,7 @@ def _read_slowly(raws: Sequence[Any], rows: np.ndarray, buffer: np.ndarray, out:
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
             bad = isinstance(error, msgspec.ValidationError) or not isinstance(error, msgspec.DecodeError)
             reason = QuarantineReason.BAD_FIELD if bad else QuarantineReason.NOT_JSON
-            out.poison.append((i, reason, str(error), raws[i]))
+            out.poison.append((i, reason, refusal(error, raws[i], Tick), raws[i]))
             rows["status"][i] = POISON
             continue
         raw = tick.instrument.encode()

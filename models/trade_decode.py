@@ -24,6 +24,7 @@ from models.trade_columns import (
 from schemas.codec import split_array, trade_decoder
 from schemas.reasons import QuarantineReason
 from schemas.records import Fee, Trade
+from schemas.refusal import refusal
 from schemas.units import decimal_parts, parse_ts_ns
 
 VALUE_BYTES_MAX = 8 << 20
@@ -127,7 +128,7 @@ def _read_slowly(out: DecodedTrades, base: int) -> None:
             trade = trade_decoder.decode(out.raws[i])
             _fill_row(out, i, trade, base, extra)
         except msgspec.ValidationError as error:
-            out.refuse(i, QuarantineReason.BAD_FIELD, str(error))
+            out.refuse(i, QuarantineReason.BAD_FIELD, refusal(error, out.raws[i], Trade))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             out.refuse(i, QuarantineReason.NOT_JSON, str(error))
         except ValueError as error:

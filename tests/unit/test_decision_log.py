@@ -6,9 +6,12 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+import numpy as np
+import pytest
 
 from agents.decision_log import DecisionLog
 from schemas.records import AsOf, Decision, Order
+from tables.records import RecordBatch
 
 NOW = 1_795_000_000_000_000_000
 
@@ -74,3 +77,10 @@ def test_an_order_that_keeps_its_id_when_it_is_replaced_is_one_order() -> None:
     again = msgspec.structs.replace(decision("a", 1, "accept", "replace", ref_order_id="a"), fills_from=9)
     log.add(again)
     assert log.accepted == {"a": again} and log.earlier == {"a": ()} and log.fills_from == {"a": 7}
+
+
+def test_what_is_no_decision_stops_a_gate_that_starts_and_says_where_it_lies() -> None:
+    """Its order may work: a gate that does not know it would let too much through."""
+    batch = RecordBatch("decisions", 2, np.array([7]), [b'{"order_id":1}'], [b"a"], {}, np.array([0]), 8)
+    with pytest.raises(ValueError, match=r"decisions 2@7: expected a decision: Expected `str`, got `int` - at `\$.order_id`, was 1"):
+        DecisionLog({2}, NOW).take(batch)

@@ -1,0 +1,51 @@
+"""Why a record is refused: the field, what it was, what was expected."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+import msgspec
+
+#: a value is shown up to so many characters
+SHOWN = 120
+_place = re.compile(r" - at `\$((?:\.\w+|\[\d+\])+)`$")
+_step = re.compile(r"\.(\w+)|\[(\d+)\]")
+
+
+def refusal(error: Exception, raw: Any, cls: type[msgspec.Struct]) -> str:
+    """Return the text of a decoder's error, with the value that it refused and the values it would have taken.
+
+    Parameters
+    ----------
+    error : what decoding ``raw`` as a ``cls`` raised
+    raw : bytes of the record
+    """
+    text = str(error)
+    place = _place.search(text)
+    if place is None or not isinstance(error, msgspec.ValidationError):
+        return text
+    steps = _step.findall(place.group(1))
+    expected = _expected(cls, steps[0][0]) if len(steps) == 1 else ""
+    try:
+        found = msgspec.json.decode(raw)
+        for name, index in steps:
+            found = found[name] if name else found[int(index)]
+    except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError):  # what the decoder read is not JSON
+        return text + expected
+    return f"{text}{expected}, was {msgspec.json.encode(found).decode()[:SHOWN]}"
+
+
+@cache
+def _expected(cls: type[msgspec.Struct], name: str) -> str:
+    """Return the words that a field can be, where it is one of a few."""
+    info = msgspec.inspect.type_info(cls)
+    if not isinstance(info, msgspec.inspect.StructType):
+        return ""
+    for field in info.fields:
+        if field.encode_name == name:
+            kinds = field.type.types if isinstance(field.type, msgspec.inspect.UnionType) else (field.type,)
+            words = [str(v) for kind in kinds if isinstance(kind, msgspec.inspect.LiteralType) for v in kind.values]
+            return f", expected {' or '.join(words)}" if words else ""
+    return ""
