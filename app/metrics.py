@@ -14,7 +14,6 @@ class PrometheusCounters:
         self.registry = CollectorRegistry()
         self._made: dict[str, Counter | Gauge | Histogram] = {}
         self._children: dict[tuple[object, ...], Counter | Gauge | Histogram] = {}
-        self.totals: dict[str, float] = {}
 
     def _metric(self, kind: type, name: str, labels: dict[str, str]) -> Counter | Gauge | Histogram:
         child = self._children.get((name, *labels.items()))
@@ -33,7 +32,6 @@ class PrometheusCounters:
 
     def add(self, name: str, amount: float = 1, **labels: str) -> None:
         """Add to a counter."""
-        self.totals[name] = self.totals.get(name, 0) + amount
         self._metric(Counter, name, labels).inc(amount)  # type: ignore[union-attr]
 
     def set(self, name: str, value: float, **labels: str) -> None:

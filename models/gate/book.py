@@ -366,7 +366,8 @@ class GateBook(GateAmongOthers):
 
     def _count(self, order: Order, now_ns: int) -> None:
         """Count a cancel, or a replace of nothing, in the message windows: it is a message."""
-        self._count_asked(self._fill(order, now_ns), now_ns, 0.0)
+        if self.state.rate_count:
+            self._count_asked(self._fill(order, now_ns), now_ns, 0.0)
 
     def _count_asked(self, asked: Asked, ts_ns: int, value: float) -> None:
         s = self.state
