@@ -17,7 +17,7 @@ from schemas.controls import Check
 from schemas.records import Decision, Reason
 
 #: changes whenever a row of the gate's state does
-INPUTS_VERSION = 8
+INPUTS_VERSION = 9
 
 
 class Explained(NamedTuple):

@@ -11,9 +11,8 @@ from models import rollup as ru
 from models.columns import grown
 from models.gate import state as gs
 from models.gate.day_sums import sum_nodes
-from models.gate.node_checks import margin_of
+from models.gate.node_checks import margin_of, price_of_unit, reference_of
 from models.gate.positions import GatePositions
-from models.gate.reservations import price_of_unit
 from models.gate.state import GateState
 from models.jit import kernel
 from models.node_shares import shares_of
@@ -45,7 +44,7 @@ def margin_of_nodes(positions: np.ndarray, count: int, accounts: np.ndarray, ins
         if positions[p].quantity == 0.0:
             continue
         i = instruments[positions[p].instrument]
-        margin = margin_of(i, abs(positions[p].quantity) * price_of_unit(i))
+        margin = margin_of(i, abs(positions[p].quantity * price_of_unit(i, reference_of(i))))
         for k in range(_ACCOUNT_NODES):
             n = accounts[positions[p].account].nodes[k]
             if n >= 0:
@@ -92,7 +91,10 @@ class GateFigures(GatePositions):
         rows["unit"][known] = unit
         greeks = market.unit_greeks[index]
         linear = market.greek_kind[index] == 0
-        rows["unit_delta"][known] = np.where(linear, unit * market.price[index], unit * greeks[:, 0])
+        rows["accrued"][known], rows["discount"][known] = market.accrued[index], market.discount[index]
+        price = market.price[index]
+        value = np.where(rows["inverse"][known] != 0, unit / price, unit * price)
+        rows["unit_delta"][known] = np.where(linear, value, unit * greeks[:, 0])
         rows["unit_vega"][known] = np.where(linear, 0.0, unit * greeks[:, 2])
         rows["margin_up_to"][known] = self._tiers[0, known] * rate[:, None]
         rows["margin_rate"][known] = self._tiers[1, known]

@@ -14,7 +14,7 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 from models.gate import state as gs
-from models.gate.node_checks import check_nodes, check_shares, fail, margin_of
+from models.gate.node_checks import check_nodes, check_shares, fail, margin_of, price_of_unit, reference_of
 from models.jit import allocating_kernel, hot_kernel, inline_kernel
 from schemas.controls import Check
 
@@ -27,7 +27,7 @@ from schemas.controls import Check
      Check.SHORT_SALE_LOCATE, Check.UPTICK, Check.POSITION_LONG, Check.POSITION_SHORT, Check.INTERNAL_ERROR))
 _ACCOUNT_NODES, _SHARES, _WINDOWS = gs.ACCOUNT_NODES, gs.SHARES, gs.WINDOWS
 _ACCOUNT, _INSTRUMENT, _POSITION, _NODE = gs.ACCOUNT, gs.INSTRUMENT, gs.POSITION, gs.NODE
-_MOST = gs.MOST
+_FIGURE_MAX = gs.ORDER_FIGURE_MAX
 _RATE, _ORDER, _RESULT, _SETTINGS = gs.RATE, gs.ORDER, gs.RESULT, gs.SETTINGS
 _ACCOUNT_BYTES, _INSTRUMENT_BYTES, _POSITION_BYTES, _NODE_BYTES, _RATE_BYTES, _ORDER_BYTES, _SETTINGS_BYTES = (
     row.itemsize for row in (gs.ACCOUNT, gs.INSTRUMENT, gs.POSITION, gs.NODE, gs.RATE, gs.ORDER, gs.SETTINGS))
@@ -72,10 +72,10 @@ def _check(a: Any, ins: Any, positions: Any, slots: Any, count: Any,
     for k in range(_EFFECTS):
         out.effect[k] = np.nan
     bad = False
-    if not (0.0 < o.quantity <= _MOST) or not (o.side == 1.0 or o.side == -1.0):
+    if not (0.0 < o.quantity <= _FIGURE_MAX) or not (o.side == 1.0 or o.side == -1.0):
         fail(out, INVALID, False, o.quantity, 0.0, -1)
         bad = True
-    if o.market == 0 and not (-_MOST <= o.price <= _MOST):
+    if o.market == 0 and not (-_FIGURE_MAX <= o.price <= _FIGURE_MAX):
         fail(out, INVALID, False, o.price, 0.0, -1)
         bad = True
     if o.account < 0 or o.account >= account_capacity or a[max(o.account, 0)].known == 0:
@@ -111,14 +111,11 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
         age_ms = (o.ts_ns - cfg.positions_ns) * 1e-6 if cfg.positions_ns > 0 else np.inf  # nobody has said anything
         fail(out, STALE_POSITION, False, age_ms, cfg.position_age_ns * 1e-6, -1)
     # ---- reference price, collar
-    ref = i.mid
-    if ref != ref:
-        ref = i.last
-    if ref != ref:
-        ref = i.prior_close
+    ref = reference_of(i)
+    worth = price_of_unit(i, ref)
     touch = i.ask if side > 0.0 else i.bid
     price = o.price if o.market == 0 else (touch if touch == touch else ref)
-    if ref != ref or i.unit != i.unit:
+    if worth != worth:
         fail(out, NO_REFERENCE, False, ref, i.unit, i.node)
     else:
         if i.stale != 0 or o.ts_ns - i.price_ns > i.age_max_ns:
@@ -131,8 +128,7 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
             moved = max(abs(ref - i.drift_low), abs(i.drift_high - ref)) / max(abs(ref), 1e-300) * 1e4
             if moved > i.drift_bps:
                 fail(out, DRIFT, i.soft_drift != 0, moved, i.drift_bps, i.node)
-    per = i.unit / ref if i.inverse != 0 else i.unit * abs(ref)
-    paid = i.unit / max(price, 1.0 / _MOST) if i.inverse != 0 else i.unit * abs(price)
+    paid = i.unit / max(price, 1.0 / _FIGURE_MAX) if i.inverse != 0 else i.unit * abs(price)
     value = o.quantity * paid
     out.effect[0] = value
     # ---- states and lists
@@ -183,10 +179,13 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
     if side < 0.0 and price <= p.best_buy:
         fail(out, SELF_MATCH, False, price, p.best_buy, -1)
     # ---- limits of every node the order lies under
+    per = abs(worth)
     gross = (worst_after - worst_before) * per
-    net = side * size * per
+    net = side * size * worth
     longer = (max(long_after, 0.0) - max(q + p.working_buy, 0.0)) * per
     shorter = (max(short_after, 0.0) - max(p.working_sell - q, 0.0)) * per
+    if worth < 0.0:  # who buys at a price below 0 is paid: the position is worth less than nothing
+        longer, shorter = shorter, longer
     margin = margin_of(i, worst_after * per) - margin_of(i, worst_before * per) if opens else 0.0
     var = (worst_after - worst_before) * i.unit_var if opens else 0.0
     _say_effect(i, out, gross, net, side * size, worst_after - worst_before)

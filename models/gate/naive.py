@@ -45,7 +45,13 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
     ref = next((instrument[k] for k in ("mid", "last", "prior_close") if not math.isnan(instrument[k])), math.nan)
     touch = instrument["ask"] if side > 0 else instrument["bid"]
     price = order["price"] if not order["market"] else ref if math.isnan(touch) else touch
-    if math.isnan(ref) or math.isnan(instrument["unit"]):
+    if instrument["inverse"]:
+        worth, paid = instrument["unit"] / ref, instrument["unit"] / max(price, 1e-18)
+    else:
+        worth = instrument["unit"] * (ref + instrument["accrued"]) * instrument["discount"]
+        paid = instrument["unit"] * abs(price)
+    per = abs(worth)
+    if math.isnan(per):
         hard.add(Check.NO_REFERENCE_PRICE)
     else:
         _prices(hard, soft, order, instrument, ref, price)
@@ -76,12 +82,10 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
         hard.add(Check.DUPLICATE_ORDER)
     if (side > 0 and price >= position["best_sell"]) or (side < 0 and price <= position["best_buy"]):
         hard.add(Check.SELF_MATCH)
-    if instrument["inverse"]:
-        per, paid = instrument["unit"] / ref, instrument["unit"] / max(price, 1e-18)
-    else:
-        per, paid = instrument["unit"] * abs(ref), instrument["unit"] * abs(price)
     longer = (max(q + buys, 0) - max(q + position["working_buy"], 0)) * per
     shorter = (max(sells - q, 0) - max(position["working_sell"] - q, 0)) * per
+    if worth < 0:  # a price below 0: who buys is paid, and has less than nothing
+        longer, shorter = shorter, longer
     sides = [(check, metric, added) for check, metric, added in (
         (Check.LONG_EXPOSURE, "long", longer), (Check.SHORT_EXPOSURE, "short", shorter)) if added > 0]
     margin = _margin(instrument, after * per) - _margin(instrument, before * per) if after > before else 0.0
@@ -94,7 +98,7 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
             continue
         for window in node["windows"]:
             _messages(hard, soft, order, window, order["quantity"] * paid)
-        measures = _measures(order, instrument, node, opens, added, side * size, per, paid, margin)
+        measures = _measures(order, instrument, node, opens, added, side * size, worth, paid, margin)
         _against(hard, soft, order, node, measures, sides, var, settings)
     named = [n for n in nodes if n["role"] != "share"]
     if settings["limits_required"] and not all(
@@ -178,7 +182,7 @@ def _states(hard: set[Check], order: Row, account: Row, instrument: Row, positio
 
 
 def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float, signed: float,
-              per: float, paid: float, margin: float) -> list[tuple[Check, float, str]]:
+              worth: float, paid: float, margin: float) -> list[tuple[Check, float, str]]:
     """Return what a node's limits are held against: (check, measured, metric)."""
     v, whole = node["value"], order["quantity"]
     assert set(v) == set(METRICS)
@@ -200,7 +204,7 @@ def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float,
         out.append((Check.CREDIT, used + gross, "credit"))
         if node["role"] in _TREE:
             out.append((Check.MARGIN, v["margin"] + margin, "margin"))
-    for check, metric, change in ((Check.NET_EXPOSURE, "net", signed * per),
+    for check, metric, change in ((Check.NET_EXPOSURE, "net", signed * worth),
                                   (Check.DELTA, "delta", signed * instrument["unit_delta"]),
                                   (Check.VEGA, "vega", signed * instrument["unit_vega"])):
         if not abs(v[metric] + change) <= abs(v[metric]):

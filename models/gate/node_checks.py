@@ -38,6 +38,18 @@ def fail(out: Any, code: int, soft: bool, measured: float, limit: float, node: i
 
 
 @inline_kernel
+def reference_of(i: Any) -> float:
+    """Return the price that an instrument is valued at: its mid, else its last, else its prior close; NaN: none."""
+    return i.mid if i.mid == i.mid else i.last if i.last == i.last else i.prior_close
+
+
+@inline_kernel
+def price_of_unit(i: Any, ref: float) -> float:
+    """Return what one unit held is worth, in the firm's base currency: below 0 at a price below 0; NaN: not known."""
+    return i.unit / ref if i.inverse != 0 else i.unit * (ref + i.accrued) * i.discount
+
+
+@inline_kernel
 def margin_of(i: Any, notional: float) -> float:
     """Return the initial margin on a notional in base currency, each rate on its slice.
 

@@ -6,16 +6,15 @@ import heapq
 import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
 
 import numpy as np
 
 from models.gate import state as gs
 from models.gate.day_sums import NOWHERE, DaySums, sum_nodes
-from models.gate.node_checks import margin_of
+from models.gate.node_checks import margin_of, price_of_unit, reference_of
 from models.gate.state import GateState
 from models.gate.working import ENDS_IN_THE_DAY, Asked, DayKey, Working, end_of
-from models.jit import inline_kernel, kernel
+from models.jit import kernel
 from models.trading_day import TradingDay
 from schemas.records import Limit, Order
 
@@ -27,18 +26,11 @@ _NO_SHARES = [-1] * gs.SHARES
 _ACTIONS = {"new": gs.NEW, "replace": gs.REPLACE, "cancel": gs.CANCEL}
 
 
-@inline_kernel
-def price_of_unit(i: Any) -> float:
-    """Return the value of one unit in the firm's base currency; NaN where it is not known."""
-    ref = i.mid if i.mid == i.mid else i.last if i.last == i.last else i.prior_close
-    return i.unit / ref if i.inverse != 0 else i.unit * abs(ref)
-
-
 @kernel
 def value_of_unit(instruments: np.ndarray, k: int) -> float:
-    """Return the value of one unit in the firm's base currency; 0 where it is not known (no order passes then)."""
-    per = price_of_unit(instruments[k])
-    return per if per == per else 0.0
+    """Return what one unit is worth, in the firm's base currency; 0 where it is not known (no order passes then)."""
+    worth = price_of_unit(instruments[k], reference_of(instruments[k]))
+    return worth if worth == worth else 0.0
 
 
 @kernel
@@ -50,11 +42,14 @@ def hold(positions: np.ndarray, row: int, instruments: np.ndarray, held: np.ndar
     ----------
     held : gross, long, short, margin and VaR reserved so far in the nodes ``old``; replaced by what is in ``new``
     """
-    q, per = positions[row].quantity, value_of_unit(instruments, positions[row].instrument)
+    q, worth = positions[row].quantity, value_of_unit(instruments, positions[row].instrument)
+    per = abs(worth)
     long_side, short_side = q + positions[row].working_buy, positions[row].working_sell - q
     more = max(long_side, short_side, 0.0) - abs(q)
     gross = more * per
     long, short = (max(long_side, 0.0) - max(q, 0.0)) * per, (max(short_side, 0.0) - max(-q, 0.0)) * per
+    if worth < 0.0:
+        long, short = short, long
     some = gross != 0.0 or long != 0.0 or short != 0.0
     margin, var = 0.0, 0.0
     if gross != 0.0:  # what has no margin rate, or no VaR, is refused where that is limited; elsewhere nobody looks
@@ -107,7 +102,7 @@ def reserve(positions: np.ndarray, row: int, side: float, size: float, gross: fl
         reserved[n, _VEGA] += size * vega
     for n in own:
         reserved[n, _GROSS] += size * gross
-        reserved[n, _LONG if side > 0.0 else _SHORT] += size * gross
+        reserved[n, _LONG if net > 0.0 else _SHORT] += size * gross
         reserved[n, _CREDIT] += size * gross
         reserved[n, _VAR] += size * var
     sum_nodes(nodes, base, reserved, others, under)
@@ -202,10 +197,10 @@ class Reservations(DaySums):
         s, side, k = self.state, asked.side, asked.instrument
         key = asked.day_key()
         nodes, own = self.nodes_of(key)
-        per, delta, vega = value_of_unit(s.instruments, k), s.unit_delta.item(k), s.unit_vega.item(k)
+        worth, delta, vega = value_of_unit(s.instruments, k), s.unit_delta.item(k), s.unit_vega.item(k)
         var = s.unit_var.item(k)
         return Working(order, asked.account, k, row if row >= 0 else s.position_row(asked.account, k), side,
-                       asked.price, max(asked.quantity - executed, 0.0), per, side * per,
+                       asked.price, max(asked.quantity - executed, 0.0), abs(worth), side * worth,
                        side * delta if delta == delta else 0.0, side * vega if vega == vega else 0.0,
                        var if var == var else 0.0, key[2], key[3], key[4], end_of(order, now_ns, self.day), executed,
                        earlier, nodes, own, now_ns)

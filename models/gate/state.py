@@ -30,7 +30,7 @@ ACCOUNT_NODES, ORDER_NODES = 6, 6
 SHARES = 2 * ACCOUNT_NODES
 MARGIN_TIERS = MARGIN_TIERS_MAX
 #: quantities and prices beyond are no order's: what they are worth would be no number
-MOST = 1e18
+ORDER_FIGURE_MAX = 1e18
 #: of time in a window of messages
 BUCKETS = 32
 CHECKS = 42
@@ -43,7 +43,8 @@ INSTRUMENT = np.dtype([
     ("mid", "f8"), ("bid", "f8"), ("ask", "f8"), ("last", "f8"),
     ("prior_close", "f8"), ("tick", "f8"), ("collar_bps", "f8"), ("collar_ticks", "f8"),
     ("drift_bps", "f8"), ("drift_low", "f8"),
-    ("drift_high", "f8"), ("unit", "f8"), ("margin_up_to", "f8", MARGIN_TIERS), ("margin_rate", "f8", MARGIN_TIERS),
+    ("drift_high", "f8"), ("unit", "f8"), ("accrued", "f8"), ("discount", "f8"),
+    ("margin_up_to", "f8", MARGIN_TIERS), ("margin_rate", "f8", MARGIN_TIERS),
     ("unit_delta", "f8"), ("unit_vega", "f8"), ("unit_var", "f8"),
     ("price_ns", "i8"), ("age_max_ns", "i8"), ("issuer", "i4"), ("sector", "i4"), ("node", "i4")],
     align=True)
@@ -115,6 +116,7 @@ class GateState:
         for f in ("mid", "bid", "ask", "last", "prior_close", "unit", "drift_low", "drift_high", "unit_delta",
                   "unit_vega", "unit_var", "margin_rate", "margin_up_to"):
             self.instruments[f] = np.nan
+        self.instruments["discount"] = 1.0
         for f in ("issuer", "sector", "node"):
             self.instruments[f] = -1
         #: columns of it: one figure of a row is read in a tenth of the time so

@@ -44,12 +44,12 @@ NODE = st.fixed_dictionaries({
     "limit": st.fixed_dictionaries({m: sometimes(st.sampled_from([0.5, 100.0, 9_999.0, 10_000.0, 25_000.0])) for m in METRICS}),
     "soft": st.sets(st.sampled_from(METRICS), max_size=4), "state": st.sampled_from([0, 0, 0, 1, 2, 3]), "nav": st.sampled_from([NAN, 1e4, 1e6]),
     "exposure_ns": st.sampled_from([T0, T0 - 10**9, T0 - 10**11]), "windows": st.lists(WINDOW, max_size=2, unique_by=lambda w: w["window_ns"])})
-PRICE = st.sampled_from([NAN, 99.0, 100.0, 101.0, 120.0])
+PRICE = st.sampled_from([NAN, -101.0, -3.5, 99.0, 100.0, 101.0, 120.0])
 INSTRUMENT = st.fixed_dictionaries({
     **{f: st.booleans() for f in ("restricted", "shortable", "equity", "price_test", "inverse", "stale", "soft_collar", "soft_drift")},
     "state": st.sampled_from([0, 0, 0, 1, 2]), **dict.fromkeys(("mid", "bid", "ask", "last", "prior_close"), PRICE), "tick": st.just(0.01),
     "collar_bps": st.sampled_from([0.0, 100.0]), "collar_ticks": st.sampled_from([0.0, 5.0]), "drift_bps": st.sampled_from([0.0, 50.0]),
-    "drift_low": PRICE, "drift_high": PRICE, "unit": st.sampled_from([NAN, 1.0, 10.0]), "tiers": st.sampled_from([[(INF, NAN)], [(INF, 0.1)], [(5_000.0, 0.05), (20_000.0, 0.1)], [(5_000.0, 0.05), (20_000.0, 0.1), (INF, 0.2)]]),
+    "drift_low": PRICE, "drift_high": PRICE, "unit": st.sampled_from([NAN, 1.0, 10.0]), "accrued": st.sampled_from([0.0, 2.5]), "discount": st.sampled_from([1.0, 0.97, NAN]), "tiers": st.sampled_from([[(INF, NAN)], [(INF, 0.1)], [(5_000.0, 0.05), (20_000.0, 0.1)], [(5_000.0, 0.05), (20_000.0, 0.1), (INF, 0.2)]]),
     "unit_delta": st.sampled_from([NAN, 100.0, -30.0]), "unit_vega": st.sampled_from([NAN, 0.0, 2.0]), "unit_var": st.sampled_from([0.0, 2.0, NAN]), "price_ns": st.sampled_from([T0, T0 - 10**11]),
     "age_max_ns": st.just(10**10)})
 POSITION = st.fixed_dictionaries({

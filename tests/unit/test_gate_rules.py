@@ -20,7 +20,7 @@ OPEN: dict[str, Any] = {
     "order": {"side": 1.0, "quantity": 1.0, "executed": 0.0, "replaced": 0.0, "price": 100.0, "ts_ns": T0, "algo": -1, "market": False, "locate": False, "exempt": False, "permitted": True, "action": 0},
     "instrument": {**dict.fromkeys(("restricted", "equity", "price_test", "inverse", "stale", "state", "collar_ticks", "drift_bps", "unit_vega", "soft_collar", "soft_drift"), 0), "shortable": 1,
                    "mid": 100.0, "bid": 99.9, "ask": 100.1, "last": 100.0, "prior_close": 100.0, "tick": 0.01, "collar_bps": 100.0, "drift_low": NAN, "drift_high": NAN,
-                   "unit": 1.0, "tiers": [(INF, 0.0)], "unit_delta": 0.0, "unit_var": 0.0, "price_ns": T0, "age_max_ns": 10**10},
+                   "unit": 1.0, "accrued": 0.0, "discount": 1.0, "tiers": [(INF, 0.0)], "unit_delta": 0.0, "unit_var": 0.0, "price_ns": T0, "age_max_ns": 10**10},
     "known": True, "account_state": 0, "required": True, "all": 0, "positions_age_ns": 0,
     "position": {**dict.fromkeys(("quantity", "working_buy", "working_sell", "last_side", "last_quantity", "soft_long", "soft_short"), 0.0), "best_buy": -INF, "best_sell": INF, "long_limit": NAN,
                  "short_limit": NAN, "last_price": NAN, "last_ns": 0},
