@@ -12,9 +12,10 @@ import pytest
 from models.gate import state as gs
 from models.gate.book import GateBook
 from models.gate.explain import explain
+from models.risk.margin import Margins
 from schemas.codec import encode
 from schemas.market import Surface, VolSlice
-from schemas.records import Account, AsOf, Fifo, Instrument, Limit, Mark, Order, Position
+from schemas.records import Account, AsOf, Fifo, Instrument, Limit, MarginTier, Mark, Order, Position
 
 NOW = int(datetime(2026, 11, 20, 15, tzinfo=UTC).timestamp()) * 1_000_000_000
 LEVELS = ("book", "desk", "strategy", "fund", "firm")
@@ -33,8 +34,9 @@ MARKET: dict[str, tuple[dict[str, Any], float]] = {
               "calendar": "US-BONDS", "settlement_days": 1}, 99.8),
     "BILL": ({"asset_class": "money_market", "currency": "USD", "multiplier": Decimal("0.01"), "maturity": "2027-03-18", "calendar": "US-BONDS", "settlement_days": 1}, 98.6),
     "FORWARD": ({"asset_class": "fx_forward", "currency": "USD", "underlying": "EURUSD", "expiry": "2028-05-19"}, 1.13)}
+TIERS = [MarginTier(up_to=Decimal(100), initial=Decimal("0.05"), maintenance=Decimal("0.03")), MarginTier(initial=Decimal("0.2"), maintenance=Decimal("0.1"))]
 QUANTITY = 7
-COMPARED = {"gross": gs.GROSS, "net": gs.NET, "long": gs.LONG, "short": gs.SHORT, "delta": gs.DELTA, "vega": gs.VEGA}
+COMPARED = {"gross": gs.GROSS, "net": gs.NET, "long": gs.LONG, "short": gs.SHORT, "margin": gs.MARGIN, "delta": gs.DELTA, "vega": gs.VEGA}
 
 
 def gate(*without: str) -> GateBook:
@@ -42,7 +44,7 @@ def gate(*without: str) -> GateBook:
     g = GateBook("USD", LEVELS, accounts=4, instruments=32, positions=64, nodes=128, rates=4, ring=4)
     g.positions_hold(NOW)
     for name, (terms, _) in MARKET.items():
-        g.add_instrument(Instrument(instrument=name, prior_close=Decimal(str(MARKET[name][1])), **terms))
+        g.add_instrument(Instrument(instrument=name, prior_close=Decimal(str(MARKET[name][1])), margin_tiers=TIERS, **terms))
     for currency in {"USD", "EUR"} - set(without):
         g.book.add_surface(Surface(underlying=currency, ts_event=NOW, rates=[(1.0, 0.04 if currency == "USD" else 0.02)]))
     for name, strike in (("STOCK", 100.0), ("STOCK.EU", 42.0)):
@@ -51,7 +53,7 @@ def gate(*without: str) -> GateBook:
         g.book.add_mark(Mark(instrument=name, window_end=NOW, ts_event=NOW, bid=price, ask=price, mid=price, last=price, quality="good"))
         g.set_price(name, price, price, price, price, NOW, True)
     g.add_account(Account(account="A", book="B", desk="D", strategy="S", fund="F", nav=Decimal(10**6)))
-    for metric in ("order_quantity", "order_value"):
+    for metric in ("order_quantity", "order_value", "margin"):
         g.add_limit(Limit(limit_id=metric, node="firm", metric=metric, limit=Decimal(10**12), version=1, by="r", reason="test of effects"))
     g.refresh(NOW)
     return g
@@ -80,6 +82,7 @@ def test_what_an_order_adds_is_what_its_position_has(name: str, side: str) -> No
     g.add_position(Position(account="A", instrument=name, quantity=str(QUANTITY if side == "buy" else -QUANTITY), average_price=price, realised_pnl=0.0, fees={},
                             currency=currency, trades=1, last_ts_event=1, fifo=Fifo(0.0, price, 1), break_even_price=price, as_of=AsOf(0, 1)))
     held = values(g)
+    assert held["margin"] == pytest.approx(Margins().of(g.book)[g.book.rollup.node_index["desk:D"], 0])
     assert held["gross"] > 0.0 and held["delta"] != 0.0
     assert works == pytest.approx(held, rel=1e-9)
     for metric in ("gross", "net", "delta", "vega"):
