@@ -252,13 +252,13 @@ def decisions_explain(order_id: str, account: OfAccount = None, brokers: Brokers
     except ValueError as error:  # of another version of the code
         raise fail("order_id", f"{order_id!r} cannot be evaluated anew: {error}", EXIT_FAILED) from error
     differences = found_again.differs_from(decision)
-    typer.echo(json.dumps({
+    typer.echo(msgspec.json.encode({  # what is no number is null: NaN is not JSON
         "order_id": order_id, "outcome": decision.outcome, "reproduced": not differences, "differences": differences,
         "effect": decision.effect, "service_us": decision.service_ns / 1e3,
         "reasons": [msgspec.to_builtins(r) | dict(zip(("meaning", "rule"), MEANING[Check[r.code]], strict=True))
                     for r in decision.reasons],
         "warnings": [msgspec.to_builtins(r) for r in decision.warnings], "snapshot_id": decision.snapshot_id,
-        "limits_version": decision.limits_version, "seen": found_again.seen}))
+        "limits_version": decision.limits_version, "seen": found_again.seen}).decode())
     raise typer.Exit(EXIT_DIFFERENT if differences else 0)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from app.brokers import Broker
@@ -134,7 +135,7 @@ def test_verdicts_limits_halts_and_cancels(made: Installation) -> None:
     asyncio.run(run())
     done = subprocess.run([sys.executable, "-m", "app", "decisions", "explain", "o3"], cwd=ROOT, capture_output=True, text=True,
                           env=os.environ | made.environment())
-    shown = json.loads(done.stdout)
+    shown = msgspec.json.decode(done.stdout)
     assert done.returncode == 0 and shown["reproduced"] is True and shown["reasons"][0]["rule"].startswith("RTS 6")
 
 
