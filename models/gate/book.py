@@ -284,14 +284,14 @@ class GateBook(GateAmongOthers):
             if replaced is not None:
                 self._reserve(replaced, 1.0)
             return Verdict("reject", reasons, warnings, effect, inputs)
-        row = self.state.position_of_result.item()
+        row, value = self.state.position_of_result.item(), effect["value"]
         if replaced is None:
-            self.count_day(self._place(order, asked, now_ns, row=row))
+            self.count_day(self._place(order, asked, now_ns, row=row), value)
         else:
             self._drop(replaced)
             before = replaced.order
             earlier = tuple(k for k in (*replaced.earlier, before.order_id) if k != order.order_id)
-            self.count_day(self._place(order, asked, now_ns, replaced.executed, earlier, row),
+            self.count_day(self._place(order, asked, now_ns, replaced.executed, earlier, row), value,
                            replaced=float(before.quantity))
         return Verdict("accept", [], warnings, effect, inputs)
 
@@ -357,7 +357,7 @@ class GateBook(GateAmongOthers):
         held = self.working.get(order.order_id)
         verdict = self.decide(order, now_ns)
         if verdict.outcome == "accept" and held is None:
-            self._undo(order.order_id)
+            self._undo(order.order_id, verdict.effect["value"])
         s.rates[: len(rates)] = rates
         for name in gs.POSITION.names or ():
             if name.startswith("last_"):
@@ -403,8 +403,9 @@ class GateBook(GateAmongOthers):
                 continue
             if d.ts_decision >= self.day.begin_ns(now_ns):
                 looked = d.ts_decision < looked_ns.get(f"trader:{d.order.trader}", 0)
-                self.count_day(self._working(d.order, asked, d.ts_decision), replaced=replaced.get(d.order_id, 0.0),
-                               attended=looked)
+                w = self._working(d.order, asked, d.ts_decision)
+                value = d.effect.get("value", asked.quantity * w.gross)
+                self.count_day(w, value, replaced=replaced.get(d.order_id, 0.0), attended=looked)
 
     def _expire(self, now_ns: int) -> None:
         """Take out what has expired; with the day, what was for the day, and daily sums begin anew."""

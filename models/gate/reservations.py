@@ -216,15 +216,17 @@ class Reservations(DaySums):
             found = self._nodes_of[key] = np.array(list(nodes), np.int64), np.array(own, np.int64)
         return found
 
-    def count_day(self, w: Working, sign: float = 1.0, replaced: float = 0.0, attended: bool = False) -> None:
+    def count_day(self, w: Working, value: float, sign: float = 1.0, replaced: float = 0.0,
+                  attended: bool = False) -> None:
         """Add an accepted order to the day's sums of its nodes, and to its trader's unattended executions.
 
-        ``replaced``: the quantity of the order that it replaces, which is counted. ``attended``: a person has looked at
-        its trader's executions since.
+        ``value``: of the order at its own price, as it was measured against limits. ``replaced``: the quantity of the
+        order that it replaces, which is counted. ``attended``: a person has looked at its trader's executions since.
         """
-        size = sign * max(float(w.order.quantity) - replaced, 0.0)
-        self.count_ordered((w.account, w.instrument, w.trader, w.counterparty, w.venue), w.nodes, size, size * w.gross,
-                           sign if w.order.algo_id and not attended else 0.0)
+        whole = float(w.order.quantity)
+        size = max(whole - replaced, 0.0)
+        self.count_ordered((w.account, w.instrument, w.trader, w.counterparty, w.venue), w.nodes, sign * size,
+                           sign * value * (size / whole), sign if w.order.algo_id and not attended else 0.0)
 
     def _position_nodes(self, account: int, instrument: int) -> list[int]:
         i = self.state.instruments[instrument]
@@ -338,6 +340,6 @@ class Reservations(DaySums):
         del self._of_position[w.account, w.instrument][w.order.order_id]
         self._best_without(w)
 
-    def _undo(self, order_id: str) -> None:
-        self.count_day(self.working[order_id], -1.0)
+    def _undo(self, order_id: str, value: float) -> None:
+        self.count_day(self.working[order_id], value, -1.0)
         self.release(order_id)

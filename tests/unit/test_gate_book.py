@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from agents.gate import GateStage
+from models.gate import state as gs
 from models.gate.book import GateBook
 from models.gate.explain import explain
 from schemas.codec import encode
@@ -271,7 +272,11 @@ def test_a_restarted_gate_counts_what_its_log_says(gate: GateBook) -> None:
     after = _like(gate)
     for rule in rules:
         after.add_limit(rule)
+    after.set_price("X", 109.9, 110.1, 110.0, None, T0, True)
     after.recount(log, T0 + 3, {})
+    day = [float(g.state.nodes["value"][g.state.node("book:BA"), gs.DAILY_VALUE]) for g in (gate, after)]
+    assert day[0] == day[1] == 5 * 99 + 6 * 98 + 7 * 97, "at their own prices, whatever the market did meanwhile"
+    after.set_price("X", 99.9, 100.1, 100.0, None, T0, True)
     for d in log:
         after.place(d.order, d.ts_decision, T0 + 3)  # type: ignore[arg-type]
     for k, o in enumerate((order("x", quantity=1, price=90, algo_id="algo"), order("y", quantity=2, price=89), order("z", quantity=30, price=91))):

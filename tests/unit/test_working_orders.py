@@ -126,15 +126,14 @@ def test_a_gate_that_starts_places_what_still_works_and_nothing_else(gate: GateB
 
 def test_a_restart_counts_the_executions_of_all_ids_and_the_day_once(gate: GateBook) -> None:
     chain = [order("a", quantity=100), replace("b", "a", 120)]
-    for o in chain:
-        gate.decide(o, T0)
+    values = [gate.decide(o, T0).effect["value"] for o in chain]
     gate.fill("a", 40)
     before = (gate.working["b"].left, reserved(gate), repr(gate.state.nodes["value"][gate.state.node("desk:D")]))
     gate.release("b")
     gate._begin_day()
     gate.place(chain[1], T0, T0 + 1, earlier=("a",))
-    gate.count_day(gate._working(chain[0], gate._fill(chain[0], T0), T0))
-    gate.count_day(gate.working["b"], replaced=100.0)
+    gate.count_day(gate._working(chain[0], gate._fill(chain[0], T0), T0), values[0])
+    gate.count_day(gate.working["b"], values[1], replaced=100.0)
     gate.fill("a", 40)
     assert before == (gate.working["b"].left, reserved(gate), repr(gate.state.nodes["value"][gate.state.node("desk:D")]))
 
