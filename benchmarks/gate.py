@@ -22,7 +22,7 @@ from benchmarks.risk import quantiles
 from models.gate.book import GateBook
 from models.gate.kernel import check_batch, check_order
 from models.gate.naive import naive_check
-from models.gate.state import INSTRUMENT, METRICS, POSITION, GateState
+from models.gate.state import FIGURES, INSTRUMENT, METRICS, POSITION, GateState
 from schemas.controls import Check
 from schemas.records import Account, AsOf, Fifo, Instrument, Limit, Mark, Order, Position
 
@@ -73,7 +73,7 @@ def as_dicts(s: GateState) -> list[tuple[Any, ...]]:
         return {f: row[f].item() for f in row.dtype.names if row[f].ndim == 0}
 
     window = [{"window_ns": 10**9, "sent": [], "others": (0, 0.0), "limit": {"message_count": 1e9}, "soft": set()}]
-    nodes = [{"value": dict(zip(METRICS, s.nodes["value"][k].tolist(), strict=True)), "limit": dict(zip(METRICS, s.nodes["limit"][k].tolist(), strict=True)),
+    nodes = [{"value": dict(zip(FIGURES, s.nodes["value"][k].tolist(), strict=True)), "limit": dict(zip(METRICS, s.nodes["limit"][k].tolist(), strict=True)),
               "soft": set(), "state": 0, "nav": float(s.nodes["nav"][k]), "exposure_ns": T0, "windows": window if name.startswith("account") else []} for k, name in enumerate(s.node_names)]
     role = {k: n.partition(":")[0] for k, n in enumerate(s.node_names)}
     settings = {"state": 0, "duplicate_ns": 500_000_000, "exposure_age_ns": 5_000_000_000, "position_age_ns": 5_000_000_000, "positions_ns": T0, "limits_required": True}

@@ -70,8 +70,8 @@ class DaySums:
         self.at_venue: dict[VenueKey, tuple[float, float]] = {}
         self.changes = Changes()
         #: by node and metric: held for what works here, and what other gates hold and have counted
-        self.reserved, self.others = np.zeros((2, len(state.nodes), gs.NM))
-        self._base = np.zeros((len(state.nodes), gs.NM))
+        self.reserved, self.others = np.zeros((2, len(state.nodes), gs.NF))
+        self._base = np.zeros((len(state.nodes), gs.NF))
         self._base[:, [gs.RATING, gs.VAR_HIST]] = np.nan  # nobody has said anything of them
 
     def _sum_node(self, node: int) -> None:

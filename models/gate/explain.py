@@ -92,7 +92,7 @@ def explain(inputs: dict[str, Any]) -> Explained:
                 state.nodes["rates"][n, w], state.rate_count = state.rate_count, state.rate_count + 1
     check_order(state.table.ctypes.data, 0)
     seen = {name: {f: np.asarray(r[f]).tolist() for f in r.dtype.names} for name, r in row.items()}
-    seen["nodes"] = {name: {"value": dict(zip(gs.METRICS, state.nodes["value"][n].tolist(), strict=True)),
+    seen["nodes"] = {name: {"value": dict(zip(gs.FIGURES, state.nodes["value"][n].tolist(), strict=True)),
                             "limit": dict(zip(gs.METRICS, state.nodes["limit"][n].tolist(), strict=True))}
                      for name, n, _, _ in packed}
     result = state.results[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from models.gate.state import METRICS
+from models.gate.state import FIGURES
 from schemas.controls import Check
 
 Row = dict[str, Any]
@@ -185,7 +185,7 @@ def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float,
               worth: float, paid: float, margin: float) -> list[tuple[Check, float, str]]:
     """Return what a node's limits are held against: (check, measured, metric)."""
     v, whole = node["value"], order["quantity"]
-    assert set(v) == set(METRICS)
+    assert set(v) == set(FIGURES)
     more = max(whole - order["replaced"], 0)
     out = [(Check.MAX_QUANTITY, whole, "order_quantity"), (Check.MAX_VALUE, whole * paid, "order_value"),
            (Check.DAILY_QUANTITY, v["daily_quantity"] + more, "daily_quantity"),
@@ -207,6 +207,11 @@ def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float,
     for check, metric, change in ((Check.NET_EXPOSURE, "net", signed * worth),
                                   (Check.DELTA, "delta", signed * instrument["unit_delta"]),
                                   (Check.VEGA, "vega", signed * instrument["unit_vega"])):
-        if not abs(v[metric] + change) <= abs(v[metric]):
-            out.append((check, abs(v[metric] + change), metric))
+        # all that works up and nothing of what works down, or the other way round: whatever is worse
+        held = v[metric] - v[metric + "_up"] + v[metric + "_down"]
+        ups, downs = v[metric + "_up"] + max(change, 0), v[metric + "_down"] + max(-change, 0)
+        before, after = (max(abs(held + up), abs(held - down)) for up, down in (
+            (v[metric + "_up"], v[metric + "_down"]), (ups, downs)))
+        if math.isnan(change) or not after <= before:
+            out.append((check, math.nan if math.isnan(change) else after, metric))
     return out

@@ -18,6 +18,7 @@ from schemas.controls import Check
      Check.VAR, Check.COUNTERPARTY_RATING, Check.DAILY_QUANTITY, Check.DAILY_VALUE))
 _M_GROSS, _M_NET, _M_DELTA, _M_VEGA, _M_VAR = gs.GROSS, gs.NET, gs.DELTA, gs.VEGA, gs.VAR_HIST
 _M_LONG, _M_SHORT = gs.LONG, gs.SHORT
+_M_NET_UP, _M_DELTA_UP, _M_VEGA_UP = gs.NET_UP, gs.DELTA_UP, gs.VEGA_UP
 _M_LEVERAGE, _M_CONCENTRATION, _M_MARGIN, _M_CREDIT = gs.LEVERAGE, gs.CONCENTRATION, gs.MARGIN, gs.CREDIT
 _M_QUANTITY, _M_VALUE = gs.ORDER_QUANTITY, gs.ORDER_VALUE
 _M_DAY_QUANTITY, _M_DAY_VALUE, _M_REPEATED, _M_RATING = gs.DAILY_QUANTITY, gs.DAILY_VALUE, gs.REPEATED, gs.RATING
@@ -201,6 +202,23 @@ def _sides(d: Any, n: int, o: Any, out: Any, cfg: Any, longer: float, shorter: f
 
 
 @hot_kernel
+def _both_ways(d: Any, n: int, out: Any, code: int, metric: int, up: int, change: float) -> None:
+    """Check a figure with a sign where one side of what works is executed and the other one is not, whichever is worse.
+
+    ``up``: where what works above 0 is; what works below 0 is behind it.
+    """
+    highest, lowest = d.value[metric] + d.value[up + 1], d.value[metric] - d.value[up]
+    before = max(abs(highest), abs(lowest))
+    if change > 0.0:
+        highest += change
+    else:  # as well where it is not known
+        lowest += change
+    after = max(abs(highest), abs(lowest)) if lowest == lowest else np.nan
+    if not after <= before and _over(after, d.limit[metric]):
+        fail(out, code, (d.soft >> metric) & 1 != 0, after, d.limit[metric], n)
+
+
+@hot_kernel
 def _exposures(d: Any, n: int, k: int, i: Any, o: Any, out: Any, cfg: Any,
                gross: float, net: float, opens: bool, size: float, margin: float, var: float) -> None:
     """Check what the order does to a node; a limit the order improves never blocks it."""
@@ -224,17 +242,11 @@ def _exposures(d: Any, n: int, k: int, i: Any, o: Any, out: Any, cfg: Any,
             limited = limited or d.limit[_M_MARGIN] == d.limit[_M_MARGIN]
             if _over(d.value[_M_MARGIN] + margin, d.limit[_M_MARGIN]):
                 fail(out, MARGIN, (d.soft >> _M_MARGIN) & 1 != 0, d.value[_M_MARGIN] + margin, d.limit[_M_MARGIN], n)
-    before, after = d.value[_M_NET], d.value[_M_NET] + net
     for metric in (_M_NET, _M_DELTA, _M_VEGA):
         limited = limited or d.limit[metric] == d.limit[metric]
-    if not abs(after) <= abs(before) and _over(abs(after), d.limit[_M_NET]):
-        fail(out, NET, (d.soft >> _M_NET) & 1 != 0, abs(after), d.limit[_M_NET], n)
-    before, after = d.value[_M_DELTA], d.value[_M_DELTA] + o.side * size * i.unit_delta
-    if not abs(after) <= abs(before) and _over(abs(after), d.limit[_M_DELTA]):
-        fail(out, DELTA, (d.soft >> _M_DELTA) & 1 != 0, abs(after), d.limit[_M_DELTA], n)
-    before, after = d.value[_M_VEGA], d.value[_M_VEGA] + o.side * size * i.unit_vega
-    if not abs(after) <= abs(before) and _over(abs(after), d.limit[_M_VEGA]):
-        fail(out, VEGA, (d.soft >> _M_VEGA) & 1 != 0, abs(after), d.limit[_M_VEGA], n)
+    _both_ways(d, n, out, NET, _M_NET, _M_NET_UP, net)
+    _both_ways(d, n, out, DELTA, _M_DELTA, _M_DELTA_UP, o.side * size * i.unit_delta)
+    _both_ways(d, n, out, VEGA, _M_VEGA, _M_VEGA_UP, o.side * size * i.unit_vega)
     if opens and d.limit[_M_VAR] == d.limit[_M_VAR]:
         limited = True
         # as if the worst days of what is held and of what is added were the same ones: nothing is taken for a hedge

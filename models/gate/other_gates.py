@@ -19,10 +19,11 @@ from models.valued_book import ValuedBook
 from schemas.records import Limit
 
 #: what is held for orders, and what is counted of them
-_RESERVED = [gs.GROSS, gs.NET, gs.LONG, gs.SHORT, gs.DELTA, gs.VEGA, gs.MARGIN, gs.CREDIT, gs.VAR_HIST]
+_RESERVED = [gs.GROSS, gs.NET, gs.LONG, gs.SHORT, gs.DELTA, gs.VEGA, gs.MARGIN, gs.CREDIT, gs.VAR_HIST,
+             *range(gs.NM, gs.NF)]
 _COUNTED = [gs.DAILY_QUANTITY, gs.DAILY_VALUE, gs.REPEATED]
 #: limits that this is held against
-_RESTS_ON_THEM = [*_RESERVED, *_COUNTED, gs.LEVERAGE, gs.CONCENTRATION]
+_RESTS_ON_THEM = [*(m for m in _RESERVED if m < gs.NM), *_COUNTED, gs.LEVERAGE, gs.CONCENTRATION]
 #: what lies beyond is the rest of sums and differences
 _DIGITS = 6
 
@@ -54,19 +55,19 @@ class GateAmongOthers(GateLimits):
         list of int
             Nodes.
         ndarray
-            float64[nodes, metrics + 2 x windows]: what it holds, then messages and their value by window.
+            float64[nodes, figures + 2 x windows]: what it holds, then messages and their value by window.
         """
         state, n = self.state, len(self.state.node_names)
         rates = state.nodes["rates"][:n]
         limited = np.isfinite(state.nodes["limit"][:n, _RESTS_ON_THEM]).any(axis=1) | (rates[:, 0] >= 0)
         which = np.flatnonzero(limited)
-        rows = np.zeros((len(which), gs.NM + 2 * gs.WINDOWS))
+        rows = np.zeros((len(which), gs.NF + 2 * gs.WINDOWS))
         rows[:, _RESERVED] = self.reserved[which[:, None], _RESERVED]
         rows[:, _COUNTED] = self._base[which[:, None], _COUNTED]
         names = state.node_names
         venues = [j for j, k in enumerate(which.tolist()) if names[k].startswith("venue:")]
         rows[venues, gs.CREDIT] += self._base[which[venues], gs.CREDIT]
-        rows[:, gs.NM :] = self.counted(now_ns)[rates[which]].reshape(len(which), 2 * gs.WINDOWS)
+        rows[:, gs.NF :] = self.counted(now_ns)[rates[which]].reshape(len(which), 2 * gs.WINDOWS)
         rows = np.round(rows, _DIGITS) + 0.0
         some = rows.any(axis=1) & np.array([not names[k].startswith("account:") for k in which.tolist()], bool)
         return which[some].tolist(), rows[some]
@@ -81,10 +82,10 @@ class GateAmongOthers(GateLimits):
 
     def own_of(self, node: int, row: np.ndarray, outcomes: dict[str, Outcomes]) -> Own:
         """Return a row of `own_rows` as others read it."""
-        figures = {gs.METRICS[m]: float(row[m]) for m in np.flatnonzero(row[: gs.NM]).tolist()}
+        figures = {gs.FIGURES[m]: float(row[m]) for m in np.flatnonzero(row[: gs.NF]).tolist()}
         windows = {}
         for w, k in enumerate(self.state.nodes["rates"][node].tolist()):
-            count, value = row[gs.NM + 2 * w : gs.NM + 2 * w + 2].tolist()
+            count, value = row[gs.NF + 2 * w : gs.NF + 2 * w + 2].tolist()
             if count:
                 windows[str(int(self.state.rates["window_ns"][k]) // 1_000_000)] = (count, value)
         return Own(figures, windows, outcomes)
@@ -118,8 +119,8 @@ class GateAmongOthers(GateLimits):
         self.others[node] = 0.0
         for own in owns:
             for metric, value in own.figures.items():
-                if metric in gs.METRICS:
-                    self.others[node, gs.METRICS.index(metric)] += value
+                if metric in gs.FIGURES:
+                    self.others[node, gs.FIGURES.index(metric)] += value
         for k in self.state.nodes["rates"][node].tolist():
             if k >= 0:
                 length = str(int(self.state.rates["window_ns"][k]) // 1_000_000)

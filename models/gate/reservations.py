@@ -14,12 +14,13 @@ from models.gate.day_sums import NOWHERE, DaySums, sum_nodes
 from models.gate.node_checks import margin_of, price_of_unit, reference_of
 from models.gate.state import GateState
 from models.gate.working import ENDS_IN_THE_DAY, Asked, DayKey, Working, end_of
-from models.jit import kernel
+from models.jit import inline_kernel, kernel
 from models.trading_day import TradingDay
 from schemas.records import Limit, Order
 
 _GROSS, _NET, _LONG, _SHORT, _CREDIT, _MARGIN = gs.GROSS, gs.NET, gs.LONG, gs.SHORT, gs.CREDIT, gs.MARGIN
 _DELTA, _VEGA, _VAR = gs.DELTA, gs.VEGA, gs.VAR_HIST
+_NET_UP, _DELTA_UP, _VEGA_UP = gs.NET_UP, gs.DELTA_UP, gs.VEGA_UP
 #: of so many of them the nodes are remembered
 KINDS_OF_ORDERS = 1 << 16
 _NO_SHARES = [-1] * gs.SHARES
@@ -76,6 +77,13 @@ def hold(positions: np.ndarray, row: int, instruments: np.ndarray, held: np.ndar
     return some
 
 
+@inline_kernel
+def _reserve_side(reserved: np.ndarray, metric: int, up: int, size: float, of_unit: float) -> None:
+    """Add to what works of a figure with a sign, and to the side of it that it is on."""
+    reserved[metric] += size * of_unit
+    reserved[up if of_unit > 0.0 else up + 1] += size * abs(of_unit)
+
+
 @kernel
 def reserve(positions: np.ndarray, row: int, side: float, size: float, gross: float, net: float, delta: float,
             vega: float, var: float, under: np.ndarray, own: np.ndarray, nodes: np.ndarray, base: np.ndarray,
@@ -97,9 +105,9 @@ def reserve(positions: np.ndarray, row: int, side: float, size: float, gross: fl
     if abs(p.working_sell) < 1e-9:
         p.working_sell = 0.0
     for n in under:
-        reserved[n, _NET] += size * net
-        reserved[n, _DELTA] += size * delta
-        reserved[n, _VEGA] += size * vega
+        _reserve_side(reserved[n], _NET, _NET_UP, size, net)
+        _reserve_side(reserved[n], _DELTA, _DELTA_UP, size, delta)
+        _reserve_side(reserved[n], _VEGA, _VEGA_UP, size, vega)
     for n in own:
         reserved[n, _GROSS] += size * gross
         reserved[n, _LONG if net > 0.0 else _SHORT] += size * gross

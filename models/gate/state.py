@@ -19,6 +19,12 @@ METRICS = ("gross", "net", "long", "short", "delta", "vega", "var_hist", "levera
 (GROSS, NET, LONG, SHORT, DELTA, VEGA, VAR_HIST, LEVERAGE, CONCENTRATION, MARGIN, CREDIT, ORDER_QUANTITY, ORDER_VALUE,
  MESSAGE_COUNT, MESSAGE_VALUE, DAILY_QUANTITY, DAILY_VALUE, REPEATED, RATING) = range(len(METRICS))
 NM = len(METRICS)
+#: what works on either side of the figures that have a sign, both above 0: each side may be executed without the other
+WORKING = ("net_up", "net_down", "delta_up", "delta_down", "vega_up", "vega_down")
+(NET_UP, NET_DOWN, DELTA_UP, DELTA_DOWN, VEGA_UP, VEGA_DOWN) = range(NM, NM + len(WORKING))
+#: what a node has of everything, and how many that are
+FIGURES = METRICS + WORKING
+NF = len(FIGURES)
 #: limits on what comes of a node's messages within a window; a node has up to `WINDOWS` windows of different lengths
 MESSAGE_METRICS = ("message_count", "message_value")
 WINDOWS = 4
@@ -53,7 +59,7 @@ POSITION = np.dtype([("account", "i4"), ("instrument", "i4"), ("soft_long", "i1"
                      ("working_sell", "f8"), ("best_buy", "f8"), ("best_sell", "f8"), ("long_limit", "f8"),
                      ("short_limit", "f8"), ("last_side", "f8"), ("last_quantity", "f8"), ("last_price", "f8"),
                      ("last_ns", "i8")], align=True)
-NODE = np.dtype([("value", "f8", NM), ("limit", "f8", NM), ("soft", "u4"), ("state", "i1"), ("nav", "f8"),
+NODE = np.dtype([("value", "f8", NF), ("limit", "f8", NM), ("soft", "u4"), ("state", "i1"), ("nav", "f8"),
                  ("exposure_ns", "i8"), ("rates", "i4", WINDOWS)], align=True)
 #: one window of a node: what its messages are held against, those of other gates, and its buckets; ``soft``: a bit for
 #: each of the limits

@@ -40,7 +40,7 @@ WINDOW = st.sampled_from([S, 60 * S, 320_000_000]).flatmap(lambda w: st.fixed_di
     "limit": st.dictionaries(st.sampled_from(gs.MESSAGE_METRICS), st.sampled_from([1, 3, 5e3, 2e4])),
     "sent": st.lists(st.tuples(st.sampled_from([0, w // 2, w - w // 31, w - 1, w, w + w // 31, w + w // 15, 2 * w]).map(lambda age: T0 - age), SIZE.map(lambda v: v * 100)), max_size=4).map(sorted)}))
 NODE = st.fixed_dictionaries({
-    "value": st.fixed_dictionaries({m: st.sampled_from([0.0, 5e3, -5e3, 2e4]) for m in METRICS}),
+    "value": st.fixed_dictionaries({m: st.sampled_from([0.0, 5e3, -5e3, 2e4]) for m in METRICS} | {m: st.sampled_from([0.0, 0.0, 3e3, 2e4]) for m in gs.WORKING}),
     "limit": st.fixed_dictionaries({m: sometimes(st.sampled_from([0.5, 100.0, 9_999.0, 10_000.0, 25_000.0])) for m in METRICS}),
     "soft": st.sets(st.sampled_from(METRICS), max_size=4), "state": st.sampled_from([0, 0, 0, 1, 2, 3]), "nav": st.sampled_from([NAN, 1e4, 1e6]),
     "exposure_ns": st.sampled_from([T0, T0 - 10**9, T0 - 10**11]), "windows": st.lists(WINDOW, max_size=2, unique_by=lambda w: w["window_ns"])})
@@ -84,7 +84,7 @@ def build(case: dict[str, Any]) -> GateState:
         index.append(-1 if node is None else s.node(role))
         if node is not None:
             k = index[-1]
-            s.nodes["value"][k] = [node["value"][m] for m in METRICS]
+            s.nodes["value"][k] = [node["value"][m] for m in gs.FIGURES]
             s.nodes["limit"][k] = [node["limit"][m] for m in METRICS]
             s.nodes["soft"][k] = sum(1 << METRICS.index(m) for m in node["soft"])
             for f in ("state", "nav", "exposure_ns"):

@@ -288,6 +288,26 @@ def test_greeks_and_var_count_what_works(gate: GateBook) -> None:
     gate.remove_limit("fund:FB.var_hist.")
 
 
+def test_what_works_on_one_side_is_no_hedge_of_the_other(gate: GateBook) -> None:
+    """Of orders on both sides those of one may be executed, and those of the other not."""
+    gate.add_limit(limit("desk:D", "net", 2_500))
+    gate.add_limit(limit("desk:D", "delta", 2_600))
+    assert codes(gate, order("buy", 20)) == [] and codes(gate, order("sell", 20, "Y")) == []
+    assert codes(gate, order("sell", 10, "Z", "B")) == [] and codes(gate, order("buy", 7)) == ["NET_EXPOSURE", "DELTA"], "2,000 and 700 may be executed alone"
+    assert codes(gate, order("buy", 4)) == []
+    o = order("sell", 8)
+    assert codes(gate, o) == [], "1,000, 200 and 800 on the other side"
+    assert codes(gate, order("sell", 6)) == ["NET_EXPOSURE"], "2,600 may be executed alone; so much delta may be"
+    gate.add_position(held(-8))
+    gate.fill(o.order_id, 8)
+    assert value(gate, "desk:D", gs.NET) == pytest.approx(-800 + 2_400 - 1_200)
+    assert [value(gate, "desk:D", m) for m in (gs.NET_UP, gs.NET_DOWN, gs.DELTA_UP, gs.DELTA_DOWN)] == pytest.approx([2_400, 1_200] * 2)
+    assert codes(gate, order("buy", 8)) == [], "800 are held short: all that is bought comes to 2,400"
+    for order_id in list(gate.working):
+        gate.release(order_id)
+    assert abs(gate.reserved).max() < 1e-6
+
+
 def test_a_hedged_book_has_no_room_for_what_is_not_hedged(gate: GateBook) -> None:
     """VaR per gross of a node that is hedged is next to nothing: an order's own is what it may add."""
     gate.add_limit(limit("fund:FA", "var_hist", 100))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from models.gate.kernel import check_order
-from models.gate.state import METRICS
+from models.gate.state import FIGURES, METRICS
 from schemas.controls import Check
 from tests.property.test_gate import ROLES, T0, build, codes, expected
 
@@ -24,7 +24,7 @@ OPEN: dict[str, Any] = {
     "known": True, "account_state": 0, "required": True, "all": 0, "positions_age_ns": 0,
     "position": {**dict.fromkeys(("quantity", "working_buy", "working_sell", "last_side", "last_quantity", "soft_long", "soft_short"), 0.0), "best_buy": -INF, "best_sell": INF, "long_limit": NAN,
                  "short_limit": NAN, "last_price": NAN, "last_ns": 0},
-    "nodes": [{"value": dict.fromkeys(METRICS, 0.0), "limit": dict.fromkeys(METRICS, NAN), "soft": set(), "state": 0, "nav": NAN, "exposure_ns": T0, "windows": []}
+    "nodes": [{"value": dict.fromkeys(FIGURES, 0.0), "limit": dict.fromkeys(METRICS, NAN), "soft": set(), "state": 0, "nav": NAN, "exposure_ns": T0, "windows": []}
               for _ in ROLES],
     "shares": []}
 
