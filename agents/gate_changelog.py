@@ -19,7 +19,7 @@ from agents.order_fills import OrderFills
 from agents.ports import Clock, Publisher
 from models.gate.book import GateBook
 from models.gate.changes import cut, cut_anew
-from schemas.codec import encode
+from schemas.codec import JsonDecoder, encode
 from schemas.gate_state import GateDay, GateEntry, GateExecuted, GateMark, GateOrder, GateVenueDay
 from tables.kafka import KafkaClient
 from tables.records import RecordBatch
@@ -32,7 +32,7 @@ CHUNK_IDS, CHUNKS = 4_096, 64
 WRITTEN_AT_ONCE = 32
 #: what was not finished longer ago may have taken the place of what was before
 UNFINISHED_NS_MAX = 600_000_000_000
-_entry = msgspec.json.Decoder(GateEntry)
+_entry: JsonDecoder[GateEntry] = JsonDecoder(GateEntry)
 
 
 @dataclass

@@ -16,7 +16,7 @@ import msgspec
 
 from agents.gate import GateStage
 from app.gate_addresses import GateAddresses
-from schemas.codec import decoder_of, encode
+from schemas.codec import JsonDecoder, decoder_of, encode
 from schemas.records import Decision, Order
 from schemas.refusal import refusal
 from tables.kafka import owner_partition
@@ -43,7 +43,8 @@ class Options(msgspec.Struct, frozen=True):
     dry_run: bool = False
 
 
-_options = msgspec.json.Decoder(Options)
+_options = JsonDecoder(Options)
+_session = JsonDecoder(Session)
 
 
 class GateSocket:
@@ -162,7 +163,7 @@ class Connection(asyncio.Protocol):
             raise ValueError(f"line: expected at most {LINE_MAX} bytes, was {len(line)}")
         first, self._first = self._first, False
         if first and b'"session"' in line:
-            session = msgspec.json.decode(line, type=Session)
+            session = _session.decode(line)
             self._cancels = session.session if session.cancel_on_disconnect else None
             return b'{"session":"open"}'
         return self._gate.answer(line, self._cancels, self._mine, decided)

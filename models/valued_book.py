@@ -154,7 +154,7 @@ class ValuedBook:
         out = TakenPositions(row_of[fast], as_of[:, INTEGER_AT["ts_source"]], [], [])
         for k in np.flatnonzero((outcome == LEFT) & (scanned.status != NO_VALUE)).tolist():
             try:
-                row = self.add_position(_position.decode(rows[k]), shard)  # type: ignore[arg-type]
+                row = self.add_position(_position.decode(rows[k]), shard)
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
                 out.refused.append((k, str(error)))
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -27,6 +27,7 @@ from schemas.records import (
     Trade,
 )
 
+R = TypeVar("R")
 T = TypeVar("T", bound=msgspec.Struct)
 
 #: what outsiders read and write; their JSON Schemas are exported
@@ -34,18 +35,48 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     cls.__name__: cls for cls in (Trade, Tick, Order, External, Instrument, Account, Surface, Touch, Position, Mark,
                                   Risk, Limit, Control, Approval, Decision, Alert, Quarantined)}
 
+class JsonDecoder(Generic[R]):
+    """A decoder of JSON; what is nested too deep for it cannot be decoded, like all else that is no record.
+
+    Parameters
+    ----------
+    kind : what is decoded
+    strict : whether numbers may not come as strings
+    """
+
+    __slots__ = ("_decode",)
+
+    def __init__(self, kind: type[R], strict: bool = True) -> None:
+        self._decode = msgspec.json.Decoder(kind, strict=strict).decode
+
+    def decode(self, raw: Any) -> R:
+        """Return what ``raw`` says.
+
+        Raises
+        ------
+        msgspec.DecodeError
+            If it is not JSON, or not of this kind.
+        UnicodeDecodeError
+            If it is not UTF-8.
+        """
+        try:
+            return self._decode(raw)
+        except RecursionError:  # a kilobyte of brackets must not end whoever reads it
+            raise msgspec.DecodeError("JSON is nested too deep") from None
+
+
 _encoder = msgspec.json.Encoder(decimal_format="string")
 encode = _encoder.encode
-trade_decoder: msgspec.json.Decoder[Trade] = msgspec.json.Decoder(Trade, strict=False)
-tick_decoder: msgspec.json.Decoder[Tick] = msgspec.json.Decoder(Tick, strict=False)
-_raw_list: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
-_decoders: dict[type[msgspec.Struct], msgspec.json.Decoder[Any]] = {}
+trade_decoder = JsonDecoder(Trade, strict=False)
+tick_decoder = JsonDecoder(Tick, strict=False)
+_raw_list = JsonDecoder(list[msgspec.Raw])
+_decoders: dict[type[msgspec.Struct], JsonDecoder[Any]] = {}
 
 
-def decoder_of(cls: type[T]) -> msgspec.json.Decoder[T]:
+def decoder_of(cls: type[T]) -> JsonDecoder[T]:
     """Return the one JSON decoder of a record type."""
     if cls not in _decoders:
-        _decoders[cls] = msgspec.json.Decoder(cls, strict=False)
+        _decoders[cls] = JsonDecoder(cls, strict=False)
     return _decoders[cls]
 
 

@@ -8,9 +8,12 @@ from typing import Any
 
 import msgspec
 
+from schemas.codec import JsonDecoder
+
 #: a value is shown up to so many characters
 SHOWN = 120
 _place = re.compile(r" - at `\$((?:\.\w+|\[\d+\])+)`$")
+_anything: JsonDecoder[Any] = JsonDecoder(dict)
 _step = re.compile(r"\.(\w+)|\[(\d+)\]")
 
 
@@ -29,7 +32,7 @@ def refusal(error: Exception, raw: Any, cls: type[msgspec.Struct]) -> str:
     steps = _step.findall(place.group(1))
     expected = _expected(cls, steps[0][0]) if len(steps) == 1 else ""
     try:
-        found = msgspec.json.decode(raw)
+        found = _anything.decode(raw)
         for name, index in steps:
             found = found[name] if name else found[int(index)]
     except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError):  # what the decoder read is not JSON

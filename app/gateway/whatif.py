@@ -19,7 +19,7 @@ from models.risk.factor_history import History
 from models.risk.scenarios import LEVELS, ScenarioBook, what_if
 from models.risk.stress import Scenario, Shock, reverse_stress, stress
 from models.valued_book import INSTRUMENT_GROUPINGS
-from schemas.codec import encode
+from schemas.codec import JsonDecoder, encode
 
 
 class WhatIfTrade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +45,9 @@ class WhatIfRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reverse: Reverse | None = None
 
 
+_request = JsonDecoder(WhatIfRequest)
+
+
 class WhatIf:
     """`POST /api/whatif` over the gateway's book."""
 
@@ -56,7 +59,7 @@ class WhatIf:
     async def answer(self, request: Request) -> Response:
         """Answer a question; every figure is in the firm's base currency."""
         try:
-            asked = msgspec.json.decode(await request.body(), type=WhatIfRequest)
+            asked = _request.decode(await request.body())
         except msgspec.DecodeError as error:
             raise HTTPException(400, f"body: {error}") from error
         book = self._state.book

@@ -22,8 +22,10 @@ from app.gateway.state import GatewayState
 from app.gateway.used_limits import UsedLimits
 from app.settings import Settings
 from models.gate.explain import explain
-from schemas.codec import encode
+from schemas.codec import JsonDecoder, encode
 from schemas.records import Alert, Approval
+
+_fields = JsonDecoder(dict[str, Any])
 
 #: stands for who will approve, while what is asked for is checked
 SOMEBODY = "(a second person)"
@@ -208,7 +210,7 @@ class Writes:
 
 async def _body(request: Request) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(await request.body() or b"{}", type=dict[str, Any])
+        return _fields.decode(await request.body() or b"{}")
     except msgspec.DecodeError as error:
         raise HTTPException(400, f"body: expected a JSON object: {error}") from error
 

@@ -92,8 +92,8 @@ class GateFigures(GatePositions):
         greeks = market.unit_greeks[index]
         linear = market.greek_kind[index] == 0
         rows["accrued"][known], rows["discount"][known] = market.accrued[index], market.discount[index]
-        price = market.price[index]
-        value = np.where(rows["inverse"][known] != 0, unit / price, unit * price)
+        value = unit * market.price[index]
+        np.divide(unit, market.price[index], out=value, where=rows["inverse"][known] != 0)
         rows["unit_delta"][known] = np.where(linear, value, unit * greeks[:, 0])
         rows["unit_vega"][known] = np.where(linear, 0.0, unit * greeks[:, 2])
         rows["margin_up_to"][known] = self._tiers[0, known] * rate[:, None]

@@ -138,3 +138,18 @@ def test_broken_blocks_are_refused_by_name(message: bytes, text: str) -> None:
     arrays = reference().arrays()
     got = decode_quotes([message], arrays.instruments, arrays.instrument_known)
     assert got.poison[0][1] is QuarantineReason.BAD_BINARY and text in got.poison[0][2]
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+@pytest.mark.parametrize("depth", [600, 5_000])
+def test_a_record_that_is_nested_too_deep_costs_its_neighbours_nothing(opening: bytes, depth: int) -> None:
+    """A few kilobytes of brackets: alone, in a field that nobody knows, in one that is to be a number."""
+    deep = opening * depth + (b"" if opening == b"[" else b"1") + (b"]" if opening == b"[" else b"}") * depth
+    trade = b'{"trade_id":"%d","account":"A","instrument":"EURUSD","side":"buy","quantity":"1","price":"1","ts_event":1}'
+    trades = decode_trades([trade % 1, deep, (trade % 2)[:-1] + b',"more":' + deep + b"}", (trade % 3).replace(b'"quantity":"1"', b'"quantity":' + deep), trade % 4])
+    assert {1, 3} <= {p.message for p in trades.poison} <= {1, 2, 3} and all(p.detail for p in trades.poison)
+    statuses = dict(zip(trades.messages.tolist(), trades.rows["status"].tolist(), strict=True))
+    assert statuses[0] == statuses[4] == tc.READ
+    arrays, tick = reference().arrays(), b'{"instrument":"EURUSD","ts_event":1,"bid":"1","ask":"2"}'
+    quotes = decode_quotes([tick, deep, tick[:-1] + b',"more":' + deep + b"}", tick.replace(b'"bid":"1"', b'"bid":' + deep), tick], arrays.instruments, arrays.instrument_known)
+    assert len(quotes.poison) in (2, 3) and (quotes.rows["status"] == READ).sum() >= 2

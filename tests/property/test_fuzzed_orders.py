@@ -31,7 +31,10 @@ GOOD: dict[str, list[Any]] = {
 ORDERS = st.fixed_dictionaries({f: st.sampled_from(values) for f, values in GOOD.items()})
 BENT = st.builds(lambda order, bent, without: {k: v for k, v in (order | bent).items() if k not in without}, ORDERS,
                  st.dictionaries(st.sampled_from([*GOOD, "more"]), ANY, max_size=3), st.sets(st.sampled_from([*GOOD]), max_size=2))
-LINES = st.one_of(st.binary(max_size=60), ORDERS.map(lambda o: json.dumps(o).encode()), BENT.map(lambda o: json.dumps(o).encode()),
+#: JSON that is nested too deep, alone and where nobody looks
+DEEP = st.tuples(ORDERS.map(lambda o: json.dumps(o).encode()), st.sampled_from([b"[", b'{"a":']), st.sampled_from([500, 3_000])).map(
+    lambda x: x[0][:-1] + b',"more":' + x[1] * x[2] + (b"1" if x[1] != b"[" else b"") + (b"]" if x[1] == b"[" else b"}") * x[2] + b"}")
+LINES = st.one_of(st.binary(max_size=60), DEEP, st.just(b"[" * 3_000 + b"]" * 3_000), ORDERS.map(lambda o: json.dumps(o).encode()), BENT.map(lambda o: json.dumps(o).encode()),
                   st.tuples(ORDERS.map(lambda o: json.dumps(o).encode()), st.integers(0, 300), st.binary(max_size=3)).map(lambda x: x[0][: x[1]] + x[2] + x[0][x[1] + 1 :])
                   ).map(lambda line: line.replace(b"\n", b" "))
 

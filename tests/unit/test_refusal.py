@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from schemas.codec import decoder_of
+from schemas.codec import decoder_of, records_in
 from schemas.records import Order, Trade
 from schemas.refusal import SHOWN, refusal
 
@@ -40,6 +40,17 @@ def test_a_field_within_a_field_is_found() -> None:
 def test_what_is_no_record_is_said_as_the_decoder_says_it(raw: bytes) -> None:
     """Where there is no value to show none is made up."""
     assert said(raw)
+
+
+@pytest.mark.parametrize("field", ["more", "quantity"])
+def test_what_is_nested_too_deep_is_refused_like_all_else(field: str) -> None:
+    """A few kilobytes of brackets end nobody who reads them."""
+    deep = msgspec.json.encode(ORDER)[:-1] + b',"%s":' % field.encode() + b"[" * 5_000 + b"]" * 5_000 + b"}"
+    assert said(deep)
+    assert "nested too deep" in said(msgspec.json.encode(ORDER)[:-1] + b',"more":' + b"[" * 5_000 + b"]" * 5_000 + b"}")
+    for raw in (b"[" * 5_000, b"[" * 5_000 + b"]" * 5_000):
+        with pytest.raises(msgspec.DecodeError):
+            records_in(raw)
 
 
 def test_a_long_value_is_cut() -> None:
