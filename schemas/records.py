@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from schemas.numbers import FiniteNumbers
+
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 #: money, price or quantity: exact from a JSON string or a JSON number
 Number = Decimal
@@ -117,7 +119,7 @@ class MarginTier(msgspec.Struct, frozen=True, kw_only=True):
     maintenance: Number
 
 
-class Instrument(msgspec.Struct, frozen=True, kw_only=True):
+class Instrument(FiniteNumbers, frozen=True, kw_only=True):
     """What is traded. ``price_increment`` and ``quantity_increment`` fix the decimals quantities are counted in."""
 
     instrument: Text
@@ -166,7 +168,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     prior_close: Number | None = None
 
 
-class Account(msgspec.Struct, frozen=True, kw_only=True):
+class Account(FiniteNumbers, frozen=True, kw_only=True):
     """Where positions belong. Further hierarchy levels are extra fields named by the ``levels`` setting."""
 
     account: Text

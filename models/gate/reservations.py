@@ -6,6 +6,7 @@ import heapq
 import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from decimal import Decimal
 
 import numpy as np
 
@@ -116,6 +117,11 @@ def reserve(positions: np.ndarray, row: int, side: float, size: float, gross: fl
     sum_nodes(nodes, base, reserved, others, under)
 
 
+def _figure(value: Decimal) -> float:
+    """Return a quantity or a price as the kernel reads it; a NaN that signals is one like any other: no order's."""
+    return math.nan if value.is_nan() else float(value)
+
+
 class Reservations(DaySums):
     """The working orders of a gate and what they hold in its columns."""
 
@@ -159,8 +165,8 @@ class Reservations(DaySums):
         allowed = self.traders.get(order.account)
         asked = Asked(
             state.account_index.get(order.account, -1), state.instrument_index.get(order.instrument, -1),
-            1.0 if order.side == "buy" else -1.0, float(order.quantity),
-            None if order.price is None else float(order.price), state.node(f"trader:{order.trader}"),
+            1.0 if order.side == "buy" else -1.0, _figure(order.quantity),
+            None if order.price is None else _figure(order.price), state.node(f"trader:{order.trader}"),
             state.node(f"counterparty:{holder}") if holder else -1,
             state.node(f"venue:{order.venue}") if order.venue else -1)
         gs.ORDER_LAYOUT.pack_into(
