@@ -409,5 +409,6 @@ def test_tiers_that_cannot_be_counted_with_are_refused() -> None:
                         ([msgspec.structs.replace(one, initial=Decimal(-1))], r"margin_tiers\[0\]: expected rates of 0 or more, was -1")):
         with pytest.raises(ValueError, match=text):
             reference.add_instrument(Instrument(instrument="T", asset_class="future", currency="USD", margin_tiers=tiers))
-    with pytest.raises(ValueError, match="margin_initial: expected a rate of 0 or more, was NaN"):
-        reference.add_instrument(Instrument(instrument="T", asset_class="future", currency="USD", margin_initial=Decimal("NaN")))
+    for rate, text in (("-1", "a rate of 0 or more, was -1"), ("NaN", "a finite number of at most 30 digits, was NaN")):
+        with pytest.raises(ValueError, match=f"margin_initial: expected {text}"):
+            reference.add_instrument(Instrument(instrument="T", asset_class="future", currency="USD", margin_initial=Decimal(rate)))
