@@ -243,12 +243,12 @@ def decisions_explain(order_id: str, account: OfAccount = None, brokers: Brokers
         raise fail("order_id", f"no decision on {order_id!r}", EXIT_FAILED)
     decision = found[0]
     recorded = {r.code for r in decision.reasons}
-    if not decision.inputs:
+    if not decision.inputs or decision.order is None:
         typer.echo(json.dumps({"order_id": order_id, "outcome": decision.outcome, "reasons": sorted(recorded),
                                "reproduced": None, "why": "decided without the kernel: a cancel or an unknown order"}))
         return
     try:
-        found_again = explain(decision.inputs)
+        found_again = explain(decision.inputs, decision.order)
     except ValueError as error:  # of another version of the code
         raise fail("order_id", f"{order_id!r} cannot be evaluated anew: {error}", EXIT_FAILED) from error
     differences = found_again.differs_from(decision)

@@ -15,8 +15,8 @@ from benchmarks._common import ROOT, arguments, finish, machine, scratch_broker
 from benchmarks.gate import gate_book, gate_order
 from benchmarks.orders import measure
 from benchmarks.risk import quantiles
-from models.gate.explain import reasons_of
 from models.gate.kernel import check_order
+from models.gate.reasons import reasons_of
 from models.gate.state import CHECKS
 from schemas.codec import decoder_of, encode
 from schemas.records import AsOf, Decision, Order
@@ -41,7 +41,7 @@ def stages(count: int) -> dict[str, dict[str, float]]:
         t.append(time.perf_counter_ns())
         hard = int(check_order(gate._address, 0))
         t.append(time.perf_counter_ns())
-        reasons = reasons_of(hard, gate.state.results[0], gate.state.node_names, gate._limit_ids)
+        reasons = reasons_of(hard, gate.state.results[0], order, gate.state.node_names, gate._limit_ids)
         t.append(time.perf_counter_ns())
         gate._place(order, asked, now + k)
         t.append(time.perf_counter_ns())

@@ -198,9 +198,9 @@ class Writes:
         if not found:
             raise HTTPException(404, f"no decision on {request.path_params['order_id']!r}")
         first, again, why, differences = found[0], None, None, None
-        if first.inputs:
+        if first.inputs and first.order is not None:
             try:
-                explained = explain(first.inputs)
+                explained = explain(first.inputs, first.order)
                 again, differences = [r.code for r in explained.reasons], explained.differs_from(first)
             except ValueError as error:  # of another version: what it was is on the log, not what it would be
                 why = str(error)

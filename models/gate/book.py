@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from models.gate import state as gs
-from models.gate.explain import INPUTS_VERSION, effect_of, reasons_of
+from models.gate.explain import INPUTS_VERSION, effect_of
 from models.gate.held_limits import ORDER_GROUPS
 from models.gate.kernel import check_order, copy_inputs
 from models.gate.node_checks import count_message
 from models.gate.other_gates import GateAmongOthers
+from models.gate.reasons import reasons_of
 from models.gate.state import GateState
 from models.gate.working import Asked, Working, end_of
 from models.reference import FIRM
@@ -278,8 +279,8 @@ class GateBook(GateAmongOthers):
         if hard and not hard & ~OVERRIDABLE and (
                 by := self._override_of(order, effect.get("value", math.nan), now_ns)):
             inputs["override"], warned, hard = by, warned | hard, 0
-        reasons = reasons_of(hard, result, *names, beside)
-        warnings = reasons_of(warned, result, *names)
+        reasons = reasons_of(hard, result, order, *names, beside)
+        warnings = reasons_of(warned, result, order, *names)
         if hard:
             if replaced is not None:
                 self._reserve(replaced, 1.0)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from models.gate import state as gs
 from models.gate.kernel import check_order
+from models.gate.reasons import reasons_of
 from models.gate.state import GateState
 from schemas.controls import Check
-from schemas.records import Decision, Reason
+from schemas.records import Decision, Order, Reason
 
-#: changes whenever a row of the gate's state does
-INPUTS_VERSION = 9
+#: changes whenever a row of the gate's state does, or what a reason says
+INPUTS_VERSION = 10
 
 
 class Explained(NamedTuple):
@@ -52,8 +51,8 @@ def _figures(reasons: list[Reason]) -> list[tuple[str, str, str]]:
     return [(r.code, r.measured, r.limit) for r in reasons]
 
 
-def explain(inputs: dict[str, Any]) -> Explained:
-    """Return a decision evaluated anew from its inputs.
+def explain(inputs: dict[str, Any], order: Order) -> Explained:
+    """Return a decision on an order evaluated anew from its inputs.
 
     Their rows are text here, base64 as a decision's record has them.
 
@@ -102,53 +101,10 @@ def explain(inputs: dict[str, Any]) -> Explained:
     names = [""] * size
     for name, n, _, _ in packed:
         names[n] = name
-    return Explained(hard, int(result["soft"]), reasons_of(hard, result, names, {}, beside),
-                     reasons_of(warned, result, names, {}), effect_of(result["effect"]), seen)
+    return Explained(hard, int(result["soft"]), reasons_of(hard, result, order, names, {}, beside),
+                     reasons_of(warned, result, order, names, {}), effect_of(result["effect"]), seen)
 
 
 def effect_of(effect: np.ndarray) -> dict[str, float]:
     """Return what is known of an order's effect, float64[`EFFECTS`]."""
     return {name: x for name, x in zip(gs.EFFECTS, effect.tolist(), strict=True) if math.isfinite(x)}
-
-
-_RATE_METRIC_OF = {Check.MESSAGE_RATE: gs.MESSAGE_COUNT, Check.VALUE_RATE: gs.MESSAGE_VALUE}
-_METRIC_OF = {Check.MAX_QUANTITY: gs.ORDER_QUANTITY, Check.MAX_VALUE: gs.ORDER_VALUE, Check.GROSS_EXPOSURE: gs.GROSS,
-              Check.NET_EXPOSURE: gs.NET, Check.LONG_EXPOSURE: gs.LONG, Check.SHORT_EXPOSURE: gs.SHORT,
-              Check.CONCENTRATION: gs.CONCENTRATION, Check.MARGIN: gs.MARGIN,
-              Check.CREDIT: gs.CREDIT, Check.LEVERAGE: gs.LEVERAGE, Check.DELTA: gs.DELTA, Check.VEGA: gs.VEGA,
-              Check.VAR: gs.VAR_HIST,
-              Check.DAILY_QUANTITY: gs.DAILY_QUANTITY, Check.DAILY_VALUE: gs.DAILY_VALUE,
-              Check.REPEATED_EXECUTION: gs.REPEATED, Check.COUNTERPARTY_RATING: gs.RATING}
-
-
-NO_REASONS: Mapping[Check, tuple[str, str]] = MappingProxyType({})
-
-
-def _text(value: Any) -> str:
-    return f"{float(value):.10g}"
-
-
-def reasons_of(mask: int, result: Any, node_names: list[str], limit_ids: dict[tuple[float, ...], str],
-               beside: Mapping[Check, tuple[str, str]] = NO_REASONS) -> list[Reason]:
-    """Return the reasons of a verdict, the primary one first, each with what was measured against which limit.
-
-    Parameters
-    ----------
-    limit_ids : by node and metric; of windows by node, metric and the limit itself
-    beside : what was measured, and its limit, of reasons that the kernel does not know
-    """
-    out: list[Reason] = []
-    while mask:
-        check = Check((mask & -mask).bit_length() - 1)
-        mask &= mask - 1
-        node = int(result["node"][check])
-        name = node_names[node] if 0 <= node < len(node_names) else None
-        if check in beside:
-            measured, expected = beside[check]
-            out.append(Reason(code=check.name, measured=measured, limit=expected))
-            continue
-        bound = float(result["limit"][check])
-        key = (node, _RATE_METRIC_OF[check], bound) if check in _RATE_METRIC_OF else (node, _METRIC_OF.get(check, -1))
-        out.append(Reason(code=check.name, measured=_text(result["measured"][check]), limit=_text(bound), node=name,
-                          limit_id=limit_ids.get(key)))
-    return out

@@ -225,7 +225,7 @@ def test_rows_in_clickhouse_are_the_log_also_after_a_kill(running: dict[str, Any
         assert client.execute("SELECT count() FROM deskrisk.risk WHERE node = 'firm'")[0][0] > 0
         asyncio.run(a_refusal_and_an_alert(made))
         wait_for(lambda: client.execute("SELECT quantity, codes, measured, value, gross FROM deskrisk.decisions WHERE order_id = 'D-1'")
-                 == [(Decimal("10.5"), ["MAX_QUANTITY", "HALTED"], ["10.5", "2"], 105.0, None)], 60)
+                 == [(Decimal("10.5"), ["MAX_QUANTITY", "HALTED"], ["10.5", "halted"], 105.0, None)], 60)
         wait_for(lambda: client.execute("SELECT node, value, ack_by FROM deskrisk.alerts WHERE kind = 'breach'") == [("desk:D", 2.0, "ann")], 60)
     finally:
         server.kill()
@@ -235,7 +235,7 @@ async def a_refusal_and_an_alert(made: Installation) -> None:
     """Write a decision and an alert to their logs, as a gate does."""
     now, topics = time.time_ns(), made.settings.topics()
     order = Order(order_id="D-1", account="A", trader="t", instrument="X", side="buy", type="limit", quantity=Decimal("10.5"), price=Decimal(10), ts_event=now)
-    reasons = [Reason(code="MAX_QUANTITY", measured="10.5", limit="10"), Reason(code="HALTED", measured="2", limit="1", node="desk:D")]
+    reasons = [Reason(code="MAX_QUANTITY", measured="10.5", limit="10"), Reason(code="HALTED", measured="halted", limit="active or reducing", node="desk:D")]
     decision = Decision(order_id="D-1", account="A", instrument="X", outcome="reject", reasons=reasons, effect={"value": 105.0}, snapshot_id=1, limits_version=1, ts_event=now,
                         ts_decision=now, service_ns=1, order=order)
     alert = Alert(alert_id="a-1", kind="breach", node="desk:D", metric="gross", value=2.0, limit=1.0, utilisation=2.0, cause_ts=now, raised_ts=now, snapshot_id=1, ack_by="ann")

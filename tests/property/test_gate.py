@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -20,10 +21,13 @@ from models.gate.price_drift import PriceDrift
 from models.gate.state import METRICS, GateState
 from schemas.codec import encode
 from schemas.controls import MEANING, Check
+from schemas.records import Order
 
 INF = math.inf
 ROLES = ("book", "desk", "strategy", "fund", "firm", "account", "trader", "issuer", "sector", "counterparty", "venue", "instrument")
 NAN = float("nan")
+#: whose names reasons say
+NAMED = Order(order_id="o", account="A", trader="t", instrument="X", side="buy", type="limit", quantity=Decimal(1), ts_event=0)
 T0 = 1_795_000_000_000_000_000
 SIZE = st.sampled_from([0.0, 1.0, 50.0, 100.0, 150.0, 1000.0])
 
@@ -146,7 +150,7 @@ def test_a_decision_reproduces_from_its_inputs(case: dict[str, Any]) -> None:
     inputs = {"v": INPUTS_VERSION, "order": o.tobytes(), "account": a.tobytes(), "instrument": i.tobytes(), "position": s.positions[0].tobytes(), "settings": s.settings[0].tobytes(),
               "nodes": [[s.node_names[n], n, s.nodes[n].tobytes(), [s.rates[w].tobytes() for w in s.nodes["rates"][n] if w >= 0]] for n in nodes]}
     hard = check_order(s.table.ctypes.data, 0)
-    assert explain(msgspec.json.decode(encode(inputs)))[:2] == (int(hard), int(s.results["soft"][0]))
+    assert explain(msgspec.json.decode(encode(inputs)), NAMED)[:2] == (int(hard), int(s.results["soft"][0]))
 
 
 def test_every_code_is_documented() -> None:

@@ -345,8 +345,9 @@ def test_the_best_working_prices_are_those_of_the_orders_that_work(gate: GateBoo
 
 def test_an_id_that_works_or_was_executed_is_not_taken_again_and_the_log_says_so_bit_for_bit(gate: GateBook) -> None:
     def again(order_id: str, k: int) -> list[tuple[str, str]]:
-        verdict = gate.decide(order(order_id, quantity=20 + k), T0)  # not alike: only its id is the same
-        assert {c.name for c in Check if explain(as_recorded(verdict.inputs))[0] >> c & 1} == {r.code for r in verdict.reasons}
+        asked = order(order_id, quantity=20 + k)  # not alike: only its id is the same
+        verdict = gate.decide(asked, T0)
+        assert {c.name for c in Check if explain(as_recorded(verdict.inputs), asked)[0] >> c & 1} == {r.code for r in verdict.reasons}
         return [(r.code, r.measured) for r in verdict.reasons]
 
     for k, name in enumerate(("works", "done", "partly", "cancelled")):

@@ -163,9 +163,10 @@ def test_a_share_of_one_issuer_in_a_fund_counts_what_is_held_and_works(gate: Gat
     gate.add_position(held(900, "Z"))  # of J
     assert codes(gate, order(quantity=100, instrument="Y")) == []  # 5,000 of I works
     gate.add_limit(limit("fund:FA", "concentration", 0.05))
-    verdict = gate.decide(order(quantity=160), T0)
+    asked = order(quantity=160)
+    verdict = gate.decide(asked, T0)
     assert [(r.code, r.node, r.measured) for r in verdict.reasons] == [("CONCENTRATION", "fund:FA/issuer:I", "0.051")]
-    assert explain(msgspec.json.decode(encode(verdict.inputs)))[0] == 1 << Check.CONCENTRATION
+    assert explain(msgspec.json.decode(encode(verdict.inputs)), asked)[0] == 1 << Check.CONCENTRATION
     assert codes(gate, order(quantity=150)) == []
     assert codes(gate, order(quantity=1, instrument="Z")) == [] and codes(gate, order(quantity=160, account="B")) == []
     assert codes(gate, order("sell", quantity=50)) == []

@@ -72,7 +72,8 @@ def values(g: GateBook, node: str = "desk:D") -> dict[str, float]:
 @pytest.mark.parametrize("name", MARKET)
 def test_what_an_order_adds_is_what_its_position_has(name: str, side: str) -> None:
     g = gate()
-    verdict = g.decide(order(name, side), NOW)
+    asked = order(name, side)
+    verdict = g.decide(asked, NOW)
     assert verdict.outcome == "accept", verdict.reasons
     works = values(g)
     g.release(f"{name}.{side}")
@@ -87,7 +88,7 @@ def test_what_an_order_adds_is_what_its_position_has(name: str, side: str) -> No
     assert works == pytest.approx(held, rel=1e-9)
     for metric in ("gross", "net", "delta", "vega"):
         assert verdict.effect[metric] == pytest.approx(held[metric], rel=1e-9), metric
-    assert explain(msgspec.json.decode(encode(verdict.inputs))).effect == verdict.effect
+    assert explain(msgspec.json.decode(encode(verdict.inputs)), asked).effect == verdict.effect
 
 
 def test_a_forward_without_a_curve_has_no_value_so_its_order_cannot_be_checked() -> None:

@@ -81,9 +81,10 @@ def test_what_works_at_one_gate_counts_at_the_other_until_it_ends() -> None:
     first = order(quantity=15)
     assert codes(a, first) == []
     topic.tick(at_a, at_b)
-    verdict = b.decide(order(quantity=11, account="B"), T0)
+    asked = order(quantity=11, account="B")
+    verdict = b.decide(asked, T0)
     assert [(r.code, r.measured, r.limit_id) for r in verdict.reasons] == [("GROSS_EXPOSURE", "2600", "desk:D.gross.")]
-    assert explain(msgspec.json.decode(encode(verdict.inputs)))[0] == 1 << Check.GROSS_EXPOSURE, "the decision has what it saw"
+    assert explain(msgspec.json.decode(encode(verdict.inputs)), asked)[0] == 1 << Check.GROSS_EXPOSURE, "the decision has what it saw"
     assert codes(b, order(quantity=10, account="B")) == []
     topic.tick(at_a, at_b)
     assert codes(a, order(quantity=1)) == ["GROSS_EXPOSURE"] and value(a, "firm", gs.DELTA) == pytest.approx(2_500)

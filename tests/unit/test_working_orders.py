@@ -71,9 +71,10 @@ def test_a_replace_that_keeps_its_id_or_comes_twice_changes_nothing_else(gate: G
 @pytest.mark.parametrize("wrong", [{"side": "sell", "price": 101}, {"account": "B"}])
 def test_a_replace_stays_on_its_side_and_account(gate: GateBook, wrong: dict[str, Any]) -> None:
     gate.decide(order("a"), T0)
-    verdict = gate.decide(replace("b", "a", 10, **wrong), T0)
+    asked = replace("b", "a", 10, **wrong)
+    verdict = gate.decide(asked, T0)
     assert Check.INVALID_ORDER.name in [r.code for r in verdict.reasons] and list(gate.working) == ["a"]
-    assert explain(as_recorded(verdict.inputs))[0] >> Check.INVALID_ORDER & 1
+    assert explain(as_recorded(verdict.inputs), asked)[0] >> Check.INVALID_ORDER & 1
 
 
 def test_a_replace_does_not_take_the_id_of_another_order(gate: GateBook) -> None:
@@ -110,9 +111,10 @@ def test_a_replaced_end_counts_from_the_replace(gate: GateBook) -> None:
 
 @pytest.mark.parametrize("more", [{}, {"expire_ts": T0}, {"expire_ts": T0 - 1}, {"expire_ts": "soon"}])
 def test_an_end_that_is_past_or_none_is_refused_and_reproduces(gate: GateBook, more: dict[str, Any]) -> None:
-    verdict = gate.decide(order("a", time_in_force="gtd", **more), T0)
+    asked = order("a", time_in_force="gtd", **more)
+    verdict = gate.decide(asked, T0)
     assert [r.code for r in verdict.reasons] == ["INVALID_ORDER"] and not gate.working
-    assert explain(as_recorded(verdict.inputs))[0] == 1 << Check.INVALID_ORDER
+    assert explain(as_recorded(verdict.inputs), asked)[0] == 1 << Check.INVALID_ORDER
 
 
 def test_a_gate_that_starts_places_what_still_works_and_nothing_else(gate: GateBook) -> None:
@@ -181,8 +183,8 @@ def test_a_decision_reproduces_bit_for_bit_and_says_where_it_does_not(gate: Gate
         d = Decision(order_id=o.order_id, account="A", instrument="X", outcome=v.outcome, reasons=v.reasons, effect=v.effect, snapshot_id=0, limits_version=1,  # type: ignore[arg-type]
                      ts_event=T0, ts_decision=T0 + k, service_ns=1, warnings=v.warnings, inputs=v.inputs, order=o)
         logged = msgspec.json.decode(encode(d), type=Decision)
-        assert explain(logged.inputs).differs_from(logged) == [], o.order_id
+        assert explain(logged.inputs, logged.order).differs_from(logged) == [], o.order_id
         seen |= {r.code for r in (*v.reasons, *v.warnings)} | {"override" for _ in v.inputs if "override" in v.inputs}
         other = msgspec.structs.replace(logged, effect=logged.effect | {"gross": 1.0}, reasons=[msgspec.structs.replace(r, measured="7") for r in logged.reasons])
-        assert [x.partition(":")[0] for x in explain(other.inputs).differs_from(other)] == (["reasons"] if logged.reasons else []) + ["effect"]
+        assert [x.partition(":")[0] for x in explain(other.inputs, other.order).differs_from(other)] == (["reasons"] if logged.reasons else []) + ["effect"]
     assert seen == {"NET_EXPOSURE", "GROSS_EXPOSURE", "INVALID_ORDER", "MESSAGE_RATE", "PRICE_COLLAR", "override"}

@@ -1,0 +1,76 @@
+"""The reasons of a verdict, as a person reads them: what was measured against which limit of which node."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from models.gate import state as gs
+from schemas.controls import Check
+from schemas.records import Order, Reason
+
+_RATE_METRIC_OF = {Check.MESSAGE_RATE: gs.MESSAGE_COUNT, Check.VALUE_RATE: gs.MESSAGE_VALUE}
+_METRIC_OF = {Check.MAX_QUANTITY: gs.ORDER_QUANTITY, Check.MAX_VALUE: gs.ORDER_VALUE, Check.GROSS_EXPOSURE: gs.GROSS,
+              Check.NET_EXPOSURE: gs.NET, Check.LONG_EXPOSURE: gs.LONG, Check.SHORT_EXPOSURE: gs.SHORT,
+              Check.CONCENTRATION: gs.CONCENTRATION, Check.MARGIN: gs.MARGIN,
+              Check.CREDIT: gs.CREDIT, Check.LEVERAGE: gs.LEVERAGE, Check.DELTA: gs.DELTA, Check.VEGA: gs.VEGA,
+              Check.VAR: gs.VAR_HIST,
+              Check.DAILY_QUANTITY: gs.DAILY_QUANTITY, Check.DAILY_VALUE: gs.DAILY_VALUE,
+              Check.REPEATED_EXECUTION: gs.REPEATED, Check.COUNTERPARTY_RATING: gs.RATING}
+
+
+NO_REASONS: Mapping[Check, tuple[str, str]] = MappingProxyType({})
+
+
+def _text(value: float) -> str:
+    return f"{value:.10g}"
+
+
+def _known(value: float) -> str:
+    return "unknown" if math.isnan(value) else _text(value)
+
+
+#: what is no figure is said in words: (what was found, what was expected), of the order and of what the kernel measured
+_WORDS: dict[Check, Callable[[Order, float, float], tuple[str, str]]] = {
+    Check.INVALID_ORDER: lambda o, *_: (f"quantity {o.quantity}, price {'none' if o.price is None else o.price}",
+                                        "a quantity above 0; a price where it is a limit order; both at most 1e18"),
+    Check.UNKNOWN_ACCOUNT: lambda o, *_: (o.account, "an account of the reference data"),
+    Check.UNKNOWN_INSTRUMENT: lambda o, *_: (o.instrument, "an instrument of the reference data"),
+    Check.HALTED: lambda _, state, __: (gs.STATES[int(state)], "active or reducing"),
+    Check.TRADER_NOT_PERMITTED: lambda o, *_: (o.trader, f"a trader of {o.account}"),
+    Check.RESTRICTED: lambda o, *_: (o.instrument, "an instrument that is not restricted, expired or matured"),
+    Check.NO_REFERENCE_PRICE: lambda _, price, unit: (
+        f"price {_known(price)}, value of 1 at a price of 1 {_known(unit)}",
+        "a mid, last or prior close; its currency's rate; a curve where it is discounted"),
+    Check.LIMIT_NOT_SET: lambda _, value, __: (_text(value), "a maximum order quantity and a maximum order value"),
+}
+
+
+def reasons_of(mask: int, result: Any, order: Order, node_names: list[str], limit_ids: dict[tuple[float, ...], str],
+               beside: Mapping[Check, tuple[str, str]] = NO_REASONS) -> list[Reason]:
+    """Return the reasons of a verdict, the primary one first, each with what was measured against which limit.
+
+    Parameters
+    ----------
+    order : what reasons say of it that is no figure
+    limit_ids : by node and metric; of windows by node, metric and the limit itself
+    beside : what was measured, and its limit, of reasons that the kernel does not know
+    """
+    out: list[Reason] = []
+    while mask:
+        check = Check((mask & -mask).bit_length() - 1)
+        mask &= mask - 1
+        node = int(result["node"][check])
+        name = node_names[node] if 0 <= node < len(node_names) else None
+        if check in beside:
+            measured, expected = beside[check]
+            out.append(Reason(code=check.name, measured=measured, limit=expected))
+            continue
+        value, bound = float(result["measured"][check]), float(result["limit"][check])
+        key = (node, _RATE_METRIC_OF[check], bound) if check in _RATE_METRIC_OF else (node, _METRIC_OF.get(check, -1))
+        say = _WORDS.get(check)
+        measured, expected = (_text(value), _text(bound)) if say is None else say(order, value, bound)
+        out.append(Reason(code=check.name, measured=measured, limit=expected, node=name, limit_id=limit_ids.get(key)))
+    return out
