@@ -49,14 +49,15 @@ from schemas.records import (
     Risk,
 )
 from schemas.refusal import refusal
+from tables.exit_codes import ExitCode
 from tables.journal import Journal
 from tables.kafka import KafkaClient, owner_partition
 from tables.lease import Lease
 from tables.records import RecordBatch
 from tables.tail import Tail
+from tables.tasks import process, turned
 
 log = logging.getLogger(__name__)
-EXIT_JOURNAL = 79
 REFRESH_S = 0.1
 #: prices and exposures are taken in this often: they are measured every 100 ms
 FOLLOW_S = 0.05
@@ -214,11 +215,12 @@ class GateStage:
             for tail, starts in ((self._rules, alerts), (self._tail, None)):
                 await tail.start(starts)
                 await tail.read_to_end()
-            loop = asyncio.get_running_loop()
             self._take_marks(len(self._waiting_marks))
-            loops = (self._tail.run(), self._rules.run(), self._refresh_loop(), self._mark_loop(),
-                     self._write_down_loop(), self.watch.say_used(self._clock))
-            self._tasks = [loop.create_task(t) for t in loops]
+            self._tasks = [self._tail.follow("prices tail"), self._rules.follow("rules tail"),
+                           process.start("refresh loop", self._refresh_loop, bound_s=30.0),
+                           process.start("marks loop", self._mark_loop),
+                           process.start("write-down loop", self._write_down_loop, bound_s=30 + 3 * self._write_down_s),
+                           process.start("limits used", lambda: self.watch.say_used(self._clock), bound_s=30.0)]
             self.gate.refresh(self._clock())
             await self._positions_in_step()
         taken = await self._takeover.run(partitions, self._clock())
@@ -355,7 +357,7 @@ class GateStage:
                 self._journal.keep(values)
             except OSError:
                 log.critical("decisions cannot be kept on disk, leaving", exc_info=True)
-                os._exit(EXIT_JOURNAL)
+                process.leave(int(ExitCode.JOURNAL))
         return values
 
     def record(self, decision: Decision, kept: bytes | None = None, linger_s: float = 0.0) -> None:
@@ -422,6 +424,7 @@ class GateStage:
             self.gate.refresh(now)
             self._fills.tidy(now)
             self._counters.set("orders_working", len(self.gate.working))
+            turned()
             if not self._paused and self._lease.held():
                 self._others.say(now)
                 self.watch.look(now)
@@ -436,6 +439,7 @@ class GateStage:
                     await self._changelog.write(
                         p, self._next[TopicPartition(orders, p)], self._next[TopicPartition(trades, p)],
                         [(offset, order_id) for q, offset, order_id in self._half_done if q == p])
+                turned()
 
     async def stop(self) -> None:
         """Stop following."""

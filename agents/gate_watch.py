@@ -16,6 +16,7 @@ from schemas.addresses import LimitsUsed
 from schemas.codec import encode
 from schemas.records import Decision, Limit
 from tables.kafka import owner_partition, speaker_partition
+from tables.tasks import turned
 
 #: how much of limits is used is said this often, of so many limits; so many figures before whoever waits gets a turn
 SAY_S, SAID_MAX, SAID_AT_ONCE = 1.0, 4_096, 16
@@ -66,6 +67,7 @@ class GateWatch(LimitAlerts):
     async def say_used(self, clock: Clock) -> None:
         """Say again and again how much is used of what only this gate measures, until cancelled."""
         while True:
+            turned()
             await asyncio.sleep(SAY_S)
             now_ns, mine = clock(), [p for p in range(self._partitions) if self._owns(p)]
             if not mine:

@@ -22,6 +22,7 @@ from tables.kafka import KafkaClient
 from tables.manager import EVERYTHING
 from tables.records import RecordBatch
 from tables.restore import read_changelogs
+from tables.tasks import process, turned
 
 WINDOW_NS = 100_000_000
 CLOSE_AFTER_S = 0.001
@@ -69,7 +70,7 @@ class MarkStage:
             self._counters.add("restored_rows", found.records)
         self._owned |= partitions
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._close_windows())
+            self._task = process.start("mark windows", self._close_windows, bound_s=30.0)
 
     def _restore(self, mark: Mark, partition: int) -> None:
         reference = self._reference.reference
@@ -153,6 +154,7 @@ class MarkStage:
             self._windows += 1
             if self._windows % COMMIT_EVERY_WINDOWS == 0:
                 await self._commit_offsets()
+            turned()
 
     def _close(self) -> None:
         now = self._clock()

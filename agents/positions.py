@@ -37,6 +37,7 @@ from tables.restore import ends_of, read_changelogs
 from tables.source_log import SourceLog
 from tables.standby import Standby
 from tables.store import DiskPartition
+from tables.tasks import process, turned
 from tables.trade_fees import other_fees, settlement_fees
 from tables.writer import PartitionWriter, fault
 
@@ -131,8 +132,8 @@ class PositionStage:
             offset = writer.marker.offsets.get(trades, 0)
             self._progress.begin(p, offset, offset >= ends[TopicPartition(trades, p)], self._clock())
         if not self._tasks:
-            loop = asyncio.get_running_loop()
-            self._tasks = [loop.create_task(run) for run in (self._publish_loop(), self._progress_loop())]
+            self._tasks = [process.start("publish loop", self._publish_loop, bound_s=60.0),
+                           process.start("progress loop", self._progress_loop, bound_s=30.0)]
         for p in partitions:  # a crash may have cut off what was folded but not yet published
             self.parts[p].positions.mark_all_out()
         self._out_wake.set()
@@ -356,6 +357,7 @@ class PositionStage:
                 if reached is not None:
                     self._say(reached)
             took = spent
+            turned()
 
     def _say(self, reached: PositionProgress) -> None:
         """Say how far a partition is, at a steady pace: its rows went out before."""
@@ -368,6 +370,7 @@ class PositionStage:
             await asyncio.sleep(PROGRESS_S)
             self._progress.turn(self._clock())
             self._out_wake.set()
+            turned()
 
     def _publish(self, part: PositionPartition, slots: np.ndarray) -> Awaitable[Any] | None:
         topic, sent = self._topics["positions"], None

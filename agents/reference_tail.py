@@ -58,7 +58,7 @@ class ReferenceTail:
         """Read everything there is, then follow."""
         await self._tail.start()
         await self._tail.read_to_end()
-        self._task = asyncio.get_running_loop().create_task(self._tail.run())
+        self._task = self._tail.follow("reference tail")
 
     async def catch_up(self) -> None:
         """Wait until everything published by now has been read."""

@@ -19,6 +19,7 @@ from tables.position_partition import PositionPartition, decimal_text
 from tables.records import RecordBatch
 from tables.refold import fold, open_from
 from tables.restore import read_range
+from tables.tasks import process
 
 log = logging.getLogger(__name__)
 #: trades folded between two turns of the loop: a reload must not hold up the desk
@@ -58,7 +59,7 @@ class KeyReloads:
         """Start to fold a key again; ``offsets`` is what the live state includes: later records are seen here."""
         reload = _Reload(part, statement.account, statement.instrument)
         self._open.append(reload)
-        task = asyncio.get_running_loop().create_task(self._run(reload, dict(offsets)))
+        task = process.errand("reload", lambda: self._run(reload, dict(offsets)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -48,6 +48,7 @@ from tables.kafka import KafkaClient, owner_partition
 from tables.records import RecordBatch
 from tables.restore import ends_of, read_range
 from tables.tail import Tail
+from tables.tasks import process, turned
 
 log = logging.getLogger(__name__)
 #: what a trade touched goes out at most this often per node; what ticks moved goes out at 10 Hz
@@ -211,9 +212,9 @@ class RiskStage:
                 await tail.read_to_end()
         await self._follow_others()
         if not self._tasks:
-            loop = asyncio.get_running_loop()
-            self._tasks = [loop.create_task(self._marks.run()), loop.create_task(self._surfaces.run()),
-                           loop.create_task(self._rules.run()), loop.create_task(self._publish_loop())]
+            self._tasks = [self._marks.follow("marks tail"), self._surfaces.follow("surfaces tail"),
+                           self._rules.follow("rules tail"),
+                           process.start("publish loop", self._publish_loop, bound_s=30.0)]
         self.book.rollup.touched[:] = 1
 
     async def _follow_others(self) -> None:
@@ -234,7 +235,7 @@ class RiskStage:
             self._others = Tail(self._client, [topic], self._take_in, isolation_level="read_uncommitted",
                                 pace_s=TRADE_PERIOD_S / 2, without_keys=(topic,))
             await self._others.start({tp: self._next.setdefault(tp, 0) for tp in others}, others)
-            self._others_task = asyncio.get_running_loop().create_task(self._others.run())
+            self._others_task = self._others.follow("tail of other shards")
 
     async def _resume_models(self, partitions: set[int]) -> None:
         """Read the models of the worker before: peaks and the prior day of what was just taken go on."""
@@ -326,6 +327,7 @@ class RiskStage:
             if loop.time() >= recount_due:
                 recount_due = loop.time() + RECOUNT_S
                 self.check_drift()
+            turned()
 
     def check_drift(self) -> float:
         """Recount every node from its rows; more than 1e-9 of drift is an alarm."""

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.settings import Settings
+from tables.exit_codes import ExitCode
 
 err = Console(stderr=True, highlight=False)
 Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers (DESKRISK_BROKERS).")]
@@ -23,7 +24,7 @@ GATEWAY_URL = "http://127.0.0.1:8321"
 By = Annotated[str, typer.Option(help="Who asks for it; goes into the record.")]
 PIPE_WIDTH = 220
 #: wrong usage or settings; something is wrong with data or services; a comparison found a difference
-EXIT_USAGE, EXIT_FAILED, EXIT_DIFFERENT = 2, 1, 3
+EXIT_USAGE, EXIT_FAILED, EXIT_DIFFERENT = int(ExitCode.USAGE), int(ExitCode.FAILED), int(ExitCode.DIFFERENT)
 
 
 def show_table(table: Table) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import ctypes
 import gc
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -37,16 +36,16 @@ from models.risk.factor_history import History
 from schemas.topics import TOPICS, topic_name
 from tables import store, transport
 from tables.column_table import ColumnTable, declare
+from tables.exit_codes import ExitCode
 from tables.journal import Journal
 from tables.kafka import check_topics, create_topics, owner_partition
 from tables.lease import Lease
 from tables.manager import EngineTableManager
 from tables.standby import Standby
+from tables.tasks import process, turned
 from tables.watchdog import Watchdog, waiting_tasks
 
 log = logging.getLogger(__name__)
-EXIT_STAGE = 74
-EXIT_TOPICS = 76
 #: how often a running worker looks whether the topics still have their partitions
 TOPICS_CHECK_S = 15.0
 TRIM_BEATS = 10
@@ -103,7 +102,8 @@ class Engine:
         self.settings, self.role = settings, role
         self.client = settings.client()
         self.topics = settings.topics()
-        self.counters = PrometheusCounters()
+        self.counters = process.counters = PrometheusCounters()
+        process.role = role
         #: decisions are written outside of transactions: nobody else fences a gate that was stopped for a while
         self.lease = Lease(settings.session_timeout_s) if role == "gate" else None
         self.watchdog = Watchdog(role, describe=lambda: waiting_tasks(self._loops()))
@@ -169,11 +169,8 @@ class Engine:
             try:
                 await self.stage.process(event.value, event.ack)
                 event.value.release()
-            except asyncio.CancelledError:
-                raise
-            except BaseException:  # Faust would go on with the next slice: a silent loss
-                log.critical("stage %s failed, leaving", self.role, exc_info=True)
-                os._exit(EXIT_STAGE)
+            except Exception as error:  # noqa: BLE001 - Faust would go on with the next slice: a silent loss
+                process.failed(f"stage {self.role}", error, ExitCode.STAGE)
 
     async def start(self) -> None:
         """Compile or load the kernels, connect, read the reference data, build the stage: all before joining."""
@@ -206,8 +203,8 @@ class Engine:
         if isinstance(self.stage, PositionStage):
             self.watchdog.bound("folded but not committed", 60.0, self.stage.oldest_unflushed)
         self.watchdog.start()
-        self._beat = asyncio.get_running_loop().create_task(self._beats())
-        self._topics_check = asyncio.get_running_loop().create_task(self._check_topics())
+        self._beat = process.start("beats", self._beats, bound_s=30.0)
+        self._topics_check = process.start("topics check", self._check_topics)
         if s.metrics_port is not None:
             self.counters.serve(s.metrics_port)
 
@@ -274,7 +271,7 @@ class Engine:
         log.info("owns partitions %s", sorted(partitions))
         if not partitions and (gone := self._missing_topics()):
             log.critical("leaving: topics gone: %s; what a topic made anew has is not taken for what was there", gone)
-            os._exit(EXIT_TOPICS)
+            process.leave(int(ExitCode.TOPICS))
         if self.gate_addresses is not None:
             self.gate_addresses.announce(partitions, self.gate_http.address if self.gate_http else None,
                                          self.settings.gate_socket, time.time_ns())
@@ -287,6 +284,7 @@ class Engine:
         trim = None if self.settings.goes_first(self.role) else getattr(ctypes.CDLL(None), "malloc_trim", None)
         while True:
             self.watchdog.beat()
+            turned()
             await asyncio.sleep(0.5)
             turn += 1
             if self.role == "gate" and turn % TRIM_BEATS == 0:
@@ -310,7 +308,7 @@ class Engine:
                 continue
             if wrong:
                 log.critical("leaving: %s; a partition count is changed by `deskrisk repartition`", "; ".join(wrong))
-                os._exit(EXIT_TOPICS)
+                process.leave(int(ExitCode.TOPICS))
 
     async def stop(self) -> None:
         """Flush and disconnect."""

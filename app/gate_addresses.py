@@ -35,7 +35,7 @@ class GateAddresses:
         """Read what there is, then follow."""
         await self._tail.start()
         await self._tail.read_to_end()
-        self._task = asyncio.get_running_loop().create_task(self._tail.run())
+        self._task = self._tail.follow("gate addresses tail")
 
     def announce(self, partitions: set[int], address: str | None, path: Path | None, now_ns: int) -> None:
         """Say that this worker's gate answers for some partitions, at an address and on a socket of this machine."""

@@ -24,6 +24,7 @@ from schemas.codec import decoder_of
 from schemas.records import Order
 from schemas.refusal import refusal
 from tables.kafka import owner_partition
+from tables.tasks import process
 
 log = logging.getLogger(__name__)
 _order = decoder_of(Order)
@@ -53,7 +54,8 @@ class GateHttp:
 
     async def start(self) -> None:
         """Listen."""
-        self._task = asyncio.get_running_loop().create_task(self._server._serve([self._socket]))
+        self._task = process.start("gate over HTTP", lambda: self._server._serve([self._socket]),
+                                   may_return=lambda: self._server.should_exit)
         log.info("gate over HTTP on %s", self.address)
 
     async def decide(self, request: Request) -> Response:

@@ -19,4 +19,4 @@ def check() -> None:
             print(f"deskrisk: package {name!r} comes from {found}, expected {home / name}.\n"
                   "Another distribution of that name is installed in this environment; give deskrisk one of its own.",
                   file=sys.stderr)
-            raise SystemExit(78)
+            raise SystemExit(78)  # ExitCode.FOREIGN_PACKAGE: `tables` may be the foreign one

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from typing import Any
 
+from tables.exit_codes import ExitCode
 from tables.kafka import KafkaClient, owner_partition
 from tables.lease import Lease
+from tables.tasks import process
 
 log = logging.getLogger(__name__)
 LINGER_S = 0.006
-EXIT_PUBLISHER = 73
 
 
 class BatchingPublisher:
@@ -44,7 +44,8 @@ class BatchingPublisher:
     async def start(self) -> None:
         """Connect."""
         await self._producer.start()
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = process.start("publisher", self._run, code=ExitCode.PUBLISHER,
+                                   may_return=lambda: self._stopped)
 
     def send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None,
              headers: list[tuple[str, bytes]] | None = None, timestamp_ms: int | None = None, *,
@@ -102,20 +103,14 @@ class BatchingPublisher:
             self._timer = asyncio.get_running_loop().call_later(linger_s, self._wake.set)
 
     async def _run(self) -> None:
-        try:
-            while not self._stopped:
-                await self._wake.wait()
-                self._wake.clear()
-                if self._timer is not None:
-                    self._timer.cancel()
-                    self._timer = None
-                await asyncio.sleep(self._linger_s)
-                await self._send_all()
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - readers would miss rows silently
-            log.critical("publishing failed, leaving: %r", error)
-            os._exit(EXIT_PUBLISHER)
+        while not self._stopped:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            await asyncio.sleep(self._linger_s)
+            await self._send_all()
 
     async def _send_all(self, everything: bool = False) -> None:
         """Send what is gathered; what follows a batch that is on its way waits for it, and is one batch then."""
@@ -141,8 +136,7 @@ class BatchingPublisher:
         if sent.cancelled():
             future.cancel()
         elif sent.exception() is not None:
-            log.critical("publishing failed, leaving: %r", sent.exception())
-            os._exit(EXIT_PUBLISHER)
+            process.failed("publisher", sent.exception(), ExitCode.PUBLISHER)
         elif not future.done():
             future.set_result(sent.result())
 

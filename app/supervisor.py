@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tables.tasks import process
+
 log = logging.getLogger(__name__)
 HOME = Path(__file__).resolve().parent.parent
 STOP_S = 8.0
@@ -58,7 +60,8 @@ class Supervisor:
         """Start a child (``python -m app ARGUMENTS --supervised``) and keep it running."""
         child = Child(name, arguments, environment)
         self.children.append(child)
-        self._keepers.append(asyncio.get_running_loop().create_task(self._keep(child)))
+        self._keepers.append(process.start(f"keeper of {name}", lambda: self._keep(child),
+                                           may_return=self.stopping.is_set))
         return child
 
     async def _keep(self, child: Child) -> None:

@@ -19,6 +19,7 @@ from schemas.controls import MEANING, Check  # noqa: E402
 from schemas.reasons import QUARANTINE_MEANING  # noqa: E402
 from schemas.rules import RULES, rules_cited  # noqa: E402
 from schemas.topics import TOPICS  # noqa: E402
+from tables.exit_codes import ExitCode  # noqa: E402
 
 GENERATED = "<!-- written by docs/make_reference.py: change the code, not this file -->\n"
 
@@ -105,10 +106,19 @@ def calculators() -> str:
                       "name; both are given as long/short.\n", table(["name", "also", "what it does"], rows)])
 
 
+def exit_codes() -> str:
+    """Return the page of exit codes."""
+    rows = [[str(int(c)), f"`{c.name}`", c.meaning] for c in ExitCode]
+    return "\n".join([GENERATED, "# Exit codes\n",
+                      "From 70 on a process leaves by itself, and its supervisor starts a fresh one. The metric "
+                      "`deskrisk_background_task_failures_total{role,task}` and the last lines of its log say which "
+                      "task it was.\n", table(["code", "name", "meaning"], rows)])
+
+
 def main() -> int:
     """Write or compare; return the exit code."""
     pages = {"records.md": records(), "topics.md": topics(), "settings.md": settings(), "controls.md": controls(),
-             "calculators.md": calculators(),
+             "calculators.md": calculators(), "exit-codes.md": exit_codes(),
              "schemas.json": json.dumps(json_schemas(), indent=1) + "\n"}
     folder = ROOT / "docs" / "reference"
     stale = [name for name, text in pages.items()

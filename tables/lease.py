@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable
 
+from tables.exit_codes import ExitCode
+from tables.tasks import process
+
 log = logging.getLogger(__name__)
-EXIT_FENCED = 77
 ASK_AGAIN_S = 0.1
 
 
@@ -25,11 +26,11 @@ class Lease:
     ----------
     seconds : the session timeout of the group
     monotonic : the clock, s
-    leave : ends the process
+    leave : ends the process; None: as the supervision of this process does
     """
 
     def __init__(self, seconds: float, monotonic: Callable[[], float] = time.monotonic,
-                 leave: Callable[[int], object] = os._exit) -> None:
+                 leave: Callable[[int], object] | None = None) -> None:
         self._seconds, self._monotonic, self._leave = seconds, monotonic, leave
         self._until: float | None = None
         self._member: str | None = None
@@ -65,4 +66,4 @@ class Lease:
 
     def _fenced(self) -> None:
         log.critical("leaving: the group gave the partitions of this process away while it did not run")
-        self._leave(EXIT_FENCED)
+        (self._leave or process.leave)(int(ExitCode.FENCED))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -17,8 +16,10 @@ from typing import Protocol
 from faust.tables.manager import TableManager
 from faust.types import TP
 
+from tables.exit_codes import ExitCode
+from tables.tasks import process
+
 log = logging.getLogger(__name__)
-EXIT_RESTORE = 71
 #: the restored position of a changelog partition that is owned: nothing is left for Faust's recovery to read
 EVERYTHING = 2**62
 
@@ -92,6 +93,5 @@ class EngineTableManager(TableManager):
                     await self.on_ready(wanted)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # noqa: BLE001 - a worker that cannot restore must not stay in the group
-            log.critical("taking over %s failed, leaving: %r", sorted(assigned), error)
-            os._exit(EXIT_RESTORE)
+        except Exception as error:  # noqa: BLE001 - a worker that cannot restore must not stay in the group
+            process.failed(f"taking over {sorted(assigned)}", error, ExitCode.RESTORE)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from pathlib import Path
 
@@ -16,9 +15,11 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
+from tables.exit_codes import ExitCode
 from tables.kafka import KafkaClient
 from tables.records import fetch_slices
 from tables.store import DiskPartition
+from tables.tasks import process, turned
 
 log = logging.getLogger(__name__)
 #: how often a copy is written; a promotion reads this much of the changelog again
@@ -26,8 +27,9 @@ WRITE_S = 1.0
 ROWS_MAX = 50_000
 #: a broker that has nothing new answers after this long: copies are in no hurry
 WAIT_MS = 500
-EXIT_STANDBY = 75
 RETRY_S = 1.0
+#: a turn is a second of reading and a write; a broker that is gone is asked for up to its request timeout
+BOUND_S = 120.0
 
 
 class Standby:
@@ -96,21 +98,17 @@ class Standby:
 
     async def _resume(self) -> None:
         if self._disks:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task = process.start("standby", self._run, code=ExitCode.STANDBY, bound_s=BOUND_S)
 
     async def _run(self) -> None:
         while True:
             try:
                 await self._follow()
-            except asyncio.CancelledError:
-                raise
             except (KafkaError, OSError, TimeoutError) as error:  # the copies are as they are; a broker comes back
                 log.warning("standby of %s: %r; tried again", self._changelog, error)
                 await self._disconnect()
                 await asyncio.sleep(RETRY_S)
-            except BaseException as error:  # noqa: BLE001 - a copy that silently stops growing is no standby
-                log.critical("standby of %s failed, leaving: %r", self._changelog, error)
-                os._exit(EXIT_STANDBY)
+                turned()
 
     async def _disconnect(self) -> None:
         consumer, self._consumer = self._consumer, None
@@ -139,6 +137,7 @@ class Standby:
                 for p in list(self._disks):
                     await self._write(p)
                 due = time.monotonic() + WRITE_S
+            turned()
 
     async def _seek(self, consumer: AIOKafkaConsumer) -> None:
         """Begin where each copy ends; a copy of another log (it ends further on than the log does) starts over."""

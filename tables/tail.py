@@ -10,6 +10,10 @@ from aiokafka.structs import TopicPartition
 
 from tables.kafka import FETCH_WAIT_MS, KafkaClient
 from tables.records import PACE_S, RecordBatch, fetch_slices, tune_fetcher
+from tables.tasks import process, turned
+
+#: a turn is a read of a second at most; the longest that was seen is a rebalance of the brokers
+BOUND_S = 60.0
 
 
 class Tail:
@@ -105,6 +109,11 @@ class Tail:
         """Follow until cancelled."""
         while True:
             await self.poll()
+            turned()
+
+    def follow(self, name: str) -> asyncio.Task[None]:
+        """Follow in the background under a name, until that is cancelled; return the task."""
+        return process.start(name, self.run, bound_s=BOUND_S)
 
     async def ends(self) -> dict[TopicPartition, int]:
         """Return where each partition ends now, for a reader of what is committed."""

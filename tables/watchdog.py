@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-EXIT_STUCK = 72
+from tables.exit_codes import ExitCode
+from tables.tasks import process
+
 #: a process that was told to end is ended after this long, whatever it waits for
 STOP_S = 20.0
 
@@ -61,7 +62,7 @@ class Watchdog:
             start = since()
             if start is not None and now - start > seconds:
                 return f"{what} for {now - start:.1f} s (bound {seconds} s)"
-        return None
+        return process.overdue(now)
 
     def _run(self) -> None:
         while True:
@@ -71,7 +72,8 @@ class Watchdog:
                 print(self._describe(), file=sys.stderr)
                 print(f"deskrisk {self.name}: {late}; leaving, the supervisor starts a fresh process",
                       file=sys.stderr, flush=True)
-                os._exit(EXIT_STUCK)
+                process.leave(int(ExitCode.STUCK))
+                return
 
 
 def waiting_tasks(loops: Iterable[asyncio.AbstractEventLoop]) -> str:

@@ -17,9 +17,11 @@ from typing import Any
 
 from aiokafka.structs import TopicPartition
 
+from tables.exit_codes import ExitCode
 from tables.kafka import KafkaClient
 from tables.partition import MARKER_KEY, Marker, Rows, TablePartition
 from tables.store import DiskPartition
+from tables.tasks import process
 
 log = logging.getLogger(__name__)
 BATCH_BYTES = 900_000
@@ -34,7 +36,6 @@ GOLDEN_RATIO, DISK_PAUSE_S = 0.618_033_988_749, 0.005
 #: rows above this are written at once: they never repeat, holding them back would only cost memory
 STAGED_BYTES_MAX = 16_384
 FAULT_ENV = "DESKRISK_FAULT"
-EXIT_WRITER = 70
 
 
 @dataclass
@@ -93,7 +94,8 @@ class PartitionWriter:
         """Begin to flush in the background."""
         # one partition after the other: all of them at once would hold the trades of all of them up
         self._disk_due = time.monotonic() + DISK_S * (self.state.partition * GOLDEN_RATIO % 1.0)
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        # a half-written state must never be acknowledged: a flush that fails ends the process
+        self._task = process.start(f"writer of partition {self.state.partition}", self._run, code=ExitCode.WRITER)
 
     def advance(self, topic: str, next_offset: int, ack: Callable[[], None] | None = None,
                 sends: list[Awaitable[Any]] | None = None) -> None:
@@ -109,19 +111,13 @@ class PartitionWriter:
         self._wake.set()
 
     async def _run(self) -> None:
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                # wider when the last flush was dear: coalesces more rows under load
-                last = self.stats.last_commit_s
-                await asyncio.sleep(min(max(FLUSH_S_MIN, 8 * last), FLUSH_S_MAX))
-                await self.flush()
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a half-written state must never be acknowledged
-            log.critical("partition %s: flush failed, leaving: %r", self.state.partition, error)
-            os._exit(EXIT_WRITER)
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            # wider when the last flush was dear: coalesces more rows under load
+            last = self.stats.last_commit_s
+            await asyncio.sleep(min(max(FLUSH_S_MIN, 8 * last), FLUSH_S_MAX))
+            await self.flush()
 
     async def flush(self) -> None:
         """Write what changed and commit it; returns once it is durable."""

@@ -14,6 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".cache" / "numba"))
 
 from app.brokers import Broker, EmbeddedBroker, KafkaBroker, java_and_maven  # noqa: E402
+from tables.tasks import process  # noqa: E402
+
+#: exit codes with which background tasks of this process would have ended it
+_left: list[int] = []
+process.leave = _left.append
 
 settings.register_profile("deskrisk", deadline=None, max_examples=120, print_blob=True,
                           suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -46,6 +51,14 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     made.start()
     yield made
     made.stop()
+
+
+@pytest.fixture(autouse=True)
+def left() -> Iterator[list[int]]:
+    """The exit codes with which this process would have ended in a test; one that expects some clears them."""
+    _left.clear()
+    yield _left
+    assert not _left, f"a background task failed in this process: it would have left with {_left}"
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,22 @@ def test_kernels_read_no_clock_and_do_no_io(path: Path) -> None:
         assert not {n.partition(".")[0] for n in names} & FORBIDDEN, ast.unparse(node)
 
 
+#: who starts a task and waits for its end in the same function, and how often
+WAITED_FOR = {"app/cli.py": 3, "app/local.py": 3, "app/load.py": 1, "app/supervisor.py": 1}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_background_tasks_are_supervised(path: Path) -> None:
+    """A task that nobody watches ends unseen: `tables.tasks` starts them; so does `os._exit` belong there."""
+    name = str(path.relative_to(ROOT))
+    if name == "tables/tasks.py":
+        return
+    used = [n.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)]
+    started = [a for a in used if a in ("create_task", "ensure_future", "TaskGroup")]
+    assert len(started) == WAITED_FOR.get(name, 0), "start it with tables.tasks.process"
+    assert "_exit" not in used
+
+
 def test_the_chart_library_is_the_one_we_looked_at() -> None:
     """The wheel is young and by one author: its one file is pinned by content."""
     raw = Path(str(resources.files("youplot") / "vendor" / "uplot.iife.min.js")).read_bytes()

@@ -54,6 +54,7 @@ from schemas.records import (
 )
 from tables.records import RecordBatch
 from tables.tail import Tail
+from tables.tasks import process, turned
 
 log = logging.getLogger(__name__)
 BUILD = version("deskrisk")
@@ -206,10 +207,9 @@ class Gateway:
         await self._alerts.read_to_end()
         await self._decisions.start()
         self.state.turn()
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._tail.run()), loop.create_task(self._alerts.run()),
-                       loop.create_task(self._decisions.run()), loop.create_task(self._rules.run()),
-                       loop.create_task(self._turns())]
+        self._tasks = [self._tail.follow("numbers tail"), self._alerts.follow("alerts tail"),
+                       self._decisions.follow("decisions tail"), self._rules.follow("rules tail"),
+                       process.start("turns", self._turns, bound_s=30.0)]
         settle_collector()
         self.ready = True
 
@@ -228,6 +228,7 @@ class Gateway:
             took = time.perf_counter() - started
             self.counters.observe("gateway_turn_seconds", took)
             self._wake_clients()
+            turned()
 
     def _wake_clients(self) -> None:
         turned, self._turned = self._turned, asyncio.Event()
@@ -439,6 +440,7 @@ def run_gateway(settings: Settings) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     sock.bind((settings.gateway_host, settings.gateway_port))
     gateway = Gateway(settings)
+    process.role, process.counters = "gateway", gateway.counters
     config = uvicorn.Config(gateway.app(), log_config=None, access_log=False, timeout_graceful_shutdown=3,
                             server_header=False)
     server = _Server(config)

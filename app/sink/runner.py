@@ -21,6 +21,7 @@ from app.sink.clickhouse import ClickHouse, StoreUnavailable, connect
 from app.sink.tables import DDL, Row, SinkTable, sink_tables
 from tables.records import RecordBatch
 from tables.tail import Tail
+from tables.tasks import process
 
 log = logging.getLogger(__name__)
 PERIOD_S = 2.0
@@ -96,7 +97,8 @@ class Sink:
 async def run_sink(settings: Settings) -> None:
     """Fill every table until cancelled."""
     url = settings.clickhouse_url.get_secret_value() if settings.clickhouse_url else None
-    counters = PrometheusCounters()
+    counters = process.counters = PrometheusCounters()
+    process.role = "sink"
     first = connect(url, settings.data_dir / "clickhouse")
     tables = sink_tables(settings.partitions)
     # a server connection serves one call at a time: one each; the embedded store is one object that locks itself
@@ -108,9 +110,8 @@ async def run_sink(settings: Settings) -> None:
         counters.serve(settings.metrics_port)
     print(f"READY sink {first.name}", flush=True)
     try:
-        async with asyncio.TaskGroup() as group:
-            for sink in sinks:
-                group.create_task(sink.run())
+        tasks = [process.start(f"sink of {sink.table.name}", sink.run) for sink in sinks]
+        await asyncio.gather(*tasks)
     finally:
         for sink in sinks:
             await sink.stop()

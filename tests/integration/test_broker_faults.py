@@ -17,7 +17,7 @@ from app.adopt import adopt
 from app.brokers import KafkaBroker, java_and_maven
 from app.recovery import members_of
 from app.verify import run_verify
-from tables.lease import EXIT_FENCED
+from tables.exit_codes import ExitCode
 from tests.integration.harness import Installation, Upstream
 
 pytestmark = pytest.mark.kafka
@@ -196,7 +196,7 @@ def test_every_role_serves_again_after_the_broker_was_gone(tmp_path: Path) -> No
             await upstream.send(500)
             await made.quiesce(60)
         await asyncio.sleep(5)
-        if workers["gate"].process.poll() == EXIT_FENCED:  # another gate might have decided meanwhile
+        if workers["gate"].process.poll() == ExitCode.FENCED:  # another gate might have decided meanwhile
             workers["gate"] = made.worker("gate", folder="gate")
             workers["gate"].wait_ready()
         for role, worker in workers.items():

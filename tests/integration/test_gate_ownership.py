@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from schemas.records import Decision
-from tables.lease import EXIT_FENCED
+from tables.exit_codes import ExitCode
 from tests.integration.harness import Installation, Process
 from tests.integration.test_order_path import (
     decisions,
@@ -81,7 +81,7 @@ def test_a_gate_that_was_stopped_decides_nothing_more_and_leaves(made: Installat
             zombie.signal(signal.SIGCONT)
             answers = [json.loads(line) for line in (await asyncio.wait_for(reader.read(), 30)).splitlines()]
             assert all("error" in a for a in answers), answers
-            assert await asyncio.to_thread(zombie.process.wait, 30) == EXIT_FENCED
+            assert await asyncio.to_thread(zombie.process.wait, 30) == ExitCode.FENCED
             writer.close()
             await send(made, "orders", rows(60, 40))
             await decisions(made, 100)

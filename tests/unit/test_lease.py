@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from tables.lease import EXIT_FENCED, Lease
+from tables.exit_codes import ExitCode
+from tables.lease import Lease
 
 
 class Process:
@@ -74,6 +75,6 @@ def test_who_was_given_up_leaves_and_so_does_who_has_joined_anew_meanwhile(proce
 
     process.lease.ask = forgotten
     asyncio.run(process.lease.sure())
-    assert process.left == [EXIT_FENCED] and not process.lease.held()
+    assert process.left == [ExitCode.FENCED] and not process.lease.held()
     process.lease.renew(process.now, "m2")
-    assert process.left == [EXIT_FENCED] * 2
+    assert process.left == [ExitCode.FENCED] * 2
