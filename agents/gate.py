@@ -26,6 +26,7 @@ from agents.other_gates import OtherGates
 from agents.ports import Clock, Counters, Publisher
 from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
+from agents.router import Place, Router
 from models.gate.book import GateBook
 from models.position_progress import PositionsInStep
 from models.trading_day import TradingDay
@@ -68,10 +69,7 @@ IN_STEP_WAIT_S, IN_STEP_NS = 3.0, 1_000_000_000
 #: marks taken in before whoever waits gets a turn
 MARKS_AT_ONCE = 8
 _order = decoder_of(Order)
-_records: dict[str, Any] = {topic: decoder_of(cls) for topic, cls in (
-    ("marks", Mark), ("limits", Limit), ("controls", Control), ("market.surfaces", Surface),
-    ("risk", Risk), ("touches", Touch), ("reference.counterparties", Counterparty), ("exposure", GateExposure),
-    ("progress", PositionProgress), ("unit-vars", UnitVars))}
+_risk = decoder_of(Risk)
 
 
 class GateStage:
@@ -117,6 +115,7 @@ class GateStage:
         self._changelog = GateChangelog(client, topics, publisher, clock, self.gate, self._fills, partition_of)
         self._takeover = GateTakeOver(client, topics, self.gate, self.watch, self._fills, self._changelog, partition_of)
         self._write_down_s = write_down_s
+        self._router = self._routes()
         reference.on_change = self._on_reference
         known = reference.reference
         for record in (*known.instrument_records.values(), *known.account_records.values()):
@@ -129,82 +128,77 @@ class GateStage:
         else:
             self.gate.add_account(record)
 
+    def _routes(self) -> Router:
+        gate, router = self.gate, Router(self._names, self._counters, "gate_refused", self._quarantine.send)
+        router.subscribe("marks", Mark, self._take_mark)
+        router.subscribe("limits", Limit, self._take_limit, self._drop_limit)
+        router.subscribe("controls", Control, self._take_control)
+        router.subscribe("reference.counterparties", Counterparty, lambda record, _: gate.add_counterparty(record))
+        router.subscribe("touches", Touch, lambda record, _: gate.book.add_touch(record))
+        router.subscribe("market.surfaces", Surface, lambda record, _: gate.book.add_surface(record))
+        router.subscribe("exposure", GateExposure, lambda record, _: self._others.take(record),
+                         lambda place: self._others.gone(place.key))
+        router.subscribe("progress", PositionProgress, self._take_progress)
+        router.subscribe("risk", None, self._take_risk)
+        router.subscribe("unit-vars", UnitVars,
+                         lambda record, _: gate.set_unit_var(record.instruments, record.var_99, record.ts))
+        return router
+
     def _on_batch(self, batch: RecordBatch) -> None:
         topic = self._names[batch.topic]
         if topic == "marks":  # a window is hundreds of records: they are taken in between orders, the newest of each
             self._waiting_marks.update({k: v for k, v in zip(batch.keys, batch.values, strict=True) if v is not None})
             self._marks_came.set()
-            return
-        if topic == "positions":
+        elif topic == "positions":
             taken = self.gate.add_positions(batch.values, batch.partition)
             for k, error in taken.refused:
-                self._refused(topic, f"{batch.partition}@{int(batch.offsets[k])}", error)
+                self._counters.add("gate_refused", topic=topic)
+                log.error("%s %s@%s refused: %s", topic, batch.partition, int(batch.offsets[k]), error)
             self._fills.arrived(taken.every_row())
-            return
-        if topic == "trades":
+        elif topic == "trades":
             self._fills.follow(batch)
             self._next[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
-            return
-        if topic == "alerts":
+        elif topic == "alerts":
             self.watch.on_alerts(batch)
-            return
-        for key, value in zip(batch.keys, batch.values, strict=True):
-            name = (key or b"").decode()
-            if value is None:
-                if topic == "exposure":
-                    self._others.gone(name)
-                elif topic == "limits":
-                    self.gate.remove_limit(name)
-                    self.watch.monitor.remove(name)
-                continue
-            if topic == "risk":
-                if not name.endswith(MODELS_SUFFIX):
-                    self._risk_of[name] = value
-                if name not in self._var_limited:
-                    continue  # what limits nothing decides nothing
-            try:
-                self._take(topic, _records[topic].decode(value), batch.partition)
-            except (msgspec.DecodeError, ValueError) as error:
-                self._refused(topic, name, str(error))
-
-    def _refused(self, topic: str, record: object, why: str) -> None:
-        self._counters.add("gate_refused", topic=topic)
-        log.error("%s: record %r refused: %s", topic, record, why)
-
-    def _take(self, topic: str, record: Any, partition: int) -> None:
-        gate = self.gate
-        if topic == "marks":
-            gate.book.add_mark(record)
-            gate.set_price(record.instrument, record.bid, record.ask, record.mid, record.last, record.ts_event,
-                           record.quality == "good")
-        elif topic == "limits":
-            gate.add_limit(record)
-            if record.metric == "var_hist":
-                self._var_limited.add(record.node)
-                if record.node in self._risk_of:
-                    self._take("risk", _records["risk"].decode(self._risk_of[record.node]), partition)
-            self.watch.add(record)
-        elif topic == "reference.counterparties":
-            gate.add_counterparty(record)
-        elif topic == "touches":
-            gate.book.add_touch(record)
-        elif topic == "exposure":
-            self._others.take(record)
-        elif topic == "progress":  # what was said before this gate started is as old as it says
-            self._in_step.heard(record, self._clock() if self._tasks else min(int(record.ts), self._clock()))
-            gate.positions_hold(self._in_step.up_to_ns())
-            if self._clock() - self._in_step.up_to_ns() <= IN_STEP_NS:
-                self._positions_known.set()
-        elif topic == "controls":
-            self.watch.take_control(record)
-            for w in gate.add_control(record):
-                self._cancel(w.order, f"killed: {record.scope}, {record.reason}")
-        elif topic == "risk":
-            gate.take_var(record)
-        elif topic == "unit-vars":
-            gate.set_unit_var(record.instruments, record.var_99, record.ts)
         else:
-            gate.book.add_surface(record)
+            self._router(batch)
+
+    def _take_mark(self, mark: Mark, _: Place) -> None:
+        self.gate.book.add_mark(mark)
+        self.gate.set_price(mark.instrument, mark.bid, mark.ask, mark.mid, mark.last, mark.ts_event,
+                            mark.quality == "good")
+
+    def _take_limit(self, limit: Limit, _: Place) -> None:
+        self.gate.add_limit(limit)
+        if limit.metric == "var_hist":
+            self._var_limited.add(limit.node)
+            if limit.node in self._risk_of:
+                self.gate.take_var(_risk.decode(self._risk_of[limit.node]))
+        self.watch.add(limit)
+
+    def _drop_limit(self, place: Place) -> None:
+        self.gate.remove_limit(place.key)
+        self.watch.monitor.remove(place.key)
+
+    def _take_control(self, control: Control, _: Place) -> None:
+        self.watch.take_control(control)
+        for w in self.gate.add_control(control):
+            self._cancel(w.order, f"killed: {control.scope}, {control.reason}")
+
+    def _take_progress(self, said: PositionProgress, _: Place) -> None:
+        """Take in how far positions are; what was said before this gate started is as old as it says."""
+        now = self._clock()
+        self._in_step.heard(said, now if self._tasks else min(int(said.ts), now))
+        self.gate.positions_hold(self._in_step.up_to_ns())
+        if now - self._in_step.up_to_ns() <= IN_STEP_NS:
+            self._positions_known.set()
+
+    def _take_risk(self, value: bytes, place: Place) -> None:
+        """Keep a node's newest record as it came; one that limits nothing decides nothing, and is not decoded."""
+        if not place.key.endswith(MODELS_SUFFIX):
+            self._risk_of[place.key] = value
+        if place.key in self._var_limited:
+            self.gate.take_var(_risk.decode(value))
 
     # ---- partitions -----------------------------------------------------------------------------------------------
     async def take(self, partitions: set[int]) -> None:
@@ -404,10 +398,8 @@ class GateStage:
 
     def _take_marks(self, most: int) -> None:
         for key in list(self._waiting_marks)[:most]:
-            try:
-                self._take("marks", _records["marks"].decode(self._waiting_marks.pop(key)), 0)
-            except (msgspec.DecodeError, ValueError) as error:
-                self._refused("marks", key, str(error))
+            place = Place("marks", -1, -1, (key or b"").decode(errors="replace"))
+            self._router.hand_on(self._waiting_marks.pop(key), place)
 
     async def _mark_loop(self) -> None:
         while True:

@@ -3,56 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
-import msgspec
-
 from agents.ports import Counters
+from agents.router import Place, PutAside, Router
 from models.reference import Reference
-from schemas.codec import decoder_of
 from schemas.records import Account, Instrument
 from tables.kafka import KafkaClient
-from tables.records import RecordBatch
 from tables.tail import Tail
-
-log = logging.getLogger(__name__)
 
 
 class ReferenceTail:
     """Tails `reference.instruments` and `reference.accounts` into a `Reference`."""
 
     def __init__(self, client: KafkaClient, instruments_topic: str, accounts_topic: str, reference: Reference,
-                 counters: Counters) -> None:
+                 counters: Counters, put_aside: PutAside | None = None) -> None:
         self.reference = reference
-        self._counters = counters
-        self._instruments_topic = instruments_topic
-        self._instrument_decoder = decoder_of(Instrument)
-        self._account_decoder = decoder_of(Account)
-        self._tail = Tail(client, [instruments_topic, accounts_topic], self._on_batch, wait_ms=500)
+        names = {instruments_topic: "reference.instruments", accounts_topic: "reference.accounts"}
+        router = Router(names, counters, "reference_refused", put_aside)
+        # what is positioned in a withdrawn instrument keeps its terms: withdrawals have no handler
+        router.subscribe("reference.instruments", Instrument, self._on_instrument)
+        router.subscribe("reference.accounts", Account, self._on_account)
+        self._tail = Tail(client, list(names), router, wait_ms=500)
         self._task: asyncio.Task[None] | None = None
         self.on_account_moved: Callable[[str, str | None, str], None] = lambda account, old, new: None
         self.on_change: Callable[[Account | Instrument], None] = lambda record: None
 
-    def _on_batch(self, batch: RecordBatch) -> None:
-        for value in batch.values:
-            if value is None:
-                continue  # what is positioned in a withdrawn instrument keeps its terms
-            try:
-                if batch.topic == self._instruments_topic:
-                    instrument = self._instrument_decoder.decode(value)
-                    self.reference.add_instrument(instrument)
-                    self.on_change(instrument)
-                else:
-                    account = self._account_decoder.decode(value)
-                    old = self.reference.account_records.get(account.account)
-                    self.reference.add_account(account)
-                    if old is not None and old != account:
-                        self.on_account_moved(account.account, old.fund, account.fund)
-                    self.on_change(account)
-            except (msgspec.DecodeError, ValueError) as error:
-                self._counters.add("reference_refused")
-                log.error("%s: record refused: %s", batch.topic, error)
+    def _on_instrument(self, instrument: Instrument, _: Place) -> None:
+        self.reference.add_instrument(instrument)
+        self.on_change(instrument)
+
+    def _on_account(self, account: Account, _: Place) -> None:
+        old = self.reference.account_records.get(account.account)
+        self.reference.add_account(account)
+        if old is not None and old != account:
+            self.on_account_moved(account.account, old.fund, account.fund)
+        self.on_change(account)
 
     async def start(self) -> None:
         """Read everything there is, then follow."""

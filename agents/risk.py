@@ -13,7 +13,9 @@ from aiokafka.structs import TopicPartition
 
 from agents.limit_alerts import LimitAlerts, newest_alerts
 from agents.ports import Clock, Counters, Publisher
+from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
+from agents.router import Place, Router
 from models import rollup as ru
 from models.gate.watched import is_of_gate
 from models.limits import LimitKey
@@ -62,10 +64,7 @@ UNIT_VARS_PERIOD_S, UNIT_VARS_AT_ONCE, GATE_VAR_LEVEL = 5.0, 500, 0.99
 EXCLUDED_NAMED = 10
 #: positions that are behind their trades by no more are heard of
 POSITIONS_BEHIND_NS = 5_000_000_000
-_mark = decoder_of(Mark)
-_surface, _risk = decoder_of(Surface), decoder_of(Risk)
-_progress = decoder_of(PositionProgress)
-_limit, _control, _touch = decoder_of(Limit), decoder_of(Control), decoder_of(Touch)
+_risk = decoder_of(Risk)
 
 
 class RiskStage:
@@ -83,7 +82,10 @@ class RiskStage:
         self._partitions = partitions
         self.book = ValuedBook(base_currency, levels, day)
         self.models = RiskModels(self.book, self.book.contracts, history, INSTRUMENT_GROUPINGS, participation, day)
-        self._surfaces = Tail(client, [topics["market.surfaces"]], self._on_surfaces, wait_ms=500)
+        self._router = self._routes(Quarantine(topics["quarantine"], publisher, counters))
+        #: marks of the slice at hand, by asset class
+        self._heard: Counter[str] = Counter()
+        self._surfaces = Tail(client, [topics["market.surfaces"]], self._router, wait_ms=500)
         self.feeds, self._in_step = Feeds(), PositionsInStep(partitions)
         self.limits = LimitAlerts(topics, publisher, counters, lambda node, metric: not is_of_gate(node, metric))
         rules = ("limits", "controls", "touches", "progress", "alerts")
@@ -111,18 +113,29 @@ class RiskStage:
             self.book.add_account(record)
             self._owners.accounts_changed()
 
+    def _routes(self, quarantine: Quarantine) -> Router:
+        router = Router({v: k for k, v in self._topics.items()}, self._counters, "risk_refused", quarantine.send)
+        router.subscribe("marks", Mark, self._take_mark)
+        router.subscribe("market.surfaces", Surface, lambda record, _: self.book.add_surface(record))
+        router.subscribe("touches", Touch, lambda record, _: self.book.add_touch(record))
+        router.subscribe("limits", Limit, lambda record, _: self.limits.monitor.add(record),
+                         lambda place: self.limits.monitor.remove(place.key))
+        router.subscribe("controls", Control, lambda record, _: self.limits.take_control(record))
+        router.subscribe("progress", PositionProgress, lambda record, _: self._in_step.heard(record, self._clock()))
+        return router
+
+    def _take_mark(self, mark: Mark, _: Place) -> None:
+        self.book.add_mark(mark)
+        record = self._reference.reference.instrument_records.get(mark.instrument)
+        if record is not None and mark.quality != "stale":
+            self._heard[record.asset_class] += 1
+
     def _on_marks(self, batch: RecordBatch) -> None:
-        now, heard = self._clock(), Counter[str]()
-        records = self._reference.reference.instrument_records
-        for value in batch.values:
-            if value is not None:
-                mark = _mark.decode(value)
-                self.book.add_mark(mark)
-                record = records.get(mark.instrument)
-                if record is not None and mark.quality != "stale":
-                    heard[record.asset_class] += 1
-        for asset_class, count in heard.items():
+        self._router(batch)
+        now = self._clock()
+        for asset_class, count in self._heard.items():
             self.feeds.heard(f"prices {asset_class}", now, count)
+        self._heard.clear()
 
     def watch_feeds(self) -> None:
         """Say it when prices of a class of instruments, or positions, fall silent, and when they are back."""
@@ -135,43 +148,14 @@ class RiskStage:
             log.log(logging.WARNING if silent else logging.INFO, "%s: %s after %.1f s", name,
                     "silent" if silent else "back", seconds)
 
-    def _on_surfaces(self, batch: RecordBatch) -> None:
-        for key, value in zip(batch.keys, batch.values, strict=True):
-            if value is None:
-                continue
-            try:
-                self.book.add_surface(_surface.decode(value))
-            except (msgspec.DecodeError, ValueError) as error:
-                self._counters.add("surfaces_refused")
-                log.error("market.surfaces %r refused: %s", key, error)
-
     def _on_rules(self, batch: RecordBatch) -> None:
         if batch.topic == self._topics["alerts"]:
             self.limits.on_alerts(batch)
             return
-        if batch.topic == self._topics["progress"]:
-            now = self._clock()
-            for value in batch.values:
-                if value is not None:
-                    self._in_step.heard(_progress.decode(value), now)
-            if now - self._in_step.up_to_ns() <= POSITIONS_BEHIND_NS:
-                self.feeds.heard("positions", now)
-            return
-        for key, value in zip(batch.keys, batch.values, strict=True):
-            try:
-                if batch.topic == self._topics["controls"]:
-                    if value is not None:
-                        self.limits.take_control(_control.decode(value))
-                elif batch.topic == self._topics["touches"]:
-                    if value is not None:
-                        self.book.add_touch(_touch.decode(value))
-                elif value is None:
-                    self.limits.monitor.remove((key or b"").decode())
-                else:
-                    self.limits.monitor.add(_limit.decode(value))
-            except (msgspec.DecodeError, ValueError) as error:
-                self._counters.add("limits_refused")
-                log.error("%s: record %r refused: %s", batch.topic, key, error)
+        self._router(batch)
+        now = self._clock()
+        if batch.topic == self._topics["progress"] and now - self._in_step.up_to_ns() <= POSITIONS_BEHIND_NS:
+            self.feeds.heard("positions", now)
 
     def watch_limits(self) -> None:
         """Hold every limited node that this worker speaks for against its limits; raise alerts, trip breakers."""

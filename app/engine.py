@@ -19,6 +19,7 @@ from agents.gate import GateStage
 from agents.kept_decisions import send_missing
 from agents.marks import MarkStage
 from agents.positions import PositionStage
+from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
 from agents.risk import RiskStage
 from app.collector import settle_collector
@@ -183,7 +184,8 @@ class Engine:
         await self.publisher.start()
         reference = Reference(lambda account: owner_partition(account, s.partitions))
         self.reference = ReferenceTail(self.client, self.topics["reference.instruments"],
-                                       self.topics["reference.accounts"], reference, self.counters)
+                                       self.topics["reference.accounts"], reference, self.counters,
+                                       Quarantine(self.topics["quarantine"], self.publisher, self.counters).send)
         await self.reference.start()
         if self.role == "risk" and s.history:
             self.history = await asyncio.get_running_loop().run_in_executor(

@@ -21,6 +21,7 @@ class QuarantineReason(StrEnum):
     TRADE_ID_REUSED = "trade_id_reused"
     REF_TRADE_UNKNOWN = "ref_trade_unknown"
     BAD_BINARY = "bad_binary"
+    NOT_APPLIED = "not_applied"
 
 
 QUARANTINE_MEANING: dict[QuarantineReason, str] = {
@@ -37,4 +38,5 @@ QUARANTINE_MEANING: dict[QuarantineReason, str] = {
     QuarantineReason.TRADE_ID_REUSED: "the same account and trade id came before with different content",
     QuarantineReason.REF_TRADE_UNKNOWN: "a correction or bust names a trade that is not in the id window",
     QuarantineReason.BAD_BINARY: "a binary tick block has a wrong magic, version or length",
+    QuarantineReason.NOT_APPLIED: "applying the record raised an error: the detail has its class and text",
 }

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from schemas.codec import JsonDecoder
+from schemas.reasons import QuarantineReason
 
 #: a value is shown up to so many characters
 SHOWN = 120
@@ -52,3 +53,21 @@ def _expected(cls: type[msgspec.Struct], name: str) -> str:
             words = [str(v) for kind in kinds if isinstance(kind, msgspec.inspect.LiteralType) for v in kind.values]
             return f", expected {' or '.join(words)}" if words else ""
     return ""
+
+
+def reason_of(error: Exception, raw: Any, cls: type[msgspec.Struct] | None) -> tuple[QuarantineReason, str]:
+    """Return the code and the text under which a record is refused, equal for all its readers.
+
+    Parameters
+    ----------
+    error : what decoding or applying the record raised
+    raw : bytes of the record
+    cls : what it was decoded as; None: something else than one record
+    """
+    if isinstance(error, msgspec.ValidationError):
+        return QuarantineReason.BAD_FIELD, refusal(error, raw, cls) if cls is not None else str(error)
+    if isinstance(error, msgspec.DecodeError | UnicodeDecodeError):
+        return QuarantineReason.NOT_JSON, str(error)
+    if isinstance(error, ValueError):
+        return QuarantineReason.BAD_FIELD, str(error)
+    return QuarantineReason.NOT_APPLIED, f"{type(error).__name__}: {error}"

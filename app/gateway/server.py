@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import uvicorn
 from prometheus_client import generate_latest
 from sse_starlette import EventSourceResponse
@@ -27,6 +26,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from agents.limit_alerts import newest_alerts
+from agents.router import Place, Router
 from app.collector import settle_collector
 from app.gateway.access import Access, User, login, parse_tokens
 from app.gateway.answers import error_answer, json_answer, scope_of
@@ -39,7 +39,6 @@ from app.gateway.writes import Writes
 from app.metrics import PrometheusCounters
 from app.settings import Settings
 from schemas.addresses import LimitsUsed
-from schemas.codec import decoder_of
 from schemas.market import Surface, Touch
 from schemas.records import (
     MODELS_SUFFIX,
@@ -67,11 +66,6 @@ STALE_MS = {"stream": 1500, "prices": 2000, "trades": 60000}
 SEND_TIMEOUT_S = 3
 SEND_BUFFER_BYTES = 65_536
 RATE_MIN, RATE_MAX = 2, 20
-_mark = decoder_of(Mark)
-_surface, _decision = decoder_of(Surface), decoder_of(Decision)
-_limit, _control = decoder_of(Limit), decoder_of(Control)
-_alert, _instrument, _account = decoder_of(Alert), decoder_of(Instrument), decoder_of(Account)
-_touch, _approval, _used = decoder_of(Touch), decoder_of(Approval), decoder_of(LimitsUsed)
 
 
 class SecurityHeaders:
@@ -118,13 +112,14 @@ class Gateway:
         self.tokens = parse_tokens(secret.get_secret_value() if secret else None)
         topics = settings.topics()
         self._names = {v: k for k, v in topics.items()}
+        self.used = UsedLimits(settings.partitions)
+        self._router = self._routes()
         client = settings.client()
         wanted = ("reference.instruments", "reference.accounts", "market.surfaces", "marks", "positions", "risk")
         self._tail = Tail(client, [topics[t] for t in wanted], self._on_batch, isolation_level="read_uncommitted",
                           without_keys=(topics["positions"],))
         self._alerts = Tail(client, [topics["alerts"]], self._on_batch, pace_s=0.0)
         self._decisions = Tail(client, [topics["decisions"]], self._on_batch, from_end=True)
-        self.used = UsedLimits(settings.partitions)
         rules = ("limits", "controls", "approvals", "touches", "limits-used")
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100)
         self._turned = asyncio.Event()  # a new one each turn; every waiting client holds the present one
@@ -136,65 +131,51 @@ class Gateway:
         self.stopping = asyncio.Event()
 
     # ---- tails ----------------------------------------------------------------------------------------------------
+    def _routes(self) -> Router:
+        state, router = self.state, Router(self._names, self.counters, "gateway_refused")
+        router.subscribe("marks", Mark, self._take_mark)
+        router.subscribe("risk", None, self._take_risk)
+        router.subscribe("alerts", Alert, lambda alert, _: state.add_alert(alert))
+        router.subscribe("decisions", Decision, self._take_decision)
+        router.subscribe("limits", Limit, lambda limit, _: state.limits.update({limit.limit_id: limit}),
+                         lambda place: state.limits.pop(place.key, None))
+        router.subscribe("controls", Control, self._take_control)
+        router.subscribe("approvals", Approval, lambda asked, place: state.approvals.take_in(place.key, asked),
+                         lambda place: state.approvals.take_in(place.key, None))
+        router.subscribe("limits-used", LimitsUsed, lambda used, _: self.used.take(used))
+        router.subscribe("touches", Touch, lambda touch, _: state.book.add_touch(touch))
+        router.subscribe("market.surfaces", Surface, lambda surface, _: state.book.add_surface(surface))
+        router.subscribe("reference.instruments", Instrument, lambda record, _: state.book.add_instrument(record))
+        router.subscribe("reference.accounts", Account, lambda record, _: state.book.add_account(record))
+        return router
+
     def _on_batch(self, batch: RecordBatch) -> None:
-        topic = self._names[batch.topic]
-        if topic == "positions":  # a withdrawn one has no value: it is published again by its new shard
-            for k, error in self.state.add_positions(batch.values, batch.partition):
-                self._refused(topic, f"{batch.partition}@{int(batch.offsets[k])}", error)
-            self._traded.set()
+        if self._names[batch.topic] != "positions":
+            self._router(batch)
             return
-        for key, value in zip(batch.keys, batch.values, strict=True):
-            try:
-                self._on_record(topic, (key or b"").decode(), value)
-            except (msgspec.DecodeError, ValueError) as error:
-                self._refused(topic, key, str(error))
+        # a withdrawn one has no value: it is published again by its new shard
+        for k, error in self.state.add_positions(batch.values, batch.partition):
+            self.counters.add("gateway_refused", topic="positions")
+            log.error("positions %s@%s refused: %s", batch.partition, int(batch.offsets[k]), error)
+        self._traded.set()
 
-    def _refused(self, topic: str, record: object, why: str) -> None:
-        self.counters.add("gateway_refused", topic=topic)
-        log.error("%s: record %r refused: %s", topic, record, why)
+    def _take_mark(self, mark: Mark, _: Place) -> None:
+        self.state.book.add_mark(mark)
+        self.state.last_mark_ns = max(self.state.last_mark_ns, mark.window_end)
 
-    def _on_record(self, topic: str, key: str, value: bytes | None) -> None:
-        state = self.state
-        if value is None:
-            if topic == "limits":
-                state.limits.pop(key, None)
-            elif topic == "approvals":
-                state.approvals.take_in(key, None)
-            return
-        if topic == "marks":
-            mark = _mark.decode(value)
-            state.book.add_mark(mark)
-            state.last_mark_ns = max(state.last_mark_ns, mark.window_end)
-        elif topic == "risk":
-            if key.endswith(MODELS_SUFFIX):
-                state.add_models(key.removesuffix(MODELS_SUFFIX), value)
-            else:
-                state.take_risk(key, value)
-        elif topic == "alerts":
-            state.add_alert(_alert.decode(value))
-        elif topic == "decisions":
-            decision = _decision.decode(value)
-            if decision.outcome != "accept":
-                state.add_fact("reject", reject_event(decision))
-        elif topic == "limits":
-            limit = _limit.decode(value)
-            state.limits[limit.limit_id] = limit
-        elif topic == "controls":
-            control = _control.decode(value)
-            state.controls[control.scope] = control
-            state.add_fact("breaker", breaker_event(control))
-        elif topic == "approvals":
-            state.approvals.take_in(key, _approval.decode(value))
-        elif topic == "limits-used":
-            self.used.take(_used.decode(value))
-        elif topic == "touches":
-            state.book.add_touch(_touch.decode(value))
-        elif topic == "market.surfaces":
-            state.book.add_surface(_surface.decode(value))
-        elif topic == "reference.instruments":
-            state.book.add_instrument(_instrument.decode(value))
+    def _take_risk(self, value: bytes, place: Place) -> None:
+        if place.key.endswith(MODELS_SUFFIX):
+            self.state.add_models(place.key.removesuffix(MODELS_SUFFIX), value)
         else:
-            state.book.add_account(_account.decode(value))
+            self.state.take_risk(place.key, value)
+
+    def _take_decision(self, decision: Decision, _: Place) -> None:
+        if decision.outcome != "accept":
+            self.state.add_fact("reject", reject_event(decision))
+
+    def _take_control(self, control: Control, _: Place) -> None:
+        self.state.controls[control.scope] = control
+        self.state.add_fact("breaker", breaker_event(control))
 
     async def start(self) -> None:
         """Read what there is, then follow."""

@@ -1,0 +1,97 @@
+"""The border for the records of a topic: each one is decoded, handed to its handler, or refused, by itself.
+
+What a handler raises for one record ends neither the stage nor the records beside it: that record is counted and
+logged with the class and the text of what was raised, and put into quarantine where its reader has one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from aiokafka.errors import KafkaError
+
+from agents.ports import Counters
+from schemas.codec import JsonDecoder, decoder_of
+from schemas.reasons import QuarantineReason
+from schemas.refusal import reason_of
+from tables.records import RecordBatch
+
+log = logging.getLogger(__name__)
+R = TypeVar("R", bound=msgspec.Struct)
+#: sends a refused record to quarantine: slice, position in it, reason, detail, bytes
+PutAside = Callable[[RecordBatch, int, QuarantineReason, str, bytes], object]
+#: lies outside the record: the process ends, and reads the record again
+OUTSIDE = (KafkaError, OSError, MemoryError)
+
+
+class Place(NamedTuple):
+    """Where a record was read: the name of its topic in the contract, and its key (empty: none, or not kept)."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+
+
+class _Subscription(NamedTuple):
+    record: type[msgspec.Struct] | None
+    decoder: JsonDecoder[Any] | None
+    handler: Callable[[Any, Place], object]
+    tombstone: Callable[[Place], object] | None
+
+
+class Router:
+    """Hands the records of some topics to their handlers, and counts each refusal once.
+
+    Parameters
+    ----------
+    names : name of a topic in the contract by its name on the broker
+    counter : counts refused records, by topic
+    put_aside : sends a refused record to quarantine; None: it is logged and counted alone
+    """
+
+    def __init__(self, names: Mapping[str, str], counters: Counters, counter: str,
+                 put_aside: PutAside | None = None) -> None:
+        self._names, self._counters, self._counter, self._put_aside = names, counters, counter, put_aside
+        self._subscriptions: dict[str, _Subscription] = {}
+
+    def subscribe(self, topic: str, record: type[R] | None, handler: Callable[[Any, Place], object],
+                  tombstone: Callable[[Place], object] | None = None) -> None:
+        """Hand each record of a topic to ``handler``, and each withdrawal (a key without a value) to ``tombstone``.
+
+        Parameters
+        ----------
+        record : what the values are; None: the handler takes the bytes and decodes what it needs of them
+        """
+        self._subscriptions[topic] = _Subscription(record, None if record is None else decoder_of(record), handler,
+                                                   tombstone)
+
+    def __call__(self, batch: RecordBatch) -> None:
+        """Hand a slice on, record by record, in order."""
+        topic = self._names[batch.topic]
+        for k, value in enumerate(batch.values):
+            key = batch.keys[k] if batch.keys else None
+            place = Place(topic, batch.partition, int(batch.offsets[k]), (key or b"").decode(errors="replace"))
+            refused = self.hand_on(value, place)
+            if refused is not None and self._put_aside is not None:
+                self._put_aside(batch, k, *refused, value or b"")
+
+    def hand_on(self, value: bytes | None, place: Place) -> tuple[QuarantineReason, str] | None:
+        """Hand one record on; return why it was refused, if it was."""
+        wanted = self._subscriptions[place.topic]
+        try:
+            if value is not None:
+                wanted.handler(value if wanted.decoder is None else wanted.decoder.decode(value), place)
+            elif wanted.tombstone is not None:
+                wanted.tombstone(place)
+        except OUTSIDE:
+            raise
+        except Exception as error:
+            log.error("%s %s@%s (key %r) refused: %s: %s", place.topic, place.partition, place.offset, place.key,
+                      type(error).__name__, error, exc_info=not isinstance(error, msgspec.DecodeError | ValueError))
+            self._counters.add(self._counter, topic=place.topic)
+            return reason_of(error, value or b"", wanted.record)
+        return None
