@@ -34,21 +34,9 @@ from schemas.addresses import GateExposure, PositionProgress, UnitVars
 from schemas.codec import decoder_of, encode, records_in
 from schemas.controls import Check
 from schemas.market import Surface, Touch
+from schemas.nodes import MODELS_SUFFIX, Risk
 from schemas.reasons import QuarantineReason
-from schemas.records import (
-    MODELS_SUFFIX,
-    Account,
-    AsOf,
-    Control,
-    Counterparty,
-    Decision,
-    Instrument,
-    Limit,
-    Mark,
-    Order,
-    Reason,
-    Risk,
-)
+from schemas.records import Account, AsOf, Control, Counterparty, Decision, Instrument, Limit, Mark, Order, Reason
 from schemas.refusal import refusal
 from tables.exit_codes import ExitCode
 from tables.journal import Journal

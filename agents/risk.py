@@ -32,20 +32,8 @@ from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.addresses import PositionProgress, UnitVars
 from schemas.codec import decoder_of, encode
 from schemas.market import Surface, Touch
-from schemas.records import (
-    MODELS_SUFFIX,
-    Account,
-    Alert,
-    AsOf,
-    Control,
-    Exposure,
-    Instrument,
-    Limit,
-    Mark,
-    Pnl,
-    Quality,
-    Risk,
-)
+from schemas.nodes import MODELS_SUFFIX, Exposure, Pnl, Quality, Risk
+from schemas.records import Account, Alert, AsOf, Control, Instrument, Limit, Mark
 from tables.kafka import KafkaClient, owner_partition
 from tables.records import RecordBatch
 from tables.restore import ends_of, read_range
@@ -382,27 +370,38 @@ class RiskStage:
         book = self.book
         name = book.rollup.node_names[node]
         finite: Any = [None if x != x else x for x in f]
-        excluded: list[str] = []
-        if f[ru.UNPRICED]:
-            rows = book.rollup.unpriced_rows(node, EXCLUDED_NAMED).tolist()
-            excluded = [book.names[r] for r in rows]
-        known = not round(f[ru.DAY_UNKNOWN])
+        count = {k: round(f[k]) for k in (ru.UNPRICED, ru.STALE, ru.PNL_UNKNOWN, ru.DAY_UNKNOWN, ru.REALISED_UNKNOWN,
+                                          ru.UNREALISED_UNKNOWN, ru.COSTS_UNKNOWN, ru.CARRY_UNKNOWN)}
+        excluded, without_pnl = self._left_out(node, count[ru.UNPRICED], count[ru.PNL_UNKNOWN])
+        # what is unpriced is left out and named; of what has a value an unknown P&L is not left out
+        known, carried = not count[ru.DAY_UNKNOWN], not count[ru.CARRY_UNKNOWN]
+        realised, costs = not count[ru.REALISED_UNKNOWN], not count[ru.COSTS_UNKNOWN]
+        whole = realised and costs and carried and count[ru.PNL_UNKNOWN] <= count[ru.UNPRICED]
         return Risk(
             node=name, snapshot_id=book.snapshot_id, ts=now, as_of=as_of,
-            quality=Quality(round(f[ru.UNPRICED]), round(f[ru.STALE]), excluded),
+            quality=Quality(count[ru.UNPRICED], count[ru.STALE], excluded, count[ru.PNL_UNKNOWN], without_pnl,
+                            count[ru.DAY_UNKNOWN]),
             base_currency=book.currency_of(node),
-            pnl=Pnl(realised=finite[ru.REALISED], unrealised=finite[ru.UNREALISED],
+            pnl=Pnl(realised=finite[ru.REALISED] if realised else None,
+                    unrealised=finite[ru.UNREALISED] if count[ru.UNREALISED_UNKNOWN] <= count[ru.UNPRICED] else None,
                     day=finite[ru.DAY] if known else None, price=finite[ru.PRICE] if known else None,
-                    fx=finite[ru.FX] if known else None, fees=finite[ru.FEES],
-                    carry=finite[ru.CARRY] if known and not round(f[ru.CARRY_UNKNOWN]) else None,
-                    funding=finite[ru.FUNDING],
-                    interest=finite[ru.INTEREST] if not round(f[ru.CARRY_UNKNOWN]) else None,
-                    total=total if total == total else None),  # type: ignore[arg-type]
+                    fx=finite[ru.FX] if known else None, fees=finite[ru.FEES] if costs else None,
+                    carry=finite[ru.CARRY] if known and carried else None,
+                    funding=finite[ru.FUNDING] if costs else None, interest=finite[ru.INTEREST] if carried else None,
+                    total=total if whole and total == total else None),
             exposure=Exposure(gross=finite[ru.GROSS], net=finite[ru.NET], long=finite[ru.LONG],
                               short=finite[ru.SHORT], positions=round(f[ru.POSITIONS])),
             quantity=finite[ru.QUANTITY] if name.startswith("pair:") else None,
             ts_source=self._ts_source, greeks={g: finite[ru.DELTA + k] for k, g in enumerate(ru.GREEKS)} | {
                 "missing": f[ru.NO_GREEKS]}, models=self.models.quick(node))
+
+    def _left_out(self, node: int, unpriced: int, pnl_unknown: int) -> tuple[list[str], list[str]]:
+        """Return names of positions without a value, and of those with a value whose P&L is unknown."""
+        rollup, names = self.book.rollup, self.book.names
+        excluded = rollup.unpriced_rows(node, EXCLUDED_NAMED).tolist() if unpriced else []
+        without = rollup.rows_without(node, ru.PNL_UNKNOWN, rollup.count).tolist() if pnl_unknown > unpriced else []
+        priced = [r for r in without if not rollup.contribution[r, ru.UNPRICED]]
+        return [names[r] for r in excluded], [names[r] for r in priced[:EXCLUDED_NAMED]]
 
     async def stop(self) -> None:
         """Stop publishing."""

@@ -280,9 +280,9 @@ def positions(account: str | None = None, instrument: str | None = None, scope: 
     for row in sorted(rows, key=lambda r: (r["account"], r["instrument"])):
         figures = (row["market_value"], row["greeks"]["delta"], row["greeks"]["vega"])
         value, delta, vega = ("-" if x is None else f"{x:,.0f}" for x in figures)
-        unrealised = "-" if row["unrealised_pnl"] is None else f"{row['unrealised_pnl']:,.2f}"
+        unrealised, realised = ("-" if x is None else f"{x:,.2f}" for x in (row["unrealised_pnl"], row["realised_pnl"]))
         table.add_row(row["account"], row["instrument"], row["quantity"], str(row["average_price"]), str(row["mid"]),
-                      unrealised, f"{row['realised_pnl']:,.2f}", row["currency"], value, delta, vega, row["quality"],
+                      unrealised, realised, row["currency"], value, delta, vega, row["quality"],
                       row["book"])
     show_table(table)
 

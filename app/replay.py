@@ -43,13 +43,19 @@ def read_table(path: Path) -> pa.Table:
     table = table.rename_columns(names)
     if "instrument" not in names:
         parts = [part.upper() for part in path.stem.split("_")]
-        symbol = next((p for p in parts if pair_currencies(p, p[3:6])), path.stem.upper())
+        symbol = next((p for p in parts if _pair_of(p)), path.stem.upper())
         table = table.append_column("instrument", pa.array([symbol] * len(table)))
     if "ts_event" not in table.column_names:
         raise ValueError(f"{path.name}: expected a column ts_event, ts or timestamp, found {', '.join(names)}")
     if not {"bid", "ask"} & set(names) and not {"trade_id", "account"} <= set(names):
         raise ValueError(f"{path.name}: expected bid and ask, or the fields of a trade, found {', '.join(names)}")
     return table
+
+
+def _pair_of(name: str) -> tuple[str, str] | None:
+    """Return the currencies of a name of six letters, separators aside."""
+    letters = "".join(c for c in name if c.isalpha())
+    return pair_currencies(letters, letters[3:]) if len(letters) == 6 else None
 
 
 def _nanoseconds(column: Any) -> np.ndarray:
@@ -84,7 +90,7 @@ def _instruments(records: list[tuple[str, str, dict[str, Any]]]) -> list[Instrum
     for _, _, record in records:
         name = record["instrument"]
         if name not in out:
-            pair = next((p for p in (pair_currencies(name, name[-3:]),) if p), None)
+            pair = _pair_of(name)
             out[name] = Instrument(instrument=name, asset_class="fx" if pair else "equity",
                                    currency=pair[1] if pair else "USD", quantity_increment=Decimal("0.01"),
                                    price_increment=Decimal("0.00001"))

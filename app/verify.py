@@ -13,7 +13,8 @@ from app.settings import Settings
 from models.naive_fold import NaiveBook
 from models.reference import PRICE_ANY_SIGN, Reference, quantity_decimals, unit_value
 from schemas.codec import decoder_of, records_in, trade_decoder
-from schemas.records import MODELS_SUFFIX, Instrument, Position, Risk, Trade
+from schemas.nodes import MODELS_SUFFIX, Risk
+from schemas.records import Instrument, Position, Trade
 from tables.kafka import owner_partition
 from tables.partition import MARKER_KEY, Marker
 from tables.position_partition import PositionPartition

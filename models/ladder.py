@@ -66,7 +66,7 @@ class LadderLines:
         new = np.empty((len(which), COLUMNS))
         ladder_lines(rollup.rows, rollup.own, rollup.contribution, self.trade_t, self._order, self._start, which, new)
         old = self.values[which]
-        moved = (new != old).any(axis=1)
+        moved = ((new != old) & ~(np.isnan(new) & np.isnan(old))).any(axis=1)
         self.values[which] = new
         return which[moved], new[moved, LATEST] != old[moved, LATEST]
 
@@ -83,7 +83,8 @@ def ladder_lines(rows: np.ndarray, own: np.ndarray, contribution: np.ndarray, tr
     trade_t : int64[rows], ms, when the last trade reached the broker
     order, start : rows line by line, and where each line's begin
     which : int64[n], lines
-    out : float64[n, COLUMNS], zeroed here; unrealised P&L leaves out what is unpriced
+    out : float64[n, COLUMNS], zeroed here; unrealised P&L leaves out what is unpriced. It is NaN where a cost is
+        unknown, as realised P&L is, and as fees are where one has no exchange rate
     """
     out[:] = 0.0
     for w in range(len(which)):
@@ -97,10 +98,9 @@ def ladder_lines(rows: np.ndarray, own: np.ndarray, contribution: np.ndarray, tr
                 out[w, UNPRICED] += 1.0
             else:
                 out[w, UNREALISED] += own[r, 2]
-            if rows[r].realised_pnl == rows[r].realised_pnl:
-                out[w, REALISED] += rows[r].realised_pnl
+            out[w, REALISED] += rows[r].realised_pnl
             out[w, STALE] += contribution[r, ru.STALE]
-            out[w, FEES] += contribution[r, ru.FEES]
+            out[w, FEES] += contribution[r, ru.FEES] if contribution[r, ru.COSTS_UNKNOWN] == 0.0 else np.nan
             for k in range(5):
                 out[w, DELTA + k] += contribution[r, ru.DELTA + k]
             out[w, NO_GREEKS] += contribution[r, ru.NO_GREEKS]

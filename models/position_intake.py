@@ -105,6 +105,7 @@ def _take(scanned: Scanned, buf: np.ndarray, keys: NameArrays, places: NameArray
         rows[row].realised_pnl, rows[row].last_ts_event = floats[k, _REALISED], integers[k, _LAST_TS]
         rows[row].opening_quantity, rows[row].opening_price = floats[k, _OPENING], floats[k, _OPENING_PRICE]
         rows[row].opening_realised_pnl, rows[row].shard = floats[k, _OPENING_REALISED], shard
+        rows[row].opening_ts = integers[k, _OPENING_TS]
         held[row].offset, held[row].revision = integers[k, _OFFSET], integers[k, _REVISION]
         held[row].opening_ts = integers[k, _OPENING_TS]
         outcome[k], row_of[k] = TAKEN, row

@@ -65,7 +65,7 @@ def reconcile(positions: Mapping[tuple[str, str], Position], statements: Iterabl
         if abs(held - stated) > QUANTITY_TOLERANCE.get(asset_class, 0.0):
             add("quantity", held, stated, where)
             continue
-        if s.realised_pnl is not None and p is not None:
+        if s.realised_pnl is not None and p is not None and p.realised_pnl is not None:
             theirs = float(s.realised_pnl)
             if abs(p.realised_pnl - theirs) > max(REALISED_TOLERANCE, REALISED_RELATIVE * abs(theirs)):
                 add("realised_pnl", p.realised_pnl, theirs, where)

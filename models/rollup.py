@@ -1,8 +1,9 @@
 """Valuation of positions on one snapshot and its roll-up: position to book, desk, strategy, fund, firm, and groupings.
 
 Every row's contribution to its nodes is kept; a change adds the difference to the row's ancestors alone. All figures
-are in the firm's base currency, converted once when a node is published. A row without a usable price or exchange
-rate contributes nothing but its count: it is named, never valued at zero silently.
+are in the firm's base currency, converted once when a node is published. Every figure of a row has a validity of its
+own: a position without a price or an exchange rate has no value, one without a cost has a value and no P&L. A figure
+that is unknown adds nothing to the sums of its nodes and is counted there; it is never a silent zero.
 """
 
 from __future__ import annotations
@@ -18,17 +19,25 @@ from models.market import Market
 VALUED_DTYPE = np.dtype([
     ("quantity", "f8"), ("average_price", "f8"), ("realised_pnl", "f8"), ("multiplier", "f8"),
     ("opening_quantity", "f8"), ("opening_price", "f8"), ("opening_realised_pnl", "f8"), ("last_ts_event", "i8"),
-    ("interest", "f8"), ("accrued_before", "f8"),
+    ("opening_ts", "i8"), ("interest", "f8"), ("accrued_before", "f8"),
     ("instrument", "i4"), ("currency", "i4"), ("inverse", "i1"), ("outright", "i1"), ("live", "i1"), ("shard", "i4"),
 ], align=True)
 #: contributions of a row and sums of a node, in the firm's base currency
 METRICS = ("realised", "unrealised", "day", "price", "fx", "carry", "fees", "funding", "interest", "gross", "net",
            "long", "short", "delta", "gamma", "vega", "theta", "rho", "positions", "unpriced", "stale", "day_unknown",
-           "carry_unknown", "quantity", "no_greeks")
+           "carry_unknown", "quantity", "no_greeks", "realised_unknown", "unrealised_unknown", "costs_unknown",
+           "pnl_unknown")
 (REALISED, UNREALISED, DAY, PRICE, FX, CARRY, FEES, FUNDING, INTEREST, GROSS, NET, LONG, SHORT, DELTA, GAMMA, VEGA,
- THETA, RHO, POSITIONS, UNPRICED, STALE, DAY_UNKNOWN, CARRY_UNKNOWN, QUANTITY, NO_GREEKS) = range(len(METRICS))
+ THETA, RHO, POSITIONS, UNPRICED, STALE, DAY_UNKNOWN, CARRY_UNKNOWN, QUANTITY, NO_GREEKS, REALISED_UNKNOWN,
+ UNREALISED_UNKNOWN, COSTS_UNKNOWN, PNL_UNKNOWN) = range(len(METRICS))
 #: the first ones are money, the others counts and quantity
 MONEY = POSITIONS
+#: what a figure leaves out is counted here; ``total`` is the P&L since inception
+LEFT_OUT = {"gross": UNPRICED, "net": UNPRICED, "long": UNPRICED, "short": UNPRICED, "credit": UNPRICED,
+            "delta": NO_GREEKS, "gamma": NO_GREEKS, "vega": NO_GREEKS, "theta": NO_GREEKS, "rho": NO_GREEKS,
+            "realised": REALISED_UNKNOWN, "unrealised": UNREALISED_UNKNOWN, "fees": COSTS_UNKNOWN,
+            "funding": COSTS_UNKNOWN, "day": DAY_UNKNOWN, "loss_day": DAY_UNKNOWN, "total": PNL_UNKNOWN,
+            "loss_total": PNL_UNKNOWN, "drawdown": PNL_UNKNOWN}
 GREEKS = ("delta", "gamma", "vega", "theta", "rho")
 M = len(METRICS)
 #: a recount that differs by more than this, relative to the gross of what was added, is an alarm
@@ -47,13 +56,26 @@ def total_pnl(sums: np.ndarray) -> Any:
             + sums[..., INTEREST])
 
 
+def left_out(metric: str, sums: np.ndarray) -> int:
+    """Return how many positions of a node a figure leaves out because theirs is unknown.
+
+    Parameters
+    ----------
+    metric : a name of `LEFT_OUT`; any other figure leaves out what has no value or no Greeks
+    sums : float64[metrics], of the node
+    """
+    column = LEFT_OUT.get(metric)
+    return round(float(sums[column] if column is not None else max(sums[UNPRICED], sums[NO_GREEKS])))
+
+
 @kernel
 def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, leaf: np.ndarray, leaf_sums: np.ndarray,
                leaf_changed: np.ndarray, instrument_leaf: np.ndarray, instrument_sums: np.ndarray,
                instrument_changed: np.ndarray, largest: np.ndarray, which: np.ndarray, mid: np.ndarray,
                stale: np.ndarray, prior_close: np.ndarray, accrued: np.ndarray, discount: np.ndarray,
-               rate: np.ndarray, prior_rate: np.ndarray, own: np.ndarray, greek_kind: np.ndarray,
-               unit_greeks: np.ndarray, new: np.ndarray) -> None:
+               rate: np.ndarray, rate_stale: np.ndarray, prior_rate: np.ndarray, close_begin: np.ndarray,
+               close_end: np.ndarray, rate_begin: np.ndarray, rate_end: np.ndarray, own: np.ndarray,
+               greek_kind: np.ndarray, unit_greeks: np.ndarray, new: np.ndarray) -> None:
     """Value ``rows[which]`` again and add the differences to the sums of their two leaves.
 
     Parameters
@@ -62,6 +84,8 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
     accrued : by instrument, interest in units of price: what is held is worth it, its P&L is in ``interest``
     discount : by instrument, what a unit of its P&L is worth today; 1 for all but forwards
     rate, prior_rate : firm base currency per unit of a currency, now and at the prior close; NaN where unknown
+    rate_stale : by currency, whether the rate rests on a stale pair
+    close_begin, close_end, rate_begin, rate_end : ns, the openings that a prior close, or rate, is of the day before of
     paid : PAID_DTYPE[rows, FEE_SLOTS]
     largest : by metric, the largest contribution there has been since the last recount
     own : float64[rows, 3]: mid, market value and unrealised P&L in settlement currency, for the ladder
@@ -92,42 +116,47 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
                     value = q * uv * (price + accrued[rows[r].instrument]) * df
                     unrealised = q * uv * (price - avg) * df
             fees, before, funding, funding_before = _paid(r, paid, rate)
-            costs = fees + funding
-            priced = value == value and unrealised == unrealised and x == x and costs == costs
             earned = 0.0
             if rows[r].opening_quantity != 0.0:
                 earned = rows[r].opening_quantity * uv * rows[r].interest * x
                 if earned != earned:
                     earned, new[CARRY_UNKNOWN] = 0.0, 1.0
-            realised = rows[r].realised_pnl * df
-            if x == x and realised == realised:
-                new[REALISED] = realised * x
-            if costs == costs:
-                new[FEES], new[FUNDING] = fees, funding
-            if not priced:
-                new[UNPRICED] = 1.0
-                new[DAY_UNKNOWN] = 1.0
+            # nothing is nothing in every currency
+            realised = 0.0 if rows[r].realised_pnl == 0.0 else rows[r].realised_pnl * df * x
+            exposure = 0.0 if flat else value * x
+            gained = 0.0 if flat else unrealised * x
+            new[INTEREST] = earned
+            if exposure != exposure:
+                new[UNPRICED] = new[NO_GREEKS] = 1.0
             else:
-                if not flat and stale[rows[r].instrument] != 0:
+                if not flat and (stale[rows[r].instrument] != 0 or rate_stale[rows[r].currency] != 0):
                     new[STALE] = 1.0
-                new[UNREALISED] = unrealised * x
-                new[NET] = value * x
-                new[GROSS] = abs(value * x)
-                if value > 0.0:
-                    new[LONG] = value * x
+                new[NET] = exposure
+                new[GROSS] = abs(exposure)
+                if exposure > 0.0:
+                    new[LONG] = exposure
                 else:
-                    new[SHORT] = -value * x
-                new[INTEREST] = earned
+                    new[SHORT] = -exposure
+                if not flat:
+                    _greeks(new, q * uv * x, exposure, rows[r].instrument, greek_kind, unit_greeks)
+            known = _gains(new, realised, gained, fees, funding)
+            if known:
                 new[CARRY] = funding_before - funding + earned
+                i, c, opened = rows[r].instrument, rows[r].currency, rows[r].opening_ts
+                close, x_close = prior_close[i], prior_rate[c]
+                # a close of another day is not the one that the opening was valued at
+                if opened != 0 and not close_begin[i] <= opened < close_end[i]:
+                    close = np.nan
+                if opened != 0 and not rate_begin[c] <= opened < rate_end[c]:
+                    x_close = np.nan
                 new[PRICE], new[FX], new[DAY], known = _day(
                     rows[r].opening_quantity, rows[r].opening_price, rows[r].opening_realised_pnl,
                     rows[r].accrued_before, uv, rows[r].inverse != 0, rows[r].outright != 0,
-                    unrealised + realised, x, fees - before, prior_close[rows[r].instrument], df,
-                    prior_rate[rows[r].currency], new[CARRY])
-                if not known:
-                    new[DAY_UNKNOWN] = 1.0
-                if not flat:
-                    _greeks(new, q * uv * x, value * x, rows[r].instrument, greek_kind, unit_greeks)
+                    gained + realised, x, fees - before, close, df, x_close, new[CARRY])
+            if not known or new[CARRY_UNKNOWN] != 0.0:
+                new[DAY_UNKNOWN] = 1.0
+            if new[CARRY_UNKNOWN] != 0.0:
+                new[PNL_UNKNOWN] = 1.0
         own[r, 0], own[r, 1], own[r, 2] = price, value, unrealised
         a, b = leaf[r], instrument_leaf[r]
         leaf_changed[a], instrument_changed[b] = 1, 1
@@ -140,12 +169,32 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
 
 
 @hot_kernel
+def _gains(new: np.ndarray, realised: float, unrealised: float, fees: float, funding: float) -> bool:
+    """Fill the P&L of a position since inception and what of it is unknown; return whether all of it is known."""
+    if realised == realised:
+        new[REALISED] = realised
+    else:
+        new[REALISED_UNKNOWN] = new[PNL_UNKNOWN] = 1.0
+    if unrealised == unrealised:
+        new[UNREALISED] = unrealised
+    else:
+        new[UNREALISED_UNKNOWN] = new[PNL_UNKNOWN] = 1.0
+    if fees == fees and funding == funding:
+        new[FEES], new[FUNDING] = fees, funding
+    else:
+        new[COSTS_UNKNOWN] = new[PNL_UNKNOWN] = 1.0
+    return bool(new[PNL_UNKNOWN] == 0.0)
+
+
+@hot_kernel
 def _paid(r: int, paid: np.ndarray, rate: np.ndarray) -> tuple[float, float, float, float]:
     """Return fees, those of the days before, funding, that of the days before, in the firm's base currency."""
     fees, fees_before, funding, funding_before = 0.0, 0.0, 0.0, 0.0
     for k in range(paid.shape[1]):
         if paid[r, k].currency < 0:
             break
+        if paid[r, k].amount == 0.0 and paid[r, k].before == 0.0:
+            continue
         to_base = rate[paid[r, k].currency]
         if paid[r, k].kind == FUNDED:
             funding += paid[r, k].amount * to_base
@@ -174,9 +223,15 @@ def _greeks(new: np.ndarray, size: float, value: float, instrument: int, kind: n
 def _day(opening: float, opening_price: float, opening_realised: float, accrued_before: float, uv: float, inverse: bool,
          outright: bool, earned: float, x: float, fees: float, close: float, df: float, x_close: float,
          carry: float) -> tuple[float, float, float, bool]:
-    """Return the price and FX parts of the day's P&L (total now less total at the prior close), all, whether known."""
-    total = earned * x - fees
-    price, fx, known = total - opening_realised * df * x, 0.0, True
+    """Return the price and FX parts of the day's P&L (total now less total at the prior close), all, whether known.
+
+    ``earned``, realised and unrealised, is in base currency already.
+    """
+    total = earned - fees
+    before = 0.0 if opening_realised == 0.0 else opening_realised * df * x
+    if before != before:
+        return 0.0, 0.0, 0.0, False
+    price, fx, known = total - before, 0.0, True
     if opening != 0.0:
         if inverse:
             carried = opening * uv * (1.0 / opening_price - 1.0 / close)
@@ -184,8 +239,8 @@ def _day(opening: float, opening_price: float, opening_realised: float, accrued_
         else:
             carried = opening * uv * (close - opening_price)
             held = opening * uv * (close + accrued_before)
-        price = total - (opening_realised + carried) * df * x
-        known = close == close and opening_price == opening_price
+        price = total - before - carried * df * x
+        known = price == price
         if not known:
             price, carry = 0.0, 0.0
         # what was held outright overnight also moves with the exchange rate; a margined product does not
@@ -327,7 +382,8 @@ class RollUp:
         value_rows(self.rows, self.paid, self.contribution, self.leaf, leaves.sums, leaves.changed,
                    self.instrument_leaf, instrument_leaves.sums, instrument_leaves.changed, self.largest, which,
                    market.price, market.stale, market.prior_close, market.accrued, market.discount, market.rate,
-                   market.prior_rate, self.own, market.greek_kind, market.unit_greeks, self._scratch)
+                   market.rate_stale, market.prior_rate, market.close_begin, market.close_end, market.rate_begin,
+                   market.rate_end, self.own, market.greek_kind, market.unit_greeks, self._scratch)
         leaves.carry_up(self.nodes, self.touched)
         instrument_leaves.carry_up(self.nodes, self.touched)
 
@@ -355,5 +411,9 @@ class RollUp:
 
     def unpriced_rows(self, node: int, limit: int) -> np.ndarray:
         """Return up to ``limit`` rows under a node that have no value."""
+        return self.rows_without(node, UNPRICED, limit)
+
+    def rows_without(self, node: int, unknown: int, limit: int) -> np.ndarray:
+        """Return up to ``limit`` rows under a node that a count of unknown figures (a metric) has counted."""
         under = (self.ancestors[: self.count] == node).any(axis=1)
-        return np.flatnonzero(under & (self.contribution[: self.count, UNPRICED] > 0))[:limit]
+        return np.flatnonzero(under & (self.contribution[: self.count, unknown] > 0))[:limit]

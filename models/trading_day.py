@@ -49,6 +49,10 @@ class TradingDay:
         begun = date.fromordinal(self.index(ts_ns))
         return begun + timedelta(days=1) if self._start >= NOON else begun
 
+    def begin_of(self, day: date) -> int:
+        """Return when the trading day that is named by a date begins."""
+        return self._begin(day - timedelta(days=1) if self._start >= NOON else day)
+
     def _find(self, ts_ns: int) -> tuple[int, int, int]:
         if not self._known[0] <= ts_ns < self._known[1]:
             local = datetime.fromtimestamp(ts_ns // NS_PER_S, self._zone)

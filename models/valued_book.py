@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -11,12 +11,12 @@ import numpy as np
 
 from models.contracts import Contracts
 from models.fixed_income import PAPER_CLASSES, day_before
-from models.market import Market, pair_currencies
+from models.market import ANY_TIME, Market, pair_currencies
 from models.position_intake import LEFT, TAKEN, HeldPositions, PositionIntake
 from models.position_scan import INTEGER_AT, NO_VALUE, scan_positions
 from models.record_scan import ByteRows
 from models.reference import FIRM, Reference
-from models.rollup import FEE, FEE_SLOTS, FUNDED, MONEY, NET, UNPRICED, RollUp
+from models.rollup import FEE, FEE_SLOTS, FUNDED, MONEY, NET, POSITIONS, STALE, UNPRICED, RollUp
 from models.trading_day import TradingDay
 from schemas.codec import decoder_of
 from schemas.market import Surface, Touch
@@ -28,6 +28,7 @@ GROUPINGS = ("account", "dealer", "pm", "counterparty", "currency", "pair", "ass
 INSTRUMENT_GROUPINGS = 5
 #: asset classes that are held outright: their value, not only their P&L, moves with the exchange rate
 OUTRIGHT = frozenset({"equity", "bond", "money_market", "cash"})
+SATURDAY = 5
 _position = decoder_of(Position)
 
 
@@ -86,18 +87,35 @@ class ValuedBook:
             return
         self.reference.add_instrument(instrument)
         close = None if instrument.prior_close is None else float(instrument.prior_close)
+        openings = self._openings_after(instrument.prior_close_date)
         pair = pair_currencies(instrument.instrument, instrument.currency) if instrument.asset_class == "fx" else None
         if pair:
-            self.market.set_pair(instrument.instrument, *pair, close)
+            self.market.set_pair(instrument.instrument, *pair, close, openings)
+        elif instrument.asset_class == "cash":
+            self.market.define_price(instrument.instrument, 1.0)
         else:
-            self.market.set_prior_close(instrument.instrument, close)
+            self.market.set_prior_close(instrument.instrument, close, openings)
         under = self.reference.instrument_records.get(instrument.underlying or "")
         self.contracts.add(instrument, under is not None and under.asset_class == "future")
         if instrument.asset_class == "future":
             self.contracts.underlying_is_future(instrument.instrument)
-        if held is None or msgspec.structs.replace(held, prior_close=instrument.prior_close) != instrument:
+        if held is None or msgspec.structs.replace(held, prior_close=instrument.prior_close,
+                                                   prior_close_date=instrument.prior_close_date) != instrument:
             for row in self._rows_of_instrument.get(instrument.instrument, ()):
                 self._fill(row, self.positions[row])
+
+    def _openings_after(self, closed: str | None) -> tuple[int, int]:
+        """Return the openings, begin and end in ns, that a close of a date is of the day before of.
+
+        Days without a close of their own lie between: the openings of a weekend, and the first one after it.
+        """
+        if closed is None:
+            return ANY_TIME
+        first = date.fromisoformat(closed) + timedelta(days=1)
+        last = first
+        while last.weekday() >= SATURDAY:
+            last += timedelta(days=1)
+        return self._trading_day.begin_of(first), self._trading_day.begin_of(last + timedelta(days=1))
 
     def add_surface(self, surface: Surface) -> None:
         """Take market inputs in (volatilities, curve, dividends)."""
@@ -220,10 +238,11 @@ class ValuedBook:
         r = self.rollup.rows[row]
         r["quantity"] = float(position.quantity)
         r["average_price"] = _number(position.average_price)
-        r["realised_pnl"] = position.realised_pnl
+        r["realised_pnl"] = _number(position.realised_pnl)
         r["opening_quantity"] = float(position.opening_quantity)
         r["opening_price"] = _number(position.opening_price)
-        r["opening_realised_pnl"] = position.opening_realised_pnl
+        r["opening_realised_pnl"] = _number(position.opening_realised_pnl)
+        r["opening_ts"] = position.opening_ts
         r["last_ts_event"] = position.last_ts_event
 
     def _fill_interest(self, row: int, position: Position) -> None:
@@ -321,7 +340,10 @@ class ValuedBook:
         """Return `figures` of several nodes: float64[nodes, metrics]."""
         sums = self.rollup.nodes[nodes]
         index = self.market.currency
-        sums[:, :MONEY] /= self.market.rate[[index(self.currency_of(node)) for node in nodes]][:, None]
+        of = [index(self.currency_of(node)) for node in nodes]
+        sums[:, :MONEY] /= self.market.rate[of][:, None]
+        # what is stated at a stale rate is stale, whatever its own currency
+        sums[:, STALE] = np.where(self.market.rate_stale[of] != 0, sums[:, POSITIONS], sums[:, STALE])
         return sums
 
 

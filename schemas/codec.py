@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from schemas.market import Surface, Touch
+from schemas.nodes import Risk
 from schemas.records import (
     Account,
     Alert,
@@ -22,7 +23,6 @@ from schemas.records import (
     Order,
     Position,
     Quarantined,
-    Risk,
     Tick,
     Trade,
 )

@@ -5,6 +5,7 @@ Decimals come as JSON strings or numbers and are read exactly (`msgspec` keeps a
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -166,6 +167,22 @@ class Instrument(FiniteNumbers, frozen=True, kw_only=True):
     restricted: bool = False
     shortable: bool = True
     prior_close: Number | None = None
+    #: the trading day that ``prior_close`` is of (YYYY-MM-DD): it is used for openings of the next one alone
+    prior_close_date: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check every number and date.
+
+        Raises
+        ------
+        ValueError
+            If one cannot be counted with.
+        """
+        super().__post_init__()
+        if self.prior_close_date is not None:
+            day = date.fromisoformat(self.prior_close_date)
+            if not 2000 <= day.year < 2200:
+                raise ValueError(f"prior_close_date: expected a day of 2000 to 2199, was {self.prior_close_date}")
 
 
 class Account(FiniteNumbers, frozen=True, kw_only=True):
@@ -201,9 +218,9 @@ class AsOf(msgspec.Struct, frozen=True, gc=False):
 
 
 class Fifo(msgspec.Struct, frozen=True, gc=False):
-    """The same fills matched first in, first out."""
+    """The same fills matched first in, first out; ``None``: what was closed had no known cost."""
 
-    realised_pnl: float
+    realised_pnl: float | None
     average_price: float | None
     lots: int
     exact: bool = True
@@ -216,7 +233,8 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     instrument: str
     quantity: str
     average_price: float | None
-    realised_pnl: float
+    #: unknown where what was closed had no cost
+    realised_pnl: float | None
     fees: dict[str, float]
     currency: str
     trades: int
@@ -230,7 +248,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     opening_quantity: str = "0"
     opening_price: float | None = None
     #: less fees in the settlement currency; others are in ``opening_fees``
-    opening_realised_pnl: float = 0.0
+    opening_realised_pnl: float | None = 0.0
     opening_fees: dict[str, float] = {}
     #: funding paid (> 0) or received, by currency, and what of it belongs to the days before; not part of ``fees``
     funding: dict[str, float] = {}
@@ -265,66 +283,6 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     sources: int = 1
     rejected: int = 0
     ts_source: int = 0
-
-
-class Pnl(msgspec.Struct, frozen=True, gc=False):
-    """P&L of a node in its base currency; ``None`` where it cannot be computed."""
-
-    realised: float | None
-    unrealised: float | None
-    day: float | None
-    price: float | None
-    fx: float | None
-    fees: float | None
-    total: float | None
-    #: of the day, a part of ``day`` as ``price`` and ``fx`` are: funding received less paid, and ``interest``
-    carry: float | None = None
-    #: funding paid (> 0) or received since inception, and the interest of paper held on the days before
-    funding: float | None = None
-    #: what paper held overnight has earned since the day began; the roll books it as funding received.
-    #: ``total`` is realised + unrealised - fees - funding + interest
-    interest: float | None = None
-
-
-class Exposure(msgspec.Struct, frozen=True, gc=False):
-    """Market values of a node in its base currency; ``positions`` counts what is not flat."""
-
-    gross: float | None
-    net: float | None
-    long: float | None
-    short: float | None
-    positions: int
-
-
-class Quality(msgspec.Struct, frozen=True, gc=False):
-    """What a number leaves out: ``excluded`` names up to ten unpriced positions."""
-
-    unpriced: int = 0
-    stale: int = 0
-    excluded: list[str] = msgspec.field(default_factory=list)
-
-
-#: a node's eight models are published beside it, under its key with this suffix, at their own pace
-MODELS_SUFFIX = "#models"
-
-
-class Risk(msgspec.Struct, frozen=True, kw_only=True):
-    """One node on one snapshot. ``snapshot_id`` is the end of the mark window included, in ns."""
-
-    node: str
-    snapshot_id: int
-    ts: int
-    as_of: list[AsOf]
-    quality: Quality
-    base_currency: str
-    pnl: Pnl
-    exposure: Exposure
-    quantity: float | None = None
-    ts_source: int = 0
-    greeks: dict[str, float | None] | None = None
-    models: dict[str, Any] | None = None
-    top: dict[str, Any] | None = None
-    prior_day: dict[str, float] | None = None
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from schemas.records import Alert, Control, Decision, Risk
+from schemas.nodes import Risk
+from schemas.records import Alert, Control, Decision
 
 
 def alert_event(alert: Alert) -> dict[str, Any]:

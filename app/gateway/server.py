@@ -40,17 +40,8 @@ from app.metrics import PrometheusCounters
 from app.settings import Settings
 from schemas.addresses import LimitsUsed
 from schemas.market import Surface, Touch
-from schemas.records import (
-    MODELS_SUFFIX,
-    Account,
-    Alert,
-    Approval,
-    Control,
-    Decision,
-    Instrument,
-    Limit,
-    Mark,
-)
+from schemas.nodes import MODELS_SUFFIX
+from schemas.records import Account, Alert, Approval, Control, Decision, Instrument, Limit, Mark
 from tables.records import RecordBatch
 from tables.tail import Tail
 from tables.tasks import process, turned

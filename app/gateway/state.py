@@ -25,7 +25,8 @@ from models.reference import FIRM
 from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
 from schemas.codec import decoder_of
-from schemas.records import Alert, Control, Limit, Position, Risk
+from schemas.nodes import Risk
+from schemas.records import Alert, Control, Limit, Position
 
 LADDER_ROWS_MAX = 5_000
 FACTS_KEPT = 10_000
@@ -271,8 +272,9 @@ class GatewayState:
         as_of = int(self.book.snapshot_id // 1_000_000)
         return list(zip([g.id[i] for i in k], [g.instrument[i] for i in k], [g.book[i] for i in k],
                         [g.desk[i] for i in k], qty.tolist(), _or_none(average, known & np.isfinite(average)),
-                        _or_none(mid, np.isfinite(mid)), _or_none(mv, known), _or_none(upnl, known), rpnl.tolist(),
-                        fees.tolist(), [g.currency[i] for i in k], quality, [as_of] * len(k),
+                        _or_none(mid, np.isfinite(mid)), _or_none(mv, known),
+                        _or_none(upnl, known & ~np.isnan(upnl)), _or_none(rpnl, ~np.isnan(rpnl)),
+                        _or_none(fees, ~np.isnan(fees)), [g.currency[i] for i in k], quality, [as_of] * len(k),
                         trade_t.astype(np.int64).tolist(), *self._greeks(values, index, known), strict=True))
 
     def _greeks(self, values: np.ndarray, index: np.ndarray, known: np.ndarray) -> list[list[float | None]]:
@@ -287,7 +289,7 @@ class GatewayState:
         priced, greeks = c[ru.UNPRICED] == 0, c[ru.UNPRICED] == 0 and c[ru.NO_GREEKS] == 0
         mid, _, unrealised = self.book.rollup.own[row].tolist()
         return msgspec.to_builtins(position) | {
-            "mid": mid if mid == mid else None, "unrealised_pnl": unrealised if priced else None,
+            "mid": mid if mid == mid else None, "unrealised_pnl": unrealised if unrealised == unrealised else None,
             "market_value": float(c[ru.NET]) if priced else None, "base_currency": self.book.market.base_currency,
             "greeks": {g: float(c[ru.DELTA + k]) if greeks else None for k, g in enumerate(ru.GREEKS)},
             "expected_funding_per_day": self.book.expected_funding_per_day(row),
@@ -332,7 +334,7 @@ def _or_none(values: np.ndarray, known: np.ndarray) -> list[float | None]:
 
 def node_row(risk: Risk) -> list[Any]:
     """Return a node as a row of the stream."""
-    quality = PARTIAL if risk.quality.unpriced else STALE if risk.quality.stale else GOOD
+    quality = PARTIAL if risk.quality.unpriced or risk.quality.pnl_unknown else STALE if risk.quality.stale else GOOD
     return [risk.node, risk.node.partition(":")[0], risk.base_currency, risk.pnl.realised, risk.pnl.unrealised,
             risk.pnl.day, risk.pnl.fees, risk.pnl.total, risk.exposure.gross, risk.exposure.net, risk.exposure.long,
             risk.exposure.short, risk.exposure.positions, risk.quality.unpriced, risk.quality.stale, quality,

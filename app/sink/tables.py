@@ -12,7 +12,8 @@ import msgspec
 
 from models.gate.state import EFFECTS
 from schemas.codec import decoder_of, records_in, trade_decoder
-from schemas.records import Alert, Decision, Position, Risk
+from schemas.nodes import Risk
+from schemas.records import Alert, Decision, Position
 from schemas.units import parse_ts_ns
 from tables.kafka import owner_partition
 

@@ -30,7 +30,8 @@ from models.rollup import POSITIONS
 from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
 from schemas.controls import Check
-from schemas.records import Account, Control, Counterparty, Decision, Instrument, Order, Reason, Risk
+from schemas.nodes import Risk
+from schemas.records import Account, Control, Counterparty, Decision, Instrument, Order, Reason
 from schemas.units import parse_ts_ns
 
 #: what two people may let one order pass: limits, not states, lists, permissions or data that are missing

@@ -15,7 +15,8 @@ from aiokafka.structs import TopicPartition
 from app.control import publish
 from app.reference_files import publish_reference
 from schemas.codec import decoder_of, encode
-from schemas.records import MODELS_SUFFIX, Account, Alert, AsOf, Fifo, Instrument, Limit, Mark, Position, Risk
+from schemas.nodes import MODELS_SUFFIX, Risk
+from schemas.records import Account, Alert, AsOf, Fifo, Instrument, Limit, Mark, Position
 from schemas.topics import TOPICS
 from tables.kafka import create_topics, owner_partition
 from tables.restore import read_range

@@ -15,6 +15,8 @@ from models import rollup as ru
 from models.valued_book import ValuedBook
 from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position
 
+#: 24 November 2025, in days since 1970
+MONDAY = 20_416
 LEVELS = ("book", "desk", "strategy", "fund", "firm")
 INSTRUMENTS = [
     Instrument(instrument="EURUSD", asset_class="fx", currency="USD", prior_close=Decimal("1.08")),
@@ -121,10 +123,12 @@ def test_funding_is_a_line_of_its_own_and_the_days_part_is_carry() -> None:
     book.revalue()
     row = book.figures(book.rollup.node_index["firm"])
     assert row[ru.CARRY] == pytest.approx(-9) and row[ru.DAY] == pytest.approx(earned - fees - 9)
-    # funding in a currency without a rate makes the P&L unknown, not smaller
+    # funding in a currency without a rate makes the P&L unknown, not smaller, and says nothing of what is held
     book.add_position(position("A0", "INV", 3.0, 40_000.0, 0.0, 7, funding={"XYZ": 9.0}))
     book.revalue()
-    assert book.figures(book.rollup.node_index["firm"])[ru.UNPRICED] == 1
+    row = book.figures(book.rollup.node_index["firm"])
+    assert (row[ru.UNPRICED], row[ru.PNL_UNKNOWN], row[ru.COSTS_UNKNOWN], row[ru.DAY_UNKNOWN]) == (0, 1, 1, 1)
+    assert row[ru.NET] == pytest.approx(300 / 41_000 * 40_000) and row[ru.UNREALISED] == pytest.approx(earned)
 
 
 def test_fees_in_more_currencies_than_there_is_room_for_make_the_pnl_unknown_not_smaller() -> None:
@@ -132,10 +136,11 @@ def test_fees_in_more_currencies_than_there_is_room_for_make_the_pnl_unknown_not
                 ("m", "SAP", 110.0, "good")], True)
     firm = book.rollup.node("firm")
     held = position("A0", "SAP", 5.0, 100.0, 0.0, 5, funding={"USD": 1.0, "EUR": 1.0, "JPY": 1.0})
-    for fees, unpriced in (({"USD": 2.0, "EUR": 2.0, "JPY": 2.0}, 0), ({"USD": 2.0, "EUR": 2.0, "JPY": 2.0, "BTC": 2.0}, 1)):
+    for fees, unknown in (({"USD": 2.0, "EUR": 2.0, "JPY": 2.0}, 0), ({"USD": 2.0, "EUR": 2.0, "JPY": 2.0, "BTC": 2.0}, 1)):
         book.add_position(msgspec.structs.replace(held, fees=fees, revision=5 + len(fees)))
         book.revalue()
-        assert book.rollup.nodes[firm][ru.UNPRICED] == unpriced, fees
+        assert book.rollup.nodes[firm][ru.PNL_UNKNOWN] == unknown, fees
+        assert book.rollup.nodes[firm][ru.GROSS] == pytest.approx(5 * 110 * 1.10), "a fee says nothing of what is held"
 
 
 def test_a_bond_held_overnight_leaves_carry_unknown() -> None:
@@ -176,6 +181,77 @@ def test_without_a_price_or_a_rate_a_position_is_counted_never_zero() -> None:
     book.revalue()
     row = book.figures(book.rollup.node_index["firm"])
     assert (row[ru.UNPRICED], row[ru.STALE]) == (0, 1) and row[ru.GROSS] > 0
+
+
+def test_without_a_cost_a_position_has_its_exposure_and_its_greeks_and_no_pnl() -> None:
+    book = run([("m", "EURUSD", 1.10, "good"), ("m", "SAP", 110.0, "good"), ("p", 1, "SAP", 10.0, 100.0)], True)
+    firm = book.rollup.node_index["firm"]
+    known = book.rollup.nodes[firm].copy()
+    held = position("A0", "SAP", 200.0, 105.0, 0.0, 5)
+    for gone in ({"average_price": None}, {"realised_pnl": None}, {"fees": {"XYZ": 0.01}}):
+        book.add_position(msgspec.structs.replace(held, **gone, revision=held.revision + 1))
+        book.revalue()
+        row = book.rollup.nodes[firm]
+        assert row[ru.GROSS] == pytest.approx(210 * 110 * 1.10) == row[ru.DELTA], gone
+        assert (row[ru.UNPRICED], row[ru.NO_GREEKS], row[ru.PNL_UNKNOWN], row[ru.DAY_UNKNOWN]) == (0, 0, 1, 1), gone
+        assert [ru.left_out(m, row) for m in ("gross", "delta", "loss_total", "loss_day")] == [0, 0, 1, 1]
+    # what is gone has no figure that is unknown
+    book.add_position(msgspec.structs.replace(held, quantity="0", average_price=None, fees={}, revision=9))
+    book.revalue()
+    np.testing.assert_allclose(book.rollup.nodes[firm][: ru.MONEY], known[: ru.MONEY])
+    assert book.rollup.nodes[firm][ru.PNL_UNKNOWN] == 0
+
+
+@given(EVENTS, st.sampled_from(["EURUSD", "USDJPY", "SAP", "FUT", "INV", "BTCUSD"]), st.sampled_from(["none", "stale"]))
+def test_less_knowledge_is_counted_in_every_figure_that_it_concerns(events: list[Any], name: str, how: str) -> None:
+    """R10: take a mark away, or let it go stale: what a figure then leaves out, or rests on, is counted."""
+    prices = {"EURUSD": 1.1, "USDJPY": 150.0, "SAP": 110.0, "FUT": 50.0, "INV": 4e4, "BTCUSD": 4.1e4}
+    book = run([*(("m", n, p, "good") for n, p in prices.items()), *[e for e in events if e[0] == "p"]], False)
+    before, held = book.rollup.contribution[: book.rollup.count].copy(), book.rollup.rows[: book.rollup.count].copy()
+    book.add_mark(mark(name, None if how == "none" else prices[name], how))
+    book.revalue()
+    after = book.rollup.contribution[: book.rollup.count]
+    settled = {"EURUSD": "EUR", "USDJPY": "JPY", "BTCUSD": "BTC"}.get(name)
+    concerned = (held["instrument"] == book.market.instruments[name]) | (
+        held["currency"] == book.market.currencies[settled] if settled else False)
+    concerned &= held["quantity"] != 0
+    assert ((after[:, ru.UNPRICED if how == "none" else ru.STALE] != 0) == concerned).all()
+    if how == "stale":
+        np.testing.assert_array_equal(after[:, : ru.MONEY], before[:, : ru.MONEY])
+
+
+def test_cash_is_worth_itself_without_a_quote() -> None:
+    book = run([("m", "EURUSD", 1.10, "good")], True)
+    book.add_instrument(Instrument(instrument="EUR-CASH", asset_class="cash", currency="EUR"))
+    cash = msgspec.structs.replace(position("A0", "SAP", 500.0, 1.0, 0.0, 5), instrument="EUR-CASH", fees={})
+    book.add_position(cash)
+    book.revalue()
+    row = book.rollup.nodes[book.rollup.node_index["firm"]]
+    assert row[ru.NET] == pytest.approx(550) and (row[ru.UNPRICED], row[ru.STALE]) == (0, 0)
+    book.add_mark(mark("EUR-CASH", 3.0, "stale"))
+    book.revalue()
+    assert book.rollup.nodes[book.rollup.node_index["firm"], ru.NET] == pytest.approx(550)
+
+
+def test_a_close_of_another_day_makes_the_day_unknown() -> None:
+    day = 86_400_000_000_000
+    opened = (MONDAY + 1) * day
+    held = {"opening_quantity": "200", "opening_price": 110.0, "opening_ts": opened}
+    for closed, known in (("2025-11-24", True), ("2025-11-21", False), ("2025-11-25", False), (None, True)):
+        book = run([("m", "EURUSD", 1.10, "good"), ("m", "SAP", 110.0, "good")], True)
+        book.add_instrument(msgspec.structs.replace(INSTRUMENTS[2], prior_close_date=closed))
+        book.add_position(position("A0", "SAP", 200.0, 110.0, 0.0, 9, **held))
+        book.revalue()
+        row = book.rollup.nodes[book.rollup.node_index["firm"]]
+        assert bool(row[ru.DAY_UNKNOWN] == 0) is known and bool(row[ru.DAY] != 0.0) is known, closed
+        assert row[ru.PNL_UNKNOWN] == 0
+    # the opening of a Monday has the close of the Friday before, and so have those of the weekend
+    book.add_instrument(msgspec.structs.replace(INSTRUMENTS[2], prior_close_date="2025-11-21"))
+    for rev, (days, known) in enumerate(((0, True), (-1, True), (-2, True), (-3, False), (1, False)), start=20):
+        held["opening_ts"] = (MONDAY + days) * day
+        book.add_position(position("A0", "SAP", 200.0, 110.0, 0.0, rev, **held))
+        book.revalue()
+        assert bool(book.rollup.nodes[book.rollup.node_index["firm"], ru.DAY_UNKNOWN] == 0) is known, days
 
 
 def test_an_older_row_never_replaces_a_newer_one() -> None:

@@ -140,6 +140,7 @@ def test_a_foreign_bond_without_terms_spoils_no_sum_and_its_value_still_moves_wi
     row = firm(book)
     assert row[ru.FX] == pytest.approx(10 * 99 * (1.10 - 1.08)) and row[ru.CARRY_UNKNOWN] == 1
     assert row[ru.DAY] == pytest.approx(10 * 1.10 + row[ru.FX])
+    assert row[ru.DAY_UNKNOWN] == row[ru.PNL_UNKNOWN] == 1, "without its interest neither is whole"
 
 
 def test_a_new_close_leaves_what_is_known_and_new_terms_do_not() -> None:

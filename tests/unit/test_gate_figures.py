@@ -18,21 +18,8 @@ from models.gate.explain import explain
 from models.reference import Reference
 from schemas.codec import encode
 from schemas.controls import Check
-from schemas.records import (
-    Account,
-    AsOf,
-    Exposure,
-    Fifo,
-    Instrument,
-    Limit,
-    MarginTier,
-    Mark,
-    Order,
-    Pnl,
-    Position,
-    Quality,
-    Risk,
-)
+from schemas.nodes import Exposure, Pnl, Quality, Risk
+from schemas.records import Account, AsOf, Fifo, Instrument, Limit, MarginTier, Mark, Order, Position
 
 DAY_NS, S = 86_400_000_000_000, 1_000_000_000
 T0 = 1_795_000_000_000_000_000

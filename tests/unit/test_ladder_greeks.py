@@ -12,7 +12,8 @@ from app.gateway.state import LADDER_COLUMNS, GatewayState
 from models import rollup as ru
 from schemas.codec import encode
 from schemas.market import Surface, VolSlice
-from schemas.records import Account, AsOf, Exposure, Fifo, Instrument, Mark, Pnl, Position, Quality, Risk
+from schemas.nodes import Exposure, Pnl, Quality, Risk
+from schemas.records import Account, AsOf, Fifo, Instrument, Mark, Position
 
 NOW = 1_800_000_000_000_000_000
 

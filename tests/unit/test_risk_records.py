@@ -13,7 +13,8 @@ from models.reference import Reference
 from models.risk.factor_history import History
 from schemas.addresses import UnitVars
 from schemas.codec import decoder_of, encode
-from schemas.records import Account, AsOf, Fifo, Instrument, Limit, Mark, Position, Risk
+from schemas.nodes import Risk
+from schemas.records import Account, AsOf, Fifo, Instrument, Limit, Mark, Position
 
 LEVELS = ("book", "desk", "strategy", "fund", "firm")
 
