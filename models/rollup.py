@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from models.jit import allocating_kernel, hot_kernel, kernel
+from models.jit import allocating_kernel, hot_kernel, inline_kernel, kernel
 from models.leaves import Leaves
 from models.market import Market
 
@@ -106,15 +106,7 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
             flat = q == 0.0
             if not flat:
                 new[POSITIONS] = 1.0
-            if flat:
-                value, unrealised = 0.0, 0.0
-            elif price == price:
-                if rows[r].inverse != 0:
-                    value = q * uv / price
-                    unrealised = q * uv * (1.0 / avg - 1.0 / price)
-                else:
-                    value = q * uv * (price + accrued[rows[r].instrument]) * df
-                    unrealised = q * uv * (price - avg) * df
+            value, unrealised = worth(q, uv, avg, price, accrued[rows[r].instrument], df, rows[r].inverse != 0)
             fees, before, funding, funding_before = _paid(r, paid, rate)
             earned = 0.0
             if rows[r].opening_quantity != 0.0:
@@ -123,8 +115,7 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
                     earned, new[CARRY_UNKNOWN] = 0.0, 1.0
             # nothing is nothing in every currency
             realised = 0.0 if rows[r].realised_pnl == 0.0 else rows[r].realised_pnl * df * x
-            exposure = 0.0 if flat else value * x
-            gained = 0.0 if flat else unrealised * x
+            exposure, gained = (0.0, 0.0) if flat else (value * x, unrealised * x)
             new[INTEREST] = earned
             if exposure != exposure:
                 new[UNPRICED] = new[NO_GREEKS] = 1.0
@@ -166,6 +157,24 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
             largest[m] = max(largest[m], abs(new[m]))
             leaf_sums[a, m] += d
             instrument_sums[b, m] += d
+
+
+@inline_kernel
+def worth(quantity: float, unit_value: float, average: float, price: float, accrued: float, discount: float,
+          inverse: bool) -> tuple[float, float]:
+    """Return the value and the unrealised P&L of a position in its settlement currency; NaN: unknown.
+
+    Parameters
+    ----------
+    unit_value : multiplier times quanto rate
+    accrued : interest in units of price: what is held is worth it, its P&L is interest
+    discount : what a unit of P&L is worth today; 1 for all but forwards
+    """
+    if quantity == 0.0:
+        return 0.0, 0.0
+    if inverse:
+        return quantity * unit_value / price, quantity * unit_value * (1.0 / average - 1.0 / price)
+    return quantity * unit_value * (price + accrued) * discount, quantity * unit_value * (price - average) * discount
 
 
 @hot_kernel
