@@ -20,7 +20,7 @@ LEVELS = ("book", "desk", "strategy", "fund", "firm")
 
 
 def stage(history: History | None = None, publisher: Any = None) -> RiskStage:
-    topics = {t: t for t in ("market.surfaces", "limits", "controls", "touches", "progress", "alerts", "marks", "risk", "positions", "unit-vars")}
+    topics = {t: t for t in ("market.surfaces", "limits", "controls", "touches", "progress", "alerts", "marks", "risk", "positions", "unit-vars", "quarantine")}
     anything = cast(Any, SimpleNamespace(set=lambda *_, **__: None))
     reference = cast(Any, SimpleNamespace(reference=Reference(lambda account: 0)))
     return RiskStage(anything, topics, reference, publisher or anything, lambda: 10, anything, "USD", LEVELS, 8, history)
