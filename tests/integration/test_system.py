@@ -278,9 +278,24 @@ def test_the_page_shows_live_numbers(running: dict[str, Any]) -> None:
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
         page.goto(f"{running['url']}/?scope=book:B1")
-        page.wait_for_selector("#ladder .row:not([hidden]) .cell")
+        boxes = "(id) => [...document.querySelectorAll(`#${id} .row`)].filter(r => r.getClientRects().length).length"
+        page.wait_for_selector("#ladder .row .cell", state="visible")
         page.wait_for_selector("#stream-chip[data-state=live]")
-        assert page.locator("#blotter .row:not([hidden])").count() == 3, "three desks"
+        assert page.evaluate(boxes, "blotter") == 3, "three desks"
+        lines = page.evaluate(boxes, "ladder")
+        assert lines == page.evaluate("() => window.deskrisk.ladder.rows.size"), "what is seen is what there is"
+        page.locator("#level-select").focus()
+        page.keyboard.press("Escape")
+        assert page.input_value("#level-select") == "desk", "Esc clears the filter, and nothing else"
+        page.select_option("#level-select", "fund")
+        page.wait_for_function(f"() => ({boxes})('blotter') === window.deskrisk.blotter.rows.size")
+        page.select_option("#level-select", "desk")
+        page.keyboard.press("Escape")
+        page.keyboard.press("Backspace")  # to the firm: more lines than one book has
+        page.wait_for_function(f"(n) => ({boxes})('ladder') > n", arg=lines)
+        page.go_back()
+        page.wait_for_function(f"(n) => ({boxes})('ladder') === n", arg=lines)
+        assert page.locator("#models tr").count() in (1, 9), "of the scope, or none: never those of the one that was left"
         books = set(page.locator("#ladder .row:not([hidden]) .cell:nth-child(2)").all_inner_texts())
         assert books == {"B1"}
         row = page.locator("#ladder .row:not([hidden])", has_text="I02").first
@@ -293,7 +308,7 @@ def test_the_page_shows_live_numbers(running: dict[str, Any]) -> None:
         page.locator("#blotter .head .cell", has_text="net").click()
         assert page.locator("#blotter .head [aria-sort=descending]").count() == 1
         page.fill("#filter", "i02")
-        page.wait_for_function("() => document.querySelectorAll('#ladder .row:not([hidden])').length === 1")
+        page.wait_for_function("() => [...document.querySelectorAll('#ladder .row')].filter(r => r.getClientRects().length).length === 1")
         gateway: Process = running["gateway"]
         gateway.kill()
         page.wait_for_selector("body.lost #banner:not([hidden])")

@@ -33,7 +33,7 @@ export class Grid {
     return cell;
   }
 
-  clear() { this.rows.clear(); this.order = []; this.needSort = true; this.paintSoon(); }
+  clear() { this.rows.clear(); this.order = []; this.needSort = true; this.lastSort = 0; this.paintSoon(); }
 
   set(row) {
     const old = this.rows.get(row.id);
@@ -49,6 +49,8 @@ export class Grid {
     }
     this.paintSoon();
   }
+
+  remove(id) { if (this.rows.delete(id)) { this.needSort = true; this.lastSort = 0; this.paintSoon(); } }
 
   setTotal(row) { this.totalRow = row; this.paintSoon(); }
 
@@ -106,7 +108,7 @@ export class Grid {
       slot.el.setAttribute("aria-selected", this.focusId === row.id);
       again = this.fill(slot.cells, row, now, moved) || again;
     });
-    if (this.total && this.totalRow) this.fill(this.totalCells, this.totalRow, now, true);
+    if (this.total) this.fill(this.totalCells, this.totalRow || {}, now, true);
     this.empty.hidden = this.order.length > 0;
     if (again) setTimeout(() => this.paintSoon(), FLASH_MS);
   }
@@ -119,7 +121,7 @@ export class Grid {
       const f = !moved && row.flash && row.flash[c.key];
       const live = f && f.until > now;
       if (live) flashing = true;
-      const cls = "cell" + (c.text ? " text" : "") + (c.dep ? " dep" : "") + (c.tone ? " " + c.tone(row[c.key]) : "") + (live ? (f.up ? " fu" : " fd") : "");
+      const cls = "cell" + (c.text ? " text" : "") + (c.dep ? " dep" : "") + (c.tone ? " " + c.tone(row[c.key] ?? 0) : "") + (live ? (f.up ? " fu" : " fd") : "");
       if (slot.className !== cls) slot.className = cls;
     });
     return flashing;

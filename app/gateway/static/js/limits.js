@@ -10,6 +10,8 @@ export class LimitTable {
     setInterval(() => { if (document.visibilityState === "visible") this.load(); }, EVERY_MS);
   }
 
+  clear() { this.table.hidden = true; this.table.tBodies[0].replaceChildren(); }
+
   async load() {
     const scope = this.scope();
     const reply = await fetch(`/api/limits?scope=${encodeURIComponent(scope)}`).catch(() => null);

@@ -10,7 +10,8 @@ import { Stream } from "./stream.js";
 
 const $ = (id) => document.getElementById(id);
 const CHART_POINTS = 1200;
-const state = { scope: new URLSearchParams(location.search).get("scope") || "firm", nodes: new Map(), staleMs: 1500,
+const HEAD = ["head-day", "head-upnl", "head-gross", "head-net", "head-var"];
+const state = { scope: "firm", nodes: new Map(), staleMs: 1500,
   chart: null, xs: [], ys: [], roles: [], rejects: 0, levels: ["book", "desk", "strategy", "fund", "firm"], total: 0 };
 
 const may = () => state.roles.includes("risk");
@@ -62,13 +63,16 @@ function records(body) { return body.rows.map((values) => Object.fromEntries(bod
 
 function apply(body) {
   if (body.table === "position") {
-    if (body.reset) { ladder.clear(); state.total = body.total; }
+    if (body.reset) ladder.clear();
     for (const row of records(body)) { row.search = `${row.inst} ${row.book}`.toLowerCase(); ladder.set(row); }
+    for (const id of body.del || []) ladder.remove(id);
+    if (body.total !== undefined) state.total = body.total;
     ladder.empty.textContent = ladder.filter ? `No match for '${ladder.filter}'. Clear the filter (Esc).` : `No positions in ${state.scope}.`;
     note();
   } else if (body.table === "node") {
     if (body.reset) { state.nodes.clear(); blotter.clear(); alerts.reset(); breakers.reset(); }
     for (const row of records(body)) state.nodes.set(row.id, row);
+    for (const id of body.del || []) { state.nodes.delete(id); blotter.remove(id); }
     showNodes(records(body));
   }
 }
@@ -111,7 +115,7 @@ function options() {
 }
 
 function fill(select, pairs, value) {
-  if (select.options.length !== pairs.length) {
+  if (select.options.length !== pairs.length || pairs.some(([v], i) => select.options[i].value !== v)) {
     select.replaceChildren(...pairs.map(([v, t]) => { const o = document.createElement("option"); o.value = v; o.textContent = t; return o; }));
   }
   select.value = value;
@@ -149,9 +153,19 @@ function crumbs() {
 
 function go(scope) {
   if (scope === state.scope) return;
-  state.scope = scope; state.xs = []; state.ys = []; risk.clear();
   history.pushState(null, "", `?scope=${encodeURIComponent(scope)}`);
-  crumbs(); stream.open(scope);
+  enter(scope);
+}
+
+// The only way into a scope, whether by a click, the keyboard, the browser's history or a link: nothing of the former one stays.
+function enter(scope) {
+  Object.assign(state, { scope, xs: [], ys: [], total: 0 });
+  state.chart?.setData([[], []]);
+  state.nodes.clear(); ladder.clear(); blotter.clear(); blotter.setTotal(null);
+  for (const id of HEAD) { const el = $(id); el.textContent = "—"; el.title = ""; el.className = ""; }
+  $("head-ccy").textContent = "";
+  risk.clear(); limits.clear(); known.clear();
+  crumbs(); options(); stream.open(scope);
 }
 
 const stream = new Stream({
@@ -185,6 +199,7 @@ const stream = new Stream({
   },
   breaker: (data) => breakers.take(data),
   alert: (data) => alerts.take(data),
+  refused: (scope) => { $("ladder").querySelector(".empty").textContent = `No stream for ${scope}: it may not be a node, or you may have to sign in. Trying again.`; },
   bye: (data) => { $("polite").textContent = `Stream closed: ${data.reason}`; },
 });
 
@@ -211,11 +226,17 @@ $("csv").addEventListener("click", () => {
   link.download = `positions-${state.scope.replaceAll(":", "-")}.csv`; link.click();
 });
 $("state-open").addEventListener("click", () => breakers.open(state.scope === "firm" ? "all" : state.scope, "halt"));
-addEventListener("popstate", () => { state.scope = new URLSearchParams(location.search).get("scope") || "firm"; crumbs(); stream.open(state.scope); });
+const asked = () => new URLSearchParams(location.search).get("scope") || "firm";
+addEventListener("popstate", () => enter(asked()));
 addEventListener("keydown", (e) => {
-  if (e.target.matches("input,select,textarea")) { if (e.key === "Escape") { e.target.value = ""; ladder.setFilter(""); e.target.blur(); } return; }
+  if (e.target.matches("input,select,textarea")) {
+    if (e.key === "Escape" && !e.target.closest("dialog")) {
+      if (e.target === $("filter")) { e.target.value = ""; ladder.setFilter(""); }
+      e.target.blur();
+    }
+    return;
+  }
   if (e.key === "/") { $("filter").focus(); e.preventDefault(); } else if (e.key === "Backspace") go("firm");
 });
-crumbs();
-stream.open(state.scope);
+enter(asked());
 window.deskrisk = { ladder, blotter, state, stream };
