@@ -115,9 +115,9 @@ class DecisionLog:
         if order is None or decision.outcome == "reject":
             return
         if ends:
-            self._end(order.ref_order_id or order.order_id)
+            self._end(order.ref_order_id or order.order_id, decision.account)
             return
-        before = self._end(order.ref_order_id or "") if order.action == "replace" else None
+        before = self._end(order.ref_order_id or "", decision.account) if order.action == "replace" else None
         if order.order_id in self.accepted:
             return
         new = order.order_id
@@ -130,8 +130,8 @@ class DecisionLog:
             self.fills_from[new] = fills_from
             self._now.update(dict.fromkeys(self.earlier[new], new))
 
-    def _end(self, order_id: str) -> tuple[Decision, tuple[str, ...], int, float] | None:
-        """Take an order out, by any of its ids.
+    def _end(self, order_id: str, account: str) -> tuple[Decision, tuple[str, ...], int, float] | None:
+        """Take an order of an account out, by any of its ids; another account's stays.
 
         Returns
         -------
@@ -139,9 +139,10 @@ class DecisionLog:
             Its decision, its earlier ids, where its executions begin, what was executed before. None: it is not there.
         """
         order_id = self._now.get(order_id, order_id)
-        decision = self.accepted.pop(order_id, None)
-        if decision is None:
+        decision = self.accepted.get(order_id)
+        if decision is None or decision.account != account:
             return None
+        del self.accepted[order_id]
         earlier = self.earlier.pop(order_id, ())
         for k in earlier:
             self._now.pop(k, None)

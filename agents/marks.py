@@ -15,6 +15,7 @@ from agents.reference_tail import ReferenceTail
 from models import marks as mk
 from models.columns import grown
 from models.quote_columns import UNKNOWN, decode_quotes
+from schemas.asset_classes import STALE_MS_BY_CLASS
 from schemas.codec import decoder_of, encode
 from schemas.reasons import QuarantineReason
 from schemas.records import Mark
@@ -30,9 +31,6 @@ COMMIT_EVERY_WINDOWS = 10
 #: unknown instruments are reported once per this many windows, not once per tick
 UNKNOWN_REPORT_WINDOWS = 100
 _mark = decoder_of(Mark)
-STALE_MS_BY_CLASS = {"fx": 10_000, "perpetual": 10_000, "equity": 30_000, "future": 30_000, "fx_option": 60_000,
-                     "option": 60_000, "bond": 300_000, "cash": 86_400_000, "fx_forward": 60_000,
-                     "money_market": 300_000}
 
 
 class MarkStage:

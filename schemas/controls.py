@@ -55,8 +55,8 @@ class Check(IntEnum):
 #: (what it means, the rules that demand it)
 MEANING: dict[Check, tuple[str, str]] = {
     Check.INVALID_ORDER: ("the quantity is not a positive number, it or the price is beyond 1e18, a limit order has "
-                          "no price, its end is past or not given, or it replaces one of another side, instrument or "
-                          "account",
+                          "no price, its end is past or not given, or it replaces one of another side or "
+                          "instrument",
                           "RTS 6 15(1)(a), 15(1)(c)"),
     Check.UNKNOWN_ACCOUNT: ("the account is not in the reference data", "15c3-5(c)(2)(iii)"),
     Check.UNKNOWN_INSTRUMENT: ("the instrument is not in the reference data", "RTS 6 15(2)"),
@@ -105,6 +105,6 @@ MEANING: dict[Check, tuple[str, str]] = {
     Check.COUNTERPARTY_RATING: ("the counterparty is not rated well enough, or not known", "15c3-5(c)(1)(i)"),
     Check.DAILY_QUANTITY: ("quantity of a node's orders of today, each replace by what it adds", "RTS 6 15(1)(c)"),
     Check.DAILY_VALUE: ("value of a node's orders of today, each replace by what it adds", "RTS 6 15(1)(b)"),
-    Check.UNKNOWN_ORDER: ("a replace of an order that is not working", "RTS 6 15(2)"),
+    Check.UNKNOWN_ORDER: ("a replace or cancel of what is no working order of its account", "RTS 6 15(2)"),
     Check.INTERNAL_ERROR: ("a check could not be carried out: the order is refused", "RTS 6 15(2)"),
 }

@@ -18,17 +18,18 @@ import numpy as np
 
 from models.gate import state as gs
 from models.gate.explain import INPUTS_VERSION, effect_of
-from models.gate.held_limits import ORDER_GROUPS
 from models.gate.kernel import check_order, copy_inputs
 from models.gate.node_checks import count_message
 from models.gate.other_gates import GateAmongOthers
 from models.gate.reasons import reasons_of
 from models.gate.state import GateState
+from models.gate.trading_states import states_of
 from models.gate.working import Asked, Working, end_of
 from models.reference import FIRM
 from models.rollup import POSITIONS
 from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
+from schemas.asset_classes import STALE_MS_BY_CLASS
 from schemas.controls import Check
 from schemas.nodes import Risk
 from schemas.records import Account, Control, Counterparty, Decision, Instrument, Order, Reason
@@ -45,7 +46,6 @@ ROWS_END = [(name, sum(size for _, size in gs.READ_ROWS[: k + 1])) for k, (name,
 NODE_BYTES, RATE_BYTES = gs.NODE.itemsize, gs.RATE.itemsize
 #: so many ids of executed orders are remembered
 EXECUTED_IDS = 1 << 18
-PRICE_AGE_MAX_NS = 10_000_000_000
 #: a VaR that nobody has measured anew for so long is not known
 VAR_AGE_MAX_NS = 60_000_000_000
 
@@ -69,6 +69,12 @@ class Verdict:
     #: what is known of `EFFECTS`
     effect: dict[str, float]
     inputs: dict[str, Any]
+
+
+def _unknown_order(order: Order) -> Verdict:
+    named = order.ref_order_id or (order.order_id if order.action == "cancel" else "")
+    return Verdict("reject", [Reason(code=Check.UNKNOWN_ORDER.name, measured=named,
+                                     limit=f"a working order of {order.account}")], [], {}, {})
 
 
 class GateBook(GateAmongOthers):
@@ -130,7 +136,7 @@ class GateBook(GateAmongOthers):
         row["restricted"] = record.restricted or self._last_days[k] < self._today
         row["equity"], row["inverse"] = record.asset_class == "equity", record.inverse
         row["tick"] = float(record.price_increment or 0)
-        row["age_max_ns"] = PRICE_AGE_MAX_NS
+        row["age_max_ns"] = STALE_MS_BY_CLASS[record.asset_class] * 1_000_000
         row["prior_close"] = math.nan if record.prior_close is None else float(record.prior_close)
         row["node"] = self.state.node(f"instrument:{record.instrument}")
         row["issuer"] = self.state.node(f"issuer:{record.issuer}") if record.issuer else -1
@@ -226,25 +232,8 @@ class GateBook(GateAmongOthers):
         return [w for w in self.working.values() if control.state == "killed" and self._under(w, control.scope)]
 
     def _apply_states(self) -> None:
-        accounts, state = self.state.accounts, self.state
+        states_of(self.state, self.controls).put(self.state)
         self._states_old = False
-        accounts["state"], accounts["state_node"] = gs.ACTIVE, -1
-        state.instruments["state"], state.nodes["state"] = gs.ACTIVE, gs.ACTIVE
-        state.settings["state"] = gs.ACTIVE
-        for scope, control in self.controls.items():
-            level = gs.STATES.index(control.state)
-            if scope == "all":
-                state.settings["state"] = max(int(state.settings["state"][0]), level)
-            elif scope.startswith("instrument:"):
-                k = state.instrument(scope.partition(":")[2])
-                state.instruments["state"][k] = level
-            elif scope.partition(":")[0] in ORDER_GROUPS:
-                state.nodes["state"][state.node(scope)] = level
-            else:
-                node = state.node(scope)
-                under = (accounts["nodes"] == node).any(axis=1)
-                stricter = under & (accounts["state"] < level)
-                accounts["state"][stricter], accounts["state_node"][stricter] = level, node
 
     def _under(self, w: Working, scope: str) -> bool:
         node = self.state.node_index.get(scope, -1)
@@ -256,20 +245,32 @@ class GateBook(GateAmongOthers):
         """Return the verdict on an order and reserve what it may trade."""
         if self._states_old:  # an account that came under a halted desk a moment ago is halted
             self._apply_states()
+        named = None
+        if order.action != "new":
+            named = self._named(order)
+            if named is None:
+                self._count(order, now_ns)
+                return _unknown_order(order)
         if order.action == "cancel":
             self._count(order, now_ns)
             self.release(order.ref_order_id or order.order_id)
             return Verdict("accept", [], [], {}, {})
-        replaced = self.find(order.ref_order_id or "") if order.action == "replace" else None
-        if order.action == "replace" and replaced is None:
-            self._count(order, now_ns)
-            reason = Reason(code=Check.UNKNOWN_ORDER.name, measured=order.ref_order_id or "", limit="a working order")
-            return Verdict("reject", [reason], [], {}, {})
-        if replaced is not None:
-            self._reserve(replaced, -1.0)
+        verdict, asked = self._judge(order, now_ns, named)
+        if verdict.outcome == "accept":
+            self._let_through(order, asked, now_ns, verdict.effect["value"], named)
+        return verdict
+
+    def _named(self, order: Order) -> Working | None:
+        """Return what a replace or a cancel names: a working order of its own account, or nothing."""
+        w = self.find(order.ref_order_id or (order.order_id if order.action == "cancel" else ""))
+        return w if w is not None and w.order.account == order.account else None
+
+    def _judge(self, order: Order, now_ns: int, replaced: Working | None) -> tuple[Verdict, Asked]:
+        """Hold an order against all rules, on a view in which what it replaces does not work."""
         asked = self._fill(order, now_ns, replaced)
-        inputs = self._inputs(asked)
-        hard = int(check_order(self._address, 0))
+        with self._view_without(replaced):
+            inputs = self._inputs(asked)
+            hard = int(check_order(self._address, 0))
         result, effect = self.state.results[0], effect_of(self.state.effect_of_result)
         beside = self._beside(order, now_ns, replaced)
         if beside:
@@ -282,26 +283,27 @@ class GateBook(GateAmongOthers):
             inputs["override"], warned, hard = by, warned | hard, 0
         reasons = reasons_of(hard, result, order, *names, beside)
         warnings = reasons_of(warned, result, order, *names)
-        if hard:
-            if replaced is not None:
-                self._reserve(replaced, 1.0)
-            return Verdict("reject", reasons, warnings, effect, inputs)
-        row, value = self.state.position_of_result.item(), effect["value"]
+        return Verdict("reject" if hard else "accept", reasons, warnings, effect, inputs), asked
+
+    def _let_through(self, order: Order, asked: Asked, now_ns: int, value: float, replaced: Working | None) -> None:
+        """Let an order work in the place of what it replaces: what could fail comes before the first change."""
+        row = self.state.position_of_result.item()
         if replaced is None:
-            self.count_day(self._place(order, asked, now_ns, row=row), value)
+            w = self._working(order, asked, now_ns, row=row)
         else:
-            self._drop(replaced)
             before = replaced.order
             earlier = tuple(k for k in (*replaced.earlier, before.order_id) if k != order.order_id)
-            self.count_day(self._place(order, asked, now_ns, replaced.executed, earlier, row), value,
-                           replaced=float(before.quantity))
-        return Verdict("accept", [], warnings, effect, inputs)
+            w = self._working(order, asked, now_ns, replaced.executed, earlier, row)
+            self._reserve(replaced, -1.0)
+            self._drop(replaced)
+        self._take_up(w)
+        self.count_day(w, value, replaced=0.0 if replaced is None else float(replaced.order.quantity))
 
     def _beside(self, order: Order, now_ns: int, replaced: Working | None) -> dict[Check, tuple[str, str]]:
         """Return what the kernel cannot see: (measured, limit) of an id that is in use, or an end that is past."""
         found: dict[Check, tuple[str, str]] = {}
         if replaced is not None:
-            was, kept = replaced.order, ("account", "instrument", "side")
+            was, kept = replaced.order, ("instrument", "side")
             if any(getattr(order, f) != getattr(was, f) for f in kept):
                 found[Check.INVALID_ORDER] = (" ".join(getattr(order, f) for f in kept),
                                               " ".join(getattr(was, f) for f in kept))
@@ -311,8 +313,8 @@ class GateBook(GateAmongOthers):
         if order.time_in_force == "gtd":
             try:
                 past = end_of(order, now_ns, self.day) <= now_ns
-            except ValueError:
-                past = True
+            except (ValueError, ArithmeticError):
+                past = True  # no time, or one that no clock of this system reaches
             if past:
                 found[Check.INVALID_ORDER] = (str(order.expire_ts), "expire_ts: a time to come")
         return found
@@ -347,24 +349,21 @@ class GateBook(GateAmongOthers):
 
     def check(self, order: Order, now_ns: int) -> Verdict:
         """Return what `decide` would say, and leave everything as it was."""
-        asked, s = self._fill(order, now_ns), self.state
-        if order.action == "replace":
-            raise ValueError("action: expected new or cancel for a check without effect, was 'replace'")
+        if self._states_old:
+            self._apply_states()
+        named = None
+        if order.action != "new":
+            named = self._named(order)
+            if named is None:
+                return _unknown_order(order)
         if order.action == "cancel":
             return Verdict("accept", [], [], {}, {})
-        if asked.account < 0 or asked.instrument < 0:
-            return self.decide(order, now_ns)  # refused before anything is touched
-        position = s.position(asked.account, asked.instrument)
-        before, rates = position.copy(), s.rates[: s.rate_count].copy()
-        held = self.working.get(order.order_id)
-        verdict = self.decide(order, now_ns)
-        if verdict.outcome == "accept" and held is None:
-            self._undo(order.order_id, verdict.effect["value"])
-        s.rates[: len(rates)] = rates
-        for name in gs.POSITION.names or ():
-            if name.startswith("last_"):
-                position[name] = before[name]
-        return verdict
+        s = self.state
+        rates = s.rates[: s.rate_count].copy()
+        try:
+            return self._judge(order, now_ns, named)[0]
+        finally:
+            s.rates[: len(rates)] = rates
 
     def _count(self, order: Order, now_ns: int) -> None:
         """Count a cancel, or a replace of nothing, in the message windows: it is a message."""

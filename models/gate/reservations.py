@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from decimal import Decimal
 
 import numpy as np
@@ -195,15 +196,36 @@ class Reservations(DaySums):
         """
         asked = self._fill(order, decided_ns)
         if asked.account >= 0 and asked.instrument >= 0 and end_of(order, decided_ns, self.day) > now_ns:
-            self._place(order, asked, decided_ns, executed, tuple(earlier))
+            self._take_up(self._working(order, asked, decided_ns, executed, tuple(earlier)))
 
-    def _place(self, order: Order, asked: Asked, now_ns: int, executed: float = 0.0, earlier: tuple[str, ...] = (),
-               row: int = -1) -> Working:
-        w = self._working(order, asked, now_ns, executed, earlier, row)
+    def _take_up(self, w: Working) -> None:
+        """Let an order work; nothing of this can fail."""
         if w.left > 0.0:  # a replace may ask for no more than what is done
             self._keep(w)
             self._reserve(w, 1.0)
-        return w
+
+    @contextmanager
+    def _view_without(self, w: Working | None) -> Iterator[None]:
+        """Show the columns as if an order did not work; afterwards they are as they were, bit for bit."""
+        if w is None:
+            yield
+            return
+        s, key = self.state, (w.account, w.instrument)
+        held = self._held.get(key)
+        nodes = np.unique(np.concatenate([w.nodes, self._above(*key), NOWHERE if held is None else held[1]]))
+        position = s.positions[w.row]
+        working = float(position["working_buy"]), float(position["working_sell"])
+        shown, reserved = s.nodes[nodes].copy(), self.reserved[nodes].copy()
+        before = None if held is None else (held[0].copy(), held[1])
+        try:
+            self._reserve(w, -1.0)
+            yield
+        finally:
+            position["working_buy"], position["working_sell"] = working
+            s.nodes[nodes], self.reserved[nodes] = shown, reserved
+            self._held.pop(key, None)
+            if before is not None:
+                self._held[key] = before
 
     def _working(self, order: Order, asked: Asked, now_ns: int, executed: float = 0.0, earlier: tuple[str, ...] = (),
                  row: int = -1) -> Working:
@@ -353,7 +375,3 @@ class Reservations(DaySums):
             self._now.pop(order_id, None)
         del self._of_position[w.account, w.instrument][w.order.order_id]
         self._best_without(w)
-
-    def _undo(self, order_id: str, value: float) -> None:
-        self.count_day(self.working[order_id], value, -1.0)
-        self.release(order_id)
