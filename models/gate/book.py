@@ -46,6 +46,7 @@ ROWS_END = [(name, sum(size for _, size in gs.READ_ROWS[: k + 1])) for k, (name,
 NODE_BYTES, RATE_BYTES = gs.NODE.itemsize, gs.RATE.itemsize
 #: so many ids of executed orders are remembered
 EXECUTED_IDS = 1 << 18
+_LAST = ("last_side", "last_quantity", "last_price", "last_ns")
 #: a VaR that nobody has measured anew for so long is not known
 VAR_AGE_MAX_NS = 60_000_000_000
 
@@ -245,12 +246,10 @@ class GateBook(GateAmongOthers):
         """Return the verdict on an order and reserve what it may trade."""
         if self._states_old:  # an account that came under a halted desk a moment ago is halted
             self._apply_states()
-        named = None
-        if order.action != "new":
-            named = self._named(order)
-            if named is None:
-                self._count(order, now_ns)
-                return _unknown_order(order)
+        named = self._named(order)
+        if order.action != "new" and named is None:
+            self._count(order, now_ns)
+            return _unknown_order(order)
         if order.action == "cancel":
             self._count(order, now_ns)
             self.release(order.ref_order_id or order.order_id)
@@ -262,6 +261,8 @@ class GateBook(GateAmongOthers):
 
     def _named(self, order: Order) -> Working | None:
         """Return what a replace or a cancel names: a working order of its own account, or nothing."""
+        if order.action == "new":
+            return None
         w = self.find(order.ref_order_id or (order.order_id if order.action == "cancel" else ""))
         return w if w is not None and w.order.account == order.account else None
 
@@ -351,19 +352,22 @@ class GateBook(GateAmongOthers):
         """Return what `decide` would say, and leave everything as it was."""
         if self._states_old:
             self._apply_states()
-        named = None
-        if order.action != "new":
-            named = self._named(order)
-            if named is None:
-                return _unknown_order(order)
+        named = self._named(order)
+        if order.action != "new" and named is None:
+            return _unknown_order(order)
         if order.action == "cancel":
             return Verdict("accept", [], [], {}, {})
-        s = self.state
-        rates = s.rates[: s.rate_count].copy()
+        s, asked = self.state, self._fill(order, now_ns, named)
+        rates, last = s.rates[: s.rate_count].copy(), None
+        if asked.account >= 0 and asked.instrument >= 0:
+            position = s.position(asked.account, asked.instrument)
+            last = [position[f].item() for f in _LAST]
         try:
             return self._judge(order, now_ns, named)[0]
         finally:
             s.rates[: len(rates)] = rates
+            for f, value in zip(_LAST, last or (), strict=False):
+                position[f] = value
 
     def _count(self, order: Order, now_ns: int) -> None:
         """Count a cancel, or a replace of nothing, in the message windows: it is a message."""

@@ -158,6 +158,7 @@ def test_the_tightest_of_two_limits_holds_and_removal_brings_the_other_back(gate
 
 @pytest.mark.parametrize("scope", ["all", "fund:F", "desk:D", "account:A", "instrument:X", "trader:t"])
 def test_halts_of_every_scope_and_the_strictest_wins(gate: GateBook, scope: str) -> None:
+    assert codes(gate, order("x", price=98)) == []
     gate.add_control(Control(scope=scope, state="halted", reason="test", by="p", ts=T0, rev=2))
     assert codes(gate, order("1")) == ["HALTED"]
     gate.add_control(Control(scope=scope, state="active", reason="older", by="p", ts=T0, rev=1))
@@ -179,10 +180,13 @@ def test_orders_of_the_day_end_with_it(gate: GateBook) -> None:
     assert not gate.working
 
 
-def test_a_cancel_counts_as_a_message_and_is_never_refused(gate: GateBook) -> None:
+def test_a_cancel_counts_as_a_message_and_no_limit_refuses_it(gate: GateBook) -> None:
+    for k in range(5):
+        assert codes(gate, order(f"w{k}", price=98 + k / 10)) == []
     gate.add_limit(limit("M", "account:A", "message_count", 3, window_ms=1000))
     for k in range(4):
-        assert gate.decide(order(f"c{k}", action="cancel", ref_order_id="none"), T0).outcome == "accept"
+        assert gate.decide(order(f"c{k}", action="cancel", ref_order_id=f"w{k}"), T0).outcome == "accept"
+    assert codes(gate, order("c4", action="cancel", ref_order_id="none")) == ["UNKNOWN_ORDER"]  # decision 0040
     assert codes(gate, order("1")) == ["MESSAGE_RATE"]
     assert codes(gate, order("2", price=99), T0 + 3 * 10**9) == []
 
