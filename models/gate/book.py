@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -24,6 +23,7 @@ from models.gate.other_gates import GateAmongOthers
 from models.gate.reasons import reasons_of
 from models.gate.state import GateState
 from models.gate.trading_states import states_of
+from models.gate.verdict import Verdict, unknown_order
 from models.gate.working import Asked, Working, end_of
 from models.reference import FIRM
 from models.rollup import POSITIONS
@@ -58,24 +58,6 @@ def last_trading_day(instrument: Instrument) -> date:
         return date.max if stated is None else date.fromisoformat(stated[:10])
     except ValueError:  # a month, a code: the venue knows the day
         return date.max
-
-
-@dataclass
-class Verdict:
-    """What the gate says of one order."""
-
-    outcome: str
-    reasons: list[Reason]
-    warnings: list[Reason]
-    #: what is known of `EFFECTS`
-    effect: dict[str, float]
-    inputs: dict[str, Any]
-
-
-def _unknown_order(order: Order) -> Verdict:
-    named = order.ref_order_id or (order.order_id if order.action == "cancel" else "")
-    return Verdict("reject", [Reason(code=Check.UNKNOWN_ORDER.name, measured=named,
-                                     limit=f"a working order of {order.account}")], [], {}, {})
 
 
 class GateBook(GateAmongOthers):
@@ -249,7 +231,7 @@ class GateBook(GateAmongOthers):
         named = self._named(order)
         if order.action != "new" and named is None:
             self._count(order, now_ns)
-            return _unknown_order(order)
+            return unknown_order(order)
         if order.action == "cancel":
             self._count(order, now_ns)
             self.release(order.ref_order_id or order.order_id)
@@ -354,7 +336,7 @@ class GateBook(GateAmongOthers):
             self._apply_states()
         named = self._named(order)
         if order.action != "new" and named is None:
-            return _unknown_order(order)
+            return unknown_order(order)
         if order.action == "cancel":
             return Verdict("accept", [], [], {}, {})
         s, asked = self.state, self._fill(order, now_ns, named)
