@@ -32,7 +32,7 @@ from models.valued_book import ValuedBook
 from schemas.asset_classes import STALE_MS_BY_CLASS
 from schemas.controls import Check
 from schemas.nodes import Risk
-from schemas.records import Account, Control, Counterparty, Decision, Instrument, Order, Reason
+from schemas.records import Account, Control, Counterparty, Decision, Instrument, Order
 from schemas.units import parse_ts_ns
 
 #: what two people may let one order pass: limits, not states, lists, permissions or data that are missing
