@@ -31,6 +31,8 @@ COMMIT_EVERY_WINDOWS = 10
 #: unknown instruments are reported once per this many windows, not once per tick
 UNKNOWN_REPORT_WINDOWS = 100
 _mark = decoder_of(Mark)
+#: of an instrument that is not known (yet)
+STALE_NS_DEFAULT = 10_000_000_000
 
 
 class MarkStage:
@@ -48,8 +50,8 @@ class MarkStage:
         self._marks = mk.empty_marks(256)
         self._home = np.full(256, -1, np.int32)
         self._ts_source = np.zeros(256, np.int64)
-        self._stale_ns = np.full(256, 10_000_000_000, np.int64)
-        self._stale_version = -1
+        self._terms = np.zeros(0, mk.TERMS_DTYPE)
+        self._terms_version = -1
         self._owned: set[int] = set()
         self._offsets: dict[TopicPartition, int] = {}
         self._window_end = 0
@@ -76,12 +78,7 @@ class MarkStage:
         if k is None:
             _, k = reference.intern_key("", mark.instrument)
         self._room(k + 1)
-        row = self._marks[k]
-        for name in ("bid", "ask", "mid", "last"):
-            value = getattr(mark, name)
-            row[name] = np.nan if value is None else value
-        row["ts_event"], row["received_ns"], row["window_end"] = mark.ts_event, mark.ts_event, mark.window_end
-        row["quality"] = mk.QUALITIES.index(mark.quality)
+        mk.from_record(self._marks[k], mark, self._clock())
         self._home[k] = partition
 
     def _room(self, n: int) -> None:
@@ -90,7 +87,6 @@ class MarkStage:
             self._marks = np.concatenate([self._marks, mk.empty_marks(size - len(self._marks))])
             self._home = grown(self._home, size, -1)
             self._ts_source = grown(self._ts_source, size)
-            self._stale_version = -1
 
     async def release(self, partitions: set[int]) -> None:
         """Publish what is open, commit, let go."""
@@ -122,7 +118,7 @@ class MarkStage:
             self._room(len(reference.instruments))
             rows = decoded.rows
             now = self._clock()
-            used = mk.apply_quotes(self._marks, rows, arrays.price_any_sign, now, self._lateness_ns)
+            used = mk.apply_quotes(self._marks, rows, self._known_terms(), now, self._lateness_ns)
             touched = rows["instrument_index"][rows["status"] == 1]
             self._home[touched] = batch.partition
             self._ts_source[touched] = batch.timestamps_ms[-1]
@@ -157,38 +153,32 @@ class MarkStage:
     def _close(self) -> None:
         now = self._clock()
         self._window_end = max(self._window_end + WINDOW_NS, now // WINDOW_NS * WINDOW_NS)
-        self._refresh_stale()
         out = np.zeros(len(self._marks), np.int64)
-        n = mk.close_window(self._marks, self._window_end, now, self._stale_ns, out)
+        n = mk.close_window(self._marks, self._window_end, now, self._known_terms(), out)
         names, topic = self._reference.reference.instruments.names, self._topics["marks"]
         stale = 0
         for k, row in zip(out[:n].tolist(), self._marks[out[:n]], strict=True):
             home = int(self._home[k])
             if home in self._owned:
-                record = self.record(names[k], row, int(self._ts_source[k]))
+                record = mk.to_record(names[k], row, int(self._ts_source[k]))
                 stale += record.quality == "stale"
                 self._publisher.send(topic, names[k].encode(), encode(record), home)
         self._counters.set("marks_stale", float((self._marks["quality"] == mk.STALE).sum()))
 
-    def _refresh_stale(self) -> None:
+    def _known_terms(self) -> np.ndarray:
+        """Return what marks are judged by, by instrument; looked up when reference data change."""
         reference = self._reference.reference
-        if self._stale_version != reference.version or len(self._stale_ns) != len(self._marks):
-            self._stale_version = reference.version
-            self._stale_ns = np.full(len(self._marks), 10_000_000_000, np.int64)
+        if self._terms_version != reference.version or len(self._terms) != len(self._marks):
+            self._terms_version = reference.version
+            self._terms = np.zeros(len(self._marks), mk.TERMS_DTYPE)
+            self._terms["stale_ns"] = STALE_NS_DEFAULT
+            any_sign = reference.arrays().price_any_sign
             for name, record in reference.instrument_records.items():
                 k = reference.instruments.index[name]
-                if k < len(self._stale_ns):
-                    self._stale_ns[k] = STALE_MS_BY_CLASS[record.asset_class] * 1_000_000
-
-    @staticmethod
-    def record(name: str, row: Any, ts_source: int) -> Mark:
-        """Return a mark as a record."""
-        def number(value: float) -> float | None:
-            return float(value) if value == value else None
-        return Mark(instrument=name, window_end=int(row["window_end"]), ts_event=int(row["ts_event"]),
-                    bid=number(row["bid"]), ask=number(row["ask"]), mid=number(row["mid"]), last=number(row["last"]),
-                    quality=mk.QUALITIES[int(row["quality"])],  # type: ignore[arg-type]
-                    sources=int(row["sources"]), rejected=int(row["rejected"]), ts_source=ts_source)
+                if k < len(self._terms):
+                    self._terms[k] = (STALE_MS_BY_CLASS[record.asset_class] * 1_000_000,
+                                      float(record.price_increment or 0), any_sign[k])
+        return self._terms
 
     async def _commit_offsets(self) -> None:
         if self._offsets:

@@ -108,11 +108,11 @@ def _warm_marks() -> None:
     block = np.zeros(1, TICK_DTYPE)
     block["instrument"], block["ts_event"], block["bid"], block["ask"] = b"X", NOW_NS, 1.0, 1.1
     packed, text = pack_ticks(block), b'{"instrument":"X","bid":"1.0","ask":1.1,"ts_event":1}'
-    marks = mk.empty_marks(4)
+    marks, terms = mk.empty_marks(4), np.zeros(4, mk.TERMS_DTYPE)
     for values in ([packed, text], _sent([packed, text]), _sent([text, text]), _sent([packed, packed])):
         quotes = decode_quotes(values, arrays.instruments, arrays.instrument_known)
-        mk.apply_quotes(marks, quotes.rows, arrays.price_any_sign, 1, 1)
-    mk.close_window(marks, 1, 1, np.ones(4, np.int64), np.zeros(4, np.int64))
+        mk.apply_quotes(marks, quotes.rows, terms, 1, 1)
+    mk.close_window(marks, 1, 1, terms, np.zeros(4, np.int64))
 
 
 def _held(instrument: str, offset: int) -> Position:

@@ -150,6 +150,8 @@ class Reference:
                 quantity_decimals=np.array([quantity_decimals(r) if r else 0 for r in found], np.int8),
                 unit_value=np.array([unit_value(r) if r else np.nan for r in found], np.float64),
                 inverse=np.array([bool(r and r.inverse) for r in found], np.uint8),
-                price_any_sign=np.array([bool(r and r.asset_class in PRICE_ANY_SIGN) for r in found], np.uint8),
+                # an inverse contract is worth 1 / price: it has none at or below zero
+                price_any_sign=np.array([bool(r and r.asset_class in PRICE_ANY_SIGN and not r.inverse) for r in found],
+                                        np.uint8),
             )
         return self._arrays

@@ -266,10 +266,27 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     ts_source: int = 0
 
 
+class Kept(msgspec.Struct, frozen=True, array_like=True):
+    """What the mark stage goes on from after a restart: times of receipt and events, sources, and what was refused."""
+
+    received_ns: int
+    bid_ns: int
+    ask_ns: int
+    last_ts: int
+    source: int
+    other_source: int
+    wild_count: int
+    refused: int
+    printed: int
+    wild_mid: float | None
+
+
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """Last good prices of one instrument at the end of a 100 ms window.
 
-    ``quality``: good, stale, crossed, wild or none; what is not good keeps the last good prices and their age.
+    ``quality`` is that of the mark, not of the last quote. stale: the last good price is too old, whatever came after
+    it; crossed, wild, stub (no price, or a spread of no use): the newest quote was refused, the prices are the last
+    good ones; one_sided: only one side is quoted; last: nobody quotes, it is the price of the last trade; none.
     """
 
     instrument: str
@@ -279,10 +296,11 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     ask: float | None
     mid: float | None
     last: float | None
-    quality: Literal["good", "stale", "crossed", "wild", "none"]
+    quality: Literal["good", "stale", "crossed", "wild", "none", "stub", "one_sided", "last"]
     sources: int = 1
     rejected: int = 0
     ts_source: int = 0
+    kept: Kept | None = None
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
