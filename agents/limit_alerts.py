@@ -17,6 +17,7 @@ from agents.ports import Counters, Publisher
 from models.gate.state import STATES
 from models.limits import Change, LimitKey, LimitMonitor
 from models.reference import FIRM
+from models.trading_states import replaces
 from schemas.codec import decoder_of, encode
 from schemas.records import Alert, Control
 from tables.kafka import KafkaClient
@@ -48,6 +49,8 @@ class LimitAlerts:
         self._topics, self._publisher, self._counters = topics, publisher, counters
         self.monitor = LimitMonitor(is_mine)
         self._controls: dict[str, Control] = {}
+        #: number of the newest trip of this process, by scope
+        self._tripped: dict[str, int] = {}
 
     def on_alerts(self, batch: RecordBatch) -> None:
         """Take in what was raised, here before a restart or by another worker, and what a person has seen of it."""
@@ -61,9 +64,16 @@ class LimitAlerts:
                 log.error("alerts: a record at %s refused: %s", batch.partition, error)
 
     def take_control(self, control: Control) -> None:
-        """Note what stands; what a person lifted while a breach calls for it is called for again."""
+        """Note what stands; what a person lifted while a breach calls for it is called for again.
+
+        A breaker that this stage wrote after a stricter state of a person, under the same number, is followed by that
+        state once more: compaction leaves the newest record alone.
+        """
         held = self._controls.get(control.scope)
-        if held is not None and held.rev > control.rev:  # of before what was tripped here
+        if not replaces(control, held):  # of before what was tripped here
+            if held is not None and self._tripped.pop(control.scope, None) == control.rev == held.rev:
+                self._publisher.send(self._topics["controls"], control.scope.encode(),
+                                     encode(msgspec.structs.replace(held, rev=held.rev + 1)))
             return
         self._controls[control.scope] = control
         if held is not None and STATES.index(control.state) < STATES.index(held.state):
@@ -97,6 +107,7 @@ class LimitAlerts:
         control = Control(scope=scope, state=state, by="deskrisk", ts=now_ns, rev=(held.rev if held else 0) + 1,
                           reason=f"{alert.metric} {alert.value:.10g} above {alert.limit:.10g} ({alert.limit_id})")
         self.take_control(control)
+        self._tripped[scope] = control.rev
         self._publisher.send(self._topics["controls"], scope.encode(), encode(control))
         self._counters.add("circuit_breaker_trips_total", scope=scope, reason=alert.metric)
         log.warning("breaker of %s: %s, %s", scope, state, control.reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -16,6 +16,7 @@ from aiokafka.structs import TopicPartition
 from app.settings import Settings
 from models.gate.held_limits import PRICE_METRICS, SCOPES, check_limit
 from models.gate.state import METRICS as GATE_METRICS
+from models.limit_changes import end_of, needs_second, same_person
 from models.limits import POSITION_METRICS
 from models.reference import FIRM
 from models.rollup import GREEKS
@@ -31,12 +32,19 @@ MEASURED = ("gross", "net", "long", "short", *GREEKS, "loss_total", "loss_day", 
 METRICS_OF_LIMITS = frozenset({*GATE_METRICS, *MEASURED, *POSITION_METRICS, *PRICE_METRICS})
 LEVELS_OF_LIMITS = ("fund", "strategy", "desk", "book", "account", "pm", "dealer", "trader", "issuer", "sector",
                     "counterparty", "venue", "instrument", "asset_class", "order")
-#: how long an override may last
-OVERRIDE_MINUTES_MAX = 60
+#: what may be said of a limit
+FIELDS_OF_LIMITS = frozenset({"limit_id", "node", "metric", "limit", "warn", "mode", "window_ms", "instrument",
+                              "action", "minutes", "reason", "approved_by", "remove"})
+#: how long an override may last, and any other limit that ends by itself
+OVERRIDE_MINUTES_MAX, LIMIT_MINUTES_MAX = 60, 7 * 24 * 60
 
 
 class Refused(ValueError):
     """A write that is not allowed as it was asked for: the field, the value, what was expected."""
+
+
+class NeedsSecond(Refused):
+    """A write that one person alone may not make."""
 
 
 def check_reason(reason: str) -> str:
@@ -48,56 +56,103 @@ def check_reason(reason: str) -> str:
 
 def check_person(by: str) -> str:
     """Return the name of a person."""
-    if not by.strip() or by.strip() == "deskrisk":
+    if not by.strip() or same_person(by, "deskrisk"):
         raise Refused(f"by: expected the name of a person, was {by!r}")
     return by.strip()
 
 
-def new_limit(held: Limit | None, fields: dict[str, Any], by: str) -> Limit:
-    """Return the next version of a limit.
+def next_version(held: Limit | None, fields: dict[str, Any], by: str, now_ns: int) -> Limit:
+    """Return the next version of a limit as its fields say; whether one person may write it is not looked at.
+
+    One that ends by itself stands beside the lasting one of its name, under ``NAME~temporary``: what it stands in for
+    comes back.
 
     Raises
     ------
     Refused
-        The node, metric or value is none, the reason says nothing, or a raise has no second person where the limit
-        it raises was approved by one.
+        The node, metric or value is none, a field is not known, or the reason says nothing.
     """
+    if unknown := sorted(fields.keys() - FIELDS_OF_LIMITS):
+        raise Refused(f"{unknown[0]}: expected one of {', '.join(sorted(FIELDS_OF_LIMITS))}, "
+                      f"was {fields[unknown[0]]!r}")
     node = str(fields.get("node", held.node if held else ""))
     metric = str(fields.get("metric", held.metric if held else ""))
-    if node != "firm" and node.partition(":")[0] not in LEVELS_OF_LIMITS:
+    limit_id = str(fields["limit_id"])
+    if node != "firm" and (node.partition(":")[0] not in LEVELS_OF_LIMITS or not node.partition(":")[2]):
         raise Refused(f"node: expected firm or one of {', '.join(LEVELS_OF_LIMITS)} with a name, was {node!r}")
-    if (metric == "override") != (node.partition(":")[0] == "order"):
-        raise Refused(f"metric: expected override for an order and for nothing else, was {metric!r} of {node!r}")
+    if len({metric == "override", node.startswith("order:"), limit_id.startswith("order:")}) > 1:
+        raise Refused(f"metric: expected override for an order and for nothing else, was {metric!r} of {node!r} "
+                      f"as {limit_id!r}")
     if metric != "override" and metric not in METRICS_OF_LIMITS:
         raise Refused(f"metric: expected one of {', '.join(sorted(METRICS_OF_LIMITS))}, was {metric!r}")
-    try:
-        value = Decimal(str(fields.get("limit", held.limit if held else "")))
-    except InvalidOperation:
-        raise Refused(f"limit: expected a number, was {fields.get('limit')!r}") from None
-    if not value.is_finite() or value < 0:
-        raise Refused(f"limit: expected a number of at least 0, was {fields.get('limit')!r}")
+    value = _number_of(fields.get("limit", held.limit if held else ""))
     reason, approver = check_reason(str(fields.get("reason", ""))), fields.get("approved_by")
-    if approver is not None and check_person(str(approver)) == by:
+    if approver is not None and same_person(check_person(str(approver)), by):
         raise Refused(f"approved_by: expected a second person, was {approver!r} twice")
-    if held is not None and value > held.limit and held.approved_by is not None and approver is None:
-        raise Refused("approved_by: a raise of this limit needs a second person")
-    minutes = fields.get("minutes")
-    until = None
-    if minutes is not None:
-        until = (datetime.now(UTC) + timedelta(minutes=float(minutes))).isoformat()
+    until = _end_of(held, fields.get("minutes"), now_ns)
+    beside = held is not None and held.limit_id == limit_id and held.until is None and until is not None
     known = {f: fields[f] for f in ("warn", "mode", "window_ms", "instrument", "action") if fields.get(f) is not None}
     base = {f: getattr(held, f) for f in ("warn", "mode", "window_ms", "instrument", "action")} if held else {}
+    stays = held is not None and held.limit_id == limit_id and not beside
     try:
         limit = msgspec.convert(base | known | {
-            "limit_id": fields["limit_id"], "node": node, "metric": metric, "limit": value, "by": check_person(by),
-            "version": (held.version if held else 0) + 1, "reason": reason, "until": until,
+            "limit_id": f"{limit_id}~temporary" if beside else limit_id, "node": node, "metric": metric, "limit": value,
+            "by": check_person(by), "version": (held.version if held else 0) + 1, "reason": reason, "until": until,
             # one that two people set stays theirs, also when one of them lowers it
-            "approved_by": approver if approver is not None or held is None else held.approved_by},
+            "approved_by": approver if approver is not None or held is None or not stays else held.approved_by},
             Limit, strict=False)
         check_limit(limit)
     except ValueError as error:
         raise Refused(str(error)) from None
     return limit
+
+
+def _number_of(value: Any) -> Decimal:
+    try:
+        found = Decimal(str(value))
+    except InvalidOperation:
+        raise Refused(f"limit: expected a number, was {value!r}") from None
+    if not found.is_finite() or found < 0:
+        raise Refused(f"limit: expected a number of at least 0, was {value!r}")
+    return found
+
+
+def _end_of(held: Limit | None, minutes: Any, now_ns: int) -> str | int | None:
+    """Return when a limit ends: so many minutes from now, or as it does already; None: it lasts."""
+    if minutes is None:
+        end = None if held is None else end_of(held)
+        return None if held is None or end is None or end <= now_ns else held.until
+    check_minutes(minutes, LIMIT_MINUTES_MAX)
+    return (datetime.fromtimestamp(now_ns // 1_000 / 1e6, UTC) + timedelta(minutes=float(minutes))).isoformat()
+
+
+def check_minutes(minutes: Any, most: int) -> None:
+    """Say what is wrong with a duration."""
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not 0 < minutes <= most:
+        raise Refused(f"minutes: expected above 0 and at most {most}, was {minutes!r}")
+
+
+def new_limit(standing: Mapping[str, Limit], fields: dict[str, Any], by: str, now_ns: int) -> Limit:
+    """Return the next version of a limit.
+
+    Raises
+    ------
+    Refused
+        As `next_version`; `NeedsSecond` where it lets more pass than two people agreed on, and one asks for it.
+    """
+    limit = next_version(standing.get(str(fields["limit_id"])), fields, by, now_ns)
+    before = standing.get(limit.limit_id)
+    if before is not None and limit.version <= before.version:
+        limit = msgspec.structs.replace(limit, version=before.version + 1)
+    _check_second(standing, limit.limit_id, limit, fields, now_ns)
+    return limit
+
+
+def _check_second(standing: Mapping[str, Limit], limit_id: str, after: Limit | None, fields: dict[str, Any],
+                  now_ns: int) -> None:
+    why = needs_second(standing, limit_id, after, now_ns)
+    if why is not None and fields.get("approved_by") is None:
+        raise NeedsSecond(f"approved_by: expected a second person: {why}")
 
 
 def new_control(held: Control | None, scope: str, state: str, by: str, reason: str, rev: int | None = None) -> Control:
@@ -127,9 +182,8 @@ async def current(settings: Settings, topic: str, cls: Any) -> dict[str, Any]:
     def on_batch(batch: Any) -> None:
         for key, value in zip(batch.keys, batch.values, strict=True):
             name = (key or b"").decode()
-            if value is None:
-                found.pop(name, None)
-            else:
+            found.pop(name, None)  # in the order of their newest records
+            if value is not None:
                 found[name] = decoder.decode(value)
 
     await read_range(settings.client(), {TopicPartition(settings.topics()[topic], 0): 0}, on_batch)
@@ -155,36 +209,29 @@ async def publish_all(settings: Settings, topic: str, records: Sequence[tuple[st
         await producer.stop()
 
 
-def is_raise_for_two(held: Limit | None, fields: dict[str, Any]) -> bool:
-    """Whether what is asked for raises, or removes, a limit that two people set."""
-    if fields.get("remove"):
-        return held is not None and held.approved_by is not None
-    try:
-        return held is not None and held.approved_by is not None and Decimal(str(fields["limit"])) > held.limit
-    except (KeyError, InvalidOperation):
-        return False  # refused for what it is
-
-
 async def next_limit(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
     """Return the next version of a limit, or the one that ``remove`` takes away; nothing is written."""
-    held = (await current(settings, "limits", Limit)).get(fields["limit_id"])
-    return limit_to_remove(held, fields, by) if fields.get("remove") else new_limit(held, fields, by)
+    standing = await current(settings, "limits", Limit)
+    return (limit_to_remove if fields.get("remove") else new_limit)(standing, fields, by, time.time_ns())
 
 
-def limit_to_remove(held: Limit | None, fields: dict[str, Any], by: str) -> Limit:
+def limit_to_remove(standing: Mapping[str, Limit], fields: dict[str, Any], by: str, now_ns: int) -> Limit:
     """Return a limit that may be taken away.
 
     Raises
     ------
     Refused
-        There is none, the reason says nothing, or two people set it and only one takes it away.
+        There is none, the reason says nothing, or more would pass than two people agreed on (`NeedsSecond`).
     """
+    held = standing.get(str(fields["limit_id"]))
     if held is None:
         raise Refused(f"limit_id: expected a limit that exists, was {fields['limit_id']!r}")
     check_reason(str(fields.get("reason", "")))
+    check_person(by)
     approver = fields.get("approved_by")
-    if held.approved_by is not None and (approver is None or check_person(str(approver)) == check_person(by)):
-        raise Refused("approved_by: to remove this limit needs a second person")
+    if approver is not None and same_person(check_person(str(approver)), by):
+        raise NeedsSecond(f"approved_by: expected a second person, was {approver!r} twice")
+    _check_second(standing, held.limit_id, None, fields, now_ns)
     return held
 
 
@@ -203,19 +250,21 @@ async def next_override(settings: Settings, fields: dict[str, Any], by: str) -> 
     limit_id, order_id, minutes = fields.get("limit_id"), fields.get("order_id"), fields.get("minutes")
     if (limit_id is None) == (order_id is None):
         raise Refused(f"limit_id, order_id: expected one of them, was {limit_id!r} and {order_id!r}")
-    if not isinstance(minutes, int | float) or not 0 < minutes <= OVERRIDE_MINUTES_MAX:
-        raise Refused(f"minutes: expected above 0 and at most {OVERRIDE_MINUTES_MAX}, was {minutes!r}")
+    check_minutes(minutes, OVERRIDE_MINUTES_MAX)
     if not fields.get("approved_by"):
         raise Refused(f"approved_by: expected a second person, was {fields.get('approved_by')!r}")
+    standing, now_ns = await current(settings, "limits", Limit), time.time_ns()
+    asked = {k: fields[k] for k in ("limit", "reason", "minutes", "approved_by") if fields.get(k) is not None}
     if order_id is not None:
         node = f"order:{order_id}"
-        held, wanted = None, {"limit_id": f"{node}~override", "node": node, "metric": "override"}
-    else:
-        held = (await current(settings, "limits", Limit)).get(str(limit_id))
-        if held is None:
-            raise Refused(f"limit_id: expected a limit that exists, was {limit_id!r}")
-        wanted = {"limit_id": f"{limit_id}~override"}
-    return new_limit(held, {k: fields.get(k) for k in ("limit", "reason", "minutes", "approved_by")} | wanted, by)
+        wanted = {"limit_id": f"{node}~override", "node": node, "metric": "override"}
+        return new_limit(standing, asked | wanted, by, now_ns)
+    held = standing.get(str(limit_id))
+    if held is None:
+        raise Refused(f"limit_id: expected a limit that exists, was {limit_id!r}")
+    made = next_version(held, asked | {"limit_id": f"{limit_id}~override"}, by, now_ns)
+    before = standing.get(made.limit_id)
+    return made if before is None else msgspec.structs.replace(made, version=max(made.version, before.version + 1))
 
 
 async def set_override(settings: Settings, fields: dict[str, Any], by: str) -> Limit:

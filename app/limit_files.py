@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from app.control import Refused, current, limit_to_remove, new_limit, parents_of, publish_all, unlike_parents
+from app.control import (
+    Refused,
+    current,
+    limit_to_remove,
+    new_limit,
+    next_version,
+    parents_of,
+    publish_all,
+    unlike_parents,
+)
 from app.reference_files import ReferenceDataError, rows_of
 from app.settings import Settings
 from schemas.records import Account, Limit
@@ -63,7 +73,7 @@ def read_limits(path: Path, reason: str | None) -> dict[str, dict[str, Any]]:
     return found
 
 
-def changes(rows: dict[str, dict[str, Any]], held: dict[str, Limit], by: str, prune: bool) -> Changes:
+def changes(rows: dict[str, dict[str, Any]], held: dict[str, Limit], by: str, prune: bool, now_ns: int) -> Changes:
     """Return what has to be written so that the limits of a file stand; ``prune``: and no others.
 
     Raises
@@ -73,22 +83,27 @@ def changes(rows: dict[str, dict[str, Any]], held: dict[str, Limit], by: str, pr
     """
     wanted, removed, same = [], [], 0
     problems = []
+    standing = dict(held)  # as it is once the rows before are written
     for limit_id, row in rows.items():
         try:
             before = held.get(limit_id)
             if before is not None:
-                as_it_was = new_limit(before, row | {"reason": "as it stands"}, by)
+                as_it_was = next_version(before, row | {"reason": "as it stands"}, by, now_ns)
                 if all(getattr(before, f) == getattr(as_it_was, f) for f in _COMPARED):
                     same += 1
                     continue
-            wanted.append(new_limit(before, row, by))
+            made = new_limit(standing, row, by, now_ns)
+            wanted.append(made)
+            standing.pop(limit_id, None)
+            standing[limit_id] = made
         except Refused as error:
             problems.append(f"{limit_id}: {error}")
     for limit_id in sorted(held.keys() - rows.keys()) if prune else ():
         if held[limit_id].until is None:  # a temporary one ends by itself
             try:
                 fields = {"limit_id": limit_id, "reason": NOT_IN_FILE}
-                removed.append(limit_to_remove(held[limit_id], fields, by))
+                removed.append(limit_to_remove(standing, fields, by, now_ns))
+                del standing[limit_id]
             except Refused as error:
                 problems.append(f"{limit_id}: {error}")
     if problems:
@@ -100,7 +115,7 @@ async def load_limits(settings: Settings, path: Path, by: str, reason: str | Non
                       dry_run: bool = False) -> Changes:
     """Write what differs between a file and what stands; return it."""
     held = await current(settings, "limits", Limit)
-    found = changes(read_limits(path, reason), held, by, prune)
+    found = changes(read_limits(path, reason), held, by, prune, time.time_ns())
     if not dry_run:
         await publish_all(settings, "limits", [(x.limit_id, x) for x in found.set])
         await publish_all(settings, "limits", [(x.limit_id, None) for x in found.removed], by=by, reason=NOT_IN_FILE)

@@ -52,6 +52,8 @@ class Watch:
     limit: Limit
     #: the limit in force: a temporary one stands in for the lasting ones of its node and metric
     held: Limit
+    #: when it ends; None: it lasts
+    until_ns: int | None = None
     state: str = OK
     value: float | None = None
     utilisation: float | None = None
@@ -94,7 +96,14 @@ class LimitMonitor:
     _orphans: dict[str, Alert] = field(default_factory=dict)
 
     def add(self, limit: Limit) -> None:
-        """Take a limit in; a newer version replaces an older one and keeps the state until it is measured anew."""
+        """Take a limit in; a newer version replaces an older one and keeps the state until it is measured anew.
+
+        Raises
+        ------
+        ValueError
+            Its end is no time; nothing changed.
+        """
+        until_ns = None if limit.until is None else parse_ts_ns(limit.until, "until")
         watch, key = self.watches.get(limit.limit_id), key_of(limit)
         if watch is not None and limit.version < watch.limit.version:
             return
@@ -105,9 +114,11 @@ class LimitMonitor:
             return
         self.warns_at = min(self.warns_at, limit.warn)
         if watch is not None:
-            watch.limit = limit
+            watch.limit, watch.until_ns = limit, until_ns
+            self._by_key[key].remove(watch)  # of several temporary ones the newest is in force
+            self._by_key[key].append(watch)
             return
-        watch = self.watches[limit.limit_id] = Watch(limit, limit)
+        watch = self.watches[limit.limit_id] = Watch(limit, limit, until_ns)
         self._by_key.setdefault(key, []).append(watch)
         before = self._orphans.get(limit.limit_id)
         if before is not None and (before.node, before.metric) == (limit.node, limit.metric):
@@ -196,8 +207,8 @@ class LimitMonitor:
 
 def _in_force(watches: list[Watch], now_ns: int) -> tuple[list[Watch], list[Watch]]:
     """Return the watches of a figure that are held against it, each with the limit in force, and ended ones."""
-    temporary = [w for w in watches if w.limit.until is not None and parse_ts_ns(w.limit.until) > now_ns]
-    found = [w for w in watches if w.limit.until is None] or temporary[-1:]
+    temporary = [w for w in watches if w.until_ns is not None and w.until_ns > now_ns]
+    found = [w for w in watches if w.until_ns is None] or temporary[-1:]
     for watch in found:
         watch.held = temporary[-1].limit if temporary else watch.limit
     return found, [w for w in watches if w.state != OK and w not in found]

@@ -38,6 +38,7 @@ from app.gateway.whatif import WhatIf
 from app.gateway.writes import Writes
 from app.metrics import PrometheusCounters
 from app.settings import Settings
+from models.trading_states import replaces
 from schemas.addresses import LimitsUsed
 from schemas.market import Surface, Touch
 from schemas.nodes import MODELS_SUFFIX
@@ -165,6 +166,8 @@ class Gateway:
             self.state.add_fact("reject", reject_event(decision))
 
     def _take_control(self, control: Control, _: Place) -> None:
+        if not replaces(control, self.state.controls.get(control.scope)):
+            return
         self.state.controls[control.scope] = control
         self.state.add_fact("breaker", breaker_event(control))
 

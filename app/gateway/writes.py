@@ -22,6 +22,7 @@ from app.gateway.state import GatewayState
 from app.gateway.used_limits import UsedLimits
 from app.settings import Settings
 from models.gate.explain import explain
+from models.limit_changes import same_person
 from schemas.codec import JsonDecoder, encode
 from schemas.records import Alert, Approval
 
@@ -39,6 +40,7 @@ class Writes:
     def __init__(self, settings: Settings, state: GatewayState, used: UsedLimits) -> None:
         self.settings, self.state, self.used = settings, state, used
         self.approvals = state.approvals
+        self._writing = asyncio.Lock()
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -72,18 +74,23 @@ class Writes:
         """
         user = need_role(request, "risk")
         fields = await _body(request) | {"limit_id": request.path_params["id"]}
-        held = self.state.limits.get(fields["limit_id"])
-        if fields.pop("two_people", False) or control.is_raise_for_two(held, fields):
+        if fields.pop("two_people", False):
             return await self._ask("limit", fields, user.name)
-        return await _write(control.set_limit(self.settings, _no_names(fields), user.name))
+        return await self._set_or_ask(_no_names(fields), user.name)
 
     async def remove_limit(self, request: Request) -> Response:
         """`DELETE /api/limits/{id}` {reason}: it holds no more; one that two people set waits for a second person."""
         user = need_role(request, "risk")
         fields = {"limit_id": request.path_params["id"], "reason": (await _body(request)).get("reason"), "remove": True}
-        if control.is_raise_for_two(self.state.limits.get(fields["limit_id"]), fields):
-            return await self._ask("limit", fields, user.name)
-        return await _write(control.set_limit(self.settings, fields, user.name))
+        return await self._set_or_ask(fields, user.name)
+
+    async def _set_or_ask(self, fields: dict[str, Any], by: str) -> Response:
+        """Write what one person may write, judged by what the topic has; else have it wait for a second one."""
+        try:
+            async with self._writing:  # the next write is judged by what this one made
+                return await _write(control.set_limit(self.settings, fields, by))
+        except control.NeedsSecond:
+            return await self._ask("limit", fields, by)
 
     async def override(self, request: Request) -> Response:
         """`POST /api/overrides` {limit_id or order_id, limit, minutes, reason}: waits for a second person."""
@@ -122,12 +129,13 @@ class Writes:
             self.approvals.decide(asked)
             await self._decided(asked, user.name, "refused")
             return json_answer({"refused": asked, "by": user.name})
-        if user.name == asked.by:
+        if same_person(user.name, asked.by):
             raise HTTPException(403, f"approved_by: expected a second person, was {user.name!r} who asked for it")
         write = control.set_override if asked.kind == "override" else control.set_limit
         self.approvals.decide(asked)
         try:
-            answer = await _write(write(self.settings, asked.fields | {"approved_by": user.name}, asked.by))
+            async with self._writing:
+                answer = await _write(write(self.settings, asked.fields | {"approved_by": user.name}, asked.by))
         except BaseException:
             self.approvals.put_back(asked)
             raise
@@ -226,5 +234,7 @@ def _no_names(fields: dict[str, Any]) -> dict[str, Any]:
 async def _write(work: Any) -> Response:
     try:
         return json_answer(await work)
+    except control.NeedsSecond:
+        raise
     except control.Refused as error:
         raise HTTPException(409 if str(error).startswith("rev:") else 400, str(error)) from error

@@ -25,9 +25,11 @@ from models.gate.state import GateState
 from models.gate.trading_states import states_of
 from models.gate.verdict import Verdict, unknown_order
 from models.gate.working import Asked, Working, end_of
+from models.limit_changes import by_two
 from models.reference import FIRM
 from models.rollup import POSITIONS
 from models.trading_day import TradingDay
+from models.trading_states import replaces
 from models.valued_book import ValuedBook
 from schemas.asset_classes import STALE_MS_BY_CLASS
 from schemas.controls import Check
@@ -205,8 +207,7 @@ class GateBook(GateAmongOthers):
     # ---- states ---------------------------------------------------------------------------------------------------
     def add_control(self, control: Control) -> list[Working]:
         """Take a state in; return the working orders that a kill cancels."""
-        held = self.controls.get(control.scope)
-        if held is not None and held.rev > control.rev:
+        if not replaces(control, self.controls.get(control.scope)):
             return []
         self.controls[control.scope] = control
         if control.state == "active" and control.scope.startswith("trader:"):
@@ -316,7 +317,8 @@ class GateBook(GateAmongOthers):
     def _override_of(self, order: Order, value: float, now_ns: int) -> str | None:
         """Return which override lets one order pass its limits: by two people, up to a value, until it ends."""
         found = self.limits.get(f"order:{order.order_id}~override")
-        if found is None or found.until is None or parse_ts_ns(found.until) <= now_ns or not value <= found.limit:
+        if found is None or found.metric != "override" or not by_two(found) or not value <= found.limit or (
+                found.until is None or parse_ts_ns(found.until) <= now_ns):
             return None
         return found.limit_id
 

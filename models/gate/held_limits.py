@@ -71,6 +71,8 @@ def check_limit(limit: Limit) -> None:
         raise ValueError(f"action: expected alert, nothing stops the orders of {limit.node!r}, was {limit.action!r}")
     if limit.window_ms is not None and limit.window_ms < 1:
         raise ValueError(f"window_ms: expected at least 1, was {limit.window_ms}")
+    if limit.until is not None:
+        parse_ts_ns(limit.until, "until")
 
 
 class GateLimits(GateFigures):

@@ -103,7 +103,7 @@ def test_concentration_is_the_largest_share_of_nav_and_of_an_issuer_the_firms() 
 
 def test_a_limit_that_cannot_be_checked_where_it_is_set_is_refused_with_what_was_expected() -> None:
     def asked(**fields: Any) -> Limit:
-        return new_limit(None, {"limit_id": "L", "limit": 1, "reason": "a test of limits"} | fields, "ann")
+        return new_limit({}, {"limit_id": "L", "limit": 1, "reason": "a test of limits"} | fields, "ann", 10**18)
 
     assert asked(node="asset_class:fx", metric="collar_bps").metric == "collar_bps" and asked(node="fund:F", metric="margin_usage").version == 1
     for fields, text in (({"node": "desk:D", "metric": "collar_bps"}, "node: expected firm, asset_class:NAME or instrument:NAME for collar_bps, was 'desk:D'"),
