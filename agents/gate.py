@@ -27,6 +27,7 @@ from agents.ports import Clock, Counters, Publisher
 from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
 from agents.router import Place, Router
+from agents.stage import Stage
 from models.gate.book import GateBook
 from models.position_progress import PositionsInStep
 from models.trading_day import TradingDay
@@ -60,7 +61,7 @@ _order = decoder_of(Order)
 _risk = decoder_of(Risk)
 
 
-class GateStage:
+class GateStage(Stage):
     """Owns some partitions of `orders`: decides them, and follows their executions on `trades`."""
 
     def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
@@ -248,10 +249,6 @@ class GateStage:
     def stored_offset(self, topic: str, partition: int) -> int | None:
         """Return where reading goes on."""
         return self._next.get(TopicPartition(topic, partition))
-
-    def restored_position(self, topic: str, partition: int) -> int | None:
-        """The gate has no changelog: its state is the decisions it wrote."""
-        return None
 
     # ---- orders and executions ------------------------------------------------------------------------------------
     async def process(self, batch: RecordBatch, ack: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ from aiokafka.structs import TopicPartition
 from agents.ports import Clock, Counters, Publisher
 from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
+from agents.stage import Stage
 from models import marks as mk
 from models.columns import grown
 from models.quote_columns import UNKNOWN, decode_quotes
@@ -35,8 +36,10 @@ _mark = decoder_of(Mark)
 STALE_NS_DEFAULT = 10_000_000_000
 
 
-class MarkStage:
+class MarkStage(Stage):
     """Owns some partitions of `ticks` and the marks of their instruments."""
+
+    stops_before_consumer = True
 
     def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
                  clock: Clock, counters: Counters, lateness_ns: int,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from agents.ports import Clock, Counters, Publisher
 from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
 from agents.reload import KeyReloads
+from agents.stage import Bound, Stage
 from models import trade_columns as tc
 from models.position_progress import FoldProgress
 from models.reference import quantity_decimals
@@ -62,7 +63,7 @@ _REASONS = {
 _external = decoder_of(External)
 
 
-class PositionStage:
+class PositionStage(Stage):
     """Owns some partitions of `trades` and `positions.external`, and their positions."""
 
     def __init__(self, client: KafkaClient, group: str, topics: dict[str, str], partitions: int, data_dir: Path,
@@ -168,6 +169,10 @@ class PositionStage:
     def oldest_unflushed(self) -> float | None:
         """Return since when (monotonic) something folded waits for its commit."""
         return min((w.oldest_unflushed for w in self.writers.values() if w.oldest_unflushed is not None), default=None)
+
+    def watched(self) -> Sequence[Bound]:
+        """Return that what is folded must be committed in time."""
+        return (Bound("folded but not committed", 60.0, self.oldest_unflushed),)
 
     def lookup(self, key: str) -> Position | None:
         """Return the row of ``account|instrument`` on this worker."""

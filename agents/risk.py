@@ -16,6 +16,7 @@ from agents.ports import Clock, Counters, Publisher
 from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
 from agents.router import Place, Router
+from agents.stage import Stage
 from models import rollup as ru
 from models.gate.watched import is_of_gate
 from models.limits import LimitKey
@@ -55,7 +56,7 @@ POSITIONS_BEHIND_NS = 5_000_000_000
 _risk = decoder_of(Risk)
 
 
-class RiskStage:
+class RiskStage(Stage):
     """Owns some partitions of `positions` (sharded by fund) and values them on the latest marks.
 
     Who owns the lead partition reads all others too: nodes that span funds are its to state, on one snapshot.
@@ -233,10 +234,6 @@ class RiskStage:
     def stored_offset(self, topic: str, partition: int) -> int | None:
         """Return where reading goes on: the beginning for a shard just taken."""
         return self._next.get(TopicPartition(topic, partition))
-
-    def restored_position(self, topic: str, partition: int) -> int | None:
-        """The stage has no changelog of its own: its state is the `positions` topic."""
-        return None
 
     @property
     def ready(self) -> bool:

@@ -15,34 +15,23 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from agents.gate import GateStage
-from agents.kept_decisions import send_missing
-from agents.marks import MarkStage
-from agents.positions import PositionStage
 from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
-from agents.risk import RiskStage
+from agents.stage import Stage
 from app.collector import settle_collector
-from app.gate_addresses import GateAddresses
-from app.gate_http import GateHttp
-from app.gate_socket import GateSocket
-from app.gateway.access import parse_tokens
-from app.history import load_history
 from app.metrics import PrometheusCounters
 from app.publisher import BatchingPublisher
 from app.settings import Role, Settings
+from app.stages import PARTS, Built, Surroundings
 from app.warm import warm_kernels
 from models.reference import Reference
-from models.risk.factor_history import History
 from schemas.topics import TOPICS, topic_name
 from tables import store, transport
 from tables.column_table import ColumnTable, declare
 from tables.exit_codes import ExitCode
-from tables.journal import Journal
 from tables.kafka import check_topics, create_topics, owner_partition
 from tables.lease import Lease
 from tables.manager import EngineTableManager
-from tables.standby import Standby
 from tables.tasks import process, turned
 from tables.watchdog import Watchdog, waiting_tasks
 
@@ -50,25 +39,13 @@ log = logging.getLogger(__name__)
 #: how often a running worker looks whether the topics still have their partitions
 TOPICS_CHECK_S = 15.0
 TRIM_BEATS = 10
-#: a decision waits for no other: the order path trades requests for time; nodes and alerts come in one go anyhow
-LINGER_S: dict[Role, float] = {"gate": 0.001, "risk": 0.002, "positions": 0.01, "marks": 0.006}
-SOURCES: dict[Role, tuple[str, ...]] = {
-    "positions": ("trades", "positions.external"), "marks": ("ticks",), "risk": ("positions",),
-    "gate": ("orders",)}
-#: (table, changelog topic) of the roles that have one
-TABLES: dict[Role, tuple[str, str, str]] = {
-    "positions": ("positions", "positions-changelog", "Positions by account and instrument."),
-    "marks": ("marks", "marks", "Last good prices by instrument; the changelog is the `marks` topic itself.")}
-
-
-#: from one request of a role to the next: a gate answers order by order; windows and nodes are published by the clock
-PACE_S = {"gate": 0.002, "positions": 0.025, "risk": 0.025, "marks": 0.03}
 
 
 class EngineApp(faust.App):  # type: ignore[misc]
     """A Faust app that brings its stage up before the consumer joins the group."""
 
     engine: Engine
+    reading: transport.Reading
 
     async def on_start(self) -> None:
         """Start what the stage needs, then Faust."""
@@ -78,16 +55,14 @@ class EngineApp(faust.App):  # type: ignore[misc]
     async def on_stop(self) -> None:
         """Let the stage commit what only the consumer can commit, then stop the consumer."""
         self.engine.watchdog.stopping()
-        if isinstance(self.engine.stage, MarkStage):
-            await self.engine.stage.stop()
-        if isinstance(self.engine.stage, GateStage):
-            await self.engine.stage.pause()
+        if (stage := self.engine.stage) is not None:
+            await (stage.stop() if stage.stops_before_consumer else stage.pause())
         await super().on_stop()
 
     async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Let what is in work end, as Faust does, and have a gate's decisions on the log before others may own them."""
+        """Let what is in work end, as Faust does, and have what was decided on the log before others may own it."""
         await super()._on_partitions_revoked(revoked)
-        if isinstance(self.engine.stage, GateStage):
+        if self.engine.stage is not None:
             await self.engine.stage.pause()
 
     async def on_shutdown(self) -> None:
@@ -100,29 +75,26 @@ class Engine:
     """Builds the app of a role and owns its parts."""
 
     def __init__(self, settings: Settings, role: Role) -> None:
-        self.settings, self.role = settings, role
+        self.settings, self.role, self.parts = settings, role, PARTS[role]
         self.client = settings.client()
         self.topics = settings.topics()
         self.counters = process.counters = PrometheusCounters()
         process.role = role
-        #: decisions are written outside of transactions: nobody else fences a gate that was stopped for a while
-        self.lease = Lease(settings.session_timeout_s) if role == "gate" else None
+        self.lease = Lease(settings.session_timeout_s) if self.parts.leased else None
         self.watchdog = Watchdog(role, describe=lambda: waiting_tasks(self._loops()))
         self.app = self._app()
-        self.stage: Any = None
-        self.history: History | None = None
-        self.journal: Journal | None = None
-        self.gate_socket: GateSocket | None = None
-        self.gate_http: GateHttp | None = None
-        self.gate_addresses: GateAddresses | None = None
+        self.built: Built | None = None
         self.ready = asyncio.Event()
         self._beat: asyncio.Task[None] | None = None
         self._topics_check: asyncio.Task[None] | None = None
 
+    @property
+    def stage(self) -> Stage | None:
+        """Return the stage, once it is built."""
+        return self.built.stage if self.built is not None else None
+
     def _app(self) -> EngineApp:
         transport.register()
-        transport.BatchConsumerThread.pace_s = PACE_S[self.role]
-        transport.BatchConsumerThread.lease = self.lease
         store.register()
         s = self.settings
         # one folder per role and instance: Faust creates the last level only
@@ -140,13 +112,14 @@ class Engine:
             broker_credentials=self._credentials(), table_standby_replicas=0,
             recovery_consistency_check=False)  # the mark stage publishes before Faust looks at the changelog
         app.engine = self
-        sources = [self.topics[name] for name in SOURCES[self.role]]
+        app.reading = transport.Reading(self.parts.pace_s, self.lease)
+        sources = [self.topics[name] for name in self.parts.sources]
         schema = transport.BatchSchema(key_type=bytes, value_type=bytes)
         topic = app.topic(*sources, schema=schema, partitions=s.partitions)
         topic.maxsize = s.partitions  # the argument of app.topic() is dropped by Faust; this bounds memory
         self.table: ColumnTable | None = None
-        if self.role in TABLES:
-            name, changelog, text = TABLES[self.role]
+        if self.parts.table is not None:
+            name, changelog, text = self.parts.table
             self.table = declare(app, name, self.topics[changelog], s.partitions, text)
         app.agent(topic, name=self.role, concurrency=1)(self._agent)
         return app
@@ -180,89 +153,34 @@ class Engine:
         settle_collector()
         await create_topics(self.client, s.prefix, s.partitions, s.horizon_ms, s.replication)
         counts = {topic_name(s.prefix, t): s.partitions if t.partitions == "data" else 1 for t in TOPICS}
-        self.publisher = BatchingPublisher(self.client, counts, LINGER_S[self.role], self.lease)
+        self.publisher = BatchingPublisher(self.client, counts, self.parts.linger_s, self.lease)
         await self.publisher.start()
         reference = Reference(lambda account: owner_partition(account, s.partitions))
         self.reference = ReferenceTail(self.client, self.topics["reference.instruments"],
                                        self.topics["reference.accounts"], reference, self.counters,
                                        Quarantine(self.topics["quarantine"], self.publisher, self.counters).send)
         await self.reference.start()
-        if self.role == "risk" and s.history:
-            self.history = await asyncio.get_running_loop().run_in_executor(
-                None, load_history, s.history, s.scenario_volatility == "current", s.var_horizon_days)
-            log.info("history: %d days of %d factors", len(self.history.moves), len(self.history.factors))
-        await self._open_journal()
-        self.stage = self._stage()
-        if isinstance(self.stage, GateStage):
-            await self._open_doors(self.stage)
+        self.built = await self.parts.build(Surroundings(s, self.client, self.topics, self.reference, self.publisher,
+                                                         self.counters, steady_clock(), self._commit, self.lease))
         tables: EngineTableManager = self.app.tables
-        tables.stage = self.stage
-        tables.source_topic = self.topics[SOURCES[self.role][0]]
+        tables.stage = self.built.stage
+        tables.source_topic = self.topics[self.parts.sources[0]]
         tables.on_ready = self._on_ready
-        if self.table is not None and isinstance(self.stage, PositionStage):
-            self.table.lookup = self.stage.lookup
+        if self.table is not None:
+            self.table.lookup = self.built.lookup
         self.watchdog.bound("in rebalance or restore", 60.0, lambda: tables.rebalancing_since)
-        if isinstance(self.stage, PositionStage):
-            self.watchdog.bound("folded but not committed", 60.0, self.stage.oldest_unflushed)
+        for bound in self.built.stage.watched():
+            self.watchdog.bound(bound.what, bound.seconds, bound.since)
         self.watchdog.start()
         self._beat = process.start("beats", self._beats, bound_s=30.0)
         self._topics_check = process.start("topics check", self._check_topics)
         if s.metrics_port is not None:
             self.counters.serve(s.metrics_port)
 
-    async def _open_doors(self, stage: GateStage) -> None:
-        """Answer orders on a socket and over HTTP, as settings say."""
-        s = self.settings
-        if s.gate_socket is None and s.gate_http_port is None:
-            return
-        self.gate_addresses = GateAddresses(self.client, self.topics["gates"], self.publisher)
-        await self.gate_addresses.start()
-        if s.gate_socket is not None:
-            self.gate_socket = GateSocket(stage, self.gate_addresses, s.gate_socket, s.partitions)
-            await self.gate_socket.start()
-        if s.gate_http_port is not None:
-            tokens = parse_tokens(s.api_tokens.get_secret_value() if s.api_tokens else None)
-            self.gate_http = GateHttp(stage, self.gate_addresses, s.partitions, s.gate_http_host, s.gate_http_port,
-                                      tokens)
-            await self.gate_http.start()
-
-    async def _open_journal(self) -> None:
-        """Open the journal of a gate; have on the log what was kept by those before it and is not there."""
-        s = self.settings
-        if self.role != "gate":
-            return
-        self.journal = Journal(s.journal_dir())
-        missing = await send_missing(self.client, self.publisher, self.topics["decisions"], s.partitions,
-                                     self.journal.take_left())
-        self.journal.forget_left()
-        if missing:
-            log.warning("%d decisions were answered and not on the log when a gate before ended: they are now", missing)
-
-    def _stage(self) -> PositionStage | MarkStage | RiskStage | GateStage:
-        s, clock = self.settings, steady_clock()
-        if self.role == "positions":
-            return PositionStage(self.client, s.group(self.role), self.topics, s.partitions, s.data_dir,
-                                 self.reference, self.publisher, clock, self.counters,
-                                 s.trade_ids_per_partition, s.lateness_ms * 1_000_000, self._standby())
-        if self.role == "marks":
-            return MarkStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
-                             s.quote_lateness_ms * 1_000_000, self._commit)
-        if self.lease is not None:
-            return GateStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
-                             s.base_currency, s.levels, s.partitions, self.lease, s.trading_day(), self.journal,
-                             s.gate_write_down_s)
-        return RiskStage(self.client, self.topics, self.reference, self.publisher, clock, self.counters,
-                         s.base_currency, s.levels, s.partitions, self.history, s.participation,
-                         s.trading_day())
-
     def _loops(self) -> list[asyncio.AbstractEventLoop]:
         consumer = getattr(self.app, "_consumer", None)
         thread = getattr(consumer, "_thread", None)
         return [x for x in (self.app.loop, getattr(thread, "thread_loop", None)) if x is not None]
-
-    def _standby(self) -> Standby | None:
-        s = self.settings
-        return Standby(self.client, self.topics["positions-changelog"], s.data_dir) if s.standby else None
 
     async def _commit(self, offsets: dict[TopicPartition, int]) -> bool:
         """Commit positions of a stage without transactions, for the partitions still held."""
@@ -274,9 +192,8 @@ class Engine:
         if not partitions and (gone := self._missing_topics()):
             log.critical("leaving: topics gone: %s; what a topic made anew has is not taken for what was there", gone)
             process.leave(int(ExitCode.TOPICS))
-        if self.gate_addresses is not None:
-            self.gate_addresses.announce(partitions, self.gate_http.address if self.gate_http else None,
-                                         self.settings.gate_socket, time.time_ns())
+        if self.built is not None:
+            self.built.announce(partitions)
         self.ready.set()
         print(f"READY {self.role} {','.join(map(str, sorted(partitions)))}", flush=True)
 
@@ -297,7 +214,7 @@ class Engine:
     def _missing_topics(self) -> list[str]:
         """Return the source topics that the consumer's metadata does not have."""
         known = self.app.consumer._thread._consumer._client.cluster.topics()
-        return sorted({self.topics[name] for name in SOURCES[self.role]} - known)
+        return sorted({self.topics[name] for name in self.parts.sources} - known)
 
     async def _check_topics(self) -> None:
         """Leave when a topic is gone or has other partitions: keys would belong to other owners."""
@@ -317,19 +234,14 @@ class Engine:
         for task in (self._beat, self._topics_check):
             if task is not None:
                 task.cancel()
-        if self.gate_socket is not None:
-            await self.gate_socket.stop()
-        if self.gate_http is not None:
-            await self.gate_http.stop()
-        if self.gate_addresses is not None:
-            await self.gate_addresses.stop()
-        if self.stage is not None:
-            if not isinstance(self.stage, MarkStage):
-                await self.stage.stop()
+        if self.built is not None:
+            for close in self.built.doors:
+                await close()
+            if not self.built.stage.stops_before_consumer:
+                await self.built.stage.stop()
             await self.reference.stop()
             await self.publisher.stop()
-        if self.journal is not None:
-            self.journal.close()
+            self.built.close()
         self.watchdog.stopping()
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import faust
 import faust.transport.drivers
@@ -30,13 +31,22 @@ UNKNOWN_MEMBER_ID = JoinGroupRequest.UNKNOWN_MEMBER_ID
 ALIAS = "batch"
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How an app reads its sources; found on the app as ``reading``.
+
+    Parameters
+    ----------
+    pace_s : from one request to the next one
+    lease : renewed by heartbeats, where a role needs one
+    """
+
+    pace_s: float = PACE_S
+    lease: Lease | None = None
+
+
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that fetches; it returns slices and reads only what is committed."""
-
-    #: from one request to the next one; a role that answers one record at a time sets it to 0
-    pace_s: ClassVar[float] = PACE_S
-    #: renewed by heartbeats, where a role needs one
-    lease: ClassVar[Lease | None] = None
 
     async def on_start(self) -> None:
         """Start the consumer with sizes that suit slices."""
@@ -46,9 +56,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_bytes = 16 << 20
         self.time_started = driver.monotonic()
         await consumer.start()
-        if self.lease is not None:
-            self._renew_by_heartbeats(consumer._coordinator, self.lease)
-        tune_fetcher(consumer._fetcher, self.pace_s)
+        reading: Reading = self.app.reading
+        if reading.lease is not None:
+            self._renew_by_heartbeats(consumer._coordinator, reading.lease)
+        tune_fetcher(consumer._fetcher, reading.pace_s)
 
     def _renew_by_heartbeats(self, coordinator: Any, lease: Lease) -> None:
         """Have every heartbeat that is answered renew a lease, and let its holder send one."""

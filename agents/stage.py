@@ -1,0 +1,46 @@
+"""What every role's stage is: the part of a worker that owns partitions and takes their records in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from tables.manager import StageOwner
+from tables.records import RecordBatch
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How long something may take before its process ends: ``since`` says from when (monotonic) it runs, or None."""
+
+    what: str
+    seconds: float
+    since: Callable[[], float | None]
+
+
+class Stage(StageOwner, Protocol):
+    """Owns partitions: `take` fences, restores and starts; `release` lets go; records come one slice at a time.
+
+    Its background tasks are started by `tables.tasks`, under names, when it first owns something.
+    """
+
+    #: its last commit goes through the consumer, so it stops before that does
+    stops_before_consumer: ClassVar[bool] = False
+
+    def restored_position(self, topic: str, partition: int) -> int | None:
+        """Return None: most stages have no changelog of their own, their state is other topics."""
+        return None
+
+    async def process(self, batch: RecordBatch, ack: Callable[[], None]) -> None:
+        """Take a slice in; ``ack`` once what follows from it is durable."""
+
+    async def pause(self) -> None:
+        """Do nothing that an heir would not know of, until the next `take`: partitions are being given away."""
+
+    async def stop(self) -> None:
+        """Finish what is under way and disconnect."""
+
+    def watched(self) -> Sequence[Bound]:
+        """Return what of it must not take longer than a bound, beside the turns of its tasks."""
+        return ()
