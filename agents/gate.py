@@ -202,7 +202,7 @@ class GateStage(Stage):
             self._tasks = [self._tail.follow("prices tail"), self._rules.follow("rules tail"),
                            process.start("refresh loop", self._refresh_loop, bound_s=30.0),
                            process.start("marks loop", self._mark_loop),
-                           process.start("write-down loop", self._write_down_loop, bound_s=30 + 3 * self._write_down_s),
+                           process.start("write-down loop", self._write_down_loop, bound_s=30 + 9 * self._write_down_s),
                            process.start("limits used", lambda: self.watch.say_used(self._clock), bound_s=30.0)]
             self.gate.refresh(self._clock())
             await self._positions_in_step()

@@ -108,10 +108,13 @@ def worker(roles: Annotated[str, typer.Option(help="Comma-separated: positions, 
 
 async def _keep(commands: list[tuple[str, list[str]]], settings: Settings) -> None:
     from app.supervisor import Supervisor, on_signals
+    from app.worker_alerts import WorkerAlerts
 
     stop = asyncio.Event()
     on_signals(stop)
-    supervisor = Supervisor(_say)
+    supervisor, alerts = Supervisor(_say), WorkerAlerts(settings)
+    alerts.start()
+    supervisor.tell(alerts)
     environment = {"DESKRISK_BROKERS": str(settings.brokers), "DESKRISK_DATA_DIR": str(settings.data_dir)}
     for name, arguments in commands:
         given = {"DESKRISK_INSTANCE": f"{settings.instance}-{arguments[-1]}"} if settings.instance else {}
@@ -121,6 +124,7 @@ async def _keep(commands: list[tuple[str, list[str]]], settings: Settings) -> No
     await stop.wait()
     ready.cancel()
     await supervisor.stop()
+    await alerts.stop()
 
 
 @cli.command()

@@ -70,7 +70,9 @@ def start_process(settings: Settings, process: str, supervised: bool) -> None:
     """Set up logging; end with the supervisor, where there is one."""
     from app.logs import configure
     from app.supervisor import stop_with_parent
+    from tables import tasks
 
     configure(settings.log_level, settings.log_json, process)
+    tasks.process.role, tasks.process.supervised = process, supervised
     if supervised:
         stop_with_parent()

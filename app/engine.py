@@ -33,7 +33,7 @@ from tables.kafka import check_topics, create_topics, owner_partition
 from tables.lease import Lease
 from tables.manager import EngineTableManager
 from tables.tasks import process, turned
-from tables.watchdog import Watchdog, waiting_tasks
+from tables.watchdog import BEAT_S, LATE_SHARE, Watchdog, waiting_tasks
 
 log = logging.getLogger(__name__)
 #: how often a running worker looks whether the topics still have their partitions
@@ -92,6 +92,12 @@ class Engine:
     def stage(self) -> Stage | None:
         """Return the stage, once it is built."""
         return self.built.stage if self.built is not None else None
+
+    def unready(self) -> str | None:
+        """Return why this worker is not ready, or None; safe to ask from another thread."""
+        if not self.ready.is_set():
+            return "partitions are being taken over"
+        return process.unready(time.monotonic(), LATE_SHARE)
 
     def _app(self) -> EngineApp:
         transport.register()
@@ -175,7 +181,8 @@ class Engine:
         self._beat = process.start("beats", self._beats, bound_s=30.0)
         self._topics_check = process.start("topics check", self._check_topics)
         if s.metrics_port is not None:
-            self.counters.serve(s.metrics_port)
+            self.counters.serve(s.metrics_port, self.unready)
+        self.counters.set("process_restarts", s.restarts)
 
     def _loops(self) -> list[asyncio.AbstractEventLoop]:
         consumer = getattr(self.app, "_consumer", None)
@@ -204,8 +211,10 @@ class Engine:
         while True:
             self.watchdog.beat()
             turned()
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(BEAT_S)
             turn += 1
+            for name, age in process.ages(time.monotonic()).items():
+                self.counters.set("turn_age_seconds", age, task=name)
             if self.role == "gate" and turn % TRIM_BEATS == 0:
                 gc.freeze()  # working orders live long: a full collection would scan them all while an answer waits
             if trim is not None and turn % TRIM_BEATS == 0:  # give back what bursts of slices left

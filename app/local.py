@@ -22,6 +22,7 @@ from app.measure import StreamMeter, follow, quantiles
 from app.settings import ROLES, Settings
 from app.simulate import write_history
 from app.supervisor import Supervisor, on_signals
+from app.worker_alerts import WorkerAlerts
 from tables.kafka import create_topics
 
 READY_TIMEOUT_S = 90.0
@@ -44,6 +45,7 @@ class Installation:
         self._broker: EmbeddedBroker | None = None
         self.settings = settings
         self.supervisor = Supervisor(say)
+        self._alerts: WorkerAlerts | None = None
         self.addresses: dict[str, Any] = {}
 
     async def start(self) -> None:
@@ -61,6 +63,9 @@ class Installation:
         s = self.settings
         await create_topics(s.client(), s.prefix, s.partitions, s.horizon_ms, s.replication,
                             EMBEDDED_RETENTION_MS if self._embedded else None)
+        self._alerts = WorkerAlerts(s)
+        self._alerts.start()
+        self.supervisor.tell(self._alerts)
         environment = {"DESKRISK_BROKERS": str(s.brokers), "DESKRISK_DATA_DIR": str(s.data_dir),
                        "DESKRISK_PREFIX": s.prefix, "DESKRISK_PARTITIONS": str(s.partitions),
                        "DESKRISK_GATEWAY_PORT": str(s.gateway_port)}
@@ -99,6 +104,8 @@ class Installation:
     async def stop(self) -> None:
         """Stop everything, the broker last."""
         await self.supervisor.stop()
+        if self._alerts is not None:
+            await self._alerts.stop()
         if self._broker is not None:
             self._broker.stop()
 

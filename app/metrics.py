@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
@@ -42,6 +47,27 @@ class PrometheusCounters:
         """Add a value to a distribution."""
         self._metric(Histogram, name, labels).observe(value)  # type: ignore[union-attr]
 
-    def serve(self, port: int) -> None:
-        """Serve `/metrics` on loopback."""
-        start_http_server(port, addr="127.0.0.1", registry=self.registry)
+    def serve(self, port: int, unready: Callable[[], str | None]) -> int:
+        """Serve `/metrics` and `/health/ready` on loopback; return the port.
+
+        ``unready`` says why the process is not ready, or None; it is asked from another thread.
+        """
+        metrics = make_wsgi_app(self.registry)
+
+        def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+            if environ.get("PATH_INFO") != "/health/ready":
+                return metrics(environ, start_response)  # type: ignore[no-any-return]
+            why = unready()
+            start_response("503 Service Unavailable" if why else "200 OK", [("Content-Type", "text/plain")])
+            return [(why or "ready").encode() + b"\n"]
+
+        server = make_server("127.0.0.1", port, answer, handler_class=_Quiet)
+        threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+        return int(server.server_port)
+
+
+class _Quiet(WSGIRequestHandler):
+    """Logs no line a scrape."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""

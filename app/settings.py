@@ -68,7 +68,10 @@ class Settings(BaseSettings):
                                 "loopback only with api_tokens")
     gate_http_port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
         None, description="port of the gate over HTTP (role gate); 0: any free one; none: off")
-    metrics_port: int | None = Field(None, description="Prometheus port of a worker, loopback; none: off")
+    metrics_port: int | None = Field(None, description="Prometheus port of a worker, loopback, with `/health/ready` "
+                                     "beside `/metrics`; none: off")
+    restarts: Annotated[int, Field(ge=0)] = Field(
+        0, description="how often its supervisor has started this process again; set by the supervisor")
     gateway_host: str = Field(
         "127.0.0.1", description="address the gateway listens on; beyond loopback only with api_tokens")
     gateway_port: Annotated[int, Field(ge=0, le=65_535)] = Field(8321, description="0: any free port")

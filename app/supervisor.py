@@ -9,11 +9,15 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from tables.tasks import process
+from tables.exit_codes import ExitCode
+from tables.tasks import process, turned
+from tables.watchdog import IN_TIME, LATE, SAY_S
 
 log = logging.getLogger(__name__)
 HOME = Path(__file__).resolve().parent.parent
@@ -21,6 +25,8 @@ STOP_S = 8.0
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.3, 10.0
 #: a child that lived this long starts again with the smallest wait
 HEALTHY_S = 30.0
+#: a child that has begun to say how it gets on, and says nothing for so long, is stuck
+SILENT_S = 3 * SAY_S
 #: glibc would keep a heap per thread
 MALLOC = {"MALLOC_ARENA_MAX": "2"}
 #: who reads a backlog gives the megabytes back; glibc of itself keeps the more, the larger what was freed before. It
@@ -44,7 +50,23 @@ class Child:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     ready_text: str = ""
     restarts: int = 0
+    #: why it makes no progress, where it makes none
+    late: str = ""
+    #: when (monotonic) it last said how it gets on; None: it has not yet
+    heard: float | None = None
+    #: how often it ended, by what its exit code means
+    ends: Counter[str] = field(default_factory=Counter)
     last_line: str = ""
+
+
+class Told(Protocol):
+    """Who is told that a child is down, or makes no progress, and that it is back."""
+
+    def down(self, name: str, why: str, restarts: int) -> None:
+        """Take in that a child is down."""
+
+    def up(self, name: str, restarts: int) -> None:
+        """Take in that a child is ready or gets on."""
 
 
 class Supervisor:
@@ -52,9 +74,17 @@ class Supervisor:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
+        self._told: Told | None = None
+        self._listener: asyncio.Task[None] | None = None
         self.children: list[Child] = []
         self._keepers: list[asyncio.Task[None]] = []
         self.stopping = asyncio.Event()
+
+    def tell(self, told: Told) -> None:
+        """Have somebody told from now on when a child is down, and when it is back."""
+        self._told = told
+        if self._listener is None:
+            self._listener = process.start("listener", self._listen, bound_s=30.0)
 
     def add(self, name: str, *arguments: str, **environment: str) -> Child:
         """Start a child (``python -m app ARGUMENTS --supervised``) and keep it running."""
@@ -70,17 +100,48 @@ class Supervisor:
             started = time.monotonic()
             code = await self._run(child)
             child.ready.clear()
+            child.heard, child.late = None, ""
             if self.stopping.is_set():
                 return
             child.restarts += 1
+            why = meaning(code)
+            child.ends[why] += 1
+            if self._told is not None:
+                self._told.down(child.name, f"{why}; restart {child.restarts}", child.restarts)
             wait = BACKOFF_S_MIN if time.monotonic() - started > HEALTHY_S else min(2 * wait, BACKOFF_S_MAX)
-            log.error("%s ended with exit code %s; started again in %.1f s", child.name, code, wait)
+            log.error("%s ended: %s; restart %d in %.1f s; ends so far: %s", child.name, why, child.restarts, wait,
+                      ", ".join(f"{n} x {text}" for text, n in child.ends.items()))
             await asyncio.sleep(wait)
+
+    def _late(self, child: Child, why: str) -> None:
+        if not child.late:
+            log.error("%s: %s", child.name, why)
+            if self._told is not None:
+                self._told.down(child.name, why, child.restarts)
+        child.late = why
+
+    def _in_time(self, child: Child) -> None:
+        if child.late:
+            log.warning("%s gets on again", child.name)
+            if self._told is not None:
+                self._told.up(child.name, child.restarts)
+        child.late = ""
+
+    async def _listen(self) -> None:
+        """Notice children that say nothing any more: a process that is stopped cannot say that it is."""
+        while True:
+            await asyncio.sleep(1.0)
+            now = time.monotonic()
+            for child in self.children:
+                if child.heard is not None and now - child.heard > SILENT_S:
+                    self._late(child, f"it has said nothing for {now - child.heard:.0f} s")
+            turned()
 
     async def _run(self, child: Child) -> int:
         environment = os.environ | child.environment
         for name, value in malloc_settings(child.arguments).items():
             environment.setdefault(name, value)
+        environment |= {"DESKRISK_RESTARTS": str(child.restarts)}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
         child.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "app", *child.arguments, "--supervised", stdin=asyncio.subprocess.PIPE,
@@ -91,6 +152,14 @@ class Supervisor:
             if line.startswith("READY "):
                 child.ready_text = line.removeprefix("READY ")
                 child.ready.set()
+                if self._told is not None:
+                    self._told.up(child.name, child.restarts)
+            elif line.startswith(LATE):
+                child.heard = time.monotonic()
+                self._late(child, line.removeprefix(LATE))
+            elif line == IN_TIME:
+                child.heard = time.monotonic()
+                self._in_time(child)
             elif line and "\x1b[?25h" not in line:
                 child.last_line = line
         return await child.process.wait()
@@ -123,9 +192,18 @@ class Supervisor:
             if child.process is not None and child.process.returncode is None:
                 self._say(f"{child.name} did not stop within {STOP_S:.0f} s: killed")
                 child.process.kill()
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        tasks = [*self._keepers, *([self._listener] if self._listener is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def meaning(code: int) -> str:
+    """Return what an exit code of a child says."""
+    if code < 0:
+        return f"killed by signal {-code}"
+    known = code in set(ExitCode)
+    return f"exit code {code}" + (f" ({ExitCode(code).meaning})" if known else "")
 
 
 def stop_with_parent() -> None:

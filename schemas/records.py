@@ -394,7 +394,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
     alert_id: str
     kind: Literal["approach", "breach", "clear", "stale", "reconciliation", "halt", "override", "soft", "drift",
-                  "rewind", "rebuild", "adopt", "roll", "barrier"]
+                  "rewind", "rebuild", "adopt", "roll", "barrier", "worker_down"]
     node: str
     metric: str
     value: float | None

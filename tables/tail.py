@@ -12,8 +12,8 @@ from tables.kafka import FETCH_WAIT_MS, KafkaClient
 from tables.records import PACE_S, RecordBatch, fetch_slices, tune_fetcher
 from tables.tasks import process, turned
 
-#: a turn is a read of a second at most; the longest that was seen is a rebalance of the brokers
-BOUND_S = 60.0
+#: a turn is a read of a second at most, and what follows from it
+BOUND_S = 30.0
 
 
 class Tail:

@@ -68,8 +68,12 @@ class Supervision:
     def __init__(self, role: str = "process", leave: Callable[[int], object] = os._exit) -> None:
         self.role, self.leave = role, leave
         self.counters: Counters | None = None
+        #: whether a supervisor reads what this process says on standard output
+        self.supervised = False
         #: failures by task, of this process
         self.failures: dict[str, int] = {}
+        #: what failed and ends the process
+        self.ended: list[str] = []
         self._tasks: dict[asyncio.Task[None], Watched] = {}
 
     def start(self, name: str, run: Run, *, code: ExitCode = ExitCode.TASK, bound_s: float | None = None,
@@ -108,6 +112,7 @@ class Supervision:
     def failed(self, name: str, error: BaseException | None, code: ExitCode) -> None:
         """End the process: something in its background failed."""
         self._count("background_task_failures", name)
+        self.ended.append(name)
         log.critical("%s: %s failed, leaving with exit code %d (%s)", self.role, name, code, code.meaning,
                      exc_info=error)
         self.leave(int(code))
@@ -129,6 +134,12 @@ class Supervision:
             if took > bound:
                 return f"{watched.name}: no turn completed for {took:.1f} s (bound {bound:.1f} s)"
         return None
+
+    def unready(self, now: float, share: float) -> str | None:
+        """Return why this process is not to be relied on: a task failed, or is late by a ``share`` of its bound."""
+        if self.ended:
+            return f"failed: {', '.join(self.ended)}"
+        return self.overdue(now, share)
 
     def names(self) -> list[str]:
         """Return the names of the tasks that run."""

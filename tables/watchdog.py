@@ -10,10 +10,18 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tables.exit_codes import ExitCode
-from tables.tasks import process
+from tables.tasks import process, turned
 
 #: a process that was told to end is ended after this long, whatever it waits for
 STOP_S = 20.0
+#: a turn that has taken this share of its bound is late
+LATE_SHARE = 1 / 6
+#: what the supervisor is told this often, on a line of its own; one that hears nothing knows that much, too
+SAY_S = 2.0
+LATE, IN_TIME = "LATE ", "IN TIME"
+#: a process that was stopped (a paused machine) is not at fault, and has time to get on, s
+STOPPED_S, GRACE_S = 5.0, 10.0
+BEAT_S = 0.5
 
 
 class Watchdog:
@@ -30,6 +38,8 @@ class Watchdog:
         self.name = name
         self._describe = describe
         self._stopping_since: float | None = None
+        self._told = 0.0
+        self.beats: asyncio.Task[None] | None = None
         self._loop_block_s = loop_block_s
         self._beat = time.monotonic()
         self._bounds: list[tuple[str, float, Callable[[], float | None]]] = []
@@ -64,16 +74,46 @@ class Watchdog:
                 return f"{what} for {now - start:.1f} s (bound {seconds} s)"
         return process.overdue(now)
 
+    def _tell(self, now: float) -> None:
+        """Tell the supervisor whether turns are late."""
+        if process.supervised and now - self._told >= SAY_S and self._stopping_since is None:
+            self._told = now
+            late = process.overdue(now, LATE_SHARE)
+            print(f"{LATE}{late}" if late else IN_TIME, flush=True)
+
     def _run(self) -> None:
+        grace = 0.0
         while True:
+            slept = time.monotonic()
             time.sleep(1.0)
-            late = self.overdue(time.monotonic())
+            now = time.monotonic()
+            if now - slept > STOPPED_S:
+                grace = now + GRACE_S
+            if now < grace:
+                continue
+            self._tell(now)
+            late = self.overdue(now)
             if late:
                 print(self._describe(), file=sys.stderr)
                 print(f"deskrisk {self.name}: {late}; leaving, the supervisor starts a fresh process",
                       file=sys.stderr, flush=True)
                 process.leave(int(ExitCode.STUCK))
                 return
+
+
+def watch(name: str, describe: Callable[[], str] = str) -> Watchdog:
+    """Return a watchdog that has begun to watch this process, with a task that beats for it; for the running loop."""
+    made = Watchdog(name, describe=describe)
+
+    async def beats() -> None:
+        while True:
+            made.beat()
+            turned()
+            await asyncio.sleep(BEAT_S)
+
+    made.beats = process.start("beats", beats, bound_s=30.0)
+    made.start()
+    return made
 
 
 def waiting_tasks(loops: Iterable[asyncio.AbstractEventLoop]) -> str:

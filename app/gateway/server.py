@@ -46,6 +46,7 @@ from schemas.records import Account, Alert, Approval, Control, Decision, Instrum
 from tables.records import RecordBatch
 from tables.tail import Tail
 from tables.tasks import process, turned
+from tables.watchdog import watch
 
 log = logging.getLogger(__name__)
 BUILD = version("deskrisk")
@@ -397,6 +398,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
+            watch("gateway")
             print(f"READY gateway http://{host}:{port}", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -31,7 +31,7 @@ from schemas.records import Alert, Control, Limit, Position
 LADDER_ROWS_MAX = 5_000
 FACTS_KEPT = 10_000
 #: alerts of a state that lasts, until it clears
-STANDING = ("approach", "breach", "stale", "reconciliation")
+STANDING = ("approach", "breach", "stale", "reconciliation", "worker_down")
 LADDER_COLUMNS = ("id", "inst", "book", "desk", "qty", "avg", "mid", "mv", "upnl", "rpnl", "fees", "ccy", "q", "px_t",
                   "trade_t", *ru.GREEKS)
 NODE_COLUMNS = ("id", "level", "ccy", "realised", "unrealised", "day", "fees", "total", "gross", "net", "long", "short",

@@ -22,6 +22,7 @@ from app.sink.tables import DDL, Row, SinkTable, sink_tables
 from tables.records import RecordBatch
 from tables.tail import Tail
 from tables.tasks import process
+from tables.watchdog import LATE_SHARE, watch
 
 log = logging.getLogger(__name__)
 PERIOD_S = 2.0
@@ -107,10 +108,12 @@ async def run_sink(settings: Settings) -> None:
     for statement in DDL:
         await sinks[0]._retry(lambda statement=statement: first.execute(statement))
     if settings.metrics_port is not None:
-        counters.serve(settings.metrics_port)
+        counters.serve(settings.metrics_port, lambda: process.unready(time.monotonic(), LATE_SHARE))
+    counters.set("process_restarts", settings.restarts)
+    watch("sink")
     print(f"READY sink {first.name}", flush=True)
     try:
-        tasks = [process.start(f"sink of {sink.table.name}", sink.run) for sink in sinks]
+        tasks = [process.start(f"sink of {sink.table.topic}", sink.run) for sink in sinks]
         await asyncio.gather(*tasks)
     finally:
         for sink in sinks:

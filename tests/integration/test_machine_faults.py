@@ -35,7 +35,7 @@ def test_a_full_disk(made: Installation) -> None:
             loading = asyncio.create_task(upstream.send(3_000, duplicates=0.05, pause_s=0.4))
             assert await asyncio.to_thread(worker.wait_exit) > 0
             await loading
-            assert any("flush failed, leaving" in line for line in worker.lines), worker.lines[-5:]
+            assert any("writer of partition" in line and "failed, leaving" in line for line in worker.lines), worker.lines[-5:]
             assert all(a >= b for a, b in zip(await made.stored(), before, strict=True))
             made.worker().wait_ready()
             assert (await made.assert_exact())["trades"] == len(upstream.sent)

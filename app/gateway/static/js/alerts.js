@@ -4,7 +4,7 @@ import { post } from "./post.js";
 
 const SHOWN = 100;
 const MARKS = { breach: "■", approach: "▲", stale: "▲", soft: "▲", override: "◆", barrier: "◆", reconciliation: "▲" };
-const LASTS = new Set(["approach", "breach", "stale", "reconciliation", "clear"]);
+const LASTS = new Set(["approach", "breach", "stale", "reconciliation", "worker_down", "clear"]);
 
 const place = (a) => [LASTS.has(a.kind) ? "" : a.kind, a.limit_id || a.aid, a.node, a.metric].join("|");
 const open = (a) => a.state === "raised";
