@@ -39,6 +39,7 @@ from schemas.nodes import MODELS_SUFFIX, Risk
 from schemas.reasons import QuarantineReason
 from schemas.records import Account, AsOf, Control, Counterparty, Decision, Instrument, Limit, Mark, Order, Reason
 from schemas.refusal import refusal
+from schemas.units import FUTURE_NS
 from tables.exit_codes import ExitCode
 from tables.journal import Journal
 from tables.kafka import KafkaClient, owner_partition
@@ -67,7 +68,8 @@ class GateStage(Stage):
     def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
                  clock: Clock, counters: Counters, base_currency: str, levels: tuple[str, ...],
                  partitions: int, lease: Lease, day: TradingDay | None = None,
-                 journal: Journal | None = None, write_down_s: float = 20.0) -> None:
+                 journal: Journal | None = None, write_down_s: float = 20.0,
+                 future_ns: int = FUTURE_NS) -> None:
         self._client, self._topics, self._lease = client, topics, lease
         self._names = {v: k for k, v in topics.items()}
         self._publisher, self._clock, self._counters = publisher, clock, counters
@@ -104,7 +106,7 @@ class GateStage(Stage):
         self._changelog = GateChangelog(client, topics, publisher, clock, self.gate, self._fills, partition_of)
         self._takeover = GateTakeOver(client, topics, self.gate, self.watch, self._fills, self._changelog, partition_of)
         self._write_down_s = write_down_s
-        self._router = self._routes()
+        self._router = self._routes(future_ns)
         reference.on_change = self._on_reference
         known = reference.reference
         for record in (*known.instrument_records.values(), *known.account_records.values()):
@@ -117,8 +119,9 @@ class GateStage(Stage):
         else:
             self.gate.add_account(record)
 
-    def _routes(self) -> Router:
-        gate, router = self.gate, Router(self._names, self._counters, "gate_refused", self._quarantine.send)
+    def _routes(self, future_ns: int) -> Router:
+        gate = self.gate
+        router = Router(self._names, self._counters, "gate_refused", self._quarantine.send, future_ns)
         router.subscribe("marks", Mark, self._take_mark)
         router.subscribe("limits", Limit, self._take_limit, self._drop_limit)
         router.subscribe("controls", Control, self._take_control)

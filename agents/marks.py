@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,12 +21,14 @@ from schemas.asset_classes import STALE_MS_BY_CLASS
 from schemas.codec import decoder_of, encode
 from schemas.reasons import QuarantineReason
 from schemas.records import Mark
+from schemas.units import FUTURE_NS
 from tables.kafka import KafkaClient
 from tables.manager import EVERYTHING
 from tables.records import RecordBatch
 from tables.restore import read_changelogs
 from tables.tasks import process, turned
 
+log = logging.getLogger(__name__)
 WINDOW_NS = 100_000_000
 CLOSE_AFTER_S = 0.001
 COMMIT_EVERY_WINDOWS = 10
@@ -43,12 +46,12 @@ class MarkStage(Stage):
 
     def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
                  clock: Clock, counters: Counters, lateness_ns: int,
-                 commit: Callable[[dict[TopicPartition, int]], Awaitable[Any]]) -> None:
+                 commit: Callable[[dict[TopicPartition, int]], Awaitable[Any]], future_ns: int = FUTURE_NS) -> None:
         self._client, self._topics, self._reference = client, topics, reference
         self._publisher, self._clock, self._counters = publisher, clock, counters
         # many a bad quote is like the next: its beginning says enough
         self._quarantine = Quarantine(topics["quarantine"], publisher, counters, raw_bytes=4096)
-        self._lateness_ns = lateness_ns
+        self._lateness_ns, self._future_ns = lateness_ns, future_ns
         self._commit = commit
         self._marks = mk.empty_marks(256)
         self._home = np.full(256, -1, np.int32)
@@ -68,8 +71,13 @@ class MarkStage(Stage):
         restored = await read_changelogs(self._client, {TopicPartition(topic, p): 0 for p in partitions})
         for tp, found in restored.items():
             for value in found.rows.values():
-                if value is not None:
+                if value is None:
+                    continue
+                try:
                     self._restore(_mark.decode(value), tp.partition)
+                except ValueError as error:  # its next quote makes it anew
+                    self._counters.add("marks_refused")
+                    log.error("%s %s: a mark refused: %s", topic, tp.partition, error)
             self._counters.add("restored_rows", found.records)
         self._owned |= partitions
         if self._task is None:
@@ -113,14 +121,15 @@ class MarkStage(Stage):
         if len(batch):
             reference = self._reference.reference
             arrays = reference.arrays()
-            decoded = decode_quotes(batch.values, arrays.instruments, arrays.instrument_known)
+            now = self._clock()
+            decoded = decode_quotes(batch.values, arrays.instruments, arrays.instrument_known, now + self._future_ns)
             if decoded.unknown:
                 await self._reference.catch_up()
                 arrays = reference.arrays()
-                decoded = decode_quotes(batch.values, arrays.instruments, arrays.instrument_known)
+                decoded = decode_quotes(batch.values, arrays.instruments, arrays.instrument_known,
+                                        now + self._future_ns)
             self._room(len(reference.instruments))
             rows = decoded.rows
-            now = self._clock()
             used = mk.apply_quotes(self._marks, rows, self._known_terms(), now, self._lateness_ns)
             touched = rows["instrument_index"][rows["status"] == 1]
             self._home[touched] = batch.partition

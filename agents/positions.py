@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from aiokafka.structs import TopicPartition
 
@@ -18,6 +17,7 @@ from agents.ports import Clock, Counters, Publisher
 from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
 from agents.reload import KeyReloads
+from agents.router import OUTSIDE
 from agents.stage import Bound, Stage
 from models import trade_columns as tc
 from models.position_progress import FoldProgress
@@ -27,7 +27,8 @@ from schemas.addresses import PositionProgress
 from schemas.codec import decoder_of, encode, records_in
 from schemas.reasons import QuarantineReason
 from schemas.records import External, Position
-from schemas.units import parse_ts_ns
+from schemas.refusal import reason_of
+from schemas.units import FUTURE_NS, latest_of, parse_ts_ns
 from tables.kafka import KafkaClient, owner_partition
 from tables.manager import EVERYTHING
 from tables.partition import MARKER_KEY, Marker
@@ -68,14 +69,14 @@ class PositionStage(Stage):
 
     def __init__(self, client: KafkaClient, group: str, topics: dict[str, str], partitions: int, data_dir: Path,
                  reference: ReferenceTail, publisher: Publisher, clock: Clock, counters: Counters, fills_max: int,
-                 lateness_ns: int, standby: Standby | None = None) -> None:
+                 lateness_ns: int, standby: Standby | None = None, future_ns: int = FUTURE_NS) -> None:
         self._client, self._group, self._topics = client, group, topics
         self._partition_count = partitions
         self._data_dir = data_dir
         self._reference = reference
         self._publisher, self._clock, self._counters = publisher, clock, counters
         self._quarantine = Quarantine(topics["quarantine"], publisher, counters)
-        self._fills_max, self._lateness_ns = fills_max, lateness_ns
+        self._fills_max, self._lateness_ns, self._future_ns = fills_max, lateness_ns, future_ns
         self._standby = standby
         self.parts: dict[int, PositionPartition] = {}
         self.writers: dict[int, PartitionWriter] = {}
@@ -142,7 +143,8 @@ class PositionStage(Stage):
             await self._standby.follow(set(range(self._partition_count)) - set(self.writers))
 
     def _writer(self, p: int, changelog: str) -> PartitionWriter:
-        self.parts[p] = part = PositionPartition(p, self._reference.reference, self._fills_max, self._lateness_ns)
+        self.parts[p] = part = PositionPartition(p, self._reference.reference, self._fills_max, self._lateness_ns,
+                                                 self._future_ns)
         disk = DiskPartition(self._data_dir / f"positions-{p}", changelog)
         return PartitionWriter(self._client, self._group, f"{self._group}-positions-{p}", part, changelog, disk)
 
@@ -219,7 +221,7 @@ class PositionStage(Stage):
     async def _fold_trades(self, batch: RecordBatch, part: PositionPartition, sends: list[Awaitable[Any]]) -> None:
         if batch.headers:
             self._drop_repeated_forwards(batch, part)
-        decoded = decode_trades(batch.values)
+        decoded = decode_trades(batch.values, latest_of(batch.timestamps_ms, self._future_ns, self._clock()))
         rows = decoded.rows
         rows["offset"] = batch.offsets[decoded.messages]
         rows["ts_source"] = batch.timestamps_ms[decoded.messages]
@@ -294,10 +296,18 @@ class PositionStage(Stage):
                 continue
             try:
                 raws = records_in(value)
-                for raw in raws:
+            except ValueError as error:
+                sends.append(self._quarantine.send(batch, m, *reason_of(error, value, None), value))
+                continue
+            for k, raw in enumerate(raws):
+                try:
                     await self._open_one(_external.decode(raw), part, batch, m)
-            except (msgspec.DecodeError, ValueError) as error:
-                sends.append(self._quarantine.send(batch, m, QuarantineReason.BAD_FIELD, str(error), value))
+                except OUTSIDE:
+                    raise
+                except Exception as error:
+                    log.error("%s %s@%s refused: %s: %s", batch.topic, batch.partition, int(batch.offsets[m]),
+                              type(error).__name__, error, exc_info=not isinstance(error, ValueError))
+                    sends.append(self._quarantine.send(batch, m, *reason_of(error, raw, External), raw, k))
 
     async def _open_one(self, statement: External, part: PositionPartition, batch: RecordBatch, m: int) -> None:
         reference = self._reference.reference
@@ -318,7 +328,9 @@ class PositionStage(Stage):
         if statement.kind == "snapshot":
             return
         if rolls:
-            self._counters.add("rolls", float(part.roll(statement.account, parse_ts_ns(statement.ts_event))))
+            latest = int(latest_of(batch.timestamps_ms[m : m + 1], self._future_ns, self._clock())[0])
+            self._counters.add("rolls", float(part.roll(statement.account,
+                                                        parse_ts_ns(statement.ts_event, latest_ns=latest))))
             return
         if statement.kind == "reload":
             offsets = self.writers[part.partition].marker.offsets | {batch.topic: batch.next_offset}
@@ -328,7 +340,7 @@ class PositionStage(Stage):
         slot = part.find_slot(*key)
         decimals = (quantity_decimals(reference.instrument_records[statement.instrument]) if slot < 0
                     else int(part.positions.arrays.rows["quantity_decimals"][slot]))
-        open_from(part, statement, decimals, int(batch.timestamps_ms[m]))
+        open_from(part, statement, decimals, int(batch.timestamps_ms[m]), self._clock())
 
     def _replaced(self, part: PositionPartition) -> None:
         """Make a row that was put right durable, and publish it."""

@@ -90,7 +90,8 @@ class KeyReloads:
                 self._say(reload, f"not reloaded: trades before offset {history.first_offset} are no longer on the log",
                           None, None)
                 return
-            shadow = PositionPartition(p, reload.part.reference, self._fills_max, self._lateness_ns)
+            shadow = PositionPartition(p, reload.part.reference, self._fills_max, self._lateness_ns,
+                                       reload.part.future_ns)
             waiting = sorted(history.events)
             trades = 0
             while waiting:
@@ -111,11 +112,14 @@ class KeyReloads:
                 continue
             fold(shadow, trades)
             count, trades = count + len(trades), []
-            for raw in records_in(value):
-                statement = _external.decode(raw)
-                if statement.kind == "start_of_day":
-                    record = shadow.reference.instrument_records[statement.instrument]
-                    open_from(shadow, statement, quantity_decimals(record), ms)
+            for raw in _records(value):
+                try:
+                    statement = _external.decode(raw)
+                    if statement.kind == "start_of_day" and statement.instrument in shadow.reference.instrument_records:
+                        record = shadow.reference.instrument_records[statement.instrument]
+                        open_from(shadow, statement, quantity_decimals(record), ms)
+                except ValueError:
+                    continue  # as it was then: it is on the quarantine topic
         fold(shadow, trades)
         return count + len(trades)
 
@@ -158,6 +162,13 @@ class KeyReloads:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _records(value: bytes) -> list[bytes]:
+    try:
+        return records_in(value)
+    except ValueError:  # as it was then: it is on the quarantine topic
+        return []
 
 
 def _near(a: float, b: float) -> bool:

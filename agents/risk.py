@@ -34,7 +34,9 @@ from schemas.addresses import PositionProgress, UnitVars
 from schemas.codec import decoder_of, encode
 from schemas.market import Surface, Touch
 from schemas.nodes import MODELS_SUFFIX, Exposure, Pnl, Quality, Risk
+from schemas.reasons import QuarantineReason
 from schemas.records import Account, Alert, AsOf, Control, Instrument, Limit, Mark
+from schemas.units import FUTURE_NS
 from tables.kafka import KafkaClient, owner_partition
 from tables.records import RecordBatch
 from tables.restore import ends_of, read_range
@@ -65,13 +67,13 @@ class RiskStage(Stage):
     def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
                  clock: Clock, counters: Counters, base_currency: str, levels: tuple[str, ...],
                  partitions: int, history: History | None = None, participation: float = 0.20,
-                 day: TradingDay | None = None) -> None:
+                 day: TradingDay | None = None, future_ns: int = FUTURE_NS) -> None:
         self._client, self._topics, self._reference = client, topics, reference
         self._publisher, self._clock, self._counters = publisher, clock, counters
         self._partitions = partitions
         self.book = ValuedBook(base_currency, levels, day)
         self.models = RiskModels(self.book, self.book.contracts, history, INSTRUMENT_GROUPINGS, participation, day)
-        self._router = self._routes(Quarantine(topics["quarantine"], publisher, counters))
+        self._router = self._routes(future_ns)
         #: marks of the slice at hand, by asset class
         self._heard: Counter[str] = Counter()
         self._surfaces = Tail(client, [topics["market.surfaces"]], self._router, wait_ms=500)
@@ -102,8 +104,9 @@ class RiskStage(Stage):
             self.book.add_account(record)
             self._owners.accounts_changed()
 
-    def _routes(self, quarantine: Quarantine) -> Router:
-        router = Router({v: k for k, v in self._topics.items()}, self._counters, "risk_refused", quarantine.send)
+    def _routes(self, future_ns: int) -> Router:
+        router = Router({v: k for k, v in self._topics.items()}, self._counters, "risk_refused", self._put_aside,
+                        future_ns)
         router.subscribe("marks", Mark, self._take_mark)
         router.subscribe("market.surfaces", Surface, lambda record, _: self.book.add_surface(record))
         router.subscribe("touches", Touch, lambda record, _: self.book.add_touch(record))
@@ -112,6 +115,9 @@ class RiskStage(Stage):
         router.subscribe("controls", Control, lambda record, _: self.limits.take_control(record))
         router.subscribe("progress", PositionProgress, lambda record, _: self._in_step.heard(record, self._clock()))
         return router
+
+    def _put_aside(self, batch: RecordBatch, k: int, reason: QuarantineReason, detail: str, raw: bytes) -> None:
+        Quarantine(self._topics["quarantine"], self._publisher, self._counters).send(batch, k, reason, detail, raw)
 
     def _take_mark(self, mark: Mark, _: Place) -> None:
         self.book.add_mark(mark)

@@ -15,14 +15,18 @@ from aiokafka.errors import KafkaError
 
 from agents.ports import Counters
 from schemas.codec import JsonDecoder, decoder_of
+from schemas.numbers import FiniteNumbers, time_fields
 from schemas.reasons import QuarantineReason
 from schemas.refusal import reason_of
+from schemas.units import FUTURE_NS, TS_END, latest_of, parse_ts_ns
 from tables.records import RecordBatch
 
 log = logging.getLogger(__name__)
 R = TypeVar("R", bound=msgspec.Struct)
 #: sends a refused record to quarantine: slice, position in it, reason, detail, bytes
 PutAside = Callable[[RecordBatch, int, QuarantineReason, str, bytes], object]
+#: fields that say when a record happened; others may lie ahead
+HAPPENED = ("ts_event", "ts")
 #: lies outside the record: the process ends, and reads the record again
 OUTSIDE = (KafkaError, OSError, MemoryError)
 
@@ -34,6 +38,8 @@ class Place(NamedTuple):
     partition: int
     offset: int
     key: str
+    #: the latest time that a record may carry here
+    latest_ns: int = TS_END - 1
 
 
 class _Subscription(NamedTuple):
@@ -41,6 +47,8 @@ class _Subscription(NamedTuple):
     decoder: JsonDecoder[Any] | None
     handler: Callable[[Any, Place], object]
     tombstone: Callable[[Place], object] | None
+    #: fields that say when the record happened
+    dated: tuple[str, ...]
 
 
 class Router:
@@ -51,10 +59,12 @@ class Router:
     names : name of a topic in the contract by its name on the broker
     counter : counts refused records, by topic
     put_aside : sends a refused record to quarantine; None: it is logged and counted alone
+    future_ns : how far ahead of its time in the log a record may be dated
     """
 
     def __init__(self, names: Mapping[str, str], counters: Counters, counter: str,
-                 put_aside: PutAside | None = None) -> None:
+                 put_aside: PutAside | None = None, future_ns: int = FUTURE_NS) -> None:
+        self._future_ns = future_ns
         self._names, self._counters, self._counter, self._put_aside = names, counters, counter, put_aside
         self._subscriptions: dict[str, _Subscription] = {}
 
@@ -66,15 +76,19 @@ class Router:
         ----------
         record : what the values are; None: the handler takes the bytes and decodes what it needs of them
         """
-        self._subscriptions[topic] = _Subscription(record, None if record is None else decoder_of(record), handler,
-                                                   tombstone)
+        dated = () if record is None or not issubclass(record, FiniteNumbers) else time_fields(record)
+        self._subscriptions[topic] = _Subscription(
+            record, None if record is None else decoder_of(record), handler, tombstone,
+            tuple(name for name in dated if name in HAPPENED))
 
     def __call__(self, batch: RecordBatch) -> None:
         """Hand a slice on, record by record, in order."""
         topic = self._names[batch.topic]
+        latest = latest_of(batch.timestamps_ms, self._future_ns).tolist()
         for k, value in enumerate(batch.values):
             key = batch.keys[k] if batch.keys else None
-            place = Place(topic, batch.partition, int(batch.offsets[k]), (key or b"").decode(errors="replace"))
+            place = Place(topic, batch.partition, int(batch.offsets[k]), (key or b"").decode(errors="replace"),
+                          latest[k])
             refused = self.hand_on(value, place)
             if refused is not None and self._put_aside is not None:
                 self._put_aside(batch, k, *refused, value or b"")
@@ -84,7 +98,10 @@ class Router:
         wanted = self._subscriptions[place.topic]
         try:
             if value is not None:
-                wanted.handler(value if wanted.decoder is None else wanted.decoder.decode(value), place)
+                record = value if wanted.decoder is None else wanted.decoder.decode(value)
+                for name in wanted.dated:
+                    parse_ts_ns(getattr(record, name), name, place.latest_ns)
+                wanted.handler(record, place)
             elif wanted.tombstone is not None:
                 wanted.tombstone(place)
         except OUTSIDE:

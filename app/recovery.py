@@ -124,7 +124,8 @@ def state_at(loaded: Loaded, partition: int, reference: Reference, settings: Set
             pending = {}
     live = {k: v for k, v in rows.items() if v is not None}
     marker = Marker.unpack(live.pop(MARKER_KEY)) if MARKER_KEY in live else Marker()
-    part = PositionPartition(partition, reference, settings.trade_ids_per_partition, settings.lateness_ms * 1_000_000)
+    part = PositionPartition(partition, reference, settings.trade_ids_per_partition,
+                             settings.lateness_ms * 1_000_000, settings.future_ns)
     part.restore(live)
     return part, marker
 
@@ -203,7 +204,8 @@ async def rewind(settings: Settings, to: str, dry_run: bool, by: str, reason: st
         then, marker = state_at(data, p, reference, settings, until, offset)
         now, head = state_at(data, p, reference, settings, None)
         included = marker.offsets.get(settings.topics()["trades"], 0)
-        proof = PositionPartition(p, reference, settings.trade_ids_per_partition, settings.lateness_ms * 1_000_000)
+        proof = PositionPartition(p, reference, settings.trade_ids_per_partition,
+                                  settings.lateness_ms * 1_000_000, settings.future_ns)
         if data.trades_begin == 0:
             fold(proof, [t for t in data.trades if t[0] < included])
             opened = stated(then)
@@ -249,7 +251,8 @@ async def rebuild(settings: Settings, swap: bool, by: str, reason: str) -> dict[
             raise Refused(f"partition {p}: trades before offset {data.trades_begin} are no longer on the log; "
                           "a rebuild would lose them (use rewind)")
         now, head = state_at(data, p, reference, settings, None)
-        part = PositionPartition(p, reference, settings.trade_ids_per_partition, settings.lateness_ms * 1_000_000)
+        part = PositionPartition(p, reference, settings.trade_ids_per_partition,
+                                 settings.lateness_ms * 1_000_000, settings.future_ns)
         included = [t for t in data.trades if t[0] < head.offsets.get(settings.topics()["trades"], 0)]
         fold(part, by_trade_time(included))
         opened = stated(now)

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from models.reference import LEVELS
 from models.trading_day import TradingDay
 from schemas.topics import TOPICS, topic_name
+from schemas.units import NS_PER_MS
 from tables.kafka import KafkaClient
 
 #: the machine's memory as a folder: a file there waits for no disk
@@ -44,6 +45,9 @@ class Settings(BaseSettings):
         131_072, description="trade ids kept for deduplication, corrections and re-ordering, per partition")
     lateness_ms: Annotated[int, Field(ge=0, le=3_600_000)] = Field(
         2_000, description="how late a trade may be and still be folded in its place")
+    future_ms: Annotated[int, Field(ge=0, le=86_400_000)] = Field(
+        60_000, description="how far a record may be dated ahead of the clock that receives it; what lies further "
+                            "ahead, or before 2000, is `bad_field`")
     quote_lateness_ms: Annotated[int, Field(ge=0)] = Field(2_000, description="how late a quote may be uncounted")
     history: str | None = Field(
         None, description="daily prices behind VaR and factors: .csv, .parquet or clickhouse://...?table=history")
@@ -141,6 +145,11 @@ class Settings(BaseSettings):
     def horizon_ms(self) -> int:
         """How far a rewind may go back, ms."""
         return int(self.rewind_horizon_hours * 3_600_000)
+
+    @property
+    def future_ns(self) -> int:
+        """How far a record may be dated ahead, ns."""
+        return self.future_ms * NS_PER_MS
 
     def group(self, role: str) -> str:
         """Return the consumer group of a role."""

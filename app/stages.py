@@ -94,14 +94,15 @@ async def build_positions(given: Surroundings) -> Built:
     standby = Standby(given.client, given.topics["positions-changelog"], s.data_dir) if s.standby else None
     stage = PositionStage(given.client, s.group("positions"), given.topics, s.partitions, s.data_dir, given.reference,
                           given.publisher, given.clock, given.counters, s.trade_ids_per_partition,
-                          s.lateness_ms * 1_000_000, standby)
+                          s.lateness_ms * 1_000_000, standby, s.future_ns)
     return Built(stage, lookup=stage.lookup)
 
 
 async def build_marks(given: Surroundings) -> Built:
     """Return the stage that makes marks of quotes."""
     return Built(MarkStage(given.client, given.topics, given.reference, given.publisher, given.clock, given.counters,
-                           given.settings.quote_lateness_ms * 1_000_000, given.commit))
+                           given.settings.quote_lateness_ms * 1_000_000, given.commit,
+                           given.settings.future_ns))
 
 
 async def build_risk(given: Surroundings) -> Built:
@@ -113,7 +114,8 @@ async def build_risk(given: Surroundings) -> Built:
             None, load_history, s.history, s.scenario_volatility == "current", s.var_horizon_days)
         log.info("history: %d days of %d factors", len(history.moves), len(history.factors))
     return Built(RiskStage(given.client, given.topics, given.reference, given.publisher, given.clock, given.counters,
-                           s.base_currency, s.levels, s.partitions, history, s.participation, s.trading_day()))
+                           s.base_currency, s.levels, s.partitions, history, s.participation, s.trading_day(),
+                           s.future_ns))
 
 
 async def build_gate(given: Surroundings) -> Built:
@@ -128,7 +130,7 @@ async def build_gate(given: Surroundings) -> Built:
         log.warning("%d decisions were answered and not on the log when a gate before ended: they are now", missing)
     stage = GateStage(given.client, given.topics, given.reference, given.publisher, given.clock, given.counters,
                       s.base_currency, s.levels, s.partitions, given.lease, s.trading_day(), journal,
-                      s.gate_write_down_s)
+                      s.gate_write_down_s, s.future_ns)
     if s.gate_socket is None and s.gate_http_port is None:
         return Built(stage, close=journal.close)
     addresses = GateAddresses(given.client, given.topics["gates"], given.publisher)

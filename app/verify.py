@@ -15,6 +15,7 @@ from models.reference import PRICE_ANY_SIGN, Reference, quantity_decimals, unit_
 from schemas.codec import decoder_of, records_in, trade_decoder
 from schemas.nodes import MODELS_SUFFIX, Risk
 from schemas.records import Instrument, Position, Trade
+from schemas.units import latest_of, parse_ts_ns
 from tables.kafka import owner_partition
 from tables.partition import MARKER_KEY, Marker
 from tables.position_partition import PositionPartition
@@ -29,7 +30,7 @@ class _Topics:
     """Whole topics, read once."""
 
     def __init__(self) -> None:
-        self.trades: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
+        self.trades: dict[int, list[tuple[int, int, bytes]]] = defaultdict(list)
         self.changelog: dict[int, dict[bytes, bytes]] = defaultdict(dict)
         self.newest: dict[str, dict[bytes, bytes]] = defaultdict(dict)
 
@@ -40,10 +41,12 @@ class _Topics:
 
         def on_batch(batch: RecordBatch) -> None:
             name = names[batch.topic]
-            for offset, key, value in zip(batch.offsets.tolist(), batch.keys, batch.values, strict=True):
+            latest = latest_of(batch.timestamps_ms, settings.future_ns)
+            for offset, until, key, value in zip(batch.offsets.tolist(), latest.tolist(), batch.keys, batch.values,
+                                                 strict=True):
                 if name == "trades":
                     if value is not None:
-                        self.trades[batch.partition].append((offset, value))
+                        self.trades[batch.partition].append((offset, until, value))
                     continue
                 rows = self.changelog[batch.partition] if name == "positions-changelog" else self.newest[name]
                 if value is None:
@@ -77,7 +80,7 @@ async def run_verify(settings: Settings) -> dict[str, Any]:
     for partition, rows in sorted(found.changelog.items()):
         marker = Marker.unpack(rows.pop(MARKER_KEY))
         table = PositionPartition(partition, reference, settings.trade_ids_per_partition,
-                                  settings.lateness_ms * 1_000_000)
+                                  settings.lateness_ms * 1_000_000, settings.future_ns)
         table.restore(rows)
         book = _fold(found, partition, marker.offsets.get(settings.topics()["trades"], 0), instruments, settings)
         report["trades"] += sum(len(f) for f in book.fills.values())
@@ -94,7 +97,7 @@ def _fold(found: _Topics, partition: int, until: int, instruments: dict[str, Ins
     book = NaiveBook({n: i.inverse for n, i in instruments.items()}, settings.lateness_ms * 1_000_000,
                      {n: quantity_decimals(i) for n, i in instruments.items()})
     accounts = {k.decode() for k in found.newest["reference.accounts"]}
-    for offset, value in found.trades[partition]:
+    for offset, latest_ns, value in found.trades[partition]:
         if offset >= until:
             break
         try:
@@ -104,6 +107,7 @@ def _fold(found: _Topics, partition: int, until: int, instruments: dict[str, Ins
         for raw in raws:
             try:
                 trade = trade_decoder.decode(raw)
+                parse_ts_ns(trade.ts_event, latest_ns=latest_ns)
                 owned = owner_partition(trade.account, settings.partitions) == partition
                 if owned and trade.account in accounts and trade.instrument in instruments and _has_price(
                         trade, instruments[trade.instrument]):

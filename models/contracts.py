@@ -32,7 +32,7 @@ from models.pricing.exotic import (
 )
 from schemas.market import Surface
 from schemas.records import Instrument
-from schemas.units import NS_PER_S, parse_ts_ns
+from schemas.units import NS_PER_S, expiry_ns, parse_ts_ns
 
 OPTION_CLASSES = frozenset({"option", "fx_option"})
 #: an option's premium for early exercise is tabulated over these spots, relative to the strike
@@ -109,9 +109,18 @@ def exotic_columns(options: np.ndarray) -> np.ndarray:
     return np.stack([options[f].astype(np.float64) for f in ("exotic", "level", "payoff", "touched")], axis=1)
 
 
-def expiry_ns(text: str) -> int:
-    """Return the moment a contract expires: the end of its day where only a date is given."""
-    return parse_ts_ns(text if "T" in text else f"{text}T23:59:59Z")
+def expiry_of(record: Instrument) -> int | None:
+    """Return when an instrument expires, UTC ns; None where that is not stated, or stated as no date.
+
+    `reference load` refuses such a text. On the topic the rest of the record stands: what needs the expiry is counted
+    as without its terms.
+    """
+    if record.expiry is None:
+        return None
+    try:
+        return expiry_ns(record.expiry)
+    except ValueError:
+        return None
 
 
 def interpolate(points: list[tuple[float, float]], days: float) -> float:
@@ -145,16 +154,21 @@ class Contracts:
         """Take an instrument in; what is worth its price needs nothing."""
         if record.asset_class in PAPER_CLASSES:
             self.paper.add(record)
-        if record.asset_class == "fx_forward" and record.underlying and record.expiry:
-            self.forwards.add(record.instrument, record.underlying, record.currency, expiry_ns(record.expiry))
+        expiry = expiry_of(record)
+        if record.asset_class == "fx_forward" and record.underlying and expiry is not None:
+            self.forwards.add(record.instrument, record.underlying, record.currency, expiry)
             self._all = True
         elif record.asset_class == "fx_forward":  # without its terms it is worth nothing that is known
+            self.forwards.drop(record.instrument)
             self.market.discount[self.market.instrument(record.instrument)] = np.nan
         exotic = exotic_terms(record)
         if record.asset_class not in OPTION_CLASSES or record.underlying is None or record.strike is None \
-                or record.right is None or record.expiry is None or exotic is None:
+                or record.right is None or expiry is None or exotic is None:
             if record.asset_class in OPTION_CLASSES:  # without its terms it has no Greeks; that is counted
                 self.market.greek_kind[self.market.instrument(record.instrument)] = 1
+            if record.instrument in self.option_row:  # what it was before is not what it is
+                self.options[self.option_row[record.instrument]]["strike"] = np.nan
+                self._all = True
             return
         k = self.option_row.get(record.instrument)
         if k is None:
@@ -165,7 +179,7 @@ class Contracts:
         o["instrument"] = self.market.instrument(record.instrument)
         o["underlying"] = self.market.instrument(record.underlying)
         o["sign"] = bs.CALL if record.right == "call" else bs.PUT
-        o["strike"], o["expiry_ns"] = float(record.strike), expiry_ns(record.expiry)
+        o["strike"], o["expiry_ns"] = float(record.strike), expiry
         o["american"], o["future"] = record.style == "american", on_future
         o["exotic"], o["level"], o["payoff"] = exotic
         o["touched"] = self._touches.get(record.instrument, False)

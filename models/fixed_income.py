@@ -12,6 +12,7 @@ from models.pricing.bond import Bond, dirty_price, yield_of
 from models.pricing.calendars import calendar_of, day_counter, settlement_date
 from models.pricing.money_market import MoneyMarket
 from schemas.records import Instrument
+from schemas.units import parse_date
 
 #: classes whose price is quoted per 100, without the interest accrued
 PAPER_CLASSES = frozenset({"bond", "money_market"})
@@ -30,8 +31,8 @@ def paper_of(record: Instrument) -> Bond | MoneyMarket | None:
     if record.maturity is None or (record.asset_class == "bond" and record.coupon is None):
         return None
     calendar_of(record.calendar or "WEEKENDS")
-    maturity = date.fromisoformat(record.maturity[:10])
-    dated = None if record.dated is None else date.fromisoformat(record.dated[:10])
+    maturity = parse_date(record.maturity, "maturity")
+    dated = None if record.dated is None else parse_date(record.dated, "dated")
     if dated is not None and dated >= maturity:
         raise ValueError(f"dated: expected before maturity {maturity}, was {dated}")
     coupon = float(record.coupon or 0)

@@ -43,6 +43,12 @@ class Forwards:
         market.greek_kind[row["instrument"]] = 1
         market.discount[row["instrument"]] = np.nan
 
+    def drop(self, name: str) -> None:
+        """Forget a forward whose terms are not known any more."""
+        if name in self.names:
+            self.rows = np.delete(self.rows, list(self.names).index(name))
+            del self.names[name]
+
     def years_of(self, instruments: int) -> np.ndarray:
         """Return the years to the value date by instrument; 0 for what is no forward."""
         out = np.zeros(instruments)

@@ -29,8 +29,8 @@ from models.record_scan import ByteRows
 from schemas.codec import TICK_BLOCK_HEADER, TICK_BLOCK_MAGIC, TICK_DTYPE, split_array, tick_decoder, unpack_ticks
 from schemas.reasons import QuarantineReason
 from schemas.records import Tick
-from schemas.refusal import refusal
-from schemas.units import decimal_parts, parse_ts_ns
+from schemas.refusal import reason_of
+from schemas.units import TS_END, TS_MIN, decimal_parts, outside, parse_ts_ns
 
 UNREAD, READ, POISON, UNKNOWN = 0, 1, 2, 3
 QUOTE_DTYPE = np.dtype([
@@ -197,66 +197,98 @@ class DecodedQuotes:
 
     rows: np.ndarray
     unknown: int = 0
+    latest_ns: int = TS_END - 1
     poison: list[tuple[int, QuarantineReason, str, bytes]] = field(default_factory=list)
 
 
-def decode_quotes(values: Sequence[bytes | None], names: NameArrays, known: np.ndarray) -> DecodedQuotes:
-    """Return the columns of tick messages: JSON records, JSON arrays, packed blocks, in any mix."""
-    out = DecodedQuotes(np.zeros(0, QUOTE_DTYPE))
+def decode_quotes(values: Sequence[bytes | None], names: NameArrays, known: np.ndarray,
+                  latest_ns: int = TS_END - 1) -> DecodedQuotes:
+    """Return the columns of tick messages: JSON records, JSON arrays, packed blocks, in any mix.
+
+    Parameters
+    ----------
+    latest_ns : the latest time that a tick may carry: a bound ahead of the clock that receives it
+    """
+    out = DecodedQuotes(np.zeros(0, QUOTE_DTYPE), latest_ns=latest_ns)
     if isinstance(values, ByteRows) and values.all_begin_with(ord("{"), len(values.buffer)):
-        out.rows = _scanned_rows(values.buffer, values.starts, values.ends, values, names, known, out)
+        out.rows = _scanned_rows(values.buffer, values.starts, values.ends, values, range(len(values)), names, known,
+                                 out)
         return out
     parts: list[np.ndarray] = []
     run: list[bytes] = []
     packed: list[bytes] = []
+    places: list[int] = []  # messages of what is gathered in one of the two
     for m, value in enumerate(values):
         if value is None:
             out.poison.append((m, QuarantineReason.NULL_VALUE, "expected a tick, was null", b""))
-        elif value[:1] == b"{":
-            if packed:
-                parts.append(_packed_rows(packed, names, known, out))
-                packed = []
-            run.append(value)
         elif value[:4] == TICK_BLOCK_MAGIC:
             if run:
-                parts.append(_json_rows(run, names, known, out))
-                run = []
+                parts.append(_json_rows(run, places, names, known, out))
+                run, places = [], []
             packed.append(value)
+            places.append(m)
         else:
             try:
-                run += split_array(value)
+                found = [value] if value[:1] == b"{" else split_array(value)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 out.poison.append((m, QuarantineReason.NOT_JSON, str(error), value[:4096]))
+                continue
+            if packed:
+                parts.append(_packed_rows(packed, places, names, known, out))
+                packed, places = [], []
+            run += found
+            places += [m] * len(found)
     if run:
-        parts.append(_json_rows(run, names, known, out))
+        parts.append(_json_rows(run, places, names, known, out))
     if packed:
-        parts.append(_packed_rows(packed, names, known, out))
+        parts.append(_packed_rows(packed, places, names, known, out))
     if parts:
         out.rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return out
 
 
-def _packed_rows(blocks: list[bytes], names: NameArrays, known: np.ndarray, out: DecodedQuotes) -> np.ndarray:
+def _packed_rows(blocks: list[bytes], places: Sequence[int], names: NameArrays, known: np.ndarray,
+                 out: DecodedQuotes) -> np.ndarray:
     ticks = _equal_blocks(blocks)
-    if ticks is None:
-        good = []
-        for block in blocks:
+    if ticks is not None:
+        messages = np.repeat(places, len(ticks) // len(blocks))
+    else:
+        good, counts = [], []
+        for m, block in zip(places, blocks, strict=True):
             try:
                 good.append(unpack_ticks(block))
+                counts.append((m, len(good[-1])))
             except ValueError as error:
-                out.poison.append((0, QuarantineReason.BAD_BINARY, str(error), block[:4096]))
+                out.poison.append((m, QuarantineReason.BAD_BINARY, str(error), block[:4096]))
         if not good:
             return np.zeros(0, QUOTE_DTYPE)
         ticks = np.concatenate(good)
+        messages = np.repeat([m for m, _ in counts], [n for _, n in counts])
     rows = np.zeros(len(ticks), QUOTE_DTYPE)
     index = np.zeros(len(ticks), np.int32)
     raw = np.ascontiguousarray(ticks).view(np.uint8)
-    out.unknown += resolve_packed(raw, ticks.dtype.itemsize, 24, names, known, index)
+    rows["ts_event"] = ticks["ts_event"]
+    resolve_packed(raw, ticks.dtype.itemsize, 24, names, known, index)
     rows["instrument_index"] = index
-    rows["status"] = np.where(index == ABSENT, UNKNOWN, READ)
-    for name in ("bid", "ask", "last", "ts_event"):
+    rows["status"] = READ
+    _refuse_times(rows, ticks, messages, out)
+    unknown = (index == ABSENT) & (rows["status"] == READ)
+    rows["status"][unknown] = UNKNOWN
+    out.unknown += int(unknown.sum())
+    for name in ("bid", "ask", "last"):
         rows[name] = ticks[name]
     return rows
+
+
+def _refuse_times(rows: np.ndarray, raws: Any, places: Sequence[int] | np.ndarray, out: DecodedQuotes) -> None:
+    """Refuse the ticks whose time lies outside its bounds."""
+    when = rows["ts_event"]
+    for i in np.flatnonzero((rows["status"] == READ) & ((when < TS_MIN) | (when > out.latest_ns))).tolist():
+        rows["status"][i] = POISON
+        detail = outside(int(when[i]), "ts_event", int(when[i]), out.latest_ns)
+        raw = raws[i]
+        out.poison.append((int(places[i]), QuarantineReason.BAD_FIELD, detail,
+                           raw if isinstance(raw, bytes) else raw.tobytes()))
 
 
 def _equal_blocks(blocks: list[bytes]) -> np.ndarray | None:
@@ -275,23 +307,26 @@ def _equal_blocks(blocks: list[bytes]) -> np.ndarray | None:
     return np.ascontiguousarray(found["rows"]).reshape(-1)
 
 
-def _json_rows(raws: list[bytes], names: NameArrays, known: np.ndarray, out: DecodedQuotes) -> np.ndarray:
+def _json_rows(raws: list[bytes], places: Sequence[int], names: NameArrays, known: np.ndarray,
+               out: DecodedQuotes) -> np.ndarray:
     lengths = np.fromiter(map(len, raws), np.int64, len(raws))
     joined = b"".join(raws)
     ends = np.cumsum(lengths)
-    return _scanned_rows(np.frombuffer(joined, np.uint8), ends - lengths, ends, raws, names, known, out)
+    return _scanned_rows(np.frombuffer(joined, np.uint8), ends - lengths, ends, raws, places, names, known, out)
 
 
-def _scanned_rows(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray, raws: Sequence[Any], names: NameArrays,
-                  known: np.ndarray, out: DecodedQuotes) -> np.ndarray:
+def _scanned_rows(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray, raws: Sequence[Any], places: Sequence[int],
+                  names: NameArrays, known: np.ndarray, out: DecodedQuotes) -> np.ndarray:
     rows = np.zeros(len(starts), QUOTE_DTYPE)
     if scan_quotes(buffer, starts, ends, rows):
-        buffer = _read_slowly(raws, rows, buffer, out)
+        buffer = _read_slowly(raws, places, rows, buffer, out)
+    _refuse_times(rows, raws, places, out)
     out.unknown += resolve_quotes(buffer, rows, names, known)
     return rows
 
 
-def _read_slowly(raws: Sequence[Any], rows: np.ndarray, buffer: np.ndarray, out: DecodedQuotes) -> np.ndarray:
+def _read_slowly(raws: Sequence[Any], places: Sequence[int], rows: np.ndarray, buffer: np.ndarray,
+                 out: DecodedQuotes) -> np.ndarray:
     extra = bytearray()
     base = len(buffer)
     for i in np.flatnonzero(rows["status"] == UNREAD).tolist():
@@ -303,10 +338,8 @@ def _read_slowly(raws: Sequence[Any], rows: np.ndarray, buffer: np.ndarray, out:
                     decimal_parts(value, name)
                 rows[name][i] = np.nan if value is None else float(value)
             rows["ts_event"][i] = parse_ts_ns(tick.ts_event)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-            bad = isinstance(error, msgspec.ValidationError) or not isinstance(error, msgspec.DecodeError)
-            reason = QuarantineReason.BAD_FIELD if bad else QuarantineReason.NOT_JSON
-            out.poison.append((i, reason, refusal(error, raws[i], Tick), raws[i]))
+        except (msgspec.DecodeError, ValueError, ArithmeticError) as error:
+            out.poison.append((places[i], *reason_of(error, raws[i], Tick), raws[i]))
             rows["status"][i] = POISON
             continue
         raw = tick.instrument.encode()

@@ -24,8 +24,8 @@ from models.trade_columns import (
 from schemas.codec import split_array, trade_decoder
 from schemas.reasons import QuarantineReason
 from schemas.records import Fee, Trade
-from schemas.refusal import refusal
-from schemas.units import decimal_parts, parse_ts_ns
+from schemas.refusal import reason_of
+from schemas.units import decimal_parts, format_ts_ns, outside, parse_ts_ns
 
 VALUE_BYTES_MAX = 8 << 20
 _OBJECT = ord("{")
@@ -70,8 +70,24 @@ class DecodedTrades:
         self.poison.append(Poison(int(self.messages[row]), int(self.indices[row]), reason, detail, self.raws[row]))
 
 
-def decode_trades(values: Sequence[bytes | None]) -> DecodedTrades:
-    """Return the columns of a batch of messages (single records or JSON arrays)."""
+def decode_trades(values: Sequence[bytes | None], latest_ns: np.ndarray | None = None) -> DecodedTrades:
+    """Return the columns of a batch of messages (single records or JSON arrays).
+
+    Parameters
+    ----------
+    latest_ns : the latest time that each message may carry (see `schemas.units.latest_of`); None: unbounded
+    """
+    out = _decode(values)
+    if latest_ns is not None:
+        latest, found = latest_ns[out.messages], out.rows["ts_event"]
+        for i in np.flatnonzero((out.rows["status"] == READ) & (found > latest)).tolist():
+            when = int(found[i])
+            out.fees.pop(i, None)
+            out.refuse(i, QuarantineReason.BAD_FIELD, outside(when, "ts_event", format_ts_ns(when), int(latest[i])))
+    return out
+
+
+def _decode(values: Sequence[bytes | None]) -> DecodedTrades:
     poison: list[Poison] = []
     if isinstance(values, ByteRows) and values.all_begin_with(_OBJECT, VALUE_BYTES_MAX):
         n = len(values)
@@ -127,12 +143,8 @@ def _read_slowly(out: DecodedTrades, base: int) -> None:
         try:
             trade = trade_decoder.decode(out.raws[i])
             _fill_row(out, i, trade, base, extra)
-        except msgspec.ValidationError as error:
-            out.refuse(i, QuarantineReason.BAD_FIELD, refusal(error, out.raws[i], Trade))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            out.refuse(i, QuarantineReason.NOT_JSON, str(error))
-        except ValueError as error:
-            out.refuse(i, QuarantineReason.BAD_FIELD, str(error))
+        except (msgspec.DecodeError, ValueError, ArithmeticError) as error:
+            out.refuse(i, *reason_of(error, out.raws[i], Trade))
     if extra:
         out.buffer = np.concatenate([out.buffer, np.frombuffer(bytes(extra), np.uint8)])
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from schemas.records import Text, Timestamp
+from schemas.numbers import Timestamp
+from schemas.records import Text
 
 
 class GateAddress(msgspec.Struct, frozen=True, kw_only=True):

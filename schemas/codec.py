@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any, Generic, TypeVar
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from schemas.market import Surface, Touch
 from schemas.nodes import Risk
+from schemas.numbers import FiniteNumbers, check_text, decimal_fields, time_fields
 from schemas.records import (
     Account,
     Alert,
@@ -44,10 +46,15 @@ class JsonDecoder(Generic[R]):
     strict : whether numbers may not come as strings
     """
 
-    __slots__ = ("_decode",)
+    __slots__ = ("_decode", "_kind", "_timed")
 
     def __init__(self, kind: type[R], strict: bool = True) -> None:
         self._decode = msgspec.json.Decoder(kind, strict=strict).decode
+        self._timed = False
+        self._kind: type[msgspec.Struct] | None = None
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            self._timed = issubclass(kind, FiniteNumbers) and bool(time_fields(kind))
+            self._kind = kind if decimal_fields(kind) else None
 
     def decode(self, raw: Any) -> R:
         """Return what ``raw`` says.
@@ -55,16 +62,29 @@ class JsonDecoder(Generic[R]):
         Raises
         ------
         msgspec.DecodeError
-            If it is not JSON, or not of this kind.
+            If it is not JSON, or not of this kind, or a time in it is none.
         UnicodeDecodeError
             If it is not UTF-8.
         """
         try:
-            return self._decode(raw)
+            found = self._decode(raw)
         except RecursionError:  # a kilobyte of brackets must not end whoever reads it
             raise msgspec.DecodeError("JSON is nested too deep") from None
+        try:
+            if self._timed:
+                found.check_times()  # type: ignore[attr-defined]
+            if self._kind is not None and _odd_number(raw.encode() if isinstance(raw, str) else raw):
+                check_text(_fields.decode(raw), self._kind)
+        except msgspec.DecodeError:
+            raise
+        except ValueError as error:
+            raise msgspec.ValidationError(str(error)) from None
+        return found
 
 
+#: text that may hold a number as JSON does not write it: most records have none
+_odd_number = re.compile(rb'[\x80-\xff\\]|\d_|"\s+[-+.\d]|\d\s+"').search
+_fields = msgspec.json.Decoder(dict[str, Any])
 _encoder = msgspec.json.Encoder(decimal_format="string")
 encode = _encoder.encode
 trade_decoder = JsonDecoder(Trade, strict=False)

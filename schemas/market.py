@@ -6,10 +6,12 @@ from typing import Annotated
 
 import msgspec
 
-from schemas.records import Text, Timestamp
+from schemas.numbers import FiniteNumbers, Timestamp
+from schemas.records import Text
+from schemas.units import expiry_ns
 
 
-class Touch(msgspec.Struct, frozen=True, kw_only=True):
+class Touch(FiniteNumbers, frozen=True, kw_only=True):
     """Whether the barrier of an option was touched: seen by a risk worker, or said by a person or calculation agent.
 
     The newest record of an option is what holds: ``touched`` false takes a touch back that a wrong price caused.
@@ -31,6 +33,16 @@ class VolSlice(msgspec.Struct, frozen=True, kw_only=True):
     strikes: list[float]
     vols: list[float]
 
+    def __post_init__(self) -> None:
+        """Check the expiry.
+
+        Raises
+        ------
+        ValueError
+            It is no date, or time, of a contract.
+        """
+        expiry_ns(self.expiry)
+
 
 class CurveQuotes(msgspec.Struct, frozen=True, kw_only=True):
     """What the market quotes of one currency's rates: [tenor, rate] with tenors as 1D, 2W, 3M, 10Y.
@@ -50,7 +62,7 @@ class CurveQuotes(msgspec.Struct, frozen=True, kw_only=True):
     floating_tenor: Text = "6M"
 
 
-class Surface(msgspec.Struct, frozen=True, kw_only=True):
+class Surface(FiniteNumbers, frozen=True, kw_only=True):
     """Market inputs of one underlying, or of one currency (its curve), that cannot be seen in its quotes.
 
     ``rates`` and ``dividends`` are [days, continuous annual rate] by ascending days, linear between, flat beyond; a

@@ -1,17 +1,30 @@
-"""Records whose numbers are all finite: what is none of a kind is refused where it is read, not where it is used."""
+"""Base of records whose decimals are finite, checked when one is made, and whose times are times, when one is read.
+
+What is looked at late is validated here: whoever has read a record needs no second check, and all readers of a topic
+accept and refuse the same records.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from decimal import Decimal
+from functools import cache
+from typing import Any
 
 import msgspec
 
-#: digits before the point
+from schemas.units import SHOWN, parse_ts_ns
+
+#: digits before the point, and zeros behind it before the first other digit
 DIGITS_MAX = 30
+_DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|-?(?:s?NaN|inf(?:inity)?)", re.ASCII | re.IGNORECASE)
+#: JSON of a time: RFC 3339, or integer nanoseconds
+Timestamp = str | int
 
 
 class FiniteNumbers(msgspec.Struct, frozen=True, kw_only=True):
-    """A record that cannot be made, or read, with a decimal that is not finite or has very many digits."""
+    """A record that cannot be made, or read, with a decimal that is not finite, or very long."""
 
     def __post_init__(self) -> None:
         """Check every decimal.
@@ -19,9 +32,63 @@ class FiniteNumbers(msgspec.Struct, frozen=True, kw_only=True):
         Raises
         ------
         ValueError
-            If one cannot be counted with.
+            With the field, what was expected and what it was.
         """
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if isinstance(value, Decimal) and not (value.is_finite() and value.adjusted() < DIGITS_MAX):
-                raise ValueError(f"{name}: expected a finite number of at most {DIGITS_MAX} digits, was {value}")
+            if isinstance(value, Decimal):
+                check_decimal(value, name)
+
+    def check_times(self) -> None:
+        """Check every time; `schemas.codec` calls it for each record that it decodes.
+
+        Raises
+        ------
+        ValueError
+            With the field, what was expected and what it was.
+        """
+        for name in time_fields(type(self)):
+            value = getattr(self, name)
+            if value is not None:
+                parse_ts_ns(value, name)
+
+
+@cache
+def decimal_fields(cls: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the names of the fields that hold one decimal."""
+    return tuple(f.encode_name for f in msgspec.structs.fields(cls) if f.type in (Decimal, Decimal | None))
+
+
+@cache
+def time_fields(cls: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the names of the fields that hold times of records."""
+    return tuple(f.name for f in msgspec.structs.fields(cls) if f.type in (Timestamp, Timestamp | None))
+
+
+def check_text(record: Mapping[str, Any], cls: type[msgspec.Struct]) -> None:
+    """Refuse decimals that come as text of another form than JSON's numbers have.
+
+    `Decimal` would take digits of other scripts, underscores and spaces around: the same text is read in one way here
+    and in another one, or not at all, by other programs.
+
+    Raises
+    ------
+    ValueError
+        With the field and the text.
+    """
+    for name in decimal_fields(cls):
+        value = record.get(name)
+        if isinstance(value, str) and not _DECIMAL.fullmatch(value):
+            raise ValueError(f"{name}: expected a decimal number, was {value[:SHOWN]!r}")
+
+
+def check_decimal(value: Decimal, name: str) -> None:
+    """Refuse a decimal that cannot be counted with.
+
+    Raises
+    ------
+    ValueError
+        It is not finite, very large, or so small that it is lost as a float.
+    """
+    if not value.is_finite() or (value and not -DIGITS_MAX <= value.adjusted() < DIGITS_MAX):
+        raise ValueError(f"{name}: expected a finite number of at most {DIGITS_MAX} digits, was {value}")

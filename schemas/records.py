@@ -11,12 +11,11 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from schemas.numbers import FiniteNumbers
+from schemas.numbers import FiniteNumbers, Timestamp, check_decimal
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 #: money, price or quantity: exact from a JSON string or a JSON number
 Number = Decimal
-Timestamp = str | int
 
 
 class Fee(msgspec.Struct, frozen=True, gc=False):
@@ -25,8 +24,12 @@ class Fee(msgspec.Struct, frozen=True, gc=False):
     amount: Number
     currency: Text
 
+    def __post_init__(self) -> None:
+        """Check the amount."""
+        check_decimal(self.amount, "fees.amount")
 
-class Trade(msgspec.Struct, frozen=True, kw_only=True):
+
+class Trade(FiniteNumbers, frozen=True, kw_only=True):
     """One execution as booked. Never changed: a correction is a new trade that names the old one.
 
     ``action`` funding books the funding of a perpetual: quantity 0, what was paid (> 0) or received as ``fees``.
@@ -48,7 +51,7 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True):
     fees: list[Fee] | None = None
 
 
-class Tick(msgspec.Struct, frozen=True, kw_only=True):
+class Tick(FiniteNumbers, frozen=True, kw_only=True):
     """One quote. A side that is missing leaves that side as it was."""
 
     instrument: Text
@@ -89,7 +92,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     expire_ts: Timestamp | None = None
 
 
-class External(msgspec.Struct, frozen=True, kw_only=True):
+class External(FiniteNumbers, frozen=True, kw_only=True):
     """A position as an outside source states it: the opening of the day, or a snapshot to reconcile with.
 
     ``reload`` states nothing: the owner folds that position again from the log and puts it right where it differs.
@@ -111,7 +114,7 @@ class External(msgspec.Struct, frozen=True, kw_only=True):
 MARGIN_TIERS_MAX = 6
 
 
-class MarginTier(msgspec.Struct, frozen=True, kw_only=True):
+class MarginTier(FiniteNumbers, frozen=True, kw_only=True):
     """Margin rates on the slice of a position's notional that ends here, and begins where the tier before ends."""
 
     #: settlement currency; absent: all that is above
@@ -303,7 +306,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     kept: Kept | None = None
 
 
-class Limit(msgspec.Struct, frozen=True, kw_only=True):
+class Limit(FiniteNumbers, frozen=True, kw_only=True):
     """A limit on one metric of one node, versioned with who and why."""
 
     limit_id: Text
@@ -325,7 +328,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     approved_by: str | None = None
 
 
-class Control(msgspec.Struct, frozen=True, kw_only=True):
+class Control(FiniteNumbers, frozen=True, kw_only=True):
     """The trading state of a scope; the strictest scope wins, only a named person lifts it."""
 
     scope: Text
@@ -336,7 +339,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     rev: int
 
 
-class Approval(msgspec.Struct, frozen=True, kw_only=True):
+class Approval(FiniteNumbers, frozen=True, kw_only=True):
     """A write to limits that waits for a second person; it is withdrawn once somebody has decided, and lapses."""
 
     approval_id: Text

@@ -55,6 +55,14 @@ def _expected(cls: type[msgspec.Struct], name: str) -> str:
     return ""
 
 
+class Refused(ValueError):
+    """A record is refused under a code of its own."""
+
+    def __init__(self, reason: QuarantineReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 def reason_of(error: Exception, raw: Any, cls: type[msgspec.Struct] | None) -> tuple[QuarantineReason, str]:
     """Return the code and the text under which a record is refused, equal for all its readers.
 
@@ -68,6 +76,8 @@ def reason_of(error: Exception, raw: Any, cls: type[msgspec.Struct] | None) -> t
         return QuarantineReason.BAD_FIELD, refusal(error, raw, cls) if cls is not None else str(error)
     if isinstance(error, msgspec.DecodeError | UnicodeDecodeError):
         return QuarantineReason.NOT_JSON, str(error)
+    if isinstance(error, Refused):
+        return error.reason, str(error)
     if isinstance(error, ValueError):
         return QuarantineReason.BAD_FIELD, str(error)
     return QuarantineReason.NOT_APPLIED, f"{type(error).__name__}: {error}"

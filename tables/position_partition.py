@@ -16,7 +16,10 @@ import numpy as np
 from models.position_state import PartitionPositions, find_slot, other_averages
 from models.position_window import FILL_DTYPE
 from models.reference import Reference, settlement_currency
+from schemas.reasons import QuarantineReason
 from schemas.records import AsOf, Fifo, Position
+from schemas.refusal import Refused
+from schemas.units import FUTURE_NS, UNITS_MAX
 from tables.partition import MARKER_KEY, Rows
 
 UNIT = "\x1f"
@@ -67,8 +70,11 @@ class SideData:
 class PositionPartition:
     """Positions of one source partition, cut into changelog rows and restored from them."""
 
-    def __init__(self, partition: int, reference: Reference, fills_max: int, lateness_ns: int) -> None:
+    def __init__(self, partition: int, reference: Reference, fills_max: int, lateness_ns: int,
+                 future_ns: int = FUTURE_NS) -> None:
         self.partition = partition
+        #: how far ahead of its time in the log a record may be dated
+        self.future_ns = future_ns
         self.reference = reference
         self.positions = PartitionPositions(partition, fills_max, lateness_ns)
         self.side: dict[int, SideData] = {}
@@ -208,13 +214,25 @@ class PositionPartition:
 
     def open(self, key: tuple[int, int], source: str, units: int, price: float | None, ts: int,
              ts_source: int) -> None:
-        """Let a position start from what a source states; several sources add up, the newest per source counts."""
+        """Let a position start from what a source states; several sources add up, the newest per source counts.
+
+        Raises
+        ------
+        Refused
+            The sum, or what it comes to with the trades since, does not fit the counter. Nothing has changed then.
+        """
         slot = self.find_slot(*key)
         openings = dict(self.side[slot].openings) if slot in self.side else {}
         if source in openings and openings[source][2] >= ts:
             return
         openings[source] = (units, price, ts)
         total = sum(q for q, _, _ in openings.values())
+        rows, base = self.positions.arrays.rows, self.positions.arrays.base
+        traded = int(rows["quantity"][slot]) - int(base["quantity"][slot]) if slot >= 0 else 0
+        if max(abs(total), abs(total + traded)) > UNITS_MAX:
+            raise Refused(QuarantineReason.QUANTITY_OVERFLOW,
+                          f"quantity: expected a sum over all sources, with the trades since, of at most {UNITS_MAX} "
+                          f"units of the increment, was {max(abs(total), abs(total + traded))}")
         prices = [(q, p) for q, p, _ in openings.values() if q]
         average = float("nan")
         if total and all(p is not None for _, p in prices):

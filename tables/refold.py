@@ -6,8 +6,10 @@ import numpy as np
 
 from models import trade_columns as tc
 from models.trade_decode import decode_trades
+from schemas.reasons import QuarantineReason
 from schemas.records import External
-from schemas.units import decimal_parts, parse_ts_ns
+from schemas.refusal import Refused
+from schemas.units import TS_END, UNITS_MAX, decimal_parts, latest_of, parse_ts_ns
 from tables.position_partition import PositionPartition
 from tables.trade_fees import other_fees, settlement_fees
 
@@ -18,26 +20,40 @@ def fold(part: PositionPartition, trades: list[tuple[int, int, bytes]]) -> None:
     """Fold trades with the kernels of production; what belongs elsewhere or is poison is left out, as it was then."""
     for start in range(0, len(trades), CHUNK):
         chunk = trades[start: start + CHUNK]
-        decoded = decode_trades([value for _, _, value in chunk])
+        stamps = np.array([ms for _, ms, _ in chunk], np.int64)
+        decoded = decode_trades([value for _, _, value in chunk], latest_of(stamps, part.future_ns))
         decoded.rows["offset"] = np.array([o for o, _, _ in chunk])[decoded.messages]
-        decoded.rows["ts_source"] = np.array([ms for _, ms, _ in chunk])[decoded.messages]
+        decoded.rows["ts_source"] = stamps[decoded.messages]
         tc.resolve_trades(decoded.buffer, decoded.rows, part.reference.arrays())
         settlement_fees(decoded, part.reference)
         part.positions.apply(decoded.rows, part.reference.arrays())
         other_fees(decoded, part)
 
 
-def open_from(part: PositionPartition, statement: External, decimals: int, ts_source: int) -> None:
+def open_from(part: PositionPartition, statement: External, decimals: int, ts_source: int,
+              now_ns: int = TS_END - 1) -> None:
     """Let a position start from what a source states.
+
+    Parameters
+    ----------
+    ts_source : when the statement came to its log, ms
+    now_ns : clock of whoever receives it; a log that is folded again is measured by its own times alone
 
     Raises
     ------
     ValueError
-        If the quantity has more decimals than the position is counted in.
+        If the quantity has more decimals than the position is counted in, or does not fit its counter, or the time
+        lies outside its bounds.
     """
+    latest = int(latest_of(np.array([ts_source]), part.future_ns, now_ns)[0])
+    ts = parse_ts_ns(statement.ts_event, latest_ns=latest)
     mantissa, scale = decimal_parts(statement.quantity, "quantity")
     if scale > decimals:
         raise ValueError(f"quantity: expected at most {decimals} decimals, was {statement.quantity}")
+    units = mantissa * 10 ** (decimals - scale)
+    if abs(units) > UNITS_MAX:
+        raise Refused(QuarantineReason.QUANTITY_OVERFLOW,
+                      f"quantity: expected at most {UNITS_MAX} units of the increment, was {statement.quantity}")
     price = None if statement.average_price is None else float(statement.average_price)
     part.open(part.reference.intern_key(statement.account, statement.instrument), statement.source,
-              mantissa * 10 ** (decimals - scale), price, parse_ts_ns(statement.ts_event), ts_source)
+              units, price, ts, ts_source)

@@ -14,6 +14,7 @@ from models.closed_trades import Fill, closed_trades
 from models.reference import Reference
 from models.trade_decode import decode_trades
 from schemas.records import Account, Instrument
+from schemas.units import TS_MIN
 from tables.position_partition import PositionPartition
 
 DECIMALS = Decimal("0.00000001")
@@ -79,7 +80,7 @@ def _feed(part: PositionPartition, fills: list[dict[str, Any]]) -> Any:
     for i, f in enumerate(fills):
         fill = _fill(f, i)
         trade = {"trade_id": f"T{i}", "account": "A", "instrument": "X", "side": f["side"],
-                 "quantity": f"{abs(fill.quantity):.8f}", "price": repr(fill.price), "ts_event": i + 1}
+                 "quantity": f"{abs(fill.quantity):.8f}", "price": repr(fill.price), "ts_event": TS_MIN + i}
         decoded = decode_trades([json.dumps(trade).encode()])
         decoded.rows["fee"] = fill.fee
         tc.resolve_trades(decoded.buffer, decoded.rows, part.reference.arrays())

@@ -125,7 +125,8 @@ class Gateway:
 
     # ---- tails ----------------------------------------------------------------------------------------------------
     def _routes(self) -> Router:
-        state, router = self.state, Router(self._names, self.counters, "gateway_refused")
+        state, router = self.state, Router(self._names, self.counters, "gateway_refused",
+                                           future_ns=self.settings.future_ns)
         router.subscribe("marks", Mark, self._take_mark)
         router.subscribe("risk", None, self._take_risk)
         router.subscribe("alerts", Alert, lambda alert, _: state.add_alert(alert))

@@ -16,18 +16,20 @@ from models.quote_columns import READ, decode_quotes
 from models.trade_decode import decode_trades
 from schemas.codec import TICK_DTYPE, pack_ticks, tick_decoder, trade_decoder
 from schemas.reasons import QuarantineReason
-from schemas.units import decimal_parts, format_ts_ns, parse_ts_ns
+from schemas.units import TS_END, TS_MIN, decimal_parts, format_ts_ns, parse_ts_ns
 from tests.folding import reference
 
 NAMES = st.one_of(st.text("ABCxyz019-_./|:", min_size=1, max_size=12), st.text(min_size=1, max_size=6))
 NUMBERS = st.one_of(
     st.decimals("0.000001", "99999999", allow_nan=False, places=4).map(str),
     st.integers(1, 10**12), st.floats(0.001, 1e7), st.sampled_from(["1e3", "007", "1.50", "-3", "0", "", " 5", "1.", ".5",
-                                                                    "NaN", "inf", 10**30, None, True, "1_000"]))
+                                                                    "NaN", "inf", 10**30, None, True, "1_000", "1\\u005f0", "\u0661", "\uff11\uff12", " 5 ", "1e999999999", "1" + 20_000 * "0"]))
 TIMES = st.one_of(
-    st.integers(1, 2**63 - 1), st.integers(10**18, 2 * 10**18).map(format_ts_ns),
+    st.integers(1, 2**63 - 1), st.integers(TS_MIN, TS_END - 1), st.integers(10**18, 2 * 10**18).map(format_ts_ns),
     st.sampled_from(["2026-11-20T09:41:06.828Z", "2024-02-29T23:59:59Z", "2026-11-20T09:41:06+01:00", "2026-02-30T00:00:00Z",
-                     "2026-11-20T09:41:06", "yesterday", 0, -5, 2**63, 1.5, "2026-11-20T09:41:06.1234567891Z",
+                     "2026-11-20T09:41:06", "yesterday", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-05:00", "2555-06-01T00:00:00Z",
+                     "2262-04-11T23:47:16.854775808Z", "2261-12-31T23:59:59.999999999Z", "1999-12-31T23:59:59Z", "2016-12-31T23:59:60Z",
+                     1_795_000_000_000, 1_795_000_000_000_000, 0, -5, 2**63, 1.5, "2026-11-20T09:41:06.1234567891Z",
                      "2026-11-20t09:41:06.5z", None]))
 
 
@@ -107,7 +109,7 @@ def test_scanned_ticks_are_what_msgspec_reads(ticks: list[dict[str, Any]]) -> No
         assert (row["status"] == READ) == (tick.instrument in ("EURUSD", "ACME"))
 
 
-@given(st.lists(st.tuples(st.sampled_from([b"EURUSD", b"NOPE", b""]), st.integers(1, 2**62),
+@given(st.lists(st.tuples(st.sampled_from([b"EURUSD", b"NOPE", b""]), st.integers(TS_MIN, TS_END - 1),
                           st.floats(width=64), st.floats(width=64)), max_size=20))
 def test_packed_ticks_come_back_as_they_were(rows: list[tuple[bytes, int, float, float]]) -> None:
     block = np.zeros(len(rows), TICK_DTYPE)
@@ -120,7 +122,7 @@ def test_packed_ticks_come_back_as_they_were(rows: list[tuple[bytes, int, float,
 
 
 def test_arrays_nulls_and_poison_keep_their_places() -> None:
-    good = b'{"trade_id":"T","account":"A1","instrument":"EURUSD","side":"buy","quantity":1,"price":2,"ts_event":5}'
+    good = b'{"trade_id":"T","account":"A1","instrument":"EURUSD","side":"buy","quantity":1,"price":2,"ts_event":1795000000000000000}'
     values = [good, None, b"[" + good + b"," + good + b"]", b"", b"[1]", b"[", b"\xff\xfe", b"x" * (9 << 20), good]
     decoded = decode_trades(values)
     assert decoded.messages.tolist()[:1] == [0] and decoded.messages.tolist()[-1] == 8
@@ -145,11 +147,11 @@ def test_broken_blocks_are_refused_by_name(message: bytes, text: str) -> None:
 def test_a_record_that_is_nested_too_deep_costs_its_neighbours_nothing(opening: bytes, depth: int) -> None:
     """A few kilobytes of brackets: alone, in a field that nobody knows, in one that is to be a number."""
     deep = opening * depth + (b"" if opening == b"[" else b"1") + (b"]" if opening == b"[" else b"}") * depth
-    trade = b'{"trade_id":"%d","account":"A","instrument":"EURUSD","side":"buy","quantity":"1","price":"1","ts_event":1}'
+    trade = b'{"trade_id":"%d","account":"A","instrument":"EURUSD","side":"buy","quantity":"1","price":"1","ts_event":1795000000000000000}'
     trades = decode_trades([trade % 1, deep, (trade % 2)[:-1] + b',"more":' + deep + b"}", (trade % 3).replace(b'"quantity":"1"', b'"quantity":' + deep), trade % 4])
     assert {1, 3} <= {p.message for p in trades.poison} <= {1, 2, 3} and all(p.detail for p in trades.poison)
     statuses = dict(zip(trades.messages.tolist(), trades.rows["status"].tolist(), strict=True))
     assert statuses[0] == statuses[4] == tc.READ
-    arrays, tick = reference().arrays(), b'{"instrument":"EURUSD","ts_event":1,"bid":"1","ask":"2"}'
+    arrays, tick = reference().arrays(), b'{"instrument":"EURUSD","ts_event":1795000000000000000,"bid":"1","ask":"2"}'
     quotes = decode_quotes([tick, deep, tick[:-1] + b',"more":' + deep + b"}", tick.replace(b'"bid":"1"', b'"bid":' + deep), tick], arrays.instruments, arrays.instrument_known)
     assert len(quotes.poison) in (2, 3) and (quotes.rows["status"] == READ).sum() >= 2
