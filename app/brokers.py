@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import fcntl
 import hashlib
 import os
 import shutil
@@ -129,6 +130,12 @@ def build_embedded(say: Say = lambda text: None) -> Path:
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / "lock").open("w") as lock:  # the install compiles it while packages are fetched
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return target if target.exists() else _compile_embedded(target, say)
+
+
+def _compile_embedded(target: Path, say: Say) -> Path:
     go = shutil.which("go") or str(_go_from_wheel(say))
     say("compiling the embedded broker (once, about half a minute) ...")
     started = time.monotonic()
@@ -213,3 +220,7 @@ def fetch_kafka(say: Say = lambda text: None) -> Path:
             raise RuntimeError(f"Maven could not fetch Kafka:\n{done.stdout[-2000:]}")
         (home / "complete").touch()
     return home / "lib"
+
+
+if __name__ == "__main__":  # the install compiles the embedded broker while packages are fetched: needs Python alone
+    build_embedded(print)

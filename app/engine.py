@@ -155,7 +155,7 @@ class Engine:
     async def start(self) -> None:
         """Compile or load the kernels, connect, read the reference data, build the stage: all before joining."""
         s = self.settings
-        warm_kernels()
+        warm_kernels(self.role)
         settle_collector()
         await create_topics(self.client, s.prefix, s.partitions, s.horizon_ms, s.replication)
         counts = {topic_name(s.prefix, t): s.partitions if t.partitions == "data" else 1 for t in TOPICS}

@@ -21,9 +21,11 @@ from app.collector import settle_collector
 from app.measure import StreamMeter, follow, quantiles
 from app.settings import ROLES, Settings
 from app.simulate import write_history
-from app.supervisor import Supervisor, on_signals
+from app.supervisor import Child, Supervisor, on_signals
+from app.warm import PAGE_PARTS, compile_kernels, missing_parts
 from app.worker_alerts import WorkerAlerts
 from tables.kafka import create_topics
+from tables.tasks import process
 
 READY_TIMEOUT_S = 90.0
 RECONCILE_S = 900
@@ -51,6 +53,8 @@ class Installation:
     async def start(self) -> None:
         """Start everything and wait until every role is ready."""
         loop = asyncio.get_running_loop()
+        missing = await loop.run_in_executor(None, missing_parts)
+        await self._compile([part for part in missing if part in PAGE_PARTS])
         if self._embedded:
             # the embedded broker starts empty: what an earlier run stored belongs to a log that is gone
             home = self.settings.data_dir / "embedded"
@@ -74,13 +78,16 @@ class Installation:
         if self._tokens:
             users = ",".join(f"{token}:person-{k}:risk+trader" for k, token in enumerate(self._tokens, 1))
             environment |= {"DESKRISK_API_TOKENS": users, "DESKRISK_API_OPEN_READS": "1"}
+        later = [part for part in missing if part not in PAGE_PARTS]
         for role in ROLES:
-            self.supervisor.add(role, "worker", "--roles", role,
-                                **environment | {"DESKRISK_INSTANCE": s.instance or f"local-{role}"})
+            if role not in later:
+                self._add_role(role, environment)
         gateway = self.supervisor.add("gateway", "gateway", **environment)
         self.supervisor.add("sink", "sink", **environment)
-        self._say("starting positions, marks, risk, gateway and sink ...")
+        self._say("starting " + ", ".join([*(role for role in ROLES if role not in later), "gateway and sink ..."]))
         await self.supervisor.wait_ready(READY_TIMEOUT_S)
+        if later:
+            process.start("roles that follow", lambda: self._add_later(later, environment), may_return=lambda: True)
         self.supervisor.add("reconcile", "reconcile", "--every", str(RECONCILE_S), **environment)
         self.supervisor.add("roll", "roll", "--daily", **environment)
         url = gateway.ready_text.removeprefix("gateway ")
@@ -88,6 +95,30 @@ class Installation:
         self.addresses = {"brokers": s.brokers, "gateway": url, "clickhouse":
                           "external" if s.clickhouse_url else f"chdb:{s.data_dir / 'clickhouse'}",
                           "prefix": s.prefix, "data_dir": str(s.data_dir)}
+
+    def _add_role(self, role: str, environment: dict[str, str]) -> Child:
+        return self.supervisor.add(role, "worker", "--roles", role, **environment | {
+            "DESKRISK_INSTANCE": self.settings.instance or f"local-{role}"})
+
+    async def _compile(self, parts: list[str]) -> None:
+        if not parts:
+            return
+        started = time.monotonic()
+        self._say(f"compiling the kernels of {', '.join(parts)} (once, about a minute) ...")
+        work = asyncio.get_running_loop().run_in_executor(None, compile_kernels, *parts)
+        while not work.done():
+            await asyncio.wait([work], timeout=15.0)
+            if not work.done():
+                self._say(f"  still compiling after {time.monotonic() - started:.0f} s")
+        await work
+
+    async def _add_later(self, parts: list[str], environment: dict[str, str]) -> None:
+        """Start the roles that no page needs when their kernels are compiled; what comes for them waits on a topic."""
+        await self._compile(parts)
+        for role in parts:
+            child = self._add_role(role, environment)
+            await child.ready.wait()
+            self._say(f"{role} is ready")
 
     async def start_unless(self, stop: asyncio.Event) -> bool:
         """Start everything; False where it was told to stop before all was ready."""

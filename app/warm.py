@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from decimal import Decimal
 from multiprocessing import get_context
+from pathlib import Path
 
 import msgspec
+import numba
 import numpy as np
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
@@ -30,24 +36,50 @@ from schemas.records import Account, AsOf, Fifo, Instrument, Limit, Mark, Order,
 
 LEVELS = ("book", "desk", "strategy", "fund", "firm")
 NOW_NS = 10**18
+HOME = Path(__file__).resolve().parent.parent
 
 
-def warm_kernels() -> None:
-    """Run every kernel once on a few records, each with the kinds of arrays that a running system gives it.
+def warm_kernels(*parts: str) -> None:
+    """Run every kernel of these parts (all of them without a name) once on a few records.
 
-    A kernel is compiled anew for memory that may not be written (what a broker sent) and for columns of several rows
-    that do not lie side by side: both are here. ``tests/integration/test_first_run.py`` holds that nothing is left.
+    Each kernel meets the kinds of arrays that a running system gives it. It is compiled anew for memory that may not be
+    written (what a broker sent) and for columns of several rows that do not lie side by side: both are here.
+    ``tests/integration/test_first_run.py`` holds that nothing is left.
     """
-    for part in PARTS:
-        part()
+    for name in parts or PARTS:
+        PARTS[name]()
 
 
-def compile_kernels() -> None:
-    """Compile what is not in the cache, in a process for each part; then warm up, where nothing should be left."""
-    with ProcessPoolExecutor(len(PARTS), get_context("spawn")) as pool:
-        for part in [pool.submit(part) for part in PARTS]:
-            part.result()
-    warm_kernels()  # where two processes kept a kernel at the same time, one of its kinds may be missing
+def compile_kernels(*parts: str) -> None:
+    """Compile what these parts (all of them without a name) lack in the cache, in a process for each; note it there."""
+    wanted = parts or tuple(PARTS)
+    with ProcessPoolExecutor(len(wanted), get_context("spawn"), os.nice, (10,)) as pool:  # a page may be live
+        for done in [pool.submit(PARTS[name]) for name in wanted]:
+            done.result()
+    if not parts:
+        warm_kernels()  # where two processes kept a kernel at the same time, one of its kinds may be missing
+    for name in wanted:
+        _note(name).parent.mkdir(parents=True, exist_ok=True)
+        _note(name).write_text(_sources())
+
+
+def missing_parts() -> list[str]:
+    """Return the parts whose kernels are not known to be compiled from the present sources."""
+    return [name for name in PARTS if not _note(name).is_file() or _note(name).read_text() != _sources()]
+
+
+def _note(part: str) -> Path:
+    return Path(numba.config.CACHE_DIR) / "compiled" / part
+
+
+@functools.cache
+def _sources() -> str:
+    """Name the state of all that kernels may be compiled from."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for package in ("models", "schemas"):
+        for path in sorted((HOME / package).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _instrument() -> Instrument:
@@ -131,6 +163,11 @@ def _warm_rollup() -> ValuedBook:
         book.add_positions([encode(_held("X", offset))])
     book.revalue(NOW_NS)
     book.rollup.recount()
+    return book
+
+
+def _warm_options() -> ValuedBook:
+    book = _warm_rollup()
     book.add_instrument(Instrument(instrument="Y", asset_class="equity", currency="USD"))
     for name, under, style, barrier in (("O", "X", "american", None), ("P", "X", "european", None),
                                         ("Q", "Y", "european", None), ("B", "X", "european", Decimal("0.9"))):
@@ -151,17 +188,20 @@ def _warm_rollup() -> ValuedBook:
     return book
 
 
+def _warm_ladder() -> None:
+    book, lines = _warm_options(), LadderLines()
+    lines.put(0, 0, 1)
+    lines.add_up(np.zeros(1, np.int64), book.rollup)
+
+
 def _warm_models() -> None:
-    book = _warm_rollup()
+    book = _warm_options()
     one = np.ones(1)
     option_prices(one, one, one, one, one, one, one, np.empty(1))  # what the demo's market quotes
     moves = np.random.default_rng(1).normal(0, 0.01, (40, 1))
     models = RiskModels(book, book.contracts, History(("X",), moves), INSTRUMENT_GROUPINGS)
     models.run(NOW_NS)
     models.update_rows(np.array([0, 1]))
-    lines = LadderLines()
-    lines.put(0, 0, 1)
-    lines.add_up(np.zeros(1, np.int64), book.rollup)
 
 
 def _warm_gate() -> None:
@@ -188,5 +228,9 @@ def _warm_gate() -> None:
     gate.decide(msgspec.structs.replace(order, action="cancel"), NOW_NS)
 
 
-#: what is compiled side by side
-PARTS = (_warm_positions, _warm_models, _warm_gate, _warm_marks)
+#: what is compiled side by side, and what each role starts with
+PARTS: dict[str, Callable[[], object]] = {
+    "positions": _warm_positions, "marks": _warm_marks, "gateway": _warm_ladder, "risk": _warm_models,
+    "gate": _warm_gate}
+#: with these a page shows positions and prices; models and the gate may follow
+PAGE_PARTS = ("positions", "marks", "gateway")

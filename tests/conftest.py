@@ -22,7 +22,8 @@ process.leave = _left.append
 
 settings.register_profile("deskrisk", deadline=None, max_examples=120, print_blob=True,
                           suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-settings.load_profile("deskrisk")
+settings.register_profile("nightly", parent=settings.get_profile("deskrisk"), max_examples=2_400)
+settings.load_profile(os.environ.get("DESKRISK_PROFILE", "deskrisk"))
 
 
 def shared_data() -> Path | None:
@@ -67,6 +68,15 @@ def random_seed() -> int:
     seed = int(os.environ.get("DESKRISK_SEED") or random.SystemRandom().randrange(1 << 31))
     print(f"\nDESKRISK_SEED={seed}")
     return seed
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what waits for processes first, a file of it on one worker; kernels and properties fill the gaps at the end."""
+    folder = ROOT / "tests" / "integration"
+    for item in items:
+        if item.path.is_relative_to(folder):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: not item.path.is_relative_to(folder))
 
 
 def pytest_report_header() -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from tables.writer import PartitionWriter
 from tests.faults.fake_broker import Broker, Client, Crash, Disk, Fenced, Scheduler
 from tests.folding import assert_equal, naive, new_partition
 
-SEEDS = 1_200
+SEEDS = int(os.environ.get("DESKRISK_SEEDS", "240"))  # 1,200 and more in `make nightly`
 TOPIC = "trades"
 
 

@@ -24,6 +24,7 @@ from app.verify import run_verify
 from schemas.records import Account, Instrument
 from schemas.topics import TOPICS
 from tables.kafka import create_topics, owner_partition
+from tests.support.fork_server import SERVER, ForkedProcess
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 READY_S = 60.0
@@ -36,16 +37,24 @@ ACCOUNTS = [Account(account=f"ACC-{i:03d}", book=f"B{i % 6}", desk=f"D{i % 3}", 
 
 
 class Process:
-    """One `python -m app` process; ``inside`` is a command that runs it (a network namespace, another version)."""
+    """One `python -m app` process, forked from one that has all loaded.
+
+    It is started anew where ``inside`` is a command that runs it (a network namespace), ``home`` is another version's
+    folder, or ``true_start`` asks for it: some tests hold that the command itself starts.
+    """
 
     def __init__(self, arguments: list[str], environment: dict[str, str], inside: tuple[str, ...] = (),
-                 home: Path = ROOT) -> None:
+                 home: Path = ROOT, true_start: bool = False) -> None:
         self.arguments, self.lines = arguments, list[str]()
         self.ready = threading.Event()
-        self.process = subprocess.Popen(
-            [*inside, sys.executable, "-m", "app", *arguments, "--supervised"], cwd=home, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=os.environ | {"PYTHONPATH": str(home)} | environment)
+        command, environment = [*arguments, "--supervised"], os.environ | {"PYTHONPATH": str(home)} | environment
+        self.process: ForkedProcess | subprocess.Popen[str]
+        if inside or home != ROOT or true_start:
+            self.process = subprocess.Popen([*inside, sys.executable, "-m", "app", *command], cwd=home, text=True,
+                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                            env=environment)
+        else:
+            self.process = SERVER.fork(command, environment)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:

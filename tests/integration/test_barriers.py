@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import time
 from decimal import Decimal
 
@@ -17,8 +14,9 @@ from app.control import publish
 from app.reference_files import publish_reference
 from schemas.market import Surface, VolSlice
 from schemas.records import Instrument
-from tests.integration.harness import ACCOUNTS, ROOT, Installation, Process
+from tests.integration.harness import ACCOUNTS, Installation, Process
 from tests.integration.test_system import quotes, wait_for
+from tests.support.fork_server import run_command
 
 pytestmark = pytest.mark.kafka
 EXPIRY = "2099-01-15"
@@ -77,11 +75,9 @@ def test_a_touched_barrier_is_known_after_a_kill(made: Installation) -> None:
     asyncio.run(quotes(made, {SHARE.instrument: 100.5}))  # above the barrier again while nobody looks
     url, _ = start(made)
     wait_for(lambda: values(url) == (20.0, 20.0))
-    done = subprocess.run([sys.executable, "-m", "app", "barriers", "set", OPTION.instrument, "--untouched", "--reason",
-                           "a wrong price of the exchange", "--by", "ann"], cwd=ROOT, text=True, capture_output=True, timeout=120,
-                          env=os.environ | made.environment())
+    done = run_command("barriers", "set", OPTION.instrument, "--untouched", "--reason", "a wrong price of the exchange", "--by", "ann",
+                       **made.environment())
     assert done.returncode == 0, done.stderr
     wait_for(lambda: (lambda v: v[0] is not None and v[0] > 20 and v[0] == pytest.approx(v[1]))(values(url)))
-    shown = subprocess.run([sys.executable, "-m", "app", "barriers", "show"], cwd=ROOT, text=True, capture_output=True,
-                           timeout=120, env=os.environ | made.environment())
+    shown = run_command("barriers", "show", **made.environment())
     assert json.loads(shown.stdout)["by"] == "ann" and not json.loads(shown.stdout)["touched"]

@@ -21,6 +21,7 @@ from app.reference_files import publish_reference
 from schemas.records import Alert, Control, MarginTier
 from tests.integration.harness import ACCOUNTS, INSTRUMENTS, ROOT, Installation
 from tests.integration.test_order_path import by_id, decisions, keep_quoting, open_the_gate, order, send
+from tests.support.fork_server import run_command
 
 pytestmark = pytest.mark.kafka
 REASON = "test of limits on figures"
@@ -80,8 +81,7 @@ def test_margin_shares_windows_and_collars_hold_an_order_against_what_is_held_an
         await quoting
 
     asyncio.run(run())
-    done = subprocess.run([sys.executable, "-m", "app", "decisions", "explain", "c2"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-                          env=os.environ | made.environment())
+    done = run_command("decisions", "explain", "c2", **made.environment())
     shown = json.loads(done.stdout)
     assert done.returncode == 0 and shown["reproduced"] is True and shown["reasons"][0]["code"] == "CONCENTRATION"
 

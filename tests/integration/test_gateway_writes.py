@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,9 +15,10 @@ import pytest
 
 from app.brokers import Broker
 from app.gateway.access import parse_tokens
-from tests.integration.harness import ROOT, Installation, Process, Upstream
+from tests.integration.harness import Installation, Process, Upstream
 from tests.integration.test_order_path import order, send
 from tests.integration.test_system import quotes
+from tests.support.fork_server import run_command
 
 pytestmark = pytest.mark.kafka
 RISK, SECOND, READER = "r" * 20, "s" * 20, "v" * 20
@@ -118,10 +117,9 @@ def test_two_people_are_two_who_signed_in(api: tuple[Installation, str]) -> None
     assert call(url, "POST", where, READER).status_code == 403
     assert "TWO~override" not in str(call(url, "GET", "/api/limits").json())
     environment = os.environ | made.environment() | {"DESKRISK_GATEWAY_URL": url, "DESKRISK_API_TOKEN": SECOND}
-    shown = subprocess.run([sys.executable, "-m", "app", "approvals", "show"], cwd=ROOT, env=environment, text=True, capture_output=True)
+    shown = run_command("approvals", "show", **environment)
     assert json.loads(shown.stdout)["by"] == "rita", shown.stderr
-    done = subprocess.run([sys.executable, "-m", "app", "approvals", "approve", asked.json()["approval_id"]], cwd=ROOT, env=environment,
-                          text=True, capture_output=True)
+    done = run_command("approvals", "approve", asked.json()["approval_id"], **environment)
     assert (json.loads(done.stdout)["by"], json.loads(done.stdout)["approved_by"]) == ("rita", "sam"), done.stderr
     assert call(url, "POST", where, SECOND).status_code == 404, "once"
     # a limit of two people: a raise waits, lowering it does not make it one person's
@@ -187,8 +185,7 @@ def test_a_breach_trips_the_breaker_and_only_a_person_resumes(api: tuple[Install
     alert = wait_until(lambda: [a for a in call(url, "GET", "/api/alerts").json() if a["limit_id"] == "TRIP"])[0]
     (stands,) = [x for x in call(url, "GET", "/api/limits?scope=fund:F1").json()["limits"] if x["limit_id"] == "TRIP"]
     assert (stands["state"], stands["in_force"]) == ("breach", True) and stands["utilisation"] == stands["value"] > 1
-    shown = subprocess.run([sys.executable, "-m", "app", "limits", "used", "fund:F1", "--gateway-url", url], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
-                           env=os.environ | {"DESKRISK_API_TOKEN": READER}).stdout
+    shown = run_command("limits", "used", "fund:F1", "--gateway-url", url, DESKRISK_API_TOKEN=READER).stdout
     assert next(line for line in shown.splitlines() if "TRIP" in line).split()[-2] == "breach"
     assert alert["kind"] == "breach" and alert["utilisation"] > 1
     assert call(url, "POST", "/api/breakers/fund:F1", action="resume", reason=REASON, rev=99).status_code == 409

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,8 +20,9 @@ from models.gate.explain import explain
 from schemas.addresses import GateAddress
 from schemas.records import Control, Decision
 from tables.kafka import owner_partition
-from tests.integration.harness import ROOT, Installation, Process
+from tests.integration.harness import Installation, Process
 from tests.integration.test_system import quotes
+from tests.support.fork_server import run_command
 
 pytestmark = pytest.mark.kafka
 REASON = "test of the order path"
@@ -133,8 +131,7 @@ def test_verdicts_limits_halts_and_cancels(made: Installation) -> None:
         await quoting
 
     asyncio.run(run())
-    done = subprocess.run([sys.executable, "-m", "app", "decisions", "explain", "o3"], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | made.environment())
+    done = run_command("decisions", "explain", "o3", **made.environment())
     shown = msgspec.json.decode(done.stdout)
     assert done.returncode == 0 and shown["reproduced"] is True and shown["reasons"][0]["rule"].startswith("RTS 6")
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -24,7 +22,8 @@ from schemas.records import External, Position
 from tables.kafka import owner_partition
 from tables.refold import fold
 from tables.restore import read_changelogs
-from tests.integration.harness import ROOT, Installation, Upstream
+from tests.integration.harness import Installation, Upstream
+from tests.support.fork_server import run_command
 
 pytestmark = pytest.mark.kafka
 REASON = "test of recovery on a real broker"
@@ -43,7 +42,7 @@ def now_text() -> str:
 
 
 def command(made: Installation, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "app", *arguments], cwd=ROOT, capture_output=True, text=True, env=os.environ | made.environment())
+    return run_command(*arguments, **made.environment())
 
 
 def test_rewind_shows_proves_and_puts_right(made: Installation) -> None:

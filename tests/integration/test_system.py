@@ -26,6 +26,7 @@ from schemas.codec import encode
 from schemas.records import Alert, Decision, Order, Reason
 from tests.integration import clickhouse_server
 from tests.integration.harness import ACCOUNTS, INSTRUMENTS, ROOT, Installation, Process, Upstream
+from tests.support.fork_server import run_command
 
 pytestmark = pytest.mark.kafka
 PAIR = "I00"
@@ -171,8 +172,7 @@ def test_commands_read_what_the_gateway_has(running: dict[str, Any]) -> None:
     environment = os.environ | running["made"].environment() | {"DESKRISK_GATEWAY_URL": running["url"]}
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "app", *arguments], cwd=ROOT, env=environment, text=True,
-                              capture_output=True, timeout=120)
+        return run_command(*arguments, timeout=120, **environment)
     rows = json.loads(call("positions", "--account", ACCOUNTS[0].account, "--json").stdout)
     assert rows and {r["account"] for r in rows} == {ACCOUNTS[0].account}
     assert json.loads(call("risk", "desk:D1", "--json").stdout)["node"] == "desk:D1"

@@ -17,6 +17,7 @@ from app.gate_socket import Connection, GateSocket
 from models.gate.book import GateBook
 from schemas.records import Account, Decision, Instrument, Limit, Mark, Order, Quarantined
 from tables.records import RecordBatch
+from tests.support.examples import scaled
 
 T0 = 1_795_000_000_000_000_000
 TOPICS = {"trades": "trades", "decisions": "decisions"}
@@ -76,7 +77,7 @@ def goes_on(stage: GateStage) -> bool:
     return stage.judge(order, None).outcome == "accept"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(100), deadline=None)
 @given(st.lists(LINES, min_size=1, max_size=12), st.integers(1, 400))
 def test_every_line_at_the_socket_is_answered_in_its_order(lines: list[bytes], piece: int) -> None:
     stage, sent = gate()
@@ -97,7 +98,7 @@ def test_every_line_at_the_socket_is_answered_in_its_order(lines: list[bytes], p
     assert {w.order.order_id for w in stage.gate.working.values()} <= {"next"}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(100), deadline=None)
 @given(st.lists(LINES, min_size=1, max_size=6), st.booleans())
 def test_every_record_of_the_topic_is_decided_or_put_in_quarantine(lines: list[bytes], as_batch: bool) -> None:
     stage, sent = gate()

@@ -22,6 +22,7 @@ from models.gate.state import METRICS, GateState
 from schemas.codec import encode
 from schemas.controls import MEANING, Check
 from schemas.records import Order
+from tests.support.examples import scaled
 
 INF = math.inf
 ROLES = ("book", "desk", "strategy", "fund", "firm", "account", "trader", "issuer", "sector", "counterparty", "venue", "instrument")
@@ -128,7 +129,7 @@ def expected(case: dict[str, Any]) -> tuple[set[Check], set[Check]]:
                         "positions_ns": T0 - case["positions_age_ns"], "limits_required": case["required"]})
 
 
-@settings(max_examples=1500)
+@settings(max_examples=scaled(300))
 @given(CASE)
 def test_the_kernel_gives_every_reason_its_naive_twin_gives(case: dict[str, Any]) -> None:
     s = build(case)
@@ -139,7 +140,7 @@ def test_the_kernel_gives_every_reason_its_naive_twin_gives(case: dict[str, Any]
     assert codes(int(s.results["soft"][0])) == soft
 
 
-@settings(max_examples=200)
+@settings(max_examples=scaled(100))
 @given(CASE)
 def test_a_decision_reproduces_from_its_inputs(case: dict[str, Any]) -> None:
     s = build(case)

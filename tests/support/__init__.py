@@ -1,0 +1,1 @@
+"""What several tests share: processes that start fast, installations, waits for conditions."""
