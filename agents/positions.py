@@ -236,8 +236,7 @@ class PositionStage(Stage):
         for name, status in (("duplicates", tc.DUPLICATE), ("late", tc.LATE), ("rerouted", tc.FOREIGN)):
             if counts[status]:
                 self._counters.add(name, float(counts[status]))
-        if decoded.fees:
-            other_fees(decoded, part)
+        other_fees(decoded, part)
         odd = np.flatnonzero((rows["status"] == tc.FOREIGN) | (rows["status"] >= tc.UNKNOWN_ACCOUNT))
         for i in odd.tolist():
             if rows["status"][i] == tc.FOREIGN:

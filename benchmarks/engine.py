@@ -87,7 +87,7 @@ async def durable_state(client: KafkaClient) -> dict[str, Any]:
     """Read the changelog back: durability is what it says, not what memory held."""
     from aiokafka.structs import TopicPartition
 
-    from models.position_state import HEADER_BYTES, ROW_BYTES
+    from models.position_pack import HEADER_BYTES, ROW_BYTES
     from tables.restore import read_changelogs
 
     found = await read_changelogs(client, {TopicPartition("positions-changelog", p): 0 for p in range(PARTITIONS)})

@@ -16,7 +16,7 @@ from app.reference_files import publish_reference
 from app.settings import Settings
 from benchmarks._common import Worker, arguments, finish, scratch_broker
 from models.fills import POSITION_DTYPE
-from models.position_state import HEADER_DTYPE, PACKED_LOT_DTYPE, ROW_VERSION
+from models.position_pack import HEADER_DTYPE, PACKED_LOT_DTYPE, ROW_VERSION
 from schemas.records import Account, Instrument
 from tables.kafka import KafkaClient, create_topics, owner_partition
 from tables.partition import MARKER_KEY, Marker

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, localcontext
+from typing import Any
 
 from schemas.records import Trade
 from schemas.units import decimal_parts, parse_ts_ns
@@ -29,6 +30,18 @@ class NaiveFill:
     fees: dict[str, Decimal]
     funding: dict[str, Decimal] = field(default_factory=dict)
     busted: bool = False
+    #: how many records came before the first one of its chain of corrections: it takes that one's place
+    arrival: int = 0
+
+
+@dataclass
+class NaiveChain:
+    """A trade and its corrections: the last one counts."""
+
+    key: tuple[str, str]
+    live: NaiveFill
+    #: what was said under each id
+    said: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -111,7 +124,9 @@ class NaiveBook:
         self._decimals = decimals or {}
         self._lateness_ns = lateness_ns
         self.fills: dict[tuple[str, str], list[NaiveFill]] = {}
-        self._by_id: dict[tuple[str, str], tuple[tuple[str, str], NaiveFill | None]] = {}
+        self._by_id: dict[tuple[str, str], NaiveChain] = {}
+        self._busts: dict[tuple[str, str], tuple[Any, ...]] = {}
+        self._arrivals = 0
         self._last_ts: dict[tuple[str, str], int] = {}
         self.duplicates = self.late = self.refused = 0
 
@@ -119,58 +134,75 @@ class NaiveBook:
         """Take one trade in; return what became of it: applied, late, duplicate or refused."""
         key = (trade.account, trade.instrument)
         action = trade.action or "new"
-        seen = self._by_id.get((trade.account, trade.trade_id))
         ts = parse_ts_ns(trade.ts_event)
         if action == "bust":
-            return self._bust(trade, seen)
+            return self._bust(trade)
         scale = decimal_parts(trade.quantity, "quantity")[1]
         decimal_parts(trade.price, "price")
         most = self._decimals.get(trade.instrument, scale)
         if scale > most or trade.quantity * 10**most > 2**61:
             return self._refuse()
         quantity = trade.quantity if trade.side.lower() == "buy" else -trade.quantity
-        if trade.quantity < 0 or (trade.quantity == 0) != (action == "funding") or (
-                action == "funding" and not trade.fees):
+        cash = action == "funding" or (action == "correct" and trade.quantity == 0 and bool(trade.fees))
+        if trade.quantity < 0 or (trade.quantity == 0) != cash or (cash and not trade.fees):
             return self._refuse()
-        if seen is not None:
-            at, fill = seen
-            same = fill is not None and (at, fill.quantity, fill.price, fill.ts) == (key, quantity, trade.price, ts)
-            if same:
-                self.duplicates += 1
-                return "duplicate"
-            if action in ("new", "funding") or (trade.ref_trade_id or trade.trade_id) != trade.trade_id:
-                return self._refuse()
+        own, ref = (trade.account, trade.trade_id), (trade.account, trade.ref_trade_id or trade.trade_id)
+        chain, content = self._by_id.get(own), content_of(trade)
+        if chain is not None and content in chain.said[trade.trade_id]:
+            self.duplicates += 1
+            return "duplicate"
+        if own in self._busts or (chain is not None and (action != "correct" or ref != own)):
+            return self._refuse()
+        corrected: NaiveFill | None = None
         if action == "correct":
-            target = self._by_id.get((trade.account, trade.ref_trade_id or trade.trade_id))
-            if target is None or target[1] is None:
+            chain = self._by_id.get(ref)
+            if chain is None or chain.live.busted or (chain.live.quantity == 0) != cash:
                 return self._refuse()
-            target[1].busted = True
-        last = self._last_ts.get(key, 0)
-        late = action != "correct" and ts < last and last - ts > self._lateness_ns
-        fees: dict[str, Decimal] = {}
-        for fee in trade.fees or ():
-            fees[fee.currency] = fees.get(fee.currency, ZERO) + fee.amount
-        cash, costs = (fees, {}) if action == "funding" else ({}, fees)
-        fill = NaiveFill(trade.trade_id, quantity, trade.price, ts, last if late else ts, costs, cash)
+            corrected = chain.live
+            corrected.busted = True
+        fill = self._fill(trade, quantity, ts, cash, corrected)
         self.fills.setdefault(key, []).append(fill)
-        self._by_id[(trade.account, trade.trade_id)] = (key, fill)
-        self._last_ts[key] = max(last, fill.effective_ts)
+        if chain is None:
+            chain = NaiveChain(key, fill)
+        chain.live, chain.key = fill, key
+        chain.said.setdefault(trade.trade_id, []).append(content)
+        self._by_id[own] = chain
+        late = corrected is None and fill.effective_ts != ts
+        self._last_ts[key] = max(self._last_ts.get(key, 0), fill.effective_ts)
         self.late += late
         return "late" if late else "applied"
 
-    def _bust(self, trade: Trade, seen: tuple[tuple[str, str], NaiveFill | None] | None) -> str:
-        if seen is not None and seen[1] is None:
+    def _fill(self, trade: Trade, quantity: Decimal, ts: int, cash: bool, corrected: NaiveFill | None) -> NaiveFill:
+        newest = self._last_ts.get((trade.account, trade.instrument), 0)
+        if corrected is not None:  # it is ordered as if it had come when what it corrects came
+            newest = corrected.effective_ts if corrected.effective_ts != corrected.ts else 0
+        fees: dict[str, Decimal] = {}
+        for fee in trade.fees or ():
+            fees[fee.currency] = fees.get(fee.currency, ZERO) + fee.amount
+        self._arrivals += 1
+        return NaiveFill(trade.trade_id, quantity, trade.price, ts, newest if newest - ts > self._lateness_ns else ts,
+                         {} if cash else fees, fees if cash else {},
+                         arrival=corrected.arrival if corrected else self._arrivals)
+
+    def _bust(self, trade: Trade) -> str:
+        own, ref = (trade.account, trade.trade_id), (trade.account, trade.ref_trade_id or trade.trade_id)
+        content = content_of(trade)
+        if ref != own and (own in self._by_id or own in self._busts):
+            if self._busts.get(own) != content:
+                return self._refuse()
             self.duplicates += 1
             return "duplicate"
-        target = self._by_id.get((trade.account, trade.ref_trade_id or trade.trade_id))
-        if target is None or target[1] is None:
+        chain = self._by_id.get(ref)
+        if chain is None:
             return self._refuse()
-        if target[1].busted:
+        if chain.live.busted:
+            if ref != own:
+                return self._refuse()
             self.duplicates += 1
             return "duplicate"
-        target[1].busted = True
-        if (trade.ref_trade_id or trade.trade_id) != trade.trade_id:
-            self._by_id[(trade.account, trade.trade_id)] = (target[0], None)
+        chain.live.busted = True
+        if ref != own:
+            self._busts[own] = content
         return "applied"
 
     def _refuse(self) -> str:
@@ -181,4 +213,18 @@ class NaiveBook:
         """Return a position, folded from all its fills by effective time, then arrival."""
         fills = [f for f in self.fills.get((account, instrument), ()) if not f.busted]
         with localcontext(PRECISION):
-            return fold(sorted(fills, key=lambda f: f.effective_ts), self._inverse.get(instrument, False))
+            in_order = sorted(fills, key=lambda f: (f.effective_ts, f.arrival))
+            return fold(in_order, self._inverse.get(instrument, False))
+
+
+def content_of(trade: Trade) -> tuple[Any, ...]:
+    """Return what a record says: two that say the same are one, however they are written."""
+    fees: dict[str, Decimal] = {}
+    for fee in trade.fees or ():
+        fees[fee.currency] = fees.get(fee.currency, ZERO) + fee.amount
+    ref = trade.ref_trade_id or (trade.trade_id if trade.action in ("correct", "bust") else "")
+    side = trade.side.lower() if trade.quantity else ""  # cash has none
+    numbers = () if trade.action == "bust" else (trade.instrument, side, trade.quantity, trade.price)
+    return (trade.action or "new", ref, parse_ts_ns(trade.ts_event), *numbers,
+            frozenset((c, a) for c, a in fees.items() if a), *((text or "") for text in (
+                trade.order_id, trade.trader, trade.counterparty, trade.venue)))

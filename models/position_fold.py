@@ -9,19 +9,22 @@ from __future__ import annotations
 import numpy as np
 
 from models.fills import fold_fill
-from models.interning import ABSENT, mix64
+from models.interning import ABSENT
 from models.jit import hot_kernel, inline_kernel, kernel
 from models.position_opening import absorbed_by_opening, before_the_day, fold_into_opening
 from models.position_window import (
     ABSORBED,
     BUSTED,
     CHAIN_MAX,
+    FIRST_FILL_SEQ,
     FLAGS_ROOM_MIN,
     LOTS_ROOM_MIN,
     MARKER,
     N_FILLS,
     N_FLAGGED,
     N_ROWS,
+    ORIGIN_SHIFT,
+    REVERSAL,
     PositionArrays,
     absorb_half_chain,
     append_fill,
@@ -29,6 +32,7 @@ from models.position_window import (
     find_fill,
     find_row,
     flag_fill,
+    live_end,
     mark_dirty,
     refold_row,
 )
@@ -78,24 +82,60 @@ def _would_overflow(q: int, d: int) -> bool:
 
 
 @inline_kernel
+def _is_repeat(st: PositionArrays, f: int, rows: np.ndarray, i: int, s: int, d: int, price: float) -> bool:
+    """Return whether a record says what one with its identity said before, in all its fields."""
+    h, h2, content = rows[i].id_hash, rows[i].id_hash2, rows[i].content
+    while True:
+        same = (st.fills[f].id_hash == h and st.fills[f].id_hash2 == h2 and st.fills[f].slot == s
+                and st.fills[f].quantity == d and st.fills[f].price == price
+                and st.fills[f].ts_event == rows[i].ts_event)
+        if same and (st.content[f] == content or (st.content[f] == 0 and st.fills[f].fee == rows[i].fee)):
+            return True
+        if st.fills[f].successor == 0:
+            return False
+        f += st.fills[f].successor
+
+
+@inline_kernel
 def _apply_bust(st: PositionArrays, rows: np.ndarray, i: int, f: int) -> int:
-    """Take a window fill out again; its row is folded without it."""
-    if st.fills[f].flags & BUSTED:
-        return DUPLICATE
-    s = st.fills[f].slot
-    absorbed = st.fills[f].flags & ABSORBED != 0
-    flag_fill(st, f, BUSTED)
-    own = rows[i].id_hash != st.fills[f].id_hash or rows[i].id_hash2 != st.fills[f].id_hash2
-    if before_the_day(st, s, st.fills[f].ts_event):
-        fold_into_opening(st, s, -st.fills[f].quantity, st.fills[f].price, -st.fills[f].fee)
-    if absorbed:  # no longer in the chain: the opposite fill at the same price has the same total P&L
-        append_fill(st, s, rows[i].id_hash, rows[i].id_hash2, -st.fills[f].quantity, st.fills[f].price,
-                    -st.fills[f].fee, rows[i].ts_event, st.rows[s].last_ts_event, 0)
-    elif own:
-        append_fill(st, s, rows[i].id_hash, rows[i].id_hash2, 0, 0.0, 0.0, rows[i].ts_event, 0, MARKER)
-    touch_row(st, rows, i, s)
+    """Take the live fill of a chain out, by any id of the chain; ``f`` is what came under the bust's own id."""
+    own = rows[i].id_hash == rows[i].ref_hash and rows[i].id_hash2 == rows[i].ref_hash2
+    if f != ABSENT and not own:
+        same = st.fills[f].flags & MARKER != 0 and _is_repeat(st, f, rows, i, st.fills[f].slot, 0, 0.0)
+        return DUPLICATE if same else ID_REUSED
+    g = find_fill(st, rows[i].ref_hash, rows[i].ref_hash2)
+    if g == ABSENT or st.fills[g].flags & MARKER:
+        return REF_UNKNOWN
+    g = live_end(st, g)
+    if st.fills[g].flags & BUSTED:
+        return DUPLICATE if own else REF_UNKNOWN
+    s = st.fills[g].slot
+    _take_out(st, rows, i, g)
+    if not own:
+        append_fill(st, s, rows[i].id_hash, rows[i].id_hash2, 0, 0.0, 0.0, rows[i].ts_event, 0, MARKER,
+                    rows[i].content)
     refold_row(st, s)
     return APPLIED
+
+
+@inline_kernel
+def _take_out(st: PositionArrays, rows: np.ndarray, i: int, g: int) -> None:
+    """Take back what was booked of a fill, where it was booked; its row is yet to be folded again."""
+    s, d, fee, flags = st.fills[g].slot, st.fills[g].quantity, st.fills[g].fee, st.fills[g].flags
+    rows[i].taken = st.meta[FIRST_FILL_SEQ] + g + 1
+    rows[i].taken_slot, rows[i].taken_ts = s, st.fills[g].ts_event
+    flag_fill(st, g, BUSTED)
+    touch_row(st, rows, i, s)
+    if absorbed_by_opening(st, s, st.fills[g].ts_event):  # the statement says what is held: only the fee was booked
+        d = 0
+        st.rows[s].opening_realised_pnl += fee
+    elif before_the_day(st, s, st.fills[g].ts_event):
+        fold_into_opening(st, s, -d, st.fills[g].price, -fee)
+    if flags & ABSORBED == 0:
+        st.rows[s].chain_length -= 1
+    else:  # no longer in the chain: the opposite fill in its place has the same total P&L
+        append_fill(st, s, rows[i].id_hash, rows[i].id_hash2, -d, st.fills[g].price, -fee, st.fills[g].ts_event,
+                    st.fills[g].effective_ts, REVERSAL, np.uint64(0))
 
 
 @hot_kernel
@@ -108,33 +148,45 @@ def touch_row(st: PositionArrays, rows: np.ndarray, i: int, s: int) -> None:
 
 
 @hot_kernel
-def _effective_ts(st: PositionArrays, s: int, ts: int, action: int, lateness_ns: int) -> tuple[int, int]:
-    """Return (APPLIED or LATE, the time a fill is ordered by)."""
-    if action == CORRECT or ts >= st.rows[s].last_ts_event or st.rows[s].last_ts_event - ts <= lateness_ns:
+def _effective_ts(st: PositionArrays, s: int, ts: int, g: int, lateness_ns: int) -> tuple[int, int]:
+    """Return (APPLIED or LATE, the time a fill is ordered by); ``g`` is the fill that it corrects, or ABSENT."""
+    if g != ABSENT:
+        newest = st.fills[g].effective_ts
+        moved = newest != st.fills[g].ts_event and newest - ts > lateness_ns
+        return APPLIED, newest if moved else ts
+    if ts >= st.rows[s].last_ts_event or st.rows[s].last_ts_event - ts <= lateness_ns:
         return APPLIED, ts
     return LATE, st.rows[s].last_ts_event
 
 
 @hot_kernel
-def _apply_fill(st: PositionArrays, rows: np.ndarray, i: int, s: int, d: int, price: float,
+def _apply_fill(st: PositionArrays, rows: np.ndarray, i: int, s: int, d: int, price: float, g: int,
                 lateness_ns: int) -> int:
-    status, effective = _effective_ts(st, s, rows[i].ts_event, rows[i].action, lateness_ns)
+    status, effective = _effective_ts(st, s, rows[i].ts_event, g, lateness_ns)
     in_order = effective >= st.rows[s].last_ts_event
     absorbed = absorbed_by_opening(st, s, rows[i].ts_event)
-    append_fill(st, s, rows[i].id_hash, rows[i].id_hash2, d, price, rows[i].fee, rows[i].ts_event, effective,
-                ABSORBED if absorbed else 0)
+    f = append_fill(st, s, rows[i].id_hash, rows[i].id_hash2, d, price, rows[i].fee, rows[i].ts_event, effective,
+                    ABSORBED if absorbed else 0, rows[i].content)
+    rows[i].fill = st.meta[FIRST_FILL_SEQ] + f + 1
+    if g != ABSENT:
+        st.fills[g].successor = f - g
+        st.fills[f].flags |= (f - g + (st.fills[g].flags >> ORIGIN_SHIFT)) << ORIGIN_SHIFT
     touch_row(st, rows, i, s)
     if status == LATE:
         st.rows[s].late_trades += 1
-    if absorbed:
-        return status
-    if before_the_day(st, s, rows[i].ts_event):
+    if absorbed:  # the statement says what was held; what it cost to trade, it does not say
+        st.base[s].fees += rows[i].fee
+        st.rows[s].fees += rows[i].fee
+        st.rows[s].opening_realised_pnl -= rows[i].fee
+    elif before_the_day(st, s, rows[i].ts_event):
         fold_into_opening(st, s, d, price, rows[i].fee)
-    if in_order:
-        st.rows[s].last_ts_event = effective
-        fold_fill(st.pool, st.rows, s, d, price, rows[i].fee)
-    else:
+    st.rows[s].last_ts_event = max(st.rows[s].last_ts_event, effective)
+    if g != ABSENT or not in_order:
         refold_row(st, s)
+        if g != ABSENT and st.fills[g].slot != s:
+            refold_row(st, st.fills[g].slot)
+    elif not absorbed:
+        fold_fill(st.pool, st.rows, s, d, price, rows[i].fee)
     if st.rows[s].chain_length > CHAIN_MAX:
         absorb_half_chain(st, s)
     return status
@@ -149,12 +201,7 @@ def _apply_one(st: PositionArrays, rows: np.ndarray, i: int, ref: ReferenceArray
     action = rows[i].action
     f = find_fill(st, rows[i].id_hash, rows[i].id_hash2)
     if action == BUST:
-        if f != ABSENT and st.fills[f].flags & MARKER:
-            return DUPLICATE
-        g = find_fill(st, rows[i].ref_hash, rows[i].ref_hash2)
-        if g == ABSENT or st.fills[g].flags & MARKER:
-            return REF_UNKNOWN
-        return _apply_bust(st, rows, i, g)
+        return _apply_bust(st, rows, i, f)
     s = find_row(st, account, instrument)
     # a position keeps the decimals it was opened with, whatever the reference data say later
     decimals = ref.quantity_decimals[instrument] if s == ABSENT else st.rows[s].quantity_decimals
@@ -169,42 +216,26 @@ def _apply_one(st: PositionArrays, rows: np.ndarray, i: int, ref: ReferenceArray
             return BAD_PRICE
     d = units * rows[i].side
     if f != ABSENT:
-        same = (st.fills[f].slot == s and st.fills[f].quantity == d and st.fills[f].price == price
-                and st.fills[f].ts_event == rows[i].ts_event)
-        if same:
+        if _is_repeat(st, f, rows, i, s, d, price):
             return DUPLICATE
         if action == NEW or rows[i].ref_hash != rows[i].id_hash or rows[i].ref_hash2 != rows[i].id_hash2:
             return ID_REUSED
     if s != ABSENT and _would_overflow(st.rows[s].quantity, d):
         return OVERFLOW
+    g = ABSENT
     if action == CORRECT:
         g = find_fill(st, rows[i].ref_hash, rows[i].ref_hash2)
         if g == ABSENT or st.fills[g].flags & MARKER:
             return REF_UNKNOWN
-        if st.fills[g].flags & ABSORBED and g == f:
+        g = live_end(st, g)
+        if st.fills[g].flags & BUSTED:
             return REF_UNKNOWN
-        rows[i].action = NEW if st.fills[g].flags & ABSORBED else CORRECT
-        bust_for_correction(st, rows, i, g)
+        if (st.fills[g].quantity == 0) != (d == 0):  # cash is corrected by cash, a fill by a fill
+            return BAD_QUANTITY
+        _take_out(st, rows, i, g)
     # only now, when nothing can refuse the record any more, may it open a row: every row is in the changelog
     s = ensure_row(st, account, instrument, ref)
-    return _apply_fill(st, rows, i, s, d, price, lateness_ns)
-
-
-@inline_kernel
-def bust_for_correction(st: PositionArrays, rows: np.ndarray, i: int, g: int) -> None:
-    """Take the corrected fill out; the correction itself follows as a fill of its own."""
-    if st.fills[g].flags & BUSTED:
-        return
-    s = st.fills[g].slot
-    absorbed = st.fills[g].flags & ABSORBED != 0
-    flag_fill(st, g, BUSTED)
-    if before_the_day(st, s, st.fills[g].ts_event):
-        fold_into_opening(st, s, -st.fills[g].quantity, st.fills[g].price, -st.fills[g].fee)
-    if absorbed:
-        append_fill(st, s, mix64(st.fills[g].id_hash), st.fills[g].id_hash2, -st.fills[g].quantity,
-                    st.fills[g].price, -st.fills[g].fee, rows[i].ts_event, st.rows[s].last_ts_event, 0)
-    touch_row(st, rows, i, s)
-    refold_row(st, s)
+    return _apply_fill(st, rows, i, s, d, price, g, lateness_ns)
 
 
 @kernel

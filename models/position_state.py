@@ -13,7 +13,21 @@ from models import position_window as pw
 from models.columns import grown
 from models.fills import FOLD_FIELDS, LOT_DTYPE, NO_LOT, POSITION_DTYPE, LotPool, link_lots
 from models.interning import ABSENT
-from models.jit import hot_kernel, inline_kernel, kernel
+from models.jit import kernel
+from models.position_pack import (
+    HEADER_BYTES,
+    HEADER_DTYPE,
+    LOT_BYTES,
+    OTHER_TAIL,
+    PACKED_LOT_DTYPE,
+    PAIR_DTYPE,
+    ROW_BYTES,
+    ROW_VERSION,
+    assemble,
+    collect_lots,
+    packed_sizes,
+    unpack_rows,
+)
 from models.position_window import (
     EPOCH,
     FILL_DTYPE,
@@ -29,90 +43,6 @@ from models.position_window import (
     PositionArrays,
 )
 from models.trade_columns import ReferenceArrays
-
-#: version of a packed row; another major version is refused, never guessed
-ROW_VERSION = 1
-HEADER_DTYPE = np.dtype([("version", "u1"), ("based", "u1"), ("spare", "u2"), ("lots", "u4"), ("base_lots", "u4"),
-                         ("slot", "u4")])
-PACKED_LOT_DTYPE = np.dtype([("quantity", "i8"), ("price", "f8")])
-ROW_BYTES = POSITION_DTYPE.itemsize
-HEADER_BYTES = HEADER_DTYPE.itemsize
-LOT_BYTES = PACKED_LOT_DTYPE.itemsize
-
-
-@kernel
-def packed_sizes(st: PositionArrays, slots: np.ndarray, sizes: np.ndarray) -> int:
-    """Fill the packed size of each row, bytes; return their sum."""
-    total = 0
-    for k in range(slots.shape[0]):
-        s = slots[k]
-        size = HEADER_BYTES + ROW_BYTES + LOT_BYTES * st.rows[s].lot_count
-        if st.rows[s].based != 0:
-            size += ROW_BYTES + LOT_BYTES * st.base[s].lot_count
-        sizes[k] = size
-        total += size
-    return total
-
-
-@inline_kernel
-def _put_lots(pool: LotPool, rows: np.ndarray, s: int, target: np.ndarray, at: int) -> int:
-    index = rows[s].lot_head
-    while index != NO_LOT:
-        target[at].quantity = pool.lots[index].quantity
-        target[at].price = pool.lots[index].price
-        at += 1
-        index = pool.lots[index].next
-    return at
-
-
-@kernel
-def collect_lots(st: PositionArrays, slots: np.ndarray, target: np.ndarray) -> None:
-    """Lay the lots of rows (and of their bases) out one after the other."""
-    at = 0
-    for k in range(slots.shape[0]):
-        at = _put_lots(st.pool, st.rows, slots[k], target, at)
-        if st.rows[slots[k]].based != 0:
-            at = _put_lots(st.pool, st.base, slots[k], target, at)
-
-
-@hot_kernel
-def _put_bytes(source: np.ndarray, start: int, count: int, target: np.ndarray, at: int) -> int:
-    for i in range(count):
-        target[at + i] = source[start + i]
-    return at + count
-
-
-@kernel
-def assemble(slots: np.ndarray, sizes: np.ndarray, headers: np.ndarray, rows: np.ndarray, bases: np.ndarray,
-             based: np.ndarray, lots: np.ndarray, out: np.ndarray) -> None:
-    """Interleave headers, rows, bases and lots (all uint8) into packed values."""
-    at = 0
-    lot_at = 0
-    for k in range(slots.shape[0]):
-        end = at + sizes[k]
-        at = _put_bytes(headers, k * HEADER_BYTES, HEADER_BYTES, out, at)
-        at = _put_bytes(rows, k * ROW_BYTES, ROW_BYTES, out, at)
-        if based[k]:
-            at = _put_bytes(bases, k * ROW_BYTES, ROW_BYTES, out, at)
-        lot_bytes = end - at
-        at = _put_bytes(lots, lot_at, lot_bytes, out, at)
-        lot_at += lot_bytes
-
-
-@kernel
-def unpack_rows(st: PositionArrays, rows: np.ndarray, bases: np.ndarray, headers: np.ndarray,
-                lots: np.ndarray) -> None:
-    """Put unpacked rows at their slots and link their lots (``lots`` lies in the order of the rows)."""
-    at = 0
-    for k in range(headers.shape[0]):
-        s = headers[k].slot
-        st.rows[s] = rows[k]
-        st.base[s] = bases[k]
-        own = headers[k].lots
-        link_lots(st.pool, st.rows, s, lots[at : at + own])
-        at += own
-        link_lots(st.pool, st.base, s, lots[at : at + headers[k].base_lots])
-        at += headers[k].base_lots
 
 
 @kernel
@@ -170,8 +100,9 @@ class PartitionPositions:
         pool = LotPool(np.zeros(2 * pw.LOTS_ROOM_MIN, LOT_DTYPE), np.array([NO_LOT, 0, 0], np.int64))
         self.arrays = PositionArrays(
             rows=np.zeros(256, POSITION_DTYPE), base=np.zeros(256, POSITION_DTYPE), pool=pool,
-            fills=np.zeros(1024, FILL_DTYPE), fill_index=np.full(4096, ABSENT, np.int32),
-            row_index=np.full(1024, ABSENT, np.int32), dirty=np.zeros(256, np.int32),
+            fills=np.zeros(1024, FILL_DTYPE), content=np.zeros(1024, np.uint64),
+            fill_index=np.full(4096, ABSENT, np.int32), row_index=np.full(1024, ABSENT, np.int32),
+            dirty=np.zeros(256, np.int32),
             dirty_epoch=np.zeros(256, np.int64), out=np.zeros(256, np.int32), out_epoch=np.zeros(256, np.int64),
             flagged=np.zeros(1024, np.int64), scratch=np.zeros(1024, np.int32),
             day_start=np.zeros(256, np.int64), meta=meta)
@@ -191,13 +122,17 @@ class PartitionPositions:
         need_fills = min(int(a.meta[N_FILLS]) + 2 * records + 2, self.fills_max)
         if need_fills > len(a.fills):
             size = min(max(need_fills, 2 * len(a.fills)), self.fills_max)
-            a = a._replace(fills=grown(a.fills, size), scratch=grown(a.scratch, size))
+            a = a._replace(fills=grown(a.fills, size), content=grown(a.content, size), scratch=grown(a.scratch, size))
         if 2 * need_fills > len(a.fill_index):
             a = a._replace(fill_index=np.full(1 << (2 * need_fills).bit_length(), ABSENT, np.int32))
             pw.reindex_fills(a)
-        if len(a.flagged) - int(a.meta[N_FLAGGED]) < 2 * pw.FLAGS_ROOM_MIN:
-            a = a._replace(flagged=grown(a.flagged, 2 * len(a.flagged) + 2 * pw.FLAGS_ROOM_MIN))
         self.arrays = a
+        self._grow_flags(2 * pw.FLAGS_ROOM_MIN)
+
+    def _grow_flags(self, room: int) -> None:
+        a = self.arrays
+        if len(a.flagged) - int(a.meta[N_FLAGGED]) < room:
+            self.arrays = a._replace(flagged=grown(a.flagged, 2 * len(a.flagged) + room))
 
     def _reserve_rows(self, need: int) -> None:
         a = self.arrays
@@ -229,7 +164,8 @@ class PartitionPositions:
             self._grow_lots(pw.LOTS_ROOM_MIN)
             if self.fill_count + 2 > self.fills_max:
                 half = self.fill_count // 2
-                self._grow_lots(half + pw.LOTS_ROOM_MIN)
+                self._grow_lots(self.fill_count + pw.LOTS_ROOM_MIN)
+                self._grow_flags(self.fill_count)
                 pw.evict_oldest(self.arrays, half)
             self.reserve(len(rows) - at)
 
@@ -322,17 +258,26 @@ class PartitionPositions:
         a.meta[N_DIRTY], a.meta[N_FLUSHED], a.meta[N_FLAGGED] = n, 0, 0
 
     def take_fills(self) -> tuple[int, bytes, bytes]:
-        """Return (sequence number of the first, new fills, changed flags) since the last call, packed."""
+        """Return (sequence number of the first, new fills, changed flags) since the last call, packed.
+
+        Flags and the content of new fills are pairs of int64: a sequence number with flags and the way to the
+        successor, or the complement of a sequence number with a hash. A version that knows of no content takes such a
+        number for that of a fill long gone.
+        """
         a = self.arrays
         first, end = int(a.meta[N_FLUSHED]), int(a.meta[N_FILLS])
         seq = int(a.meta[FIRST_FILL_SEQ])
         changed = np.unique(a.flagged[: a.meta[N_FLAGGED]])
-        flags = np.zeros(len(changed), [("seq", "i8"), ("flags", "i8")])
+        flags = np.zeros(len(changed), PAIR_DTYPE)
         flags["seq"] = changed
-        flags["flags"] = a.fills["flags"][changed - seq]
+        flags["flags"] = a.fills["flags"][changed - seq].astype(np.int64) | (
+            a.fills["successor"][changed - seq].astype(np.int64) << 32)
+        content = np.zeros(end - first, PAIR_DTYPE)
+        content["seq"] = ~np.arange(seq + first, seq + end)
+        content["flags"] = a.content[first:end].view(np.int64)
         a.meta[N_FLUSHED] = end
         a.meta[N_FLAGGED] = 0
-        return seq + first, a.fills[first:end].tobytes(), flags.tobytes()
+        return seq + first, a.fills[first:end].tobytes(), np.concatenate([flags, content]).tobytes()
 
     @property
     def first_fill_seq(self) -> int:
@@ -407,12 +352,16 @@ class PartitionPositions:
         self.reserve(len(window))
         a = self.arrays
         a.fills[: len(window)] = window
+        a.content[: len(window)] = 0
         a.meta[N_FILLS] = a.meta[N_FLUSHED] = len(window)
         a.meta[FIRST_FILL_SEQ] = first_seq
         for _, _, flags in blocks:
-            changed = np.frombuffer(flags, [("seq", "i8"), ("flags", "i8")])
-            changed = changed[changed["seq"] >= first_seq]
-            a.fills["flags"][changed["seq"] - first_seq] = changed["flags"]
+            pairs = np.frombuffer(flags, PAIR_DTYPE)
+            said = pairs[(pairs["seq"] < 0) & (~pairs["seq"] >= first_seq) & (pairs["seq"] > OTHER_TAIL)]
+            a.content[~said["seq"] - first_seq] = said["flags"].view(np.uint64)
+            changed = pairs[pairs["seq"] >= first_seq]
+            a.fills["flags"][changed["seq"] - first_seq] = changed["flags"].astype(np.int32)
+            a.fills["successor"][changed["seq"] - first_seq] = changed["flags"] >> 32
         pw.reindex_fills(a)
         pw.relink_rows(a, -1)
 
@@ -444,6 +393,8 @@ class PartitionPositions:
                 digest.update(rows[field][s].tobytes())
             digest.update(repr(self.lots_of(s)).encode())
         fills = a.fills[: a.meta[N_FILLS]]
-        for field in ("id_hash", "id_hash2", "quantity", "price", "fee", "ts_event", "effective_ts", "flags"):
+        for field in ("id_hash", "id_hash2", "quantity", "price", "fee", "ts_event", "effective_ts", "flags",
+                      "successor"):
             digest.update(np.ascontiguousarray(fills[field]).tobytes())
+        digest.update(a.content[: a.meta[N_FILLS]].tobytes())
         return digest.hexdigest()

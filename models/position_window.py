@@ -12,14 +12,17 @@ import numpy as np
 
 from models.fills import FOLD_FIELDS, LOTS_MAX, NO_LOT, POSITION_DTYPE, LotPool, fold_fill, free_lots, new_lot
 from models.interning import ABSENT, mix64
-from models.jit import allocating_kernel, hot_kernel, inline_kernel, kernel
+from models.jit import hot_kernel, inline_kernel, kernel
 from models.trade_columns import ReferenceArrays
 
 FILL_DTYPE = np.dtype([
     ("id_hash", "u8"), ("id_hash2", "u8"), ("quantity", "i8"), ("price", "f8"), ("fee", "f8"), ("ts_event", "i8"),
-    ("effective_ts", "i8"), ("slot", "i4"), ("previous", "i4"), ("flags", "i4"), ("spare", "i4"),
+    ("effective_ts", "i8"), ("slot", "i4"), ("previous", "i4"), ("flags", "i4"), ("successor", "i4"),
 ], align=True)
-BUSTED, MARKER, ABSORBED = 1, 2, 4
+#: ``REVERSAL``: the opposite of a fill that is part of the base already; it has no identity of its own
+BUSTED, MARKER, ABSORBED, REVERSAL = 1, 2, 4, 8
+#: above the flags: how many fills back the first record of a chain of corrections came, whose place the fill takes
+ORIGIN_SHIFT = 8
 
 # places in `meta`
 N_ROWS, N_FILLS, FIRST_FILL_SEQ, N_DIRTY, N_OUT, EPOCH, OUT_EPOCH, N_FLAGGED, N_FLUSHED = range(9)
@@ -38,6 +41,7 @@ class PositionArrays(NamedTuple):
     base: np.ndarray
     pool: LotPool
     fills: np.ndarray
+    content: np.ndarray  # uint64[fills]: hash of what a record says beside the columns of its fill; 0: not known
     fill_index: np.ndarray  # int32[power of two] -> fill
     row_index: np.ndarray  # int32[power of two] -> row
     dirty: np.ndarray  # int32: rows to write to the changelog
@@ -157,21 +161,36 @@ def find_fill(st: PositionArrays, h: np.uint64, h2: np.uint64) -> int:
 
 @hot_kernel
 def index_fill(st: PositionArrays, f: int) -> None:
-    """Enter a fill into the identity index, in place of an older one with the same identity."""
+    """Enter a fill into the identity index; of several with the same identity the oldest stays there.
+
+    From it the others are reached: they are later links of one chain of corrections.
+    """
+    if st.fills[f].flags & REVERSAL:
+        return
     mask = np.uint64(st.fill_index.shape[0] - 1)
     h, h2 = st.fills[f].id_hash, st.fills[f].id_hash2
     at = h & mask
     while True:
         g = st.fill_index[at]
-        if g == ABSENT or (st.fills[g].id_hash == h and st.fills[g].id_hash2 == h2):
+        if g == ABSENT:
             st.fill_index[at] = f
+            return
+        if st.fills[g].id_hash == h and st.fills[g].id_hash2 == h2:
             return
         at = (at + np.uint64(1)) & mask
 
 
 @hot_kernel
+def live_end(st: PositionArrays, f: int) -> int:
+    """Return the last link of the chain of corrections that a fill is part of."""
+    while st.fills[f].successor != 0:
+        f += st.fills[f].successor
+    return f
+
+
+@hot_kernel
 def append_fill(st: PositionArrays, s: int, h: np.uint64, h2: np.uint64, quantity: int, price: float, fee: float,
-                ts: int, effective_ts: int, flags: int) -> int:
+                ts: int, effective_ts: int, flags: int, content: np.uint64) -> int:
     """Put a fill at the end of the window and of its row's chain."""
     f = st.meta[N_FILLS]
     st.meta[N_FILLS] += 1
@@ -181,6 +200,8 @@ def append_fill(st: PositionArrays, s: int, h: np.uint64, h2: np.uint64, quantit
     st.fills[f].ts_event, st.fills[f].effective_ts = ts, effective_ts
     st.fills[f].flags = flags
     st.fills[f].previous = ABSENT
+    st.fills[f].successor = 0
+    st.content[f] = content
     index_fill(st, f)
     if flags & (MARKER | ABSORBED) == 0:
         st.fills[f].previous = st.rows[s].last_fill
@@ -199,7 +220,10 @@ def flag_fill(st: PositionArrays, f: int, flag: int) -> None:
 
 @inline_kernel
 def sorted_chain(st: PositionArrays, s: int) -> int:
-    """Put a row's fills into ``scratch``, by effective time, then by arrival; return how many."""
+    """Put a row's fills into ``scratch``, by effective time, then by arrival; return how many.
+
+    A correction takes the place of the record that it corrects in the first place.
+    """
     n = 0
     f = st.rows[s].last_fill
     while f != ABSENT:
@@ -211,10 +235,14 @@ def sorted_chain(st: PositionArrays, s: int) -> int:
         st.scratch[i], st.scratch[n - 1 - i] = st.scratch[n - 1 - i], st.scratch[i]
     for i in range(1, n):
         f = st.scratch[i]
-        ts = st.fills[f].effective_ts
+        ts, arrival = st.fills[f].effective_ts, f - (st.fills[f].flags >> ORIGIN_SHIFT)
         j = i - 1
-        while j >= 0 and st.fills[st.scratch[j]].effective_ts > ts:
-            st.scratch[j + 1] = st.scratch[j]
+        while j >= 0:
+            g = st.scratch[j]
+            other = st.fills[g].effective_ts
+            if other < ts or (other == ts and g - (st.fills[g].flags >> ORIGIN_SHIFT) <= arrival):
+                break
+            st.scratch[j + 1] = g
             j -= 1
         st.scratch[j + 1] = f
     return n
@@ -255,7 +283,7 @@ def refold_row(st: PositionArrays, s: int) -> None:
         fold_fill(st.pool, st.rows, s, st.fills[f].quantity, st.fills[f].price, st.fills[f].fee)
 
 
-@allocating_kernel
+@kernel
 def absorb_half_chain(st: PositionArrays, s: int) -> None:
     """Fold the older half of a long chain into the base; those fills stay known by identity only."""
     n = sorted_chain(st, s)
@@ -266,22 +294,14 @@ def absorb_half_chain(st: PositionArrays, s: int) -> None:
         flag_fill(st, f, ABSORBED)
     st.base[s].based = 1
     st.rows[s].based = 1
-    last = ABSENT
-    for i in range(half, n):  # relink what is left in arrival order
-        st.scratch[i - half] = st.scratch[i]
-    kept = np.sort(st.scratch[: n - half])
-    for i in range(n - half):
-        st.fills[kept[i]].previous = last
-        last = kept[i]
-    st.rows[s].last_fill = last
-    st.rows[s].chain_length = n - half
+    relink_rows(st, s)
 
 
 @kernel
 def retire_fills(st: PositionArrays, s: int) -> None:
     """Empty the base of ``rows[s]`` for another fold; its window fills stay known by identity only."""
     for f in range(st.meta[N_FILLS]):
-        if st.fills[f].slot == s and st.fills[f].flags & (MARKER | ABSORBED) == 0:
+        if st.fills[f].slot == s and st.fills[f].flags & (BUSTED | MARKER | ABSORBED) == 0:
             flag_fill(st, f, ABSORBED)
     free_lots(st.pool, st.base, s)
     st.base[s].based = 1
@@ -291,25 +311,38 @@ def retire_fills(st: PositionArrays, s: int) -> None:
     mark_dirty(st, s)
 
 
+@hot_kernel
+def _absorb_until(st: PositionArrays, s: int, count: int) -> None:
+    """Fold the fills of a row that leave the window into its base, and with them all that were traded before."""
+    n = sorted_chain(st, s)
+    last = -1
+    for i in range(n):
+        if st.scratch[i] < count:
+            last = i
+    for i in range(last + 1):
+        f = st.scratch[i]
+        fold_fill(st.pool, st.base, s, st.fills[f].quantity, st.fills[f].price, st.fills[f].fee)
+        if f < count:
+            st.fills[f].flags |= ABSORBED
+        else:
+            flag_fill(st, f, ABSORBED)
+    st.base[s].based = 1
+    st.rows[s].based = 1
+    mark_dirty(st, s)
+
+
 @kernel
 def evict_oldest(st: PositionArrays, count: int) -> None:
-    """Fold the ``count`` oldest fills into their bases and forget their identities."""
+    """Fold the ``count`` oldest fills into their bases, in order of trade time, and forget their identities."""
     n = st.meta[N_FILLS]
     for f in range(count):
         if st.fills[f].flags & (BUSTED | MARKER | ABSORBED) == 0:
-            s = st.fills[f].slot
-            fold_fill(st.pool, st.base, s, st.fills[f].quantity, st.fills[f].price, st.fills[f].fee)
-            st.base[s].based = 1
-            st.rows[s].based = 1
-            st.rows[s].chain_length -= 1
-            mark_dirty(st, s)
+            _absorb_until(st, st.fills[f].slot, count)
     for f in range(count, n):
         st.fills[f - count] = st.fills[f]
+        st.content[f - count] = st.content[f]
         back = st.fills[f].previous
         st.fills[f - count].previous = back - count if back >= count else ABSENT
-    for s in range(st.meta[N_ROWS]):
-        last = st.rows[s].last_fill
-        st.rows[s].last_fill = last - count if last >= count else ABSENT
     st.meta[N_FILLS] = n - count
     st.meta[FIRST_FILL_SEQ] += count
     st.meta[N_FLUSHED] = max(st.meta[N_FLUSHED] - count, 0)
@@ -319,6 +352,7 @@ def evict_oldest(st: PositionArrays, count: int) -> None:
             st.flagged[kept] = st.flagged[i]
             kept += 1
     st.meta[N_FLAGGED] = kept
+    relink_rows(st, -1)
     reindex_fills(st)
 
 
@@ -347,7 +381,7 @@ def relink_rows(st: PositionArrays, only: int) -> None:
             st.rows[s].chain_length = 0
     for f in range(st.meta[N_FILLS]):
         s = st.fills[f].slot
-        if (only >= 0 and s != only) or st.fills[f].flags & (MARKER | ABSORBED) != 0:
+        if (only >= 0 and s != only) or st.fills[f].flags & (BUSTED | MARKER | ABSORBED) != 0:
             continue
         st.fills[f].previous = st.rows[s].last_fill
         st.rows[s].last_fill = f

@@ -40,7 +40,12 @@ TRADE_DTYPE = np.dtype([
     ("id_start", "i8"), ("account_start", "i8"), ("instrument_start", "i8"),
     ("quantity", "i8"), ("price", "i8"), ("ts_event", "i8"), ("offset", "i8"), ("ts_source", "i8"), ("fee", "f8"),
     ("id_hash", "u8"), ("id_hash2", "u8"), ("ref_hash", "u8"), ("ref_hash2", "u8"),
+    # what it says beside identity, quantity, price and time; what it did: the sequence numbers, plus 1, of the fill
+    # that it put into the window, and of the one that it took out
+    ("content", "u8"), ("fill", "i8"), ("taken", "i8"), ("taken_ts", "i8"), ("taken_slot", "i4"),
 ], align=True)
+#: the content of a record that says nothing beside the columns of its fill; 0: not known
+NO_CONTENT = np.uint64(1)
 
 K_NONE, K_ID, K_ACCOUNT, K_INSTRUMENT, K_SIDE, K_QUANTITY, K_PRICE, K_TS, K_ACTION, K_TEXT, K_FEES, K_REF = range(12)
 KEYS = {
@@ -55,6 +60,11 @@ _KEY_KINDS = np.array(list(KEYS.values()), np.int64)
 for _i, _k in enumerate(KEYS):
     _KEY_BYTES[_i, : len(_k)] = np.frombuffer(_k.encode(), np.uint8)
 NAME_LENGTH_MAX = 128
+
+
+@inline_kernel
+def _combine(a: np.uint64, b: np.uint64) -> np.uint64:
+    return mix64(a ^ ((b << np.uint64(23)) | (b >> np.uint64(41))))
 
 
 @inline_kernel
@@ -172,6 +182,7 @@ def _scan_one(buf: np.ndarray, at: int, end: int, row: np.ndarray, i: int) -> bo
     row[i].fee = 0.0
     row[i].ref_hash = 0
     row[i].ref_hash2 = 0
+    row[i].content = NO_CONTENT
     while True:
         at = skip_space(buf, at, end)
         if at >= end or buf[at] != QUOTE:
@@ -187,8 +198,12 @@ def _scan_one(buf: np.ndarray, at: int, end: int, row: np.ndarray, i: int) -> bo
         at = skip_space(buf, at + 1, end)
         if at >= end:
             return False
+        value = at + 1
         at, bit = _read_field(buf, at, end, kind, row, i)
         seen |= bit
+        if kind == K_TEXT and at > value + 1 and buf[value - 1] == QUOTE:
+            row[i].content += _combine(hash_bytes(buf, key_start, key_end - key_start),
+                                       hash_bytes(buf, value, at - 1 - value))
         if at == REFUSED:
             return False
         at = skip_space(buf, at, end)
@@ -231,11 +246,6 @@ class ReferenceArrays(NamedTuple):
     unit_value: np.ndarray  # float64: settlement currency per counted unit and 1.0 of price
     inverse: np.ndarray  # uint8
     price_any_sign: np.ndarray  # uint8
-
-
-@inline_kernel
-def _combine(a: np.uint64, b: np.uint64) -> np.uint64:
-    return mix64(a ^ ((b << np.uint64(23)) | (b >> np.uint64(41))))
 
 
 @kernel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Context, Decimal
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from models.trade_columns import (
     BUST,
     CORRECT,
     NEW,
+    NO_CONTENT,
     POISON,
     READ,
     TRADE_DTYPE,
@@ -28,6 +30,8 @@ from schemas.refusal import reason_of
 from schemas.units import decimal_parts, format_ts_ns, outside, parse_ts_ns
 
 VALUE_BYTES_MAX = 8 << 20
+#: sums of amounts of 18 digits are exact in it
+EXACT = Context(prec=60)
 _OBJECT = ord("{")
 _ACTIONS = {"new": NEW, "correct": CORRECT, "bust": BUST, "funding": NEW}
 
@@ -149,6 +153,27 @@ def _read_slowly(out: DecodedTrades, base: int) -> None:
         out.buffer = np.concatenate([out.buffer, np.frombuffer(bytes(extra), np.uint8)])
 
 
+def _content(trade: Trade) -> int:
+    """Return a hash of what a trade says beside identity, instrument, side, quantity, price and time.
+
+    Whatever says the same has the same: zeros at the end of an amount, fees in another order, a field that is null.
+    """
+    fees: dict[str, Decimal] = {}
+    for fee in trade.fees or ():
+        fees[fee.currency] = EXACT.add(fees.get(fee.currency, Decimal(0)), fee.amount)
+    said = {name: getattr(trade, name) for name in ("order_id", "trader", "counterparty", "venue")}
+    said["action"] = None if trade.action == "new" else trade.action
+    said["ref_trade_id"] = trade.ref_trade_id if trade.action in (None, "new", "funding") else (
+        trade.ref_trade_id or trade.trade_id)
+    said |= {f"fees.{currency}": f"{amount.normalize(EXACT):f}" for currency, amount in fees.items() if amount}
+    total = int(NO_CONTENT)
+    for name, text in said.items():
+        if text:
+            raw = np.frombuffer(name.encode() + text.encode(), np.uint8)
+            total += int(hash_id_pair(raw, len(name.encode()))[0])
+    return total & 0xFFFFFFFFFFFFFFFF
+
+
 def _fill_row(out: DecodedTrades, i: int, trade: Trade, base: int, extra: bytearray) -> None:
     row = out.rows[i]
     row["quantity"], row["quantity_scale"] = decimal_parts(trade.quantity, "quantity")
@@ -156,12 +181,15 @@ def _fill_row(out: DecodedTrades, i: int, trade: Trade, base: int, extra: bytear
     row["ts_event"] = parse_ts_ns(trade.ts_event)
     row["side"] = 1 if trade.side.lower() == "buy" else -1
     row["action"] = _ACTIONS[trade.action or "new"]
+    if trade.action == "correct" and trade.quantity == 0 and trade.fees:
+        row["side"] = 0  # of cash that was booked
     if trade.action == "funding":  # cash, no fill: a side of 0 says so to the fold
         if trade.quantity != 0 or not trade.fees:
             raise ValueError(f"quantity, fees: expected 0 and at least one amount of funding, was {trade.quantity} and "
                              f"{len(trade.fees or ())} amounts")
         row["side"] = 0
     row["fee"] = row["ref_hash"] = row["ref_hash2"] = 0
+    row["content"] = _content(trade)
     for fee in trade.fees or ():
         decimal_parts(fee.amount, "fees.amount")
     for name, text in (("id", trade.trade_id), ("account", trade.account), ("instrument", trade.instrument)):

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import numpy as np
 
+from models.position_pack import OTHER_TAIL, PAIR_DTYPE
 from models.position_state import PartitionPositions, find_slot, other_averages
-from models.position_window import FILL_DTYPE
+from models.position_window import BUSTED, FILL_DTYPE
 from models.reference import Reference, settlement_currency
+from models.trade_decode import EXACT
 from schemas.reasons import QuarantineReason
 from schemas.records import AsOf, Fifo, Position
 from schemas.refusal import Refused
@@ -24,9 +28,10 @@ from tables.partition import MARKER_KEY, Rows
 
 UNIT = "\x1f"
 FILLS_PER_ROW = 8000
-FILL_FEES_KEPT = 256
 #: funding is kept beside fees in other currencies, in front of the currency's name
 FUNDING = "funding:"
+Amounts = dict[str, Decimal]
+ZERO = Decimal(0)
 _BLOCK = struct.Struct("<qII")
 #: columns of a published row, in the order `_record` takes them
 _PUBLISHED = ("account_index", "instrument_index", "quantity", "quantity_decimals", "average_price", "realised_pnl",
@@ -37,34 +42,49 @@ _PUBLISHED = ("account_index", "instrument_index", "quantity", "quantity_decimal
 
 @dataclass
 class SideData:
-    """What a position has beside its columns: fees in other currencies, openings by source."""
+    """What a position has beside its columns: fees in other currencies and funding, openings by source.
 
-    fees: dict[str, float] = field(default_factory=dict)
-    fees_by_id: dict[str, dict[str, float]] = field(default_factory=dict)
+    Amounts are exact: what is taken back leaves nothing behind.
+    """
+
+    fees: Amounts = field(default_factory=dict)
     openings: dict[str, tuple[int, float | None, int]] = field(default_factory=dict)
-    opening_fees: dict[str, float] = field(default_factory=dict)
-    #: trade time of the fills in ``fees_by_id``
-    fee_ts: dict[str, int] = field(default_factory=dict)
+    opening_fees: Amounts = field(default_factory=dict)
+    #: what each fill of the window paid, by its sequence number
+    paid: dict[int, Amounts] = field(default_factory=dict)
 
     def pack(self) -> bytes:
         """Return the tail of a packed row."""
-        return json.dumps([self.fees, self.fees_by_id, self.openings, self.opening_fees, self.fee_ts]).encode()
+        rounded = [{c: float(a) for c, a in kept.items()} for kept in (self.fees, self.opening_fees)]
+        exact = [{c: str(a) for c, a in kept.items()} for kept in (self.fees, self.opening_fees)]
+        return json.dumps([rounded[0], {}, self.openings, rounded[1], {}, *exact]).encode()
 
     @classmethod
-    def unpack(cls, tail: bytes) -> SideData:
-        """Read the tail of a packed row; what a newer minor version appended is left out."""
-        fees, by_id, openings, *more = json.loads(tail)
-        return cls(fees, by_id, {k: (q, p, t) for k, (q, p, t) in openings.items()}, more[0] if more else {},
-                   more[1] if len(more) > 1 else {})
+    def unpack(cls, tail: bytes) -> tuple[SideData, dict[str, Amounts]]:
+        """Read the tail of a packed row, and fees that an earlier version kept there by the hash of their trade's id.
 
-    def paid_since(self, ts: int) -> dict[str, float]:
-        """Return what the fills that are still known one by one paid from a time on."""
-        out: dict[str, float] = {}
-        for fill_id, amounts in self.fees_by_id.items():
-            if self.fee_ts.get(fill_id, 0) >= ts:
-                for currency, amount in amounts.items():
-                    out[currency] = out.get(currency, 0.0) + amount
-        return out
+        What a newer minor version appended is left out.
+        """
+        fees, by_id, openings, *more = json.loads(tail)
+        opening_fees = more[0] if more else {}
+        if len(more) > 3:
+            fees, opening_fees = more[2], more[3]
+        side = cls(_exact(fees), {k: (q, p, t) for k, (q, p, t) in openings.items()}, _exact(opening_fees))
+        return side, {fill: _exact(amounts) for fill, amounts in by_id.items()}
+
+
+def _exact(amounts: dict[str, float | str]) -> Amounts:
+    return {currency: Decimal(str(amount)) for currency, amount in amounts.items()}
+
+
+def add_amounts(to: Amounts, amounts: Amounts, sign: int = 1) -> None:
+    """Add amounts by currency, or take them away; a sum that is nothing is no entry."""
+    for currency, amount in amounts.items():
+        total = EXACT.add(to.get(currency, ZERO), amount * sign)
+        if total:
+            to[currency] = total
+        else:
+            to.pop(currency, None)
 
 
 class PositionPartition:
@@ -82,6 +102,8 @@ class PositionPartition:
         self._blocks: list[tuple[bytes, int]] = []  # key, sequence number after the block's last fill
         self._days: dict[str, int] = {}  # when each account's day began
         self._days_changed: set[str] = set()
+        self._payers: deque[tuple[int, int]] = deque()  # fills of the window that paid fees: sequence number, row
+        self._new_payers: list[tuple[int, int]] = []  # those since the last cut
 
     def changed(self) -> int:
         """Return how many position rows the next cut will have."""
@@ -116,6 +138,7 @@ class PositionPartition:
         self.positions.mark_all_changed()
         self._blocks.clear()
         self._days_changed = set(self._days)
+        self._new_payers = list(self._payers)
         return self.cut()
 
     def _cut_fills(self) -> Rows:
@@ -130,13 +153,44 @@ class PositionPartition:
                 break
             n = len(part) // size
             key = b"F%016x" % (seq + start) if n else self._flags_key(seq)
+            changed += self._pack_fees(seq + start, seq + start + n)
             rows.append((key, _BLOCK.pack(seq + start, n, len(changed) // 16) + part + changed))
             self._blocks.append((key, seq + start + n))
+        self._new_payers.clear()
         first = self.positions.first_fill_seq
+        while self._payers and self._payers[0][0] < first:  # what has left the window is not taken back any more
+            gone, slot = self._payers.popleft()
+            self.side[slot].paid.pop(gone, None)
         while self._blocks and self._blocks[0][1] <= first and self._blocks[0][0] not in {k for k, _ in rows}:
             rows.append((self._blocks.pop(0)[0], None))
         rows.append((b"W", b"%d" % first))
         return rows
+
+    def _pack_fees(self, first: int, end: int) -> bytes:
+        """Return what new fills of a block paid in other currencies."""
+        paid = [[seq, {c: str(a) for c, a in self.side[slot].paid[seq].items()}] for seq, slot in self._new_payers
+                if first <= seq < end and seq in self.side[slot].paid]
+        if not paid:
+            return b""
+        text = json.dumps(paid).encode()
+        pairs = np.zeros(-(-len(text) // 8), PAIR_DTYPE)
+        pairs["seq"] = OTHER_TAIL
+        pairs["flags"] = np.frombuffer(text.ljust(8 * len(pairs)), np.int64)
+        return pairs.tobytes()
+
+    def _unpack_fees(self, tail: bytes) -> None:
+        pairs = np.frombuffer(tail, PAIR_DTYPE)
+        text = pairs["flags"][pairs["seq"] == OTHER_TAIL].tobytes()
+        for seq, amounts in json.loads(text or b"[]"):
+            self._remember(seq, _exact(amounts))
+
+    def _remember(self, seq: int, amounts: Amounts) -> None:
+        """Know again what a fill paid, where it can still be taken back."""
+        k = seq - self.positions.first_fill_seq
+        if 0 <= k < self.positions.fill_count and not self.positions.arrays.fills["flags"][k] & BUSTED:
+            slot = int(self.positions.arrays.fills["slot"][k])
+            self.side_of(slot).paid[seq] = amounts
+            self._payers.append((seq, slot))
 
     def _flags_key(self, seq: int) -> bytes:
         """Return the key of a block that holds changed flags only; several may follow the same fill."""
@@ -150,6 +204,9 @@ class PositionPartition:
         self._keys.clear()
         self._blocks.clear()
         self._days.clear()
+        self._payers.clear()
+        self._new_payers.clear()
+        by_id: list[tuple[int, dict[str, Amounts]]] = []
         keys, values = [], []
         blocks: list[tuple[bytes, int, bytes, bytes]] = []
         intern = self.reference.intern_key
@@ -173,11 +230,27 @@ class PositionPartition:
         tails = self.positions.load(values, keys)
         for value, tail in zip(values, tails, strict=True):
             if tail:
-                self.side[struct.unpack_from("<I", value, 12)[0]] = SideData.unpack(tail)
+                slot = struct.unpack_from("<I", value, 12)[0]
+                self.side[slot], earlier = SideData.unpack(tail)
+                by_id.append((slot, earlier))
         # flags that changed before more fills came (G) are older than the flags that came with those fills (F)
         blocks.sort(key=lambda block: (block[1], block[0][:1] == b"F", block[0]))
         self._blocks.sort(key=lambda block: (block[1], block[0]))
         self.positions.load_fills(int(rows.get(b"W", b"0")), [block[1:] for block in blocks])
+        for _, _, _, tail in blocks:
+            self._unpack_fees(tail)
+        self._place_fees(by_id)
+
+    def _place_fees(self, by_id: list[tuple[int, dict[str, Amounts]]]) -> None:
+        """Find the fills of fees that an earlier version kept by the hash of their trade's id."""
+        fills = self.positions.arrays.fills[: self.positions.fill_count]
+        for slot, earlier in by_id:
+            for fill, amounts in earlier.items():
+                found = np.flatnonzero((fills["id_hash"] == np.uint64(int(fill, 16))) & (fills["slot"] == slot))
+                if len(found):
+                    self._remember(self.positions.first_fill_seq + int(found[-1]), amounts)
+        self._payers = deque(sorted(self._payers))
+        self._new_payers = list(self._payers) if any(earlier for _, earlier in by_id) else []
 
     def side_of(self, slot: int) -> SideData:
         """Return a row's side data, opening it if there is none."""
@@ -187,30 +260,34 @@ class PositionPartition:
         """Return the row of a key, or -1."""
         return int(find_slot(self.positions.arrays, account, instrument))
 
-    def add_fees(self, slot: int, fill_id: str, amounts: dict[str, float], ts: int) -> None:
-        """Keep fees of a fill in currencies other than the settlement's, or funding."""
-        side = self.side_of(slot)
-        side.fees_by_id[fill_id], side.fee_ts[fill_id] = amounts, ts
-        while len(side.fees_by_id) > FILL_FEES_KEPT:
-            oldest = next(iter(side.fees_by_id))
-            side.fees_by_id.pop(oldest)
-            side.fee_ts.pop(oldest, None)
-        self._book_fees(slot, amounts, ts, 1.0)
+    def add_fees(self, seq: int, slot: int, amounts: Amounts, ts: int) -> None:
+        """Keep what a fill paid in currencies other than the settlement's, or what funding was booked."""
+        self.side_of(slot).paid[seq] = amounts
+        self._payers.append((seq, slot))
+        self._new_payers.append((seq, slot))
+        self._book_fees(slot, amounts, ts, 1)
 
-    def _book_fees(self, slot: int, amounts: dict[str, float], ts: int, sign: float) -> None:
-        side, row = self.side[slot], self.positions.arrays.rows[slot]
-        before = row["rolled"] and ts < row["opening_ts"]  # of the day before, though it came late
-        for kept in (side.fees, side.opening_fees) if before else (side.fees,):
-            for currency, amount in amounts.items():
-                kept[currency] = kept.get(currency, 0.0) + sign * amount
+    def _book_fees(self, slot: int, amounts: Amounts, ts: int, sign: int) -> None:
+        side = self.side[slot]
+        add_amounts(side.fees, amounts, sign)
+        if ts < self.positions.arrays.rows["opening_ts"][slot]:  # of the day before, though it came late
+            add_amounts(side.opening_fees, amounts, sign)
 
-    def drop_fees(self, fill_id: str) -> None:
-        """Take the fees of a busted or corrected fill back, in the day they were paid in."""
-        for slot, side in self.side.items():
-            if fill_id in side.fees_by_id:
-                # a row of an earlier version has no times: what it pays back is today's
-                ts = side.fee_ts.pop(fill_id, int(self.positions.arrays.rows["opening_ts"][slot]))
-                self._book_fees(slot, side.fees_by_id.pop(fill_id), ts, -1.0)
+    def drop_fees(self, seq: int, slot: int, ts: int) -> None:
+        """Take back what a busted or corrected fill paid, in the day it was paid in."""
+        if slot in self.side and seq in self.side[slot].paid:
+            self._book_fees(slot, self.side[slot].paid.pop(seq), ts, -1)
+
+    def _open_fees(self, slot: int) -> None:
+        """What was paid before the day began is part of the opening."""
+        if slot not in self.side:
+            return
+        side, first = self.side[slot], self.positions.first_fill_seq
+        side.opening_fees = dict(side.fees)
+        opening_ts, fills = int(self.positions.arrays.rows["opening_ts"][slot]), self.positions.arrays.fills
+        for seq, amounts in side.paid.items():
+            if seq >= first and fills["ts_event"][seq - first] >= opening_ts:
+                add_amounts(side.opening_fees, amounts, -1)
 
     def open(self, key: tuple[int, int], source: str, units: int, price: float | None, ts: int,
              ts_source: int) -> None:
@@ -240,6 +317,7 @@ class PositionPartition:
         slot = self.positions.open_position(*key, total, average, max(t for _, _, t in openings.values()),
                                             self.reference.arrays(), ts_source)
         self.side_of(slot).openings = openings
+        self._open_fees(slot)
 
     def roll(self, account: str, ts: int) -> bool:
         """Begin a day of an account; False where it, or a later one, has begun already."""
@@ -250,10 +328,7 @@ class PositionPartition:
         self._days[account] = ts
         self._days_changed.add(account)
         for slot in rolled:
-            if slot in self.side:
-                side = self.side[slot]
-                later = side.paid_since(ts)
-                side.opening_fees = {c: a - later.get(c, 0.0) for c, a in side.fees.items()}
+            self._open_fees(slot)
         return True
 
     def take_openings(self, other: PositionPartition) -> None:
@@ -296,7 +371,7 @@ class PositionPartition:
         currency = settlement_currency(instrument) if instrument else ""
         fees, funding = _apart(side.fees) if side else ({}, {})
         if fees_paid:
-            fees[currency] = fees_paid
+            fees[currency] = fees.get(currency, 0.0) + fees_paid
         opening_fees, opening_funding = _apart(side.opening_fees) if side else ({}, {})
         return Position(
             account=account, instrument=name, quantity=decimal_text(quantity, decimals),
@@ -317,10 +392,10 @@ class PositionPartition:
         return self.positions.state_hash(self.reference.key_name)
 
 
-def _apart(amounts: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+def _apart(amounts: Amounts) -> tuple[dict[str, float], dict[str, float]]:
     """Return fees and funding by currency."""
-    return ({c: a for c, a in amounts.items() if not c.startswith(FUNDING)},
-            {c.removeprefix(FUNDING): a for c, a in amounts.items() if c.startswith(FUNDING)})
+    return ({c: float(a) for c, a in amounts.items() if not c.startswith(FUNDING)},
+            {c.removeprefix(FUNDING): float(a) for c, a in amounts.items() if c.startswith(FUNDING)})
 
 
 def decimal_text(units: int, decimals: int) -> str:

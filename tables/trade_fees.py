@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from models import trade_columns as tc
 from models.reference import Reference, settlement_currency
 from models.trade_decode import DecodedTrades
-from tables.position_partition import FUNDING, PositionPartition
+from tables.position_partition import FUNDING, Amounts, PositionPartition, add_amounts
 
 
 def settlement_fees(decoded: DecodedTrades, reference: Reference) -> None:
@@ -27,23 +26,20 @@ def settlement_fees(decoded: DecodedTrades, reference: Reference) -> None:
 def other_fees(decoded: DecodedTrades, part: PositionPartition) -> None:
     """Keep fees in other currencies, and funding, per currency beside the row, after the fold.
 
-    In the order of the log: a correction under the number of what it corrects takes the old fees back before its own.
+    In the order of the log. What a record took out takes back what it paid, whether or not the record pays itself.
     """
     records, rows = part.reference.instrument_records, decoded.rows
-    applied = (rows["status"] == tc.APPLIED) | (rows["status"] == tc.LATE)
-    paid = np.zeros(len(rows), bool)
-    paid[list(decoded.fees)] = True
-    for i in np.flatnonzero(applied & (paid | (rows["ref_hash"] != 0))).tolist():
-        row, amounts = rows[i], dict[str, float]()
-        if row["ref_hash"]:
-            part.drop_fees(f"{int(row['ref_hash']):016x}")
-        if row["action"] == tc.BUST or not paid[i]:
+    taking = np.flatnonzero(rows["taken"]).tolist()
+    for i in sorted({*decoded.fees, *taking}):
+        row, amounts = rows[i], Amounts()
+        if row["taken"]:
+            part.drop_fees(int(row["taken"]) - 1, int(row["taken_slot"]), int(row["taken_ts"]))
+        if i not in decoded.fees or not row["fill"]:
             continue
         currency = settlement_currency(records[decoded.text(i, "instrument")])
         for fee in decoded.fees[i]:
             if row["side"] == 0 or fee.currency != currency:
-                name = FUNDING + fee.currency if row["side"] == 0 else fee.currency
-                amounts[name] = amounts.get(name, 0.0) + float(fee.amount)
+                add_amounts(amounts, {FUNDING + fee.currency if row["side"] == 0 else fee.currency: fee.amount})
         if amounts:
             slot = part.find_slot(int(row["account_index"]), int(row["instrument_index"]))
-            part.add_fees(slot, f"{int(row['id_hash']):016x}", amounts, int(row["ts_event"]))
+            part.add_fees(int(row["fill"]) - 1, slot, amounts, int(row["ts_event"]))

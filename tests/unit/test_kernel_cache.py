@@ -14,7 +14,8 @@ import pytest
 from numba.core.errors import NumbaError
 
 from models.jit import allocating_kernel, kernel
-from models.position_state import PACKED_LOT_DTYPE, PartitionPositions, collect_lots
+from models.position_pack import PACKED_LOT_DTYPE, collect_lots
+from models.position_state import PartitionPositions
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HELPER = "from models.jit import hot_kernel\n@hot_kernel\ndef step(x: int) -> int:\n    return x + {step}\n"
