@@ -39,10 +39,12 @@ class Installation:
     Parameters
     ----------
     tokens : with each of which a person may write; reads are open then. None: what the settings say
+    page_first : roles that no page needs may start later, where their kernels are not compiled yet
     """
 
-    def __init__(self, settings: Settings, embedded: bool, say: Any, tokens: Sequence[str] = ()) -> None:
-        self._embedded, self._tokens = embedded, tokens
+    def __init__(self, settings: Settings, embedded: bool, say: Any, tokens: Sequence[str] = (),
+                 page_first: bool = False) -> None:
+        self._embedded, self._tokens, self._page_first = embedded, tokens, page_first
         self._say = say
         self._broker: EmbeddedBroker | None = None
         self.settings = settings
@@ -54,7 +56,8 @@ class Installation:
         """Start everything and wait until every role is ready."""
         loop = asyncio.get_running_loop()
         missing = await loop.run_in_executor(None, missing_parts)
-        await self._compile([part for part in missing if part in PAGE_PARTS])
+        later = [part for part in missing if part not in PAGE_PARTS] if self._page_first else []
+        await self._compile([part for part in missing if part not in later])
         if self._embedded:
             # the embedded broker starts empty: what an earlier run stored belongs to a log that is gone
             home = self.settings.data_dir / "embedded"
@@ -78,7 +81,6 @@ class Installation:
         if self._tokens:
             users = ",".join(f"{token}:person-{k}:risk+trader" for k, token in enumerate(self._tokens, 1))
             environment |= {"DESKRISK_API_TOKENS": users, "DESKRISK_API_OPEN_READS": "1"}
-        later = [part for part in missing if part not in PAGE_PARTS]
         for role in ROLES:
             if role not in later:
                 self._add_role(role, environment)
@@ -184,7 +186,7 @@ async def run_demo(settings: Settings, seconds: float | None, as_json: bool, bro
         demo = settings.model_copy(update={"data_dir": Path(scratch), "history": past})
         # what one person asks for the other one approves
         tokens = [] if settings.api_tokens else [secrets.token_urlsafe(12) for _ in range(2)]
-        installation = Installation(demo, not settings.brokers, say, tokens)
+        installation = Installation(demo, not settings.brokers, say, tokens, page_first=True)
         meter = StreamMeter()
         follower: asyncio.Task[None] | None = None
         summary: dict[str, Any] = {}
