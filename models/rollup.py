@@ -8,6 +8,8 @@ that is unknown adds nothing to the sums of its nodes and is counted there; it i
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -411,6 +413,22 @@ class RollUp:
         """Replace the running sums by exact ones; return the drift found."""
         return float(recount(self.contribution, self.ancestors, self.count, self.nodes[: len(self.node_names)],
                              self.largest))
+
+    def state_hash(self, names: Sequence[str]) -> str:
+        """Return a digest of what every position adds to which nodes, whatever the order in which they came.
+
+        Parameters
+        ----------
+        names : of the rows
+        """
+        live = [(names[r], r) for r in range(self.count) if self.rows["live"][r]]
+        digest = hashlib.blake2b(digest_size=16)
+        for name, r in sorted(live):
+            above = [self.node_names[n] if n >= 0 else "" for n in self.ancestors[r].tolist()]
+            digest.update("|".join((name, *above)).encode())
+            # what has no sign bit of its own: -0.0 is 0.0
+            digest.update((self.contribution[r] + 0.0).tobytes())
+        return digest.hexdigest()
 
     def take_touched(self) -> np.ndarray:
         """Return the nodes touched since the last call."""

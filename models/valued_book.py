@@ -73,7 +73,8 @@ class ValuedBook:
         self.reference = Reference(lambda account: 0)
         self.as_of: dict[int, int] = {}
         self.snapshot_id = 0
-        self.node_currency: dict[int, str] = {}
+        self._currency_of: dict[str, str] = {}
+        self._currencies_version = -1
         self._pending: set[int] = set()
         self._paper_rows: set[int] = set()
         self._rows_of_instrument: dict[str, list[int]] = {}
@@ -272,14 +273,10 @@ class ValuedBook:
 
     def _nodes_of(self, position: Position, instrument: Instrument | None, account: Account | None) -> list[int]:
         node = self.rollup.node
-        base = account.base_currency if account else self.market.base_currency
         out = []
         for level in self.levels:
             name = FIRM if level == FIRM else getattr(account, level, None) or getattr(position, level, None)
-            index = node(name if level == FIRM else f"{level}:{name}") if name else -1
-            if index >= 0 and level != FIRM:
-                self.node_currency[index] = base
-            out.append(index)
+            out.append(node(name if level == FIRM else f"{level}:{name}") if name else -1)
         pair = None
         if instrument is not None and instrument.asset_class == "fx":
             pair = instrument.instrument
@@ -315,8 +312,28 @@ class ValuedBook:
         return np.concatenate([self.rollup.value_changed(self.market), self.value_pending()])
 
     def currency_of(self, node: int) -> str:
-        """Return the currency a node's figures are published in."""
-        return self.node_currency.get(node, self.market.base_currency)
+        """Return the currency a node's figures are published in: of its accounts where they share one, else the firm's.
+
+        It follows from the accounts that lie under the node, whatever record came last.
+        """
+        if self._currencies_version != self.reference.version:
+            self._currencies_version = self.reference.version
+            found: dict[str, set[str]] = {}
+            for account in self.reference.account_records.values():
+                for name in self.nodes_above(account):
+                    found.setdefault(name, set()).add(account.base_currency)
+            before = self._currency_of
+            self._currency_of = {name: next(iter(c)) for name, c in found.items() if len(c) == 1 and name != FIRM}
+            for changed, _ in self._currency_of.items() ^ before.items():
+                index = self.rollup.node_index.get(changed)
+                if index is not None:
+                    self.rollup.touched[index] = 1
+        return self._currency_of.get(self.rollup.node_names[node], self.market.base_currency)
+
+    def nodes_above(self, account: Account) -> list[str]:
+        """Return the names of the nodes of the hierarchy that an account lies under."""
+        return [FIRM if level == FIRM else f"{level}:{value}" for level in self.levels
+                if (value := FIRM if level == FIRM else getattr(account, level, None))]
 
     def expected_funding_per_day(self, row: int) -> float | None:
         """Return what a perpetual pays in funding a day (> 0) at the present rate, in the firm's base currency.

@@ -76,4 +76,5 @@ class Risk(msgspec.Struct, frozen=True, kw_only=True):
     greeks: dict[str, float | None] | None = None
     models: dict[str, Any] | None = None
     top: dict[str, Any] | None = None
-    prior_day: dict[str, float] | None = None
+    #: what was not known then is null
+    prior_day: dict[str, float | None] | None = None

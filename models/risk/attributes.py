@@ -64,6 +64,19 @@ class Navs:
 
     def of(self, book: ValuedBook, names: AbstractSet[str] | None = None) -> dict[str, float]:
         """Return NAV by node name at the exchange rates of now; ``names``: of these only."""
+        self._look_up(book)
+        market = book.market
+        asked = self._by_currency.keys() if names is None else names & self._by_currency.keys()
+        found = {name: sum(nav * float(market.rate[market.currency(c)]) for c, nav in self._by_currency[name].items())
+                 for name in asked}
+        return {name: value for name, value in found.items() if value == value}
+
+    def amounts(self, book: ValuedBook, name: str) -> dict[str, float]:
+        """Return the NAV of a node by the currency of its accounts; NaN where one has none."""
+        self._look_up(book)
+        return self._by_currency.get(name, {})
+
+    def _look_up(self, book: ValuedBook) -> None:
         if self._version != book.reference.version:
             self._version = book.reference.version
             self._by_currency = {}
@@ -74,11 +87,6 @@ class Navs:
                 for name in (*above, f"account:{account.account}"):
                     sums = self._by_currency.setdefault(name, {})
                     sums[account.base_currency] = sums.get(account.base_currency, 0.0) + nav
-        market = book.market
-        asked = self._by_currency.keys() if names is None else names & self._by_currency.keys()
-        found = {name: sum(nav * float(market.rate[market.currency(c)]) for c, nav in self._by_currency[name].items())
-                 for name in asked}
-        return {name: value for name, value in found.items() if value == value}
 
 
 def held_with(book: ValuedBook, place: np.ndarray, tree: Tree, nodes: int) -> tuple[list[str], np.ndarray]:

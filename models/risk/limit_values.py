@@ -55,8 +55,11 @@ def limit_values(models: RiskModels, names: set[str], metrics: AbstractSet[str] 
             out[name, "leverage"] = latest["leverage"]
         if "var_mc" in latest:  # stated in the node's own currency
             out[name, "var_mc"] = latest["var_mc"] / models.scale_of(node)
-        if node < len(models.drawdown) and models.drawdown[node, 7]:
-            out[name, "drawdown"] = -float(models.drawdown[node, 6])
+        if name in models.without_capital:
+            out[name, "leverage"] = math.inf
+        drawdown = models.drawdowns.states
+        if node < len(drawdown) and drawdown[node, 7]:
+            out[name, "drawdown"] = -float(drawdown[node, 6])
     if metrics & (MARGIN_METRICS | SHARE_METRICS.keys()):
         out |= _of_positions(models, names, metrics)
     return out

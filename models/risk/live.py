@@ -16,6 +16,7 @@ from models.reference import FIRM
 from models.risk import exposure, factor, stress
 from models.risk.attributes import Attributes, Navs, concentrations_of, held_with
 from models.risk.contributors import Contributors, Top
+from models.risk.drawdowns import Drawdowns
 from models.risk.factor_history import History
 from models.risk.factor_set import PATHS, SEED, FactorSet, Loadings, build_factors
 from models.risk.margin import Margins
@@ -32,7 +33,6 @@ from models.risk.node_kernels import (
     mean_of_worst,
 )
 from models.risk.node_paths import NodePaths
-from models.risk.performance import update_drawdown
 from models.risk.pnl_explain import PnlExplain
 from models.risk.quantile import age_weights
 from models.risk.scenarios import LEVELS, ScenarioBook
@@ -70,7 +70,6 @@ class RiskModels:
         self._groupings = groupings
         self._factors: FactorSet | None = None
         self._factors_version = -1
-        self.drawdown = np.zeros((256, 8))
         self.prior: dict[str, dict[str, float]] = {}
         self.latest: dict[str, dict[str, float]] = {}
         self._day, self._trading_day = -1, day or TradingDay()
@@ -83,7 +82,9 @@ class RiskModels:
         self._shocked: ScenarioBook | None = None
         self._shocked_version = -1
         self._navs, self._attributes, self.margins = Navs(), Attributes(), Margins()
-        self._held_drawdown: dict[str, np.ndarray] = {}
+        self.drawdowns = Drawdowns(book, self._navs, self._trading_day)
+        #: nodes with positions and a NAV that is not above 0: their leverage is beyond every limit
+        self.without_capital: set[str] = set()
         self.stress_scenarios: Sequence[Scenario] = stress.DEFAULTS
         self._paths = NodePaths(contracts)
 
@@ -119,7 +120,9 @@ class RiskModels:
         simulated = self._monte_carlo(grid, quality, tree)
         navs = self._navs.of(book)
         sums = rollup.nodes[summary]
-        self._drawdowns(summary, names, navs, sums, now_ns)
+        self.drawdowns.observe(summary, names, navs, sums, now_ns)
+        self.without_capital = {name for name, gross in zip(names, sums[:, ru.GROSS].tolist(), strict=True)
+                                if gross > 0.0 and navs.get(name, 1.0) <= 0.0}
         attributes, margins = self._attributes.of(book, instruments), self.margins.of(book)
         run = ModelRun(book.snapshot_id, now_ns, {}, {}, {})
         tops = self._tops(summary, names, grid, scales)
@@ -141,7 +144,7 @@ class RiskModels:
                       "liquidity": self._liquidity(node, liquid[place], scale, horizon_es[place]),
                       "concentration": concentrations[place],
                       "leverage": self._leverage(exposures[place], navs.get(name), scale, margins[node].tolist()),
-                      "drawdown": self._drawdown(node)}
+                      "drawdown": self.drawdowns.of(node, name, now_ns)}
             models["stress"] = stressed[place]
             models["pnl_explain"] = explained[place] or {"quality": "missing", "why": "one snapshot so far"}
             run.models[name] = models
@@ -335,46 +338,23 @@ class RiskModels:
     def _leverage(self, exposures: list[float], nav: float | None, scale: float, margin: list[float],
                   ) -> dict[str, Any]:
         commitment, gross = exposures
+        # of nothing, or less, what is held is not a small multiple: there is no ratio, and a limit on it is exceeded
         whole = nav if nav is not None and nav > 0.0 else None
-        return {"gross": gross / whole if whole else None, "commitment": commitment / whole if whole else None,
+        why = {} if whole else {"why": "no NAV" if nav is None else "NAV is not above 0"}
+        return why | {"gross": gross / whole if whole else None, "commitment": commitment / whole if whole else None,
                 "gross_exposure": gross * scale, "commitment_exposure": commitment * scale,
                 "margin_initial": _finite(margin[0] * scale), "margin_maintenance": _finite(margin[1] * scale),
-                "nav": None if nav is None else nav * scale, "quality": "good" if nav else "missing"}
+                "nav": None if nav is None else nav * scale, "quality": "good" if whole else "missing"}
 
-    def _drawdowns(self, summary: np.ndarray, names: list[str], navs: dict[str, float], sums: np.ndarray,
-                   now_ns: int) -> None:
-        while len(self.drawdown) < len(self.book.rollup.nodes):
-            self.drawdown = np.concatenate([self.drawdown, np.zeros_like(self.drawdown)])
-        value = np.full(len(self.drawdown), np.nan)
-        value[summary] = np.where(sums[:, ru.UNPRICED] == 0, ru.total_pnl(sums), np.nan) + np.array(
-            [navs.get(name, np.nan) for name in names])
-        for node, name in zip(summary.tolist(), names, strict=True):
-            if self.drawdown[node, 7] == 0.0 and name in self._held_drawdown:
-                self.drawdown[node] = self._held_drawdown.pop(name)
-        update_drawdown(value, np.zeros(len(value)), summary, now_ns, self._trading_day.begin_ns(now_ns), self.drawdown)
-
-    def _drawdown(self, node: int) -> dict[str, Any]:
-        s = self.drawdown[node]
-        if s[7] == 0.0:
-            return {"quality": "missing", "why": "no NAV, or unpriced positions"}
-        return {"current": _finite(s[6]), "since_inception": _finite(s[2]), "intraday": _finite(s[5]),
-                "peak_ns": int(s[1]), "underwater_s": (self._now_ns - int(s[1])) / 1e9 if s[6] < 0 else 0.0,
-                "state": s.tolist(), "quality": "good"}
-
-    def resume(self, name: str, ts_ns: int, models: dict[str, Any], prior: dict[str, float] | None,
+    def resume(self, name: str, ts_ns: int, models: dict[str, Any], prior: dict[str, float | None] | None,
                top: dict[str, Any] | None = None) -> None:
         """Go on where the last worker was: peaks, worst falls and the prior day, from a node's record on the log."""
         self._contributors.resume(name, top or {})
-        state = models.get("drawdown", {}).get("state")
-        if state is not None and len(state) == self.drawdown.shape[1]:
-            self._held_drawdown[name] = np.array([np.nan if x is None else float(x) for x in state])
-            node = self.book.rollup.node_index.get(name, len(self.drawdown))
-            if node < len(self.drawdown):
-                self.drawdown[node] = 0.0  # what this worker saw of it before was another's to state
+        self.drawdowns.resume(name, models.get("drawdown", {}))
         if "metrics" in models:
-            self.latest[name] = models["metrics"]
+            self.latest[name] = _known(models["metrics"])
         if prior is not None:
-            self.prior[name] = prior
+            self.prior[name] = _known(prior)
         self._day = max(self._day, self._trading_day.index(ts_ns))
 
     _now_ns = 0
@@ -393,8 +373,9 @@ class RiskModels:
                                    ("var_mc", "var_99", "var_mc")):
             if key in models[model]:
                 out[metric] = models[model][key]
-        if models["leverage"].get("gross") is not None:
-            out["leverage"] = models["leverage"]["gross"]
+        leverage = models["leverage"]
+        if leverage["gross"] is not None:
+            out["leverage"] = leverage["gross"]
         return out
 
     def _roll_day(self, now_ns: int) -> None:
@@ -418,3 +399,5 @@ def _finite(value: float) -> float | None:
     return float(value) if value == value else None
 
 
+def _known(metrics: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if value is not None}

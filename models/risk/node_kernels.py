@@ -95,25 +95,23 @@ def aged_tails(vectors: np.ndarray, nodes: np.ndarray, weights: np.ndarray, p: f
         if total - 0.5 * weights[at[kept - 1]] <= p and kept < n:
             order = np.argsort(vectors[nodes[w]], kind="mergesort")
             losses = vectors[nodes[w]][order]
-        before, taken, lost = 0.0, 0.0, 0.0
-        middle_before, var = 0.0, -losses[order.shape[0] - 1]
+        # the quantile is flat up to the middle of the first weight, then linear from middle to middle
+        before, middle_before, lost = 0.0, 0.0, 0.0
+        var, upper = -losses[0], 0.0
         for k in range(order.shape[0]):
-            weight = weights[order[k]]
-            middle = before + 0.5 * weight
-            if middle_before <= p <= middle or (k == 0 and p < middle):
-                if k == 0:
-                    var = -losses[0]
-                else:
-                    share = (p - middle_before) / (middle - middle_before)
-                    var = -(losses[k - 1] + (losses[k] - losses[k - 1]) * share)
-            share = min(max(p - before, 0.0), weight)
-            taken += share
-            lost -= share * losses[k]
-            before += weight
+            middle = before + 0.5 * weights[order[k]]
+            upper = min(middle, p)
+            loss_before = var
+            if k > 0:
+                share = (upper - middle_before) / (middle - middle_before)
+                var = -(losses[k - 1] + (losses[k] - losses[k - 1]) * share)
+            lost += 0.5 * (loss_before + var) * (upper - middle_before)
+            before += weights[order[k]]
             middle_before = middle
-            if middle > p:
+            if middle >= p:
                 break
-        out[w, 0], out[w, 1] = var, lost / taken
+        lost += var * (p - upper)
+        out[w, 0], out[w, 1] = var, lost / p
 
 
 @allocating_kernel

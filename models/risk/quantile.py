@@ -120,17 +120,19 @@ def age_weights(n: int, decay: float) -> np.ndarray:
 def weighted_tail(pnl: np.ndarray, weights: np.ndarray, level: float | str | Decimal) -> tuple[float, float]:
     """Return (VaR, ES) of a weighted P&L vector.
 
-    Losses are sorted and their weights added up, each loss at the middle of its weight; VaR interpolates between the
-    two losses around the tail probability, ES is the weighted mean of the tail with a fractional last weight.
+    Losses are sorted and their weights added up, each loss at the middle of its weight; the quantile is linear between
+    the two losses around a probability, flat beyond. VaR is the quantile at the tail probability, ES the mean of the
+    same quantile over the tail: it is never below VaR.
     """
     p = float(1 - Decimal(str(level)))
     order = np.argsort(pnl, kind="stable")
     losses, w = -pnl[order], weights[order]
-    total = np.cumsum(w)
-    var = float(np.interp(p, total - 0.5 * w, losses))
-    before = total - w
-    taken = np.clip(p - before, 0.0, w)
-    return var, float((taken * losses).sum() / taken.sum())
+    middle = np.cumsum(w) - 0.5 * w
+    var = float(np.interp(p, middle, losses))
+    inside = middle < p
+    at = np.concatenate([[0.0], middle[inside], [p]])
+    quantile = np.concatenate([[losses[0]], losses[inside], [var]])
+    return var, float(np.trapezoid(quantile, at)) / p
 
 
 def volatility_scale(returns: np.ndarray, decay: float = 0.94) -> np.ndarray:
