@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -90,7 +92,20 @@ def close_of(mark: Mark | None) -> Decimal | None:
     return None if price is None else Decimal(repr(price))
 
 
-async def roll(settings: Settings, at_ns: int, closes: bool, by: str, reason: str) -> dict[str, Any]:
+def with_closes(instruments: Mapping[str, Instrument], priced: Mapping[str, Decimal], day: date) -> list[Instrument]:
+    """Return the instruments whose latest mark is frozen as the close of a day."""
+    return [msgspec.structs.replace(i, prior_close=priced[name], prior_close_date=day.isoformat())
+            for name, i in instruments.items() if name in priced]
+
+
+def with_dates(instruments: Mapping[str, Instrument], day: date) -> list[Instrument]:
+    """Return the instruments whose close has no date yet, as closes of a day: they are used for no later opening."""
+    return [msgspec.structs.replace(i, prior_close_date=day.isoformat()) for i in instruments.values()
+            if i.prior_close is not None and i.prior_close_date is None]
+
+
+async def roll(settings: Settings, at_ns: int, closes: bool, by: str, reason: str,
+               missed: bool = False) -> dict[str, Any]:
     """Begin a day at ``at_ns`` for all accounts; return what was rolled.
 
     All at once: an instrument has one prior close.
@@ -98,6 +113,7 @@ async def roll(settings: Settings, at_ns: int, closes: bool, by: str, reason: st
     Parameters
     ----------
     closes : freeze the latest marks as the prior closes; else those of the reference data are taken as they are
+    missed : nobody loaded closes for this opening: what has no date is of the day before the last opening there was
 
     Raises
     ------
@@ -113,11 +129,15 @@ async def roll(settings: Settings, at_ns: int, closes: bool, by: str, reason: st
     found = _Read()
     await found.read(settings)
     priced = {name: close for name, m in found.marks.items() if (close := close_of(m)) is not None}
-    changed = [msgspec.structs.replace(i, prior_close=priced[name]) for name, i in found.instruments.items()
-               if closes and name in priced]
+    day = settings.trading_day()
+    changed, dated = [], []
+    if closes:
+        changed = with_closes(found.instruments, priced, day.date_of(at_ns) - timedelta(days=1))
+    elif missed and found.rolled:
+        dated = with_dates(found.instruments, day.date_of(max(found.rolled.values())) - timedelta(days=1))
     missing = sorted(set(found.instruments) - set(priced)) if closes else []
-    await publish_reference(settings.client(), settings.topics(), changed, [])
-    interest = interest_until(at_ns, found.positions.values(), found.instruments, settings.trading_day())
+    await publish_reference(settings.client(), settings.topics(), [*changed, *dated], [])
+    interest = interest_until(at_ns, found.positions.values(), found.instruments, day)
     await _publish(settings, list(found.accounts), interest.booked, at_ns, by)
     await audit(settings, "roll", by, f"day begins {format_ts_ns(at_ns)}: {reason}; {len(found.accounts)} accounts, "
                                       f"{len(changed)} closes, {len(missing)} instruments without a price, "
@@ -170,7 +190,8 @@ async def _roll_until_done(settings: Settings, begin: int, by: str) -> None:
     while True:
         closes = time.time_ns() - begin <= CLOSES_FRESH_S * NS_PER_S
         try:
-            report = await roll(settings, begin, closes, by, "daily" if closes else "late: closes as they were loaded")
+            report = await roll(settings, begin, closes, by, "daily" if closes else "late: closes as they were loaded",
+                                missed=not closes)
         except (OSError, TimeoutError, RuntimeError, ValueError):
             log.exception("the roll failed; again in %.0f s", RETRY_S)
             await asyncio.sleep(RETRY_S)

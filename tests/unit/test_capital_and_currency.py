@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 import pytest
 
+from app.roll import with_closes, with_dates
 from models.risk.limit_values import limit_values
 from models.risk.live import RiskModels
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
@@ -108,3 +110,13 @@ def test_the_currency_of_a_node_follows_from_what_lies_under_it() -> None:
     book.add_account(account("G", desk="E", base_currency="EUR"))
     assert book.currency_of(book.rollup.node_index["fund:F"]) == "EUR"
     assert book.rollup.touched[book.rollup.node_index["fund:F"]] == 1, "it is published anew"
+
+
+def test_a_roll_dates_the_closes_and_a_missed_one_those_of_before() -> None:
+    records = {"X": msgspec.structs.replace(X, prior_close=Decimal(100)), "EURUSD": PAIR}
+    (closed,) = with_closes(records, {"X": Decimal(110)}, date(2025, 11, 24))
+    assert (closed.prior_close, closed.prior_close_date) == (Decimal(110), "2025-11-24")
+    # two days later: the close of before the last opening is none of the day before this one
+    (old,) = with_dates(records, date(2025, 11, 23))
+    assert (old.prior_close, old.prior_close_date) == (Decimal(100), "2025-11-23")
+    assert with_dates({"X": closed}, date(2025, 11, 25)) == []
