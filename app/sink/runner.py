@@ -12,13 +12,13 @@ import logging
 import time
 from typing import Any
 
-import msgspec
 from aiokafka.structs import TopicPartition
 
 from app.metrics import PrometheusCounters
 from app.settings import Settings
-from app.sink.clickhouse import ClickHouse, StoreUnavailable, connect
+from app.sink.clickhouse import ClickHouse, RowsRefused, StoreUnavailable, connect
 from app.sink.tables import DDL, Row, SinkTable, sink_tables
+from schemas.units import latest_of
 from tables.records import RecordBatch
 from tables.tail import Tail
 from tables.tasks import process
@@ -35,6 +35,7 @@ class Sink:
 
     def __init__(self, settings: Settings, table: SinkTable, store: ClickHouse, counters: PrometheusCounters) -> None:
         self.table, self._store, self._counters = table, store, counters
+        self._future_ns = settings.future_ns
         self._topic = settings.topics()[table.topic]
         self._tail = Tail(settings.client(), [self._topic], self._on_batch, gather_ms=500)
         self._pending: dict[int, list[Row]] = {}
@@ -42,14 +43,16 @@ class Sink:
 
     def _on_batch(self, batch: RecordBatch) -> None:
         rows = self._pending.setdefault(batch.partition, [])
-        for offset, value in zip(batch.offsets.tolist(), batch.values, strict=True):
+        latest = latest_of(batch.timestamps_ms, self._future_ns)
+        for offset, until, value in zip(batch.offsets.tolist(), latest.tolist(), batch.values, strict=True):
             if value is None:
                 continue
             try:
-                found = self.table.rows_of(batch.partition, offset, value)
-            except (msgspec.DecodeError, ValueError) as error:
+                found = self.table.rows_of(batch.partition, offset, value, until)
+            except Exception as error:
                 self._counters.add("sink_refused", table=self.table.name)
-                log.error("%s %s@%s: not written: %s", self._topic, batch.partition, offset, error)
+                log.error("%s %s@%s: not written: %s: %s", self._topic, batch.partition, offset, type(error).__name__,
+                          error, exc_info=not isinstance(error, ValueError))
                 continue
             rows += found
             self._count += len(found)
@@ -75,9 +78,23 @@ class Sink:
             rows = list({self.table.thin_key(row): row for row in rows}.values())
         if rows:
             started = time.monotonic()
-            await self._retry(lambda: self._store.insert(self.table.name, self.table.columns, rows))
-            self._counters.add("sink_rows", len(rows), table=self.table.name)
+            written = await self._insert(rows)
+            self._counters.add("sink_rows", written, table=self.table.name)
             self._counters.observe("sink_insert_seconds", time.monotonic() - started, table=self.table.name)
+
+    async def _insert(self, rows: list[Row]) -> int:
+        """Write rows, in order; leave out the ones that the store refuses. Return how many were written."""
+        try:
+            await self._retry(lambda: self._store.insert(self.table.name, self.table.columns, rows))
+        except RowsRefused as error:
+            if len(rows) > 1:  # halves, down to the row that it is
+                half = len(rows) // 2
+                return await self._insert(rows[:half]) + await self._insert(rows[half:])
+            partition, offset = rows[0][:2]
+            self._counters.add("sink_refused", table=self.table.name)
+            log.error("%s %s@%s: not written: %s", self._topic, partition, offset, error)
+            return 0
+        return len(rows)
 
     async def _retry(self, call: Any) -> Any:
         wait = RETRY_S_MIN

@@ -14,7 +14,7 @@ from models.gate.state import EFFECTS
 from schemas.codec import decoder_of, records_in, trade_decoder
 from schemas.nodes import Risk
 from schemas.records import Alert, Decision, Position
-from schemas.units import parse_ts_ns
+from schemas.units import TS_END, parse_ts_ns
 from tables.kafka import owner_partition
 
 DATABASE = "deskrisk"
@@ -83,21 +83,31 @@ class SinkTable:
     topic: str
     name: str
     columns: tuple[str, ...]
-    rows_of: Callable[[int, int, bytes], list[Row]]
+    #: partition, offset, value, and the latest time that the record may carry
+    rows_of: Callable[[int, int, bytes, int], list[Row]]
     #: rows with an equal key within one batch and this period are one row, the newest; None: keep all
     thin_key: Callable[[Row], Any] | None = None
 
 
 def _time(ns: int) -> datetime:
+    """Return a time for a column.
+
+    Raises
+    ------
+    ValueError
+        The column cannot hold it; the store would write another one.
+    """
+    if not 0 <= ns < TS_END:
+        raise ValueError(f"time: expected one from 1970 to before 2262, was {ns}")
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ns // 1000)
 
 
-def trade_rows(partitions: int) -> Callable[[int, int, bytes], list[Row]]:
+def trade_rows(partitions: int) -> Callable[[int, int, bytes, int], list[Row]]:
     """Return the reader of `trades`; records in a partition other than their account's are forwarded copies' origins.
 
     They are written once, where their account lives.
     """
-    def rows_of(partition: int, offset: int, value: bytes) -> list[Row]:
+    def rows_of(partition: int, offset: int, value: bytes, latest_ns: int = TS_END - 1) -> list[Row]:
         rows: list[Row] = []
         try:
             raws = records_in(value)
@@ -106,7 +116,7 @@ def trade_rows(partitions: int) -> Callable[[int, int, bytes], list[Row]]:
         for index, raw in enumerate(raws):
             try:
                 t = trade_decoder.decode(raw)
-                ns = parse_ts_ns(t.ts_event)
+                ns = parse_ts_ns(t.ts_event, latest_ns=latest_ns)
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
                 continue  # on the quarantine topic
             if owner_partition(t.account, partitions) != partition or not _fits(t.quantity) or not _fits(t.price):
@@ -122,7 +132,7 @@ def _fits(value: Decimal) -> bool:
     return value.is_finite() and abs(value) < Decimal(10) ** 25
 
 
-def position_rows(partition: int, offset: int, value: bytes) -> list[Row]:
+def position_rows(partition: int, offset: int, value: bytes, _: int = 0) -> list[Row]:
     """Return the row of a `positions` record."""
     p = _position.decode(value)
     return [(partition, offset, p.account, p.instrument, Decimal(p.quantity), p.average_price, p.realised_pnl,
@@ -130,7 +140,7 @@ def position_rows(partition: int, offset: int, value: bytes) -> list[Row]:
              p.as_of.offset, p.revision, p.book, p.desk, p.strategy, p.fund, p.last_ts_event, p.funding)]
 
 
-def risk_rows(partition: int, offset: int, value: bytes) -> list[Row]:
+def risk_rows(partition: int, offset: int, value: bytes, _: int = 0) -> list[Row]:
     """Return the row of a `risk` record (a node's models repeat its row at their own pace: not kept twice)."""
     r = _risk.decode(value)
     if r.top is not None:
@@ -144,7 +154,7 @@ def risk_rows(partition: int, offset: int, value: bytes) -> list[Row]:
              r.pnl.interest)]
 
 
-def decision_rows(partition: int, offset: int, value: bytes) -> list[Row]:
+def decision_rows(partition: int, offset: int, value: bytes, _: int = 0) -> list[Row]:
     """Return the row of a `decisions` record, without what the gate saw: `deskrisk decisions explain` reads the log."""
     d = _decision.decode(value)
     o = d.order
@@ -158,7 +168,7 @@ def decision_rows(partition: int, offset: int, value: bytes) -> list[Row]:
              d.service_ns)]
 
 
-def alert_rows(partition: int, offset: int, value: bytes) -> list[Row]:
+def alert_rows(partition: int, offset: int, value: bytes, _: int = 0) -> list[Row]:
     """Return the row of an `alerts` record; an acknowledgement is a row of its own, with who has seen it."""
     a = _alert.decode(value)
     return [(partition, offset, a.alert_id, a.kind, a.node, a.metric, a.value, a.limit, a.utilisation, a.limit_id or "",
