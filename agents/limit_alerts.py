@@ -59,9 +59,10 @@ class LimitAlerts:
                 continue
             try:
                 self.monitor.follow(_alert.decode(value))
-            except msgspec.DecodeError as error:
+            except Exception as error:
                 self._counters.add("alerts_refused")
-                log.error("alerts: a record at %s refused: %s", batch.partition, error)
+                log.error("alerts: a record at %s refused: %s: %s", batch.partition, type(error).__name__, error,
+                          exc_info=not isinstance(error, ValueError))
 
     def take_control(self, control: Control) -> None:
         """Note what stands; what a person lifted while a breach calls for it is called for again.

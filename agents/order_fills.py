@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 
 from agents.ports import Counters
 from models.gate.book import GateBook
 from models.position_progress import PositionsInStep
+from models.trade_decode import check_trade
 from schemas.codec import decoder_of, records_in
 from schemas.records import Trade
 from tables.records import RecordBatch
@@ -55,12 +55,8 @@ class OrderFills:
         for m, value in enumerate(batch.values):
             if value is None or b'"order_id"' not in value:
                 continue
-            try:
-                trades = [_trade.decode(raw) for raw in records_in(value)]
-            except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
-                continue  # the position stage puts it into quarantine
             offset = int(batch.offsets[m])
-            for t in trades:
+            for t in _trades_in(value):
                 order_id = self._gate.current_id(t.order_id or "")
                 if order_id is None or t.action != "new" or first.get(order_id, 0) > offset:
                     continue
@@ -144,3 +140,18 @@ class OrderFills:
             self._gate.fill(x.order_id, x.quantity)
         if not waiting:
             del self._waiting[key]
+
+
+def _trades_in(value: bytes) -> Iterator[Trade]:
+    """Yield the trades of a message that positions take; those they refuse go to quarantine there."""
+    try:
+        raws = records_in(value)
+    except ValueError:
+        return
+    for raw in raws:
+        try:
+            trade = _trade.decode(raw)
+            check_trade(trade)
+        except ValueError:
+            continue
+        yield trade

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -62,6 +63,8 @@ _REASONS = {
     tc.REF_UNKNOWN: QuarantineReason.REF_TRADE_UNKNOWN,
 }
 _external = decoder_of(External)
+#: partition, offset and place in the message of a record that was forwarded; other text of that header says nothing
+_ORIGIN = re.compile(rb"(\d{1,9})/(\d{1,18})/(\d{1,9})")
 
 
 class PositionStage(Stage):
@@ -279,9 +282,9 @@ class PositionStage(Stage):
         batch.values = values = list(batch.values)
         for i, headers in batch.headers.items():
             for name, value in headers:
-                if name == ORIGIN_HEADER:
-                    origin, offset, index = value.decode().split("/")
-                    at = [int(offset), int(index)]
+                found = _origin_of(value) if name == ORIGIN_HEADER else None
+                if found is not None:
+                    origin, at = found
                     if at <= seen.get(origin, [-1, -1]):
                         values[i] = b"[]"
                         self._counters.add("forward_repeats")
@@ -434,3 +437,9 @@ class PositionStage(Stage):
 def _key_of(part: PositionPartition, slot: int) -> tuple[int, int]:
     row = part.positions.arrays.rows[slot]
     return int(row["account_index"]), int(row["instrument_index"])
+
+
+def _origin_of(header: Any) -> tuple[str, list[int]] | None:
+    """Return the partition, and the place in it, that a forwarded record came from; None where it says none."""
+    found = _ORIGIN.fullmatch(header or b"")
+    return None if found is None else (found.group(1).decode(), [int(found.group(2)), int(found.group(3))])

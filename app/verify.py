@@ -12,10 +12,11 @@ import numpy as np
 from app.settings import Settings
 from models.naive_fold import NaiveBook
 from models.reference import PRICE_ANY_SIGN, Reference, quantity_decimals, unit_value
+from models.trade_decode import check_trade
 from schemas.codec import decoder_of, records_in, trade_decoder
 from schemas.nodes import MODELS_SUFFIX, Risk
 from schemas.records import Instrument, Position, Trade
-from schemas.units import latest_of, parse_ts_ns
+from schemas.units import latest_of
 from tables.kafka import owner_partition
 from tables.partition import MARKER_KEY, Marker
 from tables.position_partition import PositionPartition
@@ -107,7 +108,7 @@ def _fold(found: _Topics, partition: int, until: int, instruments: dict[str, Ins
         for raw in raws:
             try:
                 trade = trade_decoder.decode(raw)
-                parse_ts_ns(trade.ts_event, latest_ns=latest_ns)
+                check_trade(trade, latest_ns)
                 owned = owner_partition(trade.account, settings.partitions) == partition
                 if owned and trade.account in accounts and trade.instrument in instruments and _has_price(
                         trade, instruments[trade.instrument]):

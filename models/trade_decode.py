@@ -27,7 +27,7 @@ from schemas.codec import split_array, trade_decoder
 from schemas.reasons import QuarantineReason
 from schemas.records import Fee, Trade
 from schemas.refusal import reason_of
-from schemas.units import decimal_parts, format_ts_ns, outside, parse_ts_ns
+from schemas.units import TS_END, decimal_parts, format_ts_ns, outside, parse_ts_ns
 
 VALUE_BYTES_MAX = 8 << 20
 #: sums of amounts of 18 digits are exact in it
@@ -174,24 +174,35 @@ def _content(trade: Trade) -> int:
     return total & 0xFFFFFFFFFFFFFFFF
 
 
-def _fill_row(out: DecodedTrades, i: int, trade: Trade, base: int, extra: bytearray) -> None:
-    row = out.rows[i]
-    row["quantity"], row["quantity_scale"] = decimal_parts(trade.quantity, "quantity")
-    row["price"], row["price_scale"] = decimal_parts(trade.price, "price")
-    row["ts_event"] = parse_ts_ns(trade.ts_event)
-    row["side"] = 1 if trade.side.lower() == "buy" else -1
-    row["action"] = _ACTIONS[trade.action or "new"]
-    if trade.action == "correct" and trade.quantity == 0 and trade.fees:
-        row["side"] = 0  # of cash that was booked
-    if trade.action == "funding":  # cash, no fill: a side of 0 says so to the fold
-        if trade.quantity != 0 or not trade.fees:
-            raise ValueError(f"quantity, fees: expected 0 and at least one amount of funding, was {trade.quantity} and "
-                             f"{len(trade.fees or ())} amounts")
-        row["side"] = 0
-    row["fee"] = row["ref_hash"] = row["ref_hash2"] = 0
-    row["content"] = _content(trade)
+def check_trade(trade: Trade, latest_ns: int = TS_END - 1) -> tuple[tuple[int, int], tuple[int, int], int]:
+    """Return quantity and price of a trade, as mantissa and scale, and its time, if it can be counted with.
+
+    Raises
+    ------
+    ValueError
+        With the field, the value and what was expected. Every reader of the topic refuses what this refuses.
+    """
+    parts = decimal_parts(trade.quantity, "quantity"), decimal_parts(trade.price, "price")
+    ts = parse_ts_ns(trade.ts_event, latest_ns=latest_ns)
+    if trade.action == "funding" and (trade.quantity != 0 or not trade.fees):
+        raise ValueError(f"quantity, fees: expected 0 and at least one amount of funding, was {trade.quantity} and "
+                         f"{len(trade.fees or ())} amounts")
     for fee in trade.fees or ():
         decimal_parts(fee.amount, "fees.amount")
+    return *parts, ts
+
+
+def _fill_row(out: DecodedTrades, i: int, trade: Trade, base: int, extra: bytearray) -> None:
+    row = out.rows[i]
+    quantity, price, row["ts_event"] = check_trade(trade)
+    row["quantity"], row["quantity_scale"] = quantity
+    row["price"], row["price_scale"] = price
+    # funding, and a correction of it, is cash, no fill: a side of 0 says so to the fold
+    cash = trade.action == "funding" or (trade.action == "correct" and trade.quantity == 0 and bool(trade.fees))
+    row["side"] = 0 if cash else 1 if trade.side.lower() == "buy" else -1
+    row["action"] = _ACTIONS[trade.action or "new"]
+    row["fee"] = row["ref_hash"] = row["ref_hash2"] = 0
+    row["content"] = _content(trade)
     for name, text in (("id", trade.trade_id), ("account", trade.account), ("instrument", trade.instrument)):
         raw = text.encode()
         row[f"{name}_start"], row[f"{name}_length"] = base + len(extra), len(raw)

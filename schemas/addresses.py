@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
-from schemas.numbers import Timestamp
+from schemas.numbers import StampNs, Timestamp
 from schemas.records import Text
+from schemas.units import INT64_MAX, NS_PER_MS, TS_END
 
 
 class GateAddress(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,12 +27,12 @@ class PositionProgress(msgspec.Struct, frozen=True, kw_only=True):
     Said twice a second by its owner: where nobody says it, positions are as old as when it was said last.
     """
 
-    partition: int
+    partition: Annotated[int, msgspec.Meta(ge=0)]
     #: of `trades`: what lies before is in its positions, or was refused
-    next_offset: int
+    next_offset: Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
     #: how long ago the oldest trade that is in no position may have arrived, at most; 0: all are
-    behind_ms: int
-    ts: Timestamp
+    behind_ms: Annotated[int, msgspec.Meta(ge=0, lt=TS_END // NS_PER_MS)]
+    ts: StampNs
 
 
 class UnitVars(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,17 +10,19 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from schemas.units import SHOWN, parse_ts_ns
+from schemas.units import SHOWN, TS_END, parse_ts_ns
 
 #: digits before the point, and zeros behind it before the first other digit
 DIGITS_MAX = 30
 _DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|-?(?:s?NaN|inf(?:inity)?)", re.ASCII | re.IGNORECASE)
 #: JSON of a time: RFC 3339, or integer nanoseconds
 Timestamp = str | int
+#: nanoseconds since 1970 in records that only this system writes
+StampNs = Annotated[int, msgspec.Meta(ge=0, lt=TS_END)]
 
 
 class FiniteNumbers(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from schemas.numbers import FiniteNumbers, Timestamp, check_decimal
+from schemas.numbers import FiniteNumbers, StampNs, Timestamp, check_decimal
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 #: money, price or quantity: exact from a JSON string or a JSON number
@@ -293,8 +293,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     instrument: str
-    window_end: int
-    ts_event: int
+    window_end: StampNs
+    ts_event: StampNs
     bid: float | None
     ask: float | None
     mid: float | None

@@ -59,14 +59,15 @@ def outside(ns: int, field: str, value: str | int, latest_ns: int = TS_END - 1) 
     value : as it was stated
     """
     latest = format_ts_ns(min(latest_ns, TS_END - 1))
-    text = f"{field}: expected nanoseconds since 1970 or RFC 3339, from 2000-01-01 to {latest}, was {value!r}"
-    if not isinstance(value, int):
+    text = (f"{field}: expected nanoseconds since 1970 or RFC 3339, from 2000-01-01 to {latest}, "
+            f"was {str(value)[:SHOWN]!r}")
+    if not isinstance(value, int) or not -YEARS_SHOWN_NS < ns < YEARS_SHOWN_NS:
         return text
     read = [f"of {_year_of(ns)} as nanoseconds"]
     read += [f"of {_year_of(ns * factor)} as {unit}"
              for unit, factor in (("microseconds", 1_000), ("milliseconds", NS_PER_MS), ("seconds", NS_PER_S))
              if TS_MIN <= ns * factor < TS_END]
-    return f"{text} ({', '.join(read)})" if -YEARS_SHOWN_NS < ns < YEARS_SHOWN_NS else text
+    return f"{text} ({', '.join(read)})"
 
 
 def _year_of(ns: int) -> int:

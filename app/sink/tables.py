@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from models.gate.state import EFFECTS
+from models.trade_decode import check_trade
 from schemas.codec import decoder_of, records_in, trade_decoder
 from schemas.nodes import Risk
 from schemas.records import Alert, Decision, Position
-from schemas.units import TS_END, parse_ts_ns
+from schemas.units import TS_END
 from tables.kafka import owner_partition
 
 DATABASE = "deskrisk"
@@ -116,10 +117,10 @@ def trade_rows(partitions: int) -> Callable[[int, int, bytes, int], list[Row]]:
         for index, raw in enumerate(raws):
             try:
                 t = trade_decoder.decode(raw)
-                ns = parse_ts_ns(t.ts_event, latest_ns=latest_ns)
+                _, _, ns = check_trade(t, latest_ns)
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
                 continue  # on the quarantine topic
-            if owner_partition(t.account, partitions) != partition or not _fits(t.quantity) or not _fits(t.price):
+            if owner_partition(t.account, partitions) != partition:
                 continue
             rows.append((partition, offset, index, t.trade_id, t.account, t.instrument, t.side.lower(), t.quantity,
                          t.price, ns, _time(ns), t.action or "new", t.ref_trade_id or "", t.order_id or "",

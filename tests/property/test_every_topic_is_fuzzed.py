@@ -1,0 +1,166 @@
+"""F30, R8: each topic with each field bent, at each of its readers: refused by all alike or by none, and all live on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+import pytest
+
+from agents.gate import GateStage
+from agents.reference_tail import ReferenceTail
+from agents.risk import RiskStage
+from agents.router import Place, Router
+from app.gateway.server import Gateway
+from app.settings import Settings
+from app.sink.tables import sink_tables
+from models import trade_columns as tc
+from models.quote_columns import READ, decode_quotes
+from models.reference import Reference
+from models.trade_decode import decode_trades
+from schemas.codec import encode, tick_decoder, trade_decoder
+from schemas.records import Tick, Trade
+from schemas.topics import TOPICS
+from tables.position_partition import PositionPartition
+from tables.refold import fold
+from tests.folding import reference
+
+T0 = 1_795_000_000_000_000_000
+LATEST_NS = T0 + 60_000_000_000
+LEVELS = ("book", "desk", "strategy", "fund", "firm")
+TEXTS = ["", "x", "\u0000", "é" * 200, "NaN", "sNaN", "Infinity", "-Infinity", "1e400", "1e-400", "1e999999999", "-1e999999999", "1" + "0" * 20_000, "0." + "0" * 5_000, "1_0",
+         "\uff11\uff12", " 1", "0x1F", "-1", "9223372036854775808", "-9223372036854775809", "a" * 129]
+TIMES = ["9999-12-31", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+14:00", "2555-06-01T00:00:00Z", "2262-04-11T23:47:16.854775808Z",
+         "2016-12-31T23:59:60Z", "2026-11-20", "2026-11-20T10:00:00", "2026-02-30T00:00:00Z", "2026-11-20T24:00:00Z", "20 November", "June", "15/01/2027", "2027-01",
+         "2026-11-20T10:00:00.1234567890Z", T0 // 10**6, T0 // 10**3, T0 // 10**9, T0 + 365 * 86_400 * 10**9]
+NUMBERS = [0, -1, 2**31, 2**63 - 1, 2**63, -(2**63), 10**40, 1.5, 5e-324, 1.7e308, -1.7e308]
+SHAPES = [None, True, False, [], {}, [[]], {"a": {"b": []}}, [None], [1, 2], ["x"], {"": 0}]
+BENT = [*TEXTS, *TIMES, *NUMBERS, *SHAPES]
+MARK = {"instrument": "X", "window_end": T0, "ts_event": T0, "bid": 1.0, "ask": 1.1, "mid": 1.05, "last": None, "quality": "good"}
+#: a good record of each topic that several roles follow
+GOOD: dict[str, dict[str, Any]] = {
+    "reference.instruments": {"instrument": "X", "asset_class": "option", "currency": "USD", "underlying": "U", "right": "call", "strike": "100", "expiry": "2027-06-18",
+                              "price_increment": "0.01", "quantity_increment": "1", "multiplier": "10"},
+    "reference.accounts": {"account": "A1", "book": "B", "desk": "D", "strategy": "S", "fund": "F", "nav": "1000"},
+    "reference.counterparties": {"counterparty": "C", "rating": 1},
+    "limits": {"limit_id": "L", "node": "firm", "metric": "gross", "limit": "1", "version": 1, "by": "r", "reason": "test of records"},
+    "controls": {"scope": "desk:D", "state": "halted", "reason": "test of records", "by": "x", "ts": T0, "rev": 1},
+    "approvals": {"approval_id": "a", "kind": "limit", "fields": {}, "by": "x", "asked_ts": T0, "lapses_ts": T0 + 10**9},
+    "market.surfaces": {"underlying": "U", "ts_event": T0, "rates": [[1.0, 0.02]], "vols": [{"expiry": "2027-06-18", "strikes": [90.0], "vols": [0.2]}]},
+    "touches": {"instrument": "X", "touched": True, "ts_event": T0, "by": "x", "reason": "test of records"},
+    "marks": MARK, "progress": {"partition": 0, "next_offset": 5, "ts": T0, "behind_ms": 0},
+    "unit-vars": {"instruments": ["X"], "var_99": [1.0], "ts": T0, "part": 0}}
+TRADE = {"trade_id": "T", "account": "A1", "instrument": "EURUSD", "side": "buy", "quantity": "1", "price": "1.1", "ts_event": T0}
+
+
+class Quiet:
+    """Counters and a publisher that take all there is."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+def routers(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Router], Callable[[], None]]:
+    """Return the border of each role by name, without a broker, and what makes each of them use what it has taken in."""
+    topics, quiet = {t.name: t.name for t in TOPICS}, cast(Any, Quiet())
+    known = Reference(lambda account: 0)
+    tail = ReferenceTail(quiet, "reference.instruments", "reference.accounts", known, quiet)
+    given = cast(Any, SimpleNamespace(reference=Reference(lambda account: 0)))
+    risk = RiskStage(quiet, topics, given, quiet, lambda: T0, quiet, "USD", LEVELS, 1)
+    gate = GateStage(quiet, topics, given, quiet, lambda: T0, quiet, "USD", LEVELS, 1, quiet)
+    monkeypatch.setattr(Settings, "client", lambda self: quiet)
+    gateway = Gateway(Settings(partitions=1))
+
+    def use() -> None:
+        known.arrays()
+        gate.gate.refresh(T0)
+        risk.book.revalue(T0)
+        risk.models.run(T0)
+        gateway.state.turn()
+        gateway.state.approvals.waiting(T0)
+
+    return {"reference": cast(Any, tail)._tail._on_batch, "risk": risk._router, "gate": gate._router, "gateway": gateway._router}, use
+
+
+def bent(good: dict[str, Any], cls: type[msgspec.Struct]) -> Iterator[tuple[str, bytes]]:
+    for field in cls.__struct_encode_fields__:
+        for value in BENT:
+            yield f"{field}={str(value)[:40]!r}", json.dumps(good | {field: value}).encode()
+        yield f"no {field}", json.dumps({k: v for k, v in good.items() if k != field}).encode()
+
+
+RAW = [b"", b"[]", b"{}", b"null", b"1", b"\xff\xfe{}", b"\xef\xbb\xbf{}", b"\x00\x00\x00\x00\x01x", b"{} {}", b'{"a":1,}', b"[" * 3_000, b'{"a":' * 3_000, b'"\\ud800"']
+
+
+@pytest.mark.parametrize("topic", GOOD)
+def test_all_readers_of_a_topic_take_or_refuse_a_record_alike(topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers, use = routers(monkeypatch)
+    readers = {name: router for name, router in readers.items() if topic in router._subscriptions}
+    assert readers
+    cls = next(router._subscriptions[topic].record for router in readers.values())
+    assert cls is not None
+    place, refused, differ = Place(topic, 0, 1, "k", LATEST_NS), 0, []
+    cases = [*bent(GOOD[topic], cls), *((repr(raw[:20]), raw) for raw in RAW)]
+    for n, (what, raw) in enumerate(cases):
+        codes = {name: (found or (None,))[0] for name, router in readers.items() for found in [router.hand_on(raw, place)]}
+        refused += any(codes.values())
+        if len(set(codes.values())) > 1 or "not_applied" in codes.values():
+            differ.append((what, codes))
+        if n % 25 == 0:
+            use()
+    assert not differ, f"{len(differ)} of {len(cases)}: {differ[:12]}"
+    assert refused > 20
+    use()
+    for name, router in readers.items():
+        assert router.hand_on(encode(GOOD[topic]), place) is None, name
+
+
+def position_part() -> PositionPartition:
+    return PositionPartition(0, reference(), 4096, 0)
+
+
+def test_all_readers_of_trades_take_or_refuse_a_record_alike() -> None:
+    cases = [*bent(TRADE, Trade), *((repr(raw[:20]), raw) for raw in RAW if raw != b"[]")]
+    good, latest = json.dumps(TRADE).encode(), np.full(3, LATEST_NS)
+    rows_of = sink_tables(1)[0].rows_of
+    refused = 0
+    for what, raw in cases:
+        decoded = decode_trades([good, raw, good], latest)
+        taken = bool((decoded.rows["status"][decoded.messages == 1] != tc.POISON).any())
+        assert (decoded.rows["status"][decoded.messages != 1] == tc.READ).all() and all(p.message == 1 for p in decoded.poison), what
+        try:
+            trade_decoder.decode(raw)
+            plain = True
+        except ValueError:
+            plain = False
+        assert plain or not taken, what
+        assert not rows_of(0, 1, raw, LATEST_NS) or taken, what
+        part = position_part()
+        fold(part, [(k, T0 // 10**6, value) for k, value in enumerate((good, raw, good.replace(b'"T"', b'"U"')))])
+        records = part.records(np.arange(len(part.positions)))
+        assert sum(r.trades for r in records if r.instrument == "EURUSD") >= 2, what
+        refused += not taken
+    assert refused > 100
+
+
+def test_all_readers_of_ticks_take_or_refuse_a_record_alike() -> None:
+    good = {"instrument": "EURUSD", "ts_event": T0, "bid": "1.1", "ask": "1.2"}
+    arrays = reference().arrays()
+
+    refused = 0
+    for what, raw in [*bent(good, Tick), *((repr(raw[:20]), raw) for raw in RAW if raw != b"[]")]:
+        plain = json.dumps(good).encode()
+        decoded = decode_quotes([plain, raw, plain], arrays.instruments, arrays.instrument_known, LATEST_NS)
+        statuses = decoded.rows["status"].tolist()
+        assert statuses.count(READ) >= 2 and {m for m, *_ in decoded.poison} <= {1}, what
+        alone = decode_quotes([raw], arrays.instruments, arrays.instrument_known, LATEST_NS)
+        try:
+            tick_decoder.decode(raw)
+        except ValueError:
+            assert alone.poison, what
+        refused += bool(alone.poison)
+    assert refused > 50
