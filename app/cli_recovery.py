@@ -42,6 +42,18 @@ def _need_reason(reason: str) -> None:
         raise fail("--reason", error) from error
 
 
+def skip(topic: str, partition: int, offset: Annotated[int, typer.Argument(help="Where the batch begins, as the "
+                                                                                   "process that left says.")],
+         reason: Annotated[str, typer.Option(help="Why; goes into the audit record.")] = "",
+         by: By = getpass.getuser(), brokers: Brokers = None) -> None:
+    """Pass over a batch that cannot be read (exit code 81): its records are lost, and `quarantine` says so."""
+    from app.unreadable import pass_over
+
+    _need_reason(reason)
+    run(pass_over(with_brokers(brokers=brokers), topic, partition, offset, by, reason))
+    typer.echo(f"{topic} {partition}@{offset}: passed over by every process that starts from now on")
+
+
 def rewind(to: Annotated[str, typer.Option(help="A time (2026-11-20T14:30:00Z), or offset:N of the changelog.")],
            table: Annotated[str, typer.Option(help="The table; `positions`.")] = "positions",
            dry_run: Annotated[bool, typer.Option("--dry-run", help="Show, write nothing.")] = False,
@@ -185,5 +197,5 @@ def partitions(role: Annotated[str, typer.Option(help="positions, marks or gate.
 
 def register(cli: typer.Typer) -> None:
     """Add the commands."""
-    for command in (rewind, rebuild, adopt, reconcile, roll, backup, restore, repartition, partitions):
+    for command in (skip, rewind, rebuild, adopt, reconcile, roll, backup, restore, repartition, partitions):
         cli.command()(command)

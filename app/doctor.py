@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import psutil
+from aiokafka import codec
 
 from app.brokers import EMBEDDED, cache_dir, java_and_maven
 from app.settings import Settings
@@ -16,6 +17,8 @@ from tables.kafka import check_topics
 
 ESSENTIAL = ("faust-streaming", "aiokafka", "numpy", "numba", "rocksdict", "msgspec", "clickhouse-driver", "starlette",
              "sse-starlette", "uvicorn", "chdb")
+
+CODECS = {"gzip": codec.has_gzip, "snappy": codec.has_snappy, "lz4": codec.has_lz4, "zstd": codec.has_zstd}
 
 
 def _item(what: str, state: str, found: str) -> dict[str, Any]:
@@ -31,6 +34,8 @@ async def examine(settings: Settings) -> list[dict[str, Any]]:
             out.append(_item(name, "ok", version(name)))
         except PackageNotFoundError:
             out.append(_item(name, "wrong", "not installed: run make install"))
+    out += [_item(f"codec {name}", "ok" if has() else "wrong", "can be read" if has() else "install cramjam: what "
+                  "clients send in it cannot be read") for name, has in CODECS.items()]
     built = next(iter((cache_dir() / "kfake").glob("*/kfake")), None)
     go = shutil.which("go")
     out.append(_item("embedded broker", "ok" if built else "missing",

@@ -23,6 +23,7 @@ from app.metrics import PrometheusCounters
 from app.publisher import BatchingPublisher
 from app.settings import Role, Settings
 from app.stages import PARTS, Built, Surroundings
+from app.unreadable import take_passed_over
 from app.warm import warm_kernels
 from models.reference import Reference
 from schemas.topics import TOPICS, topic_name
@@ -32,6 +33,7 @@ from tables.exit_codes import ExitCode
 from tables.kafka import check_topics, create_topics, owner_partition
 from tables.lease import Lease
 from tables.manager import EngineTableManager
+from tables.records import reader_error
 from tables.tasks import process, turned
 from tables.watchdog import BEAT_S, LATE_SHARE, Watchdog, waiting_tasks
 
@@ -158,6 +160,7 @@ class Engine:
         warm_kernels(self.role)
         settle_collector()
         await create_topics(self.client, s.prefix, s.partitions, s.horizon_ms, s.replication)
+        await take_passed_over(s)
         counts = {topic_name(s.prefix, t): s.partitions if t.partitions == "data" else 1 for t in TOPICS}
         self.publisher = BatchingPublisher(self.client, counts, self.parts.linger_s, self.lease)
         await self.publisher.start()
@@ -213,12 +216,20 @@ class Engine:
             turned()
             await asyncio.sleep(BEAT_S)
             turn += 1
+            reader = self._reader()
+            if reader is not None and (error := reader_error(reader)) is not None:  # nobody else is told
+                process.failed("reader", error, ExitCode.STAGE)
             for name, age in process.ages(time.monotonic()).items():
                 self.counters.set("turn_age_seconds", age, task=name)
             if self.role == "gate" and turn % TRIM_BEATS == 0:
                 gc.freeze()  # working orders live long: a full collection would scan them all while an answer waits
             if trim is not None and turn % TRIM_BEATS == 0:  # give back what bursts of slices left
                 await loop.run_in_executor(None, trim, 0)
+
+    def _reader(self) -> Any:
+        """Return the aiokafka consumer of the sources, once there is one."""
+        thread = getattr(getattr(self.app, "_consumer", None), "_thread", None)
+        return getattr(thread, "_consumer", None)
 
     def _missing_topics(self) -> list[str]:
         """Return the source topics that the consumer's metadata does not have."""

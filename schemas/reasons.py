@@ -22,6 +22,7 @@ class QuarantineReason(StrEnum):
     REF_TRADE_UNKNOWN = "ref_trade_unknown"
     BAD_BINARY = "bad_binary"
     NOT_APPLIED = "not_applied"
+    SKIPPED = "skipped"
 
 
 QUARANTINE_MEANING: dict[QuarantineReason, str] = {
@@ -39,4 +40,5 @@ QUARANTINE_MEANING: dict[QuarantineReason, str] = {
     QuarantineReason.REF_TRADE_UNKNOWN: "a correction or bust names a trade that is not in the id window",
     QuarantineReason.BAD_BINARY: "a binary tick block has a wrong magic, version or length",
     QuarantineReason.NOT_APPLIED: "applying the record raised an error: the detail has its class and text",
+    QuarantineReason.SKIPPED: "an operator passed over a batch that cannot be read; `offset` is its first",
 }

@@ -32,3 +32,4 @@ class ExitCode(IntEnum):
     FOREIGN_PACKAGE = 78, "a package of one of our names comes from elsewhere"
     JOURNAL = 79, "decisions could not be kept on disk"
     TASK = 80, "a background task raised or ended"
+    UNREADABLE = 81, "a batch of the log cannot be read: `deskrisk skip` passes over it"

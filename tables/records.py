@@ -16,6 +16,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from models import record_scan as rs
+from tables.exit_codes import ExitCode
 
 READ_COMMITTED = 1
 #: time between two requests for the same partitions: a few milliseconds of latency save most of the requests, each of
@@ -52,6 +53,21 @@ class RecordBatch:
         self.values, self.keys, self.headers = [], [], {}
 
 
+class UnreadableBatch(RuntimeError):
+    """A batch of the log that cannot be read: its checksum, its codec or its form is wrong."""
+
+    exit_code = ExitCode.UNREADABLE
+
+    def __init__(self, tp: TopicPartition, offset: int, error: BaseException) -> None:
+        self.tp, self.offset = tp, offset
+        super().__init__(f"{tp.topic} {tp.partition}@{offset}: the batch that begins here cannot be read "
+                         f"({type(error).__name__}: {error}); `deskrisk skip` passes over it")
+
+
+#: first offsets of batches that an operator said to pass over, by topic and partition
+passed_over: set[tuple[str, int, int]] = set()
+
+
 class KeptRecords(MemoryRecords):
     """Fetched records that can also be read as bytes (aiokafka's own keep them to themselves)."""
 
@@ -71,10 +87,19 @@ def drain(result: FetchResult, tp: TopicPartition, with_keys: bool) -> RecordBat
     data = source._records.data if not with_keys and isinstance(source._records, KeptRecords) else None
     position = source.next_fetch_offset
     begin, batches = 0, []
+    bad: tuple[int, BaseException] | None = None
     while source._records.has_next():
-        batch = source._records.next_batch()
+        try:
+            batch = source._records.next_batch()
+        except Exception as error:  # noqa: BLE001 - lengths that lie past the end, an unknown form
+            bad = position, error
+            break
+        if (tp.topic, tp.partition, batch.base_offset) in passed_over:
+            data, position = None, batch.next_offset  # its bytes are not counted on
+            continue
         if source._check_crcs and not batch.validate_crc():
-            raise CorruptRecordException(f"Invalid CRC - {tp}")
+            bad = batch.base_offset, CorruptRecordException("its checksum is wrong")
+            break
         if data is not None:
             length = int.from_bytes(data[begin + rs.LENGTH_AT : begin + rs.LENGTH_AT + 4], "big") + 12
             begin += length
@@ -82,7 +107,14 @@ def drain(result: FetchResult, tp: TopicPartition, with_keys: bool) -> RecordBat
             batches.append((batch, begin - length if data is not None else 0))
         position = batch.next_offset
     found = None if data is None else _columns(data, batches, source.next_fetch_offset)
-    offsets, stamps, values, keys, headers = found or _objects(batches, source.next_fetch_offset, with_keys)
+    if found is None:
+        found, unread = _objects(batches, source.next_fetch_offset, with_keys)
+        bad = unread or bad
+    if bad is not None:  # what lies before it is handed out first; then it is the first of what is fetched
+        if bad[0] <= source.next_fetch_offset or position == source.next_fetch_offset:
+            raise UnreadableBatch(tp, bad[0], bad[1])
+        position = bad[0]
+    offsets, stamps, values, keys, headers = found
     source.next_fetch_offset = position
     result._update_position()
     result._partition_records = None
@@ -118,15 +150,21 @@ def _columns(data: bytes, batches: list[tuple[Any, int]], position: int) -> tupl
     return [joined[2]], stamps, rs.ByteRows(buffer, joined[0], joined[1]), [], {}
 
 
-def _objects(batches: list[tuple[Any, int]], position: int, with_keys: bool) -> tuple[Any, ...]:
-    """Return the records as Python objects."""
+def _objects(batches: list[tuple[Any, int]], position: int, with_keys: bool,
+             ) -> tuple[tuple[Any, ...], tuple[int, BaseException] | None]:
+    """Return the records as Python objects, up to a batch that cannot be read: its first offset, and why."""
     values: list[bytes | None] = []
     keys: list[bytes | None] = []
     headers: dict[int, Any] = {}
     offsets: list[np.ndarray] = []
     stamps: list[np.ndarray] = []
+    bad: tuple[int, BaseException] | None = None
     for batch, _ in batches:
-        records = list(batch)
+        try:
+            records = list(batch)
+        except Exception as error:  # noqa: BLE001 - zlib, codecs and parsers each have classes of their own
+            bad = batch.base_offset, error
+            break
         base = batch.base_offset
         if records and (len(records) != batch.next_offset - base or base < position):
             records = [r for r in records if r.offset >= position]
@@ -141,7 +179,16 @@ def _objects(batches: list[tuple[Any, int]], position: int, with_keys: bool) -> 
             headers.update({start + i: r.headers for i, r in enumerate(records) if r.headers})
         if records:
             stamps.append(np.full(len(records), max(records[0].timestamp or 0, records[-1].timestamp or 0)))
-    return offsets, stamps, values, keys, headers
+    return (offsets, stamps, values, keys, headers), bad
+
+
+def reader_error(consumer: Any) -> BaseException | None:
+    """Return what ended the reading of an aiokafka consumer, or keeps it out of its group, or None."""
+    coordinator, fetching = consumer._coordinator, consumer._fetcher._fetch_task
+    if fetching.done() and not fetching.cancelled() and not consumer._fetcher._closed:
+        return fetching.exception() or RuntimeError("the fetcher returned")
+    pending: BaseException | None = getattr(coordinator, "_pending_exception", None)
+    return pending
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
@@ -216,6 +263,8 @@ async def fetch_slices(fetcher: Any, partitions: set[Any] | None, timeout: float
     ``with_keys``: of all topics but those in ``without_keys``; ``most``: leave further slices for the next call.
     """
     deadline = time.monotonic() + timeout
+    if fetcher._fetch_task.done() and not fetcher._closed and not fetcher._fetch_task.cancelled():
+        raise RuntimeError("the fetcher has ended") from fetcher._fetch_task.exception()
     await asyncio.sleep(0)  # others get a turn now, not between what is taken and who asked: it might be sought away
     while True:
         if fetcher._subscriptions.reassignment_in_progress:

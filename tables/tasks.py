@@ -110,7 +110,8 @@ class Supervision:
             watched.turned = time.monotonic()
 
     def failed(self, name: str, error: BaseException | None, code: ExitCode) -> None:
-        """End the process: something in its background failed."""
+        """End the process: something in its background failed; an error may have an exit code of its own."""
+        code = getattr(error, "exit_code", code)
         self._count("background_task_failures", name)
         self.ended.append(name)
         log.critical("%s: %s failed, leaving with exit code %d (%s)", self.role, name, code, code.meaning,

@@ -22,9 +22,11 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 from mode.utils.futures import notify
 
+from tables.exit_codes import ExitCode
 from tables.kafka import FETCH_WAIT_MS
 from tables.lease import Lease
-from tables.records import PACE_S, RecordBatch, fetch_slices, tune_fetcher
+from tables.records import PACE_S, RecordBatch, UnreadableBatch, fetch_slices, tune_fetcher
+from tables.tasks import process
 
 UNKNOWN_MEMBER_ID = JoinGroupRequest.UNKNOWN_MEMBER_ID
 #: name in the broker URL: ``batch://host:port``
@@ -111,7 +113,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         if consumer._closed or fetcher._closed:
             raise driver.ConsumerStoppedError()
         with fetcher._subscriptions.fetch_context():
-            return await fetch_slices(fetcher, active_partitions, timeout or 0.0, with_keys=False)
+            try:
+                return await fetch_slices(fetcher, active_partitions, timeout or 0.0, with_keys=False)
+            except UnreadableBatch as error:
+                process.failed("reader", error, ExitCode.UNREADABLE)
+                return {}
 
 
 class BatchConsumer(driver.Consumer):

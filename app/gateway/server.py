@@ -38,6 +38,7 @@ from app.gateway.whatif import WhatIf
 from app.gateway.writes import Writes
 from app.metrics import PrometheusCounters
 from app.settings import Settings
+from app.unreadable import take_passed_over
 from models.trading_states import replaces
 from schemas.addresses import LimitsUsed
 from schemas.market import Surface, Touch
@@ -175,6 +176,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Read what there is, then follow."""
+        await take_passed_over(self.settings)
         await self._tail.start()
         await self._tail.read_to_end()
         await self._rules.start()

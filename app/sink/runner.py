@@ -18,6 +18,7 @@ from app.metrics import PrometheusCounters
 from app.settings import Settings
 from app.sink.clickhouse import ClickHouse, RowsRefused, StoreUnavailable, connect
 from app.sink.tables import DDL, Row, SinkTable, sink_tables
+from app.unreadable import take_passed_over
 from schemas.units import latest_of
 from tables.records import RecordBatch
 from tables.tail import Tail
@@ -124,6 +125,7 @@ async def run_sink(settings: Settings) -> None:
     sinks = [Sink(settings, table, store, counters) for table, store in zip(tables, stores, strict=True)]
     for statement in DDL:
         await sinks[0]._retry(lambda statement=statement: first.execute(statement))
+    await take_passed_over(settings)
     if settings.metrics_port is not None:
         counters.serve(settings.metrics_port, lambda: process.unready(time.monotonic(), LATE_SHARE))
     counters.set("process_restarts", settings.restarts)

@@ -73,7 +73,9 @@ def main(role: str, *wanted: str) -> None:
     elif role == "sink":
         from app.sink.runner import run_sink
 
-        asyncio.run(run_sink(settings))
+        async def run() -> None:  # its other tasks run on when the sinks themselves have ended
+            await asyncio.gather(run_sink(settings), asyncio.sleep(START_S))
+        asyncio.run(run())
     else:
         from app.engine import run_worker
 

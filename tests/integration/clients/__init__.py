@@ -1,0 +1,1 @@
+"""Real Kafka clients, each a command that sends what a plan says: BROKERS PLAN."""
