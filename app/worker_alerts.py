@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 
 from agents.limit_alerts import newest_alerts
 from app.settings import Settings
-from models.limits import FIRM
+from models.reference import FIRM
 from schemas.codec import decoder_of, encode
 from schemas.records import Alert
 from tables.kafka import owner_partition

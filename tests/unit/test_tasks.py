@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import httpx
 import pytest
 
 from tables.exit_codes import ExitCode
@@ -144,3 +145,16 @@ def test_the_watchdog_ends_a_process_with_a_hanging_task(left: list[int]) -> Non
 def test_every_exit_code_says_what_it_means() -> None:
     assert len({c.value for c in ExitCode}) == len(ExitCode) and all(c.meaning for c in ExitCode)
     assert ExitCode(72) is ExitCode.STUCK
+
+
+def test_readiness_is_served_beside_the_metrics_with_the_reason() -> None:
+    from app.metrics import PrometheusCounters
+
+    counters, why = PrometheusCounters(), ["publish loop: no turn completed for 6.0 s"]
+    counters.set("process_restarts", 3)
+    url = f"http://127.0.0.1:{counters.serve(0, lambda: why[0] if why else None)}"
+    found = httpx.get(f"{url}/health/ready")
+    assert found.status_code == 503 and "publish loop" in found.text
+    why.clear()
+    assert httpx.get(f"{url}/health/ready").status_code == 200
+    assert "deskrisk_process_restarts 3.0" in httpx.get(f"{url}/metrics").text
