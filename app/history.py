@@ -111,9 +111,14 @@ def from_columns(columns: dict[str, list[Any]], days: int) -> History:
     for i in range(1, len(table)):
         table[i] = np.where(np.isnan(table[i]), table[i - 1], table[i])
     table = table[-(days + 1):]
-    absolute = np.array([n.startswith((VOLATILITY_FACTOR, RATE_FACTOR)) for n in names])
-    moves = np.where(absolute, np.diff(table, axis=0), table[1:] / table[:-1] - 1.0)
-    return History(tuple(names), moves, tuple(labels[-len(moves):]))
+    level = np.array([n.startswith((VOLATILITY_FACTOR, RATE_FACTOR)) for n in names])
+    # a price that was at or below zero has no relative moves: a rise from -37.63 to 10.01 is no fall of 127 %
+    through_zero = ~level & (table <= 0.0).any(axis=0)
+    steps = np.diff(table, axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moves = np.where(level | through_zero, steps, table[1:] / table[:-1] - 1.0)
+    return History(tuple(names), moves, tuple(labels[-len(moves):]), steps=steps,
+                   absolute=frozenset(n for n, zero in zip(names, through_zero.tolist(), strict=True) if zero))
 
 
 def _number(value: Any) -> float:

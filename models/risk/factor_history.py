@@ -20,7 +20,9 @@ class History:
     Attributes
     ----------
     factors : names; an instrument's own name, or ``VOL:underlying`` or ``RATE:currency``
-    moves : float64[days, factors]; relative, absolute for volatilities and rates; NaN where a day has none
+    moves : float64[days, factors]; relative, differences of volatilities and rates; NaN where a day has none
+    absolute : prices that were at or below zero: their moves are differences too
+    steps : float64[days, factors], differences of all prices, for those that are at or below zero by now
     days : labels
     scaled : scenarios are scaled to the volatility of today (`scenario_moves`); what is a past day stays as it was
     horizon_days : a scenario is so many days in a row, overlapping
@@ -31,6 +33,8 @@ class History:
     days: tuple[str, ...] = ()
     scaled: bool = False
     horizon_days: int = 1
+    absolute: frozenset[str] = frozenset()
+    steps: np.ndarray | None = None
     index: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -51,7 +55,8 @@ def scenario_moves(history: History) -> np.ndarray:
     """
     if not history.scaled and history.horizon_days == 1:
         return history.moves
-    absolute = np.array([n.startswith((VOLATILITY_FACTOR, RATE_FACTOR)) for n in history.factors], bool)
+    absolute = np.array([n.startswith((VOLATILITY_FACTOR, RATE_FACTOR)) or n in history.absolute
+                         for n in history.factors], bool)
     with np.errstate(divide="ignore", invalid="ignore"):
         returns = np.where(absolute, history.moves, np.log1p(history.moves))
         if history.scaled:

@@ -66,7 +66,8 @@ def build_factors(book: ValuedBook, history: History) -> FactorSet:
     """
     records = book.reference.instrument_records
     groups: dict[str, list[int]] = {}
-    for name, k in history.index.items():
+    index = {n: k for n, k in history.index.items() if n not in history.absolute}  # loadings are of relative moves
+    for name, k in index.items():
         record = records.get(name)
         if name.startswith(RATE_FACTOR):
             groups.setdefault(f"rates:{name.removeprefix(RATE_FACTOR)}", []).append(k)
@@ -87,12 +88,12 @@ def build_factors(book: ValuedBook, history: History) -> FactorSet:
     for j, name in enumerate(names):
         if name.startswith("sector:"):
             series[:, j] -= series[:, names.index("market")]
-    equities = [k for n, k in history.index.items() if n in records and records[n].asset_class == "equity"]
+    equities = [k for n, k in index.items() if n in records and records[n].asset_class == "equity"]
     for style, moved in factor.style_returns(moves[:, equities]).items():
         names.append(f"style:{style}")
         series = np.column_stack([series, moved])
     covariance = np.cov(series, rowvar=False).reshape(len(names), len(names)) if names else np.zeros((0, 0))
     fitted, specific = factor.factor_model(moves, series)
-    loadings = {n: fitted[k] for n, k in history.index.items()}
+    loadings = {n: fitted[k] for n, k in index.items()}
     draws = monte_carlo.factor_draws(covariance, PATHS, SEED) if names else np.zeros((PATHS, 0))
-    return FactorSet(names, covariance, loadings, {n: float(specific[k]) for n, k in history.index.items()}, draws)
+    return FactorSet(names, covariance, loadings, {n: float(specific[k]) for n, k in index.items()}, draws)

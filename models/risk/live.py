@@ -213,6 +213,8 @@ class RiskModels:
         out: dict[str, Any] = {"n": s.days, "horizon_days": s.history.horizon_days, "quantile": "default",
                                "missing": missing,
                                "scenario_volatility": "current" if s.history.scaled else "historical"}
+        if s.absolute:
+            out["absolute_factors"] = s.absolute[:FACTORS_NAMED]
         var, es = s.tail_of(node)
         out |= zip(TAIL_NAMES, [x * scale for x in (*var.tolist(), *es.tolist())], strict=True)
         if aged is not None:

@@ -8,6 +8,7 @@ position's ancestors by (change of quantity) x (unit vector), whatever else the 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from models.contracts import INPUTS, MONEYNESS, Contracts, exotic_columns
 from models.fixed_income import PAPER_CLASSES
 from models.jit import allocating_kernel, inline_kernel, kernel
 from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History, scenario_moves
+from models.risk.factor_moves import absolute_steps, currency_moves, move_absolutely, relative_to_now
 from models.risk.node_cells import Held
 from models.risk.node_kernels import turn, var_components
 from models.risk.option_grid import exotic_vector, option_vector
@@ -252,6 +254,9 @@ class ScenarioBook:
         self.instrument_groups = instrument_groups
         self.moves = np.ascontiguousarray(np.nan_to_num(scenario_moves(history).T))
         days = self.moves.shape[1]
+        #: differences of prices, where they are known
+        self.steps = None if history.steps is None else np.ascontiguousarray(np.nan_to_num(scenario_moves(replace(
+            history, moves=history.steps, absolute=frozenset(history.factors))).T))
         self.unit = np.full((1024, days), np.nan)
         self.vectors = np.zeros((256, days))
         self.missing = np.zeros(256, np.int64)
@@ -265,6 +270,8 @@ class ScenarioBook:
         self._by_scenario = np.zeros((0, 0))
         self.columns: dict[str, np.ndarray] = {}
         self._version = -1
+        #: the factors whose moves are differences at the prices of now
+        self.absolute: list[str] = []
 
     @property
     def days(self) -> int:
@@ -323,24 +330,6 @@ class ScenarioBook:
         self.columns = c
         self._version = book.reference.version
 
-    def _currency_moves(self) -> np.ndarray:
-        """Return relative moves of base currency per unit of each currency, from the pairs in the history."""
-        market, days = self.book.market, self.days
-        out = np.full((len(market.rate), days), np.nan)
-        out[market.currencies[market.base_currency]] = 0.0
-        for _ in range(2):
-            for name, (left, right) in market.pairs.items():
-                f = self.history.index.get(name, -1)
-                a, b = market.currencies[left], market.currencies[right]
-                if f < 0:
-                    continue
-                r = self.moves[f]
-                if out[b, 0] == out[b, 0] and out[a, 0] != out[a, 0]:
-                    out[a] = (1.0 + r) * (1.0 + out[b]) - 1.0
-                elif out[a, 0] == out[a, 0] and out[b, 0] != out[b, 0]:
-                    out[b] = (1.0 + out[a]) / (1.0 + r) - 1.0
-        return out
-
     def fill_units(self, which: np.ndarray | None = None) -> int:
         """Revalue unit vectors of instruments (all, or some) on the market as it stands; return how many."""
         self._grow()
@@ -356,14 +345,18 @@ class ScenarioBook:
         tables = self.contracts.tables if len(o) else np.zeros((1, len(MONEYNESS)))
         factor = np.where(c["factor"] == -2, -1, c["factor"])
         sign, strike, t, vol, rate, carry = (np.ascontiguousarray(terms[f]) for f in INPUTS)
-        fx = self._currency_moves()
+        fx = currency_moves(market, self.history, self.moves)
+        steps = absolute_steps(market, self.history, self.moves, self.steps)
+        self.absolute, moves = sorted(steps), relative_to_now(market, self.history, self.moves, steps)
         unit_vectors(which, c["kind"], factor, c["currency"], c["outright"], c["unit"] * market.discount, market.price,
-                     market.accrued, market.rate, fx, self.moves, c["vol_factor"], c["rate_factor"],
+                     market.accrued, market.rate, fx, moves, c["vol_factor"], c["rate_factor"],
                      c["base_rate_factor"], self.contracts.forwards.years_of(len(market.mid)), c["option_of"], sign,
                      strike, t, vol, rate, carry, np.ascontiguousarray(terms["american"]), exotic_columns(terms),
                      tables, np.ascontiguousarray(terms["underlying"]), MONEYNESS, c["bond"], self.unit)
         for i in cash.tolist():
             self.unit[i] = c["unit"][i] * market.rate[c["currency"][i]] * fx[c["currency"][i]]
+        if steps:
+            move_absolutely(self.book, c, steps, fx, self.unit)
         return len(which)
 
     def rebuild(self, nodes: np.ndarray | None = None) -> None:

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from models.contracts import Contracts
+from models.exchange_rates import Pair, solve_rates
 from models.fixed_income import PAPER_CLASSES
 from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History
 from models.risk.scenarios import ScenarioBook
@@ -17,12 +18,14 @@ from schemas.records import Instrument
 
 
 class Shock(msgspec.Struct, frozen=True, kw_only=True):
-    """One move of some factors. A price moves relatively, a volatility or rate absolutely (0.01 = one point).
+    """One move of some factors: of a price or currency relative, of a volatility or rate absolute (0.01 = one point).
 
-    ``match`` names fields of instruments and the value they must have; empty: all of them.
+    ``match`` names fields of instruments and the value they must have; empty: all of them. Of kind ``currency`` it is
+    ``{"currency": code}``: that currency moves against all others. A pair that no shock of its own moves follows from
+    its two currencies, so a cross moves with its legs.
     """
 
-    kind: str = "price"  # price, volatility, rate
+    kind: str = "price"  # price, volatility, rate, currency
     move: float
     match: dict[str, str] = msgspec.field(default_factory=dict)
 
@@ -44,8 +47,7 @@ DEFAULTS = (
     Scenario(name="rates +100 bp", shocks=[Shock(kind="rate", move=0.01)]),
     Scenario(name="rates -100 bp", shocks=[Shock(kind="rate", move=-0.01)]),
     Scenario(name="dollar +10 % against all", shocks=[
-        Shock(match={"asset_class": "fx", "currency": "USD"}, move=-0.0909),
-        Shock(match={"asset_class": "fx"}, move=0.10)]),
+        Shock(kind="currency", match={"currency": "USD"}, move=0.10)]),
     Scenario(name="crypto -50 %", shocks=[Shock(match={"asset_class": "perpetual"}, move=-0.5)]),
 )
 
@@ -64,9 +66,11 @@ def check(scenarios: Sequence[Scenario]) -> None:
     """
     for s in scenarios:
         for shock in s.shocks:
-            if shock.kind not in ("price", "volatility", "rate"):
-                raise ValueError(f"{s.name}: kind: expected price, volatility or rate, was {shock.kind!r}")
-            if not np.isfinite(shock.move) or (shock.kind == "price" and shock.move <= -1.0):
+            if shock.kind not in ("price", "volatility", "rate", "currency"):
+                raise ValueError(f"{s.name}: kind: expected price, volatility, rate or currency, was {shock.kind!r}")
+            if shock.kind == "currency" and set(shock.match) != {"currency"}:
+                raise ValueError(f"{s.name}: match: expected the currency that moves, was {shock.match!r}")
+            if not np.isfinite(shock.move) or (shock.kind in ("price", "currency") and shock.move <= -1.0):
                 raise ValueError(f"{s.name}: move: expected a number above -1 for a price, was {shock.move!r}")
             unknown = set(shock.match) - set(Instrument.__struct_fields__)
             if unknown:
@@ -94,7 +98,8 @@ def stress_history(book: ValuedBook, scenarios: Sequence[Scenario], past: Histor
             row = past.moves[past.days.index(s.day)]
             by_rates = {n for n, r in records.items() if r.asset_class in PAPER_CLASSES
                         and RATE_FACTOR + r.currency in past.index}
-            moves[k] = [row[past.index[f]] if f in past.index and f not in by_rates else 0.0 for f in factors]
+            moves[k] = [_of_day(book, past, f, float(row[past.index[f]])) if f in past.index and f not in by_rates
+                        else 0.0 for f in factors]
             continue
         for j, factor in enumerate(factors):
             kind = ("volatility" if factor.startswith(VOLATILITY_FACTOR) else "rate" if factor.startswith(RATE_FACTOR)
@@ -105,7 +110,38 @@ def stress_history(book: ValuedBook, scenarios: Sequence[Scenario], past: Histor
                                            not shock.match or shock.match.get("currency") == factor.partition(":")[2]):
                     moves[k, j] = shock.move
                     break
+        _follow_currencies(book, s, factors, moves[k])
     return History(tuple(factors), moves, tuple(s.name for s in scenarios))
+
+
+def _of_day(book: ValuedBook, past: History, factor: str, move: float) -> float:
+    """Return a past move as a fraction of the price of now, where it is a difference."""
+    if factor not in past.absolute:
+        return move
+    price = book.market.price[book.market.instruments[factor]]
+    return move / float(price) if price != 0.0 else float("nan")
+
+
+def _follow_currencies(book: ValuedBook, scenario: Scenario, factors: list[str], row: np.ndarray) -> None:
+    """Move the pairs that no shock of their own moves as their two currencies move.
+
+    What a currency is worth follows from the shocked pairs between it and the base currency, and from the shocks of
+    currencies; one that neither reaches stays as it is.
+    """
+    market, records = book.market, book.reference.instrument_records
+    place = {name: j for j, name in enumerate(factors)}
+    pairs = {name: pair for name, pair in market.pairs.items() if name in place}
+    shocked = {name for name in pairs if any(x.kind == "price" and _matches(records[name], x.match)
+                                             for x in scenario.shocks)}
+    found = solve_rates([Pair(market.currencies[pairs[n][0]], market.currencies[pairs[n][1]], 1.0 + row[place[n]])
+                         for n in sorted(shocked)], market.currencies[market.base_currency], len(market.rate)).rate
+    worth = np.where(np.isnan(found), 1.0, found)
+    for shock in scenario.shocks:
+        if shock.kind == "currency" and shock.match["currency"] in market.currencies:
+            worth[market.currencies[shock.match["currency"]]] *= 1.0 + shock.move
+    for name, (left, right) in pairs.items():
+        if name not in shocked:
+            row[place[name]] = worth[market.currencies[left]] / worth[market.currencies[right]] - 1.0
 
 
 def stress(book: ValuedBook, contracts: Contracts, scenarios: Sequence[Scenario],
