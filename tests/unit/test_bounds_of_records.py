@@ -1,0 +1,100 @@
+"""Times and quantities outside their bounds: refused with the value read both ways, and the state as it was."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from models.contracts import Contracts
+from models.market import Market
+from models.trade_columns import READ
+from models.trade_decode import decode_trades
+from schemas.codec import decoder_of, encode
+from schemas.reasons import QuarantineReason
+from schemas.records import External, Instrument, Limit
+from schemas.refusal import Refused, reason_of
+from schemas.units import FUTURE_NS, TS_END, UNITS_MAX, latest_of, parse_ts_ns
+from tables.position_partition import PositionPartition
+from tables.refold import fold, open_from
+from tests.folding import new_partition, trade
+
+T0 = 1_795_000_000_000_000_000
+MS = T0 // 1_000_000
+
+
+def statement(quantity: str, source: str = "PB1", ts: Any = T0) -> External:
+    return External(source=source, account="A1", instrument="ACME", quantity=Decimal(quantity), average_price=Decimal(1), kind="start_of_day", ts_event=ts)
+
+
+def quantity_of(part: PositionPartition) -> str | None:
+    return part.records(np.arange(1))[0].quantity if len(part.positions) else None
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_statements_that_do_not_fit_the_counter_change_nothing(sign: str) -> None:
+    part = new_partition()
+    with pytest.raises(Refused) as one:
+        open_from(part, statement(f"{sign}100000000000000000"), 2, MS)
+    assert reason_of(one.value, b"", External)[0] is QuarantineReason.QUANTITY_OVERFLOW and quantity_of(part) is None
+    most = Decimal(UNITS_MAX // 2) / 100
+    open_from(part, statement(f"{sign}{most:.0f}"), 2, MS)
+    held = quantity_of(part)
+    with pytest.raises(Refused):
+        open_from(part, statement(f"{sign}{2 * most // 1:.0f}", "PB2"), 2, MS)
+    assert quantity_of(part) == held
+    open_from(part, statement(f"{sign}5", "PB3"), 2, MS)
+    assert Decimal(str(quantity_of(part))) == Decimal(str(held)) + Decimal(f"{sign}5")
+
+
+@pytest.mark.parametrize(("value", "says"), [
+    (1_700_000_060_000, "of 1970 as nanoseconds, of 2023 as milliseconds"), (1_795_900_000_000, "of 1970 as nanoseconds, of 2026 as milliseconds"),
+    (1_795_900_000, "of 1970 as nanoseconds, of 2026 as seconds"), (1_795_900_000_000_000, "of 1970 as nanoseconds, of 2026 as microseconds"),
+    ("2016-12-31T23:59:60Z", "leap seconds are not taken"), ("9999-12-31T23:59:59-05:00", "from 2000-01-01"), (10**400, "from 2000-01-01")])
+def test_a_time_of_another_unit_is_read_both_ways(value: Any, says: str) -> None:
+    with pytest.raises(ValueError, match="ts_event: expected") as error:
+        parse_ts_ns(value)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(("text", "ns"), [("2000-01-01T00:00:00Z", 946_684_800 * 10**9), ("2026-11-20T10:00:00.123456789+05:30", 1_795_149_000_123_456_789),
+                                          ("2261-12-31T23:59:59.999999999Z", TS_END - 1), ("2024-02-29t00:00:00z", 1_709_164_800 * 10**9)])
+def test_times_are_read_to_the_nanosecond(text: str, ns: int) -> None:
+    assert parse_ts_ns(text) == ns
+
+
+def test_a_log_that_is_folded_again_takes_and_refuses_what_was_taken_and_refused() -> None:
+    """R1: the bound is of the time in the log, whenever the log is read."""
+    stamps = [MS, MS, MS + 3_600_000, 0]
+    trades = [trade(f"T{k}", "buy", "1", "1", ts) for k, ts in enumerate((T0 + FUTURE_NS, T0 + FUTURE_NS + 1, T0 + FUTURE_NS + 1, T0))]
+    raws: list[bytes | None] = [json.dumps(t).encode() for t in trades]
+    for now in (T0 + 3_600 * 10**9, T0 + 400 * 86_400 * 10**9):
+        live = decode_trades(raws, latest_of(np.array(stamps), FUTURE_NS, now))
+        assert (live.rows["status"] == READ).tolist() == [True, False, True, True]
+    again = new_partition()
+    fold(again, [(k, ms, raw) for k, (ms, raw) in enumerate(zip(stamps, raws, strict=True)) if raw is not None])
+    assert again.records(np.arange(1))[0].trades == 3
+
+
+@pytest.mark.parametrize("until", ["2026-12-31", "June", "9999-12-31T23:59:59Z", 1_795_000_000_000])
+def test_the_end_of_a_limit_is_a_time_or_the_limit_is_refused(until: Any) -> None:
+    limit = {"limit_id": "L", "node": "firm", "metric": "gross", "limit": "1", "version": 1, "by": "r", "reason": "test", "until": until}
+    with pytest.raises(msgspec.ValidationError, match="until: expected"):
+        decoder_of(Limit).decode(encode(limit))
+
+
+@pytest.mark.parametrize("before", [None, "2027-06-18"])
+def test_an_option_whose_expiry_is_no_date_stands_without_greeks(before: str | None) -> None:
+    contracts = Contracts(Market("USD"))
+    option = Instrument(instrument="O", asset_class="option", currency="USD", underlying="U", right="call", strike=Decimal(100), expiry=before)
+    contracts.market.set_mark("U", 100.0, False)
+    contracts.add(option)
+    for expiry in ("9999-12-31", "JAN27", "15/01/2027", "2027-01"):
+        contracts.add(msgspec.structs.replace(option, expiry=expiry))
+        contracts.refresh(T0, date(2026, 11, 18))
+        assert not np.isfinite(contracts.market.unit_greeks[contracts.market.instrument("O")]).all()
