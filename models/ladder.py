@@ -9,10 +9,12 @@ from models.columns import grown
 from models.jit import kernel
 
 #: columns of a line: quantity, net, unrealised and realised P&L in its currency, unpriced, stale, fees, latest trade,
-#: cash Greeks, and how many of its positions have none
+#: cash Greeks, how many of its positions have none, their average price, the price they are valued
+#: at (both NaN where unknown), and how many rows there are
 QUANTITY, NET, UNREALISED, REALISED, UNPRICED, STALE, FEES, LATEST, DELTA = range(9)
 NO_GREEKS = DELTA + 5
-COLUMNS = NO_GREEKS + 1
+AVERAGE, PRICE, ROWS = range(NO_GREEKS + 1, NO_GREEKS + 4)
+COLUMNS = ROWS + 1
 
 
 class LadderLines:
@@ -41,10 +43,6 @@ class LadderLines:
         if line >= len(self.values):
             self.values = grown(self.values, 2 * line, np.nan)
         self.trade_t[row] = trade_t
-
-    def rows_in(self, lines: np.ndarray, count: int) -> np.ndarray:
-        """Return which of the first ``count`` rows are in any of some lines."""
-        return np.flatnonzero(np.isin(self._line_of[:count], lines))
 
     def add_up(self, rows: np.ndarray, rollup: ru.RollUp) -> tuple[np.ndarray, np.ndarray]:
         """Add up the lines of rows that have changed.
@@ -88,11 +86,22 @@ def ladder_lines(rows: np.ndarray, own: np.ndarray, contribution: np.ndarray, tr
     """
     out[:] = 0.0
     for w in range(len(which)):
+        first, spread, inverse = np.nan, 0.0, False
+        out[w, PRICE] = np.nan
         for at in range(start[which[w]], start[which[w] + 1]):
             r = order[at]
             if rows[r].live == 0:
                 continue
+            out[w, ROWS] += 1.0
+            out[w, PRICE] = own[r, 0]
             out[w, QUANTITY] += rows[r].quantity
+            if rows[r].quantity != 0.0:
+                # of an inverse contract the units of a unit of price are what adds up
+                cost = 1.0 / rows[r].average_price if rows[r].inverse != 0 else rows[r].average_price
+                if first != first:
+                    first = cost
+                spread += rows[r].quantity * (cost - first)
+                inverse = rows[r].inverse != 0
             out[w, NET] += contribution[r, ru.NET]
             if contribution[r, ru.UNPRICED] > 0.0:
                 out[w, UNPRICED] += 1.0
@@ -105,3 +114,5 @@ def ladder_lines(rows: np.ndarray, own: np.ndarray, contribution: np.ndarray, tr
                 out[w, DELTA + k] += contribution[r, ru.DELTA + k]
             out[w, NO_GREEKS] += contribution[r, ru.NO_GREEKS]
             out[w, LATEST] = max(out[w, LATEST], trade_t[r])
+        mean = first + spread / out[w, QUANTITY] if out[w, QUANTITY] != 0.0 else np.nan
+        out[w, AVERAGE] = 1.0 / mean if inverse else mean

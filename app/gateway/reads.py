@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.gateway.answers import json_answer, scope_of
+from app.gateway.answers import json_answer, known_node, scope_of
 from app.gateway.state import GatewayState
 
 #: positions valued before others get a turn
@@ -34,7 +34,7 @@ class Reads:
         """`GET /api/positions?scope=&account=&instrument=`: rows with value and Greeks on one snapshot."""
         account, instrument = request.query_params.get("account"), request.query_params.get("instrument")
         book = self.state.book
-        chosen = self.state.rows_under(scope_of(request)).tolist()
+        chosen = self.state.rows_under(scope_of(request, self.state)).tolist()
         for wanted, rows_of in ((account, book.rows_of), (instrument, book.rows_in)):
             if wanted is not None:
                 among = set(rows_of(wanted))
@@ -48,7 +48,7 @@ class Reads:
 
     async def get_risk(self, request: Request) -> Response:
         """`GET /api/risk/{node}`."""
-        risk = self.state.risk(request.path_params["node"])
+        risk = self.state.risk(known_node(request.path_params["node"], self.state))
         if risk is None:
             raise HTTPException(404, f"node {request.path_params['node']!r} is not known")
         held = self.state.models_since(risk.node, -1)
@@ -59,7 +59,8 @@ class Reads:
 
     async def get_contributors(self, request: Request) -> Response:
         """`GET /api/risk/{node}/contributors?metric=`."""
-        node, metric = request.path_params["node"], request.query_params.get("metric", "var_hist")
+        node = known_node(request.path_params["node"], self.state)
+        metric = request.query_params.get("metric", "var_hist")
         held = self.state.models_since(node, -1)
         if held is None or metric not in (held[1].top or {}):
             known = sorted(held[1].top or {}) if held else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -30,9 +31,10 @@ from agents.router import Place, Router
 from app.collector import settle_collector
 from app.gateway.access import Access, User, login, parse_tokens
 from app.gateway.answers import error_answer, json_answer, scope_of
-from app.gateway.events import alert_event, breaker_event, reject_event, risk_event
+from app.gateway.events import breaker_event, reject_event
 from app.gateway.reads import Reads
-from app.gateway.state import LADDER_COLUMNS, NODE_COLUMNS, GatewayState, encode_json
+from app.gateway.state import GatewayState
+from app.gateway.stream import ClientView, Frames, frame_of
 from app.gateway.used_limits import UsedLimits
 from app.gateway.whatif import WhatIf
 from app.gateway.writes import Writes
@@ -60,6 +62,12 @@ STALE_MS = {"stream": 1500, "prices": 2000, "trades": 60000}
 SEND_TIMEOUT_S = 3
 SEND_BUFFER_BYTES = 65_536
 RATE_MIN, RATE_MAX = 2, 20
+#: what keeps a gateway's figures fresh, by the names of its background tasks
+FOLLOWING = ("numbers tail", "alerts tail", "decisions tail", "rules tail", "turns")
+#: a quiet tail's turn takes a second; from here on it is late, and one that does not run is so for ever
+TAIL_LATE_S, LOST_S = 3.0, 86_400.0
+#: a gateway that follows no more for so long is not ready
+NOT_READY_MS = 5_000
 
 
 class SecurityHeaders:
@@ -119,7 +127,9 @@ class Gateway:
         self._turned = asyncio.Event()  # a new one each turn; every waiting client holds the present one
         self._tasks: list[asyncio.Task[Any]] = []
         self._traded = asyncio.Event()
-        self._frames: dict[tuple[str, int, bool], bytes] = {}
+        self.frames = Frames(self.state, self._fresh_ms)
+        #: ms, when the last turn was completed
+        self.turned_ms = 0
         self.ready = False
         self.clients = 0
         self.stopping = asyncio.Event()
@@ -129,7 +139,7 @@ class Gateway:
         state, router = self.state, Router(self._names, self.counters, "gateway_refused",
                                            future_ns=self.settings.future_ns)
         router.subscribe("marks", Mark, self._take_mark)
-        router.subscribe("risk", None, self._take_risk)
+        router.subscribe("risk", None, self._take_risk, lambda place: state.end_node(place.key))
         router.subscribe("alerts", Alert, lambda alert, _: state.add_alert(alert))
         router.subscribe("decisions", Decision, self._take_decision)
         router.subscribe("limits", Limit, lambda limit, _: state.limits.update({limit.limit_id: limit}),
@@ -141,7 +151,7 @@ class Gateway:
         router.subscribe("touches", Touch, lambda touch, _: state.book.add_touch(touch))
         router.subscribe("market.surfaces", Surface, lambda surface, _: state.book.add_surface(surface))
         router.subscribe("reference.instruments", Instrument, lambda record, _: state.book.add_instrument(record))
-        router.subscribe("reference.accounts", Account, lambda record, _: state.book.add_account(record))
+        router.subscribe("reference.accounts", Account, lambda record, _: state.add_account(record))
         return router
 
     def _on_batch(self, batch: RecordBatch) -> None:
@@ -186,6 +196,7 @@ class Gateway:
         await self._alerts.read_to_end()
         await self._decisions.start()
         self.state.turn()
+        self.turned_ms = int(time.time() * 1000)
         self._tasks = [self._tail.follow("numbers tail"), self._alerts.follow("alerts tail"),
                        self._decisions.follow("decisions tail"), self._rules.follow("rules tail"),
                        process.start("turns", self._turns, bound_s=30.0)]
@@ -203,7 +214,7 @@ class Gateway:
             self._traded.clear()
             started = time.perf_counter()
             self.state.turn()
-            self._frames.clear()
+            self.turned_ms = int(time.time() * 1000)
             took = time.perf_counter() - started
             self.counters.observe("gateway_turn_seconds", took)
             self._wake_clients()
@@ -228,40 +239,17 @@ class Gateway:
             await tail.stop()
 
     # ---- the stream -----------------------------------------------------------------------------------------------
-    def _event(self, event: str, data: Any, with_id: bool = True) -> bytes:
-        head = f"id: {self.state.epoch}-{self.state.seq}\n" if with_id else ""
-        return f"{head}event: {event}\ndata: ".encode() + encode_json(data) + b"\n\n"
+    def _fresh_ms(self) -> int:
+        """Return until when, in ms, the gateway has followed: a tail that hangs holds it back as a turn does."""
+        ages = process.ages(time.monotonic())
+        late = [ages.get(name, math.inf) for name in FOLLOWING]
+        held = max((age for age in late if age > TAIL_LATE_S), default=0.0)
+        return min(self.turned_ms, int((time.time() - min(held, LOST_S)) * 1000))
 
-    def snapshot(self, scope: str) -> list[dict[str, Any]]:
-        """Return the bodies of a scope's snapshot, one a table."""
-        state, now = self.state, int(time.time() * 1000)
-        rows, total = state.ladder(scope, -1)
-        base = {"v": 1, "seq": state.seq, "t": now, "reset": True, "epoch": state.epoch}
-        return [base | {"table": "position", "cols": LADDER_COLUMNS, "rows": rows, "total": total},
-                base | {"table": "node", "cols": NODE_COLUMNS, "rows": state.node_rows(-1, scope),
-                        "children": state.children(scope)}]
-
-    def _delta(self, scope: str, since: int, traded: bool = False) -> bytes:
-        """Return the frame from ``since`` to now; clients at the same point share its bytes.
-
-        One with the rows that trades touched alone goes out between the others: nobody resumes from it, and the next
-        whole frame has its rows again.
-        """
-        frame = self._frames.get((scope, since, traded))
-        if frame is None:
-            state, now = self.state, int(time.time() * 1000)
-            base = {"v": 1, "seq": state.seq, "t": now}
-            rows, _ = state.ladder(scope, since, traded)
-            nodes = [] if traded else state.node_rows(since, scope)
-            frame = b""
-            if rows:
-                frame += self._event("delta", base | {"table": "position", "cols": LADDER_COLUMNS, "rows": rows,
-                                                      "del": []}, not traded)
-            if nodes:
-                frame += self._event("delta", base | {"table": "node", "cols": NODE_COLUMNS, "rows": nodes,
-                                                      "del": []})
-            self._frames[(scope, since, traded)] = frame
-        return frame
+    def lags(self) -> dict[str, float | None]:
+        """Return by tail how many seconds its turn that is under way runs; None: it does not run."""
+        ages = process.ages(time.monotonic())
+        return {name: round(ages[name], 3) if name in ages else None for name in FOLLOWING}
 
     def _feeds(self) -> dict[str, Any]:
         now = int(time.time() * 1000)
@@ -269,65 +257,43 @@ class Gateway:
                 "trades": now - self.state.last_trade_ms if self.state.last_trade_ms else None}
         feeds = [{"name": n, "age_ms": a,
                   "state": "none" if a is None else "live" if a <= STALE_MS[n] else "stale"} for n, a in ages.items()]
-        return {"t": now, "feeds": feeds, "recon": None}
+        return {"t": self._fresh_ms(), "feeds": feeds, "recon": None}
 
     async def events(self, scope: str, rate: int, last_id: str | None,
                      user: User | None = None) -> AsyncIterator[bytes]:
         """Yield the frames of one client until it goes, is too slow, or the server stops."""
         state = self.state
+        client = ClientView(self.frames, scope, rate, last_id)
         self.clients += 1
         self.counters.set("sse_clients", self.clients)
         try:
-            yield self._event("hello", {
+            yield frame_of("hello", {
                 "v": 1, "epoch": state.epoch, "seq": state.seq, "server_time": datetime.now(UTC).isoformat(),
                 "user": user.name if user else "local",
                 "roles": sorted(user.roles) if user else [], "sign_in": bool(self.tokens) and user is None,
                 "scope": scope, "build": BUILD, "stale_ms": STALE_MS,
-                "levels": state.levels, "base_currency": self.settings.base_currency}, False)
-            since = resume_point(last_id, state.epoch, state.seq)
-            if since is None:
-                bodies, since = self.snapshot(scope), state.seq
-                for body in bodies:
-                    yield self._event("snapshot", body)
-                for control in state.controls.values():  # what is tripped is seen by whoever comes later
-                    yield self._event("breaker", breaker_event(control), False)
-                for alert in state.open_alerts():
-                    yield self._event("alert", alert_event(alert), False)
+                "levels": state.levels, "base_currency": self.settings.base_currency})
             yield b"retry: 1000\n\n"
-            yield self._event("feed", self._feeds(), False)
-            facts, next_hb, next_rows, models, traded = since, time.monotonic() + 1.0, 0.0, -1, since
             while not self.stopping.is_set():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._turned.wait(), 1.0)
-                fresh = [f for f in reversed(state.facts) if f.seq > facts] if state.seq > facts else []
-                for fact in reversed(fresh):
-                    yield self._event(fact.event, fact.data)
-                facts = state.seq
+                turned_next = self._turned
                 now = time.monotonic()
-                if state.seq > since and now >= next_rows:
-                    next_rows = now + 1.0 / rate - TURN_S / 2
-                    frame, since, traded = self._delta(scope, since), state.seq, state.seq
-                    if frame:
-                        yield frame
-                elif state.seq > traded:
-                    frame, traded = self._delta(scope, traded, True), state.seq
-                    if frame:
-                        yield frame
-                if (held := state.models_since(scope, models)) is not None:
-                    models = held[0]
-                    yield self._event("risk", risk_event(held[1], state.seq), False)
-                if now >= next_hb:
-                    next_hb = now + 1.0
-                    yield self._event("hb", {"t": int(time.time() * 1000), "seq": state.seq}, False)
-                    yield self._event("feed", self._feeds(), False)
-            yield self._event("bye", {"reason": "shutdown", "retry_ms": 2000}, False)
+                for frame in client.step(now):
+                    yield frame
+                if client.beat_due(now):
+                    yield frame_of("hb", {"t": self._fresh_ms(), "seq": state.seq, "turned": self.turned_ms,
+                                          "lag_s": self.lags()})
+                    yield frame_of("feed", self._feeds())
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(turned_next.wait(), 1.0)
+            yield frame_of("bye", {"reason": "shutdown", "retry_ms": 2000})
         finally:
+            client.close()
             self.clients -= 1
             self.counters.set("sse_clients", self.clients)
 
     async def stream(self, request: Request) -> Response:
         """`GET /api/stream?scope=&rate=`."""
-        scope = scope_of(request)
+        scope = scope_of(request, self.state)
         try:
             rate = min(max(int(request.query_params.get("rate", "10")), RATE_MIN), RATE_MAX)
         except ValueError as error:
@@ -340,17 +306,20 @@ class Gateway:
     # ---- plain answers --------------------------------------------------------------------------------------------
     async def get_snapshot(self, request: Request) -> Response:
         """`GET /api/snapshot?scope=`."""
-        scope = scope_of(request)
+        scope = scope_of(request, self.state)
         return json_answer({"v": 1, "epoch": self.state.epoch, "seq": self.state.seq, "scope": scope,
-                      "tables": self.snapshot(scope)})
+                      "tables": self.frames.bodies(scope)})
 
     async def live(self, request: Request) -> Response:
         """`GET /health/live`."""
         return json_answer({"status": "live"})
 
     async def is_ready(self, request: Request) -> Response:
-        """`GET /health/ready`."""
-        return JSONResponse({"status": "ready" if self.ready else "loading"}, 200 if self.ready else 503)
+        """`GET /health/ready`: not where a tail, or the turns, stand still."""
+        behind = time.time() * 1000 - self._fresh_ms()
+        status = "loading" if not self.ready else "ready" if behind <= NOT_READY_MS else "behind"
+        body = {"status": status, "behind_ms": round(behind) if self.ready else None, "lag_s": self.lags()}
+        return JSONResponse(body, 200 if status == "ready" else 503)
 
     async def metrics(self, request: Request) -> Response:
         """`GET /metrics`."""
@@ -381,14 +350,6 @@ class Gateway:
             Middleware(SecurityHeaders), Middleware(Access, tokens=self.tokens,
                                                          open_reads=self.settings.api_open_reads)],
                          exception_handlers={HTTPException: error_answer})
-
-
-def resume_point(last_id: str | None, epoch: str, seq: int) -> int | None:
-    """Return the sequence number to go on from, or None where a snapshot is needed."""
-    if last_id is None:
-        return None
-    had, _, number = last_id.rpartition("-")
-    return int(number) if had == epoch and number.isdigit() and int(number) <= seq else None
 
 
 class _Server(uvicorn.Server):

@@ -10,7 +10,8 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -18,17 +19,16 @@ import numpy as np
 
 from app.gateway.approvals import Approvals
 from app.gateway.events import alert_event
+from app.gateway.lines import Lines
 from models import rollup as ru
-from models.columns import grown
-from models.ladder import DELTA, NO_GREEKS, LadderLines
+from models.ladder import AVERAGE, DELTA, NO_GREEKS, PRICE, ROWS
 from models.reference import FIRM
 from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
 from schemas.codec import decoder_of
-from schemas.nodes import Risk
-from schemas.records import Alert, Control, Limit, Position
+from schemas.nodes import MODELS_SUFFIX, Risk
+from schemas.records import Account, Alert, Control, Limit, Position
 
-LADDER_ROWS_MAX = 5_000
 FACTS_KEPT = 10_000
 #: alerts of a state that lasts, until it clears
 STANDING = ("approach", "breach", "stale", "reconciliation", "worker_down")
@@ -52,19 +52,6 @@ class Fact:
     data: dict[str, Any]
 
 
-@dataclass
-class Groups:
-    """Ladder lines: the accounts of one book in one instrument, added up."""
-
-    index: dict[tuple[str, str], int] = field(default_factory=dict)
-    id: list[str] = field(default_factory=list)
-    instrument: list[str] = field(default_factory=list)
-    book: list[str] = field(default_factory=list)
-    desk: list[str] = field(default_factory=list)
-    currency: list[str] = field(default_factory=list)
-    nodes: list[frozenset[str]] = field(default_factory=list)
-
-
 class GatewayState:
     """Everything a client can ask for."""
 
@@ -73,13 +60,12 @@ class GatewayState:
         self.seq = 1
         self.levels = levels
         self.book = ValuedBook(base_currency, levels, trading_day)
-        self.groups = Groups()
-        self.lines = LadderLines()
-        self.group_seq = np.zeros(0, np.int64)
-        #: when a trade last changed a line
-        self.group_traded = np.zeros(0, np.int64)
+        self.lines = Lines(levels)
         self.nodes: dict[str, tuple[int, list[Any]]] = {}
         self._node_risks: dict[str, Risk] = {}
+        #: nodes whose records were withdrawn, and the number of it
+        self._ended: dict[str, int] = {}
+        self._ending: set[str] = set()
         #: accounts nobody has asked for: there are many, and they all move with every window
         self._unread: dict[str, bytes] = {}
         self._asked: set[str] = set()
@@ -89,11 +75,14 @@ class GatewayState:
         self.alerts: dict[str, Alert] = {}
         self._open: dict[tuple[str, str, str, str], Alert] = {}
         self._models: dict[str, tuple[int, bytes]] = {}
-        self._terms_key = (-1, -1)
-        self._group_terms = (np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool))
+        self._models_seen = 0
+        self._group_places = np.zeros(0, np.int64)
         self._changed_nodes: set[str] = set()
-        self.facts: deque[Fact] = deque(maxlen=FACTS_KEPT)
-        self._scopes: dict[str, tuple[int, np.ndarray]] = {}
+        self.facts: deque[Fact] = deque()
+        #: of the newest fact that is not kept any more
+        self.facts_floor = 0
+        #: of the last turn that changed a row, and how many turns there were
+        self.rows_seq = self.turns = 0
         self.last_trade_ms = 0
         self.last_mark_ns = 0
 
@@ -108,7 +97,7 @@ class GatewayState:
         """Take a slice of the `positions` topic in; return what was refused, and why."""
         taken = self.book.add_positions(values, shard)
         if len(taken.rows):
-            self.lines.trade_t[taken.rows] = taken.ts_source
+            self.lines.sums.trade_t[taken.rows] = taken.ts_source
             self.last_trade_ms = max(self.last_trade_ms, int(taken.ts_source.max()))
         for _, row in taken.filled:
             self._place(row)
@@ -116,36 +105,24 @@ class GatewayState:
 
     def _place(self, row: int) -> None:
         """Put a row into its line of the ladder."""
-        position = self.book.positions[row]
-        self.lines.put(row, self._group(position), position.ts_source)
-        self.last_trade_ms = max(self.last_trade_ms, position.ts_source)
+        self.lines.place(self.book, row)
+        self.last_trade_ms = max(self.last_trade_ms, self.book.positions[row].ts_source)
 
-    def _group(self, position: Position) -> int:
-        groups, key = self.groups, (position.book, position.instrument)
-        index = groups.index.get(key)
-        if index is None:
-            index = groups.index[key] = len(groups.instrument)
-            groups.id.append(f"{position.desk}|{position.book}|{position.instrument}")
-            groups.instrument.append(position.instrument)
-            groups.book.append(position.book)
-            groups.desk.append(position.desk)
-            groups.currency.append(position.currency)
-            names = {FIRM}
-            for level in self.levels[:-1]:
-                value = getattr(position, level, None)
-                if value:
-                    names.add(f"{level}:{value}")
-            groups.nodes.append(frozenset(names))
-        return index
+    def add_account(self, account: Account) -> None:
+        """Take an account in; one that moves takes its rows with it."""
+        self.book.add_account(account)
+        for row in self.book.rows_of(account.account):
+            self._place(row)
 
     def add_models(self, node: str, raw: bytes) -> None:
         """Take a node's models in, as they are: nobody looks at most of them."""
-        self._models[node] = (self.seq + 1, raw)
+        self._models_seen += 1
+        self._models[node] = (self._models_seen, raw)
 
-    def models_since(self, node: str, seq: int) -> tuple[int, Risk] | None:
-        """Return a node's models if they came after a sequence number, with their own."""
+    def models_since(self, node: str, number: int) -> tuple[int, Risk] | None:
+        """Return a node's models if they came after those of a number, with their own number."""
         held = self._models.get(node)
-        if held is None or held[0] <= seq:
+        if held is None or held[0] <= number:
             return None
         try:
             return held[0], _risk.decode(held[1])
@@ -160,6 +137,12 @@ class GatewayState:
             self._unread[key] = value
         else:
             self.add_risk(_risk.decode(value))
+
+    def follow(self, node: str) -> None:
+        """Read every record of a node that exists from now on, also where there is none yet."""
+        if node.startswith("account:"):
+            self._ask(node)
+            self._asked.add(node)
 
     def _ask(self, node: str) -> None:
         """Read a node's record, and every later one."""
@@ -179,12 +162,31 @@ class GatewayState:
         if old is not None and old.ts > risk.ts:
             return
         self._node_risks[risk.node] = risk
+        self._ended.pop(risk.node, None)
+        self._ending.discard(risk.node)
         self._changed_nodes.add(risk.node)
+
+    def end_node(self, key: str) -> None:
+        """Take in that a node's record, or its models, were withdrawn."""
+        self._models.pop(key.removesuffix(MODELS_SUFFIX), None)
+        self._unread.pop(key, None)
+        if self._node_risks.pop(key, None) is not None:
+            self.nodes.pop(key, None)
+            self._changed_nodes.discard(key)
+            self._ending.add(key)
 
     def add_fact(self, event: str, data: dict[str, Any]) -> None:
         """Keep a fact for every client."""
         self.seq += 1
         self.facts.append(Fact(self.seq, event, data | {"seq": self.seq}))
+        while len(self.facts) > FACTS_KEPT:
+            self.facts_floor = self.facts.popleft().seq
+
+    def facts_since(self, seq: int) -> list[Fact]:
+        """Return the facts after a sequence number, the oldest first."""
+        out = list(takewhile(lambda fact: fact.seq > seq, reversed(self.facts)))
+        out.reverse()
+        return out
 
     def add_alert(self, alert: Alert) -> None:
         """Take an alert in: what stands is open until it clears, what only happened until a person has seen it."""
@@ -209,78 +211,50 @@ class GatewayState:
         """Value what changed, give changed rows the next sequence number; return how many there are."""
         valued = self.book.revalue(self.last_mark_ns or None)
         seq = self.seq + 1
-        changed = self._turn_ladder(valued, seq)
+        self.turns += 1
+        changed = self.lines.turn(valued, self.book, seq)
         for name in self._changed_nodes:
             self.nodes[name] = (seq, node_row(self._node_risks[name]))
-        changed += len(self._changed_nodes)
+        self._ended.update(dict.fromkeys(self._ending, seq))
+        changed += len(self._changed_nodes) + len(self._ending)
         self._changed_nodes.clear()
+        self._ending.clear()
         if changed:
-            self.seq = seq
+            self.seq = self.rows_seq = seq
         return changed
 
-    def _turn_ladder(self, valued: np.ndarray, seq: int) -> int:
-        moved, traded = self.lines.add_up(valued, self.book.rollup)
-        if len(self.group_seq) < len(self.groups.instrument):
-            n = len(self.groups.instrument)
-            self.group_seq, self.group_traded = grown(self.group_seq, n), grown(self.group_traded, n)
-        self.group_seq[moved] = seq
-        self.group_traded[moved[traded]] = seq
-        return len(moved)
-
     # ---- what goes out --------------------------------------------------------------------------------------------
-    def _in_scope(self, scope: str) -> np.ndarray:
-        n = len(self.groups.instrument)
-        cached = self._scopes.get(scope)
-        if cached is None or cached[0] != n:
-            mask = np.fromiter((scope in nodes for nodes in self.groups.nodes), bool, n)
-            cached = self._scopes[scope] = (n, np.flatnonzero(mask))
-        return cached[1]
-
     def ladder(self, scope: str, since: int, traded: bool = False) -> tuple[list[list[Any]], int]:
         """Return (rows of a scope changed since a sequence number, or by trades alone, how many rows it has)."""
-        groups = self._in_scope(scope)
-        groups = groups[groups < len(self.group_seq)]
-        total = len(groups)
-        if total > LADDER_ROWS_MAX:
-            size = np.abs(self.lines.values[groups, 1])
-            groups = groups[np.argsort(-size)[:LADDER_ROWS_MAX]]
-        groups = groups[(self.group_traded if traded else self.group_seq)[groups] > since]
-        return self._ladder_rows(groups), total
+        view = self.lines.scope(scope, self.seq)
+        return self.rows_of(view.since(self.lines.traded if traded else self.lines.changed, since)), view.total
 
-    def _terms(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return by group: the instrument's place in the market, its multiplier (NaN: not known), whether inverse."""
-        key = (len(self.groups.instrument), self.book.reference.version)
-        if self._terms_key != key:
-            records = [self.book.reference.instrument_records.get(name) for name in self.groups.instrument]
-            self._group_terms = (
-                np.array([self.book.market.instruments[name] for name in self.groups.instrument], np.int64),
-                np.array([np.nan if r is None else float(r.multiplier * (r.quanto_rate or 1)) for r in records]),
-                np.array([r is not None and r.inverse for r in records], bool))
-            self._terms_key = key
-        return self._group_terms
+    def _places(self) -> np.ndarray:
+        """Return by line the instrument's place in the market."""
+        of = self.lines.groups.instrument
+        if len(self._group_places) < len(of):
+            self._group_places = np.array([self.book.market.instruments[name] for name in of], np.int64)
+        return self._group_places
 
-    def _ladder_rows(self, which: np.ndarray) -> list[Any]:
-        values = self.lines.values[which].T
+    def rows_of(self, which: np.ndarray) -> list[Any]:
+        """Return lines as rows of the stream; what is unknown is null."""
+        values = self.lines.sums.values[which].T
         qty, mv, upnl, rpnl, bad, stale, fees, trade_t = values[:DELTA]
-        index, multiplier, inverse = (a[which] for a in self._terms())
-        mid, known = self.book.market.mid[index], bad == 0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            moved = upnl / (qty * multiplier)
-            average = np.where(inverse, 1.0 / (moved + 1.0 / mid), mid - moved)
-        g, k = self.groups, which.tolist()
+        average, mid, known = values[AVERAGE], values[PRICE], bad == 0
+        g, k = self.lines.groups, which.tolist()
         quality = np.where(known, np.where(stale != 0, STALE, GOOD), BAD).tolist()
         as_of = int(self.book.snapshot_id // 1_000_000)
         return list(zip([g.id[i] for i in k], [g.instrument[i] for i in k], [g.book[i] for i in k],
-                        [g.desk[i] for i in k], qty.tolist(), _or_none(average, known & np.isfinite(average)),
+                        [g.desk[i] for i in k], qty.tolist(), _or_none(average, np.isfinite(average)),
                         _or_none(mid, np.isfinite(mid)), _or_none(mv, known),
                         _or_none(upnl, known & ~np.isnan(upnl)), _or_none(rpnl, ~np.isnan(rpnl)),
                         _or_none(fees, ~np.isnan(fees)), [g.currency[i] for i in k], quality, [as_of] * len(k),
-                        trade_t.astype(np.int64).tolist(), *self._greeks(values, index, known), strict=True))
+                        trade_t.astype(np.int64).tolist(), *self._greeks(values, which, known), strict=True))
 
-    def _greeks(self, values: np.ndarray, index: np.ndarray, known: np.ndarray) -> list[list[float | None]]:
+    def _greeks(self, values: np.ndarray, which: np.ndarray, known: np.ndarray) -> list[list[float | None]]:
         """Return the columns of cash Greeks: what has no optionality has a delta, its value, and no others."""
         known = known & (values[NO_GREEKS] == 0)
-        optional = known & (self.book.market.greek_kind[index] != 0)
+        optional = known & (self.book.market.greek_kind[self._places()[which]] != 0)
         return [_or_none(values[DELTA + k], optional if k else known) for k in range(5)]
 
     def valued(self, row: int) -> dict[str, Any]:
@@ -303,17 +277,31 @@ class GatewayState:
         return [row for name, (seq, row) in self.nodes.items()
                 if seq > since and (not name.startswith("account:") or name == scope)]
 
+    def nodes_ended(self, since: int) -> list[str]:
+        """Return the nodes whose records were withdrawn since a sequence number."""
+        return [name for name, seq in self._ended.items() if seq > since]
+
+    def knows(self, node: str) -> bool:
+        """Return whether there is such a node: positions or records of risk, or an account's record, say so."""
+        if node == FIRM or node in self.book.rollup.node_index or node in self._node_risks or node in self._unread:
+            return True
+        level, _, name = node.partition(":")
+        if level not in self.levels and level not in ("account", "dealer", "pm", "counterparty"):
+            return False
+        return any(getattr(a, level, None) == name for a in self.book.reference.account_records.values())
+
     def risk(self, node: str) -> Risk | None:
         """Return a node's latest record."""
         self._ask(node)
         return self._node_risks.get(node)
 
     def rows_under(self, scope: str) -> np.ndarray:
-        """Return the rows of positions under a node."""
-        level, _, name = scope.partition(":")
-        if scope == FIRM or level in self.levels:
-            return self.lines.rows_in(self._in_scope(scope), self.book.rollup.count)
-        return np.array([k for k, p in enumerate(self.book.positions) if getattr(p, level, None) == name], np.int64)
+        """Return the rows of positions under a node, as the sums of the roll-up have them."""
+        rollup = self.book.rollup
+        node = rollup.node_index.get(scope)
+        if node is None:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero((rollup.ancestors[: rollup.count] == node).any(axis=1))
 
     def children(self, node: str) -> list[str]:
         """Return the nodes one level below a node."""
@@ -322,7 +310,10 @@ class GatewayState:
         if level not in chain or chain.index(level) == 0:
             return []
         below = chain[chain.index(level) - 1]
-        return sorted({n for nodes in self.groups.nodes if node in nodes for n in nodes if n.startswith(f"{below}:")})
+        lines = self.lines
+        there = np.flatnonzero(lines.sums.values[: len(lines.changed), ROWS] > 0.0).tolist()
+        return sorted({n for k in there if node in lines.groups.nodes[k] for n in lines.groups.nodes[k]
+                       if n.startswith(f"{below}:")})
 
 
 def _or_none(values: np.ndarray, known: np.ndarray) -> list[float | None]:

@@ -23,15 +23,19 @@ EVENTS = st.lists(st.one_of(
     st.tuples(st.just("remove"), st.integers(0, 5), st.sampled_from(NAMES)), st.just("turn")), max_size=25)
 
 
-def naive_lines(state: GatewayState) -> dict[tuple[str, str], list[float]]:
+def naive_lines(state: GatewayState) -> dict[tuple[tuple[str, ...], str], list[float]]:
     """Add every live position up, one by one, from its record."""
-    out: dict[tuple[str, str], list[float]] = {}
+    out: dict[tuple[tuple[str, ...], str], list[float]] = {}
     rollup = state.book.rollup
+    costs: dict[tuple[tuple[str, ...], str], list[int]] = {}
     for row, held in enumerate(state.book.positions):
-        line = out.setdefault((held.book, held.instrument), [0.0] * ladder.COLUMNS)
+        line = out.setdefault((path_of(state, row), held.instrument), [0.0] * ladder.COLUMNS)
         if not rollup.rows["live"][row]:
             continue
         c = rollup.contribution[row]
+        line[ladder.ROWS] += 1.0
+        line[ladder.PRICE] = rollup.own[row, 0]
+        costs.setdefault((path_of(state, row), held.instrument), []).append(row)
         line[ladder.QUANTITY] += float(held.quantity)
         line[ladder.NET] += c[ru.NET]
         line[ladder.UNREALISED] += 0.0 if c[ru.UNPRICED] else rollup.own[row, 2]
@@ -43,7 +47,28 @@ def naive_lines(state: GatewayState) -> dict[tuple[str, str], list[float]]:
         for k in range(5):
             line[ladder.DELTA + k] += c[ru.DELTA + k]
         line[ladder.NO_GREEKS] += c[ru.NO_GREEKS]
+    for key, line in out.items():
+        line[ladder.PRICE] = line[ladder.PRICE] if line[ladder.ROWS] else float("nan")
+        line[ladder.AVERAGE] = average(state, costs.get(key, []))
     return out
+
+
+def path_of(state: GatewayState, row: int) -> tuple[str, ...]:
+    """Return the names of the levels above a row, as the sums of the nodes have them."""
+    rollup = state.book.rollup
+    return tuple(rollup.node_names[k] for k in rollup.ancestors[row, : len(LEVELS)].tolist() if k >= 0)
+
+
+def average(state: GatewayState, rows: list[int]) -> float:
+    """Return the average price of several positions in one instrument; NaN: none, or not known."""
+    held = [state.book.rollup.rows[r] for r in rows if state.book.rollup.rows[r]["quantity"] != 0.0]
+    total = sum(float(h["quantity"]) for h in held)
+    if total == 0.0:
+        return float("nan")
+    if held[0]["inverse"]:
+        units = sum(float(h["quantity"]) / float(h["average_price"]) for h in held)
+        return total / units if units else float("inf")
+    return sum(float(h["quantity"]) * float(h["average_price"]) for h in held) / total
 
 
 def records(event: list[Any], rev: int) -> list[Position]:
@@ -75,11 +100,12 @@ def test_lines_where_something_changed_are_all_lines(events: list[Any]) -> None:
         before = state.seq
         state.turn()
         want = naive_lines(state)
-        assert set(want) <= set(state.groups.index)
-        for key, line in state.groups.index.items():
-            got = state.lines.values[line]
-            np.testing.assert_allclose(got, want.get(key, [0.0] * ladder.COLUMNS), rtol=1e-12, atol=1e-9, err_msg=str(key))
-            assert (seen.get(line) != str(got.tolist())) == (state.group_seq[line] > before), "sent where it changed, and only there"
+        empty = [0.0] * ladder.AVERAGE + [float("nan"), float("nan"), 0.0]
+        assert set(want) <= set(state.lines.groups.index)
+        for key, line in state.lines.groups.index.items():
+            got = state.lines.sums.values[line]
+            np.testing.assert_allclose(got, want.get(key, empty), rtol=1e-12, atol=1e-9, err_msg=str(key))
+            assert (seen.get(line) != str(got.tolist())) == (state.lines.changed[line] > before), "sent where it changed, and only there"
             seen[line] = str(got.tolist())
     for row, name in enumerate(gate.book.names):
         k = gate.state.position(*(index[part] for index, part in zip(

@@ -195,7 +195,7 @@ const stream = new Stream({
       (first.limit ? ` (${first.would_be} against ${first.limit})` : "");
     list.prepend(item);
     while (list.children.length > 100) list.lastChild.remove();
-    $("reject-note").textContent = `${fmt.number(state.rejects, 0)} since this page was opened`;
+    $("reject-note").textContent = `${fmt.number(state.rejects, 0)} of late`;
   },
   breaker: (data) => breakers.take(data),
   alert: (data) => alerts.take(data),
