@@ -1,0 +1,108 @@
+"""The gateway over HTTP, without a broker: what it answers of nodes, its health, and a stream's first frames."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from app.gateway import server
+from app.gateway.server import FOLLOWING, Gateway
+from app.settings import Settings
+from tests.property.test_rollup import INSTRUMENTS, account, mark, position
+
+
+@pytest.fixture
+def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    """A gateway with two accounts of two books, whose tails and turns are said to go on."""
+    monkeypatch.setattr(server.process, "ages", lambda now: dict.fromkeys(FOLLOWING, 0.1))
+    made = Gateway(Settings(brokers="localhost:1"))
+    for record in INSTRUMENTS:
+        made.state.book.add_instrument(record)
+    for k, book in enumerate((0, 3)):
+        made.state.add_account(account(f"A{k}", book))
+        made.state.add_position(position(f"A{k}", "SAP", 10.0 * (k + 1), 50.0, 0.0, k + 1), 0)
+    made.state.book.add_mark(mark("SAP", 60.0))
+    made.state.turn()
+    made.turned_ms, made.ready = int(time.time() * 1000), True
+    yield made
+
+
+def get(gateway: Gateway, path: str) -> tuple[int, Any]:
+    """Return status and body of an answer."""
+    async def ask() -> tuple[int, Any]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway.app()), base_url="http://gateway") as client:
+            reply = await client.get(path)
+            return reply.status_code, reply.json()
+    return asyncio.run(ask())
+
+
+def books(gateway: Gateway, scope: str) -> dict[str, list[str]]:
+    """Return the books of a scope's ladder and of its positions."""
+    table = get(gateway, f"/api/snapshot?scope={scope}")[1]["tables"][0]
+    held = get(gateway, f"/api/positions?scope={scope}")[1]
+    names = gateway.state.book.reference.account_records
+    return {"ladder": sorted(row[table["cols"].index("book")] for row in table["rows"]),
+            "positions": sorted(names[p["account"]].book for p in held)}
+
+
+def test_rows_follow_an_account_that_moves(gateway: Gateway) -> None:
+    assert books(gateway, "desk:D0") == {"ladder": ["B0"], "positions": ["B0"]}
+    gateway.state.add_account(account("A1", 1))
+    gateway.state.turn()
+    assert books(gateway, "desk:D0") == {"ladder": ["B0", "B1"], "positions": ["B0", "B1"]}
+    assert books(gateway, "desk:D1") == {"ladder": [], "positions": []}
+    assert get(gateway, "/api/snapshot?scope=strategy:S0")[1]["tables"][1]["children"] == ["desk:D0"]
+
+
+@pytest.mark.parametrize("path", ["/api/snapshot?scope=zz:1", "/api/positions?scope=book:no", "/api/stream?scope=desk:no",
+                                  "/api/risk/desk:no", "/api/risk/zz:1/contributors"])
+def test_a_node_that_does_not_exist_is_404_and_leaves_nothing(gateway: Gateway, path: str) -> None:
+    before = len(gateway.state.lines._scopes)
+    status, body = get(gateway, path)
+    assert status == 404 and "is not known" in body["error"]
+    assert len(gateway.state.lines._scopes) == before
+
+
+@pytest.mark.parametrize("task", FOLLOWING)
+def test_what_stands_still_is_not_ready_and_its_figures_age(gateway: Gateway, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert get(gateway, "/health/ready")[0] == 200
+    for ages in ({name: 0.1 for name in FOLLOWING if name != task}, dict.fromkeys(FOLLOWING, 0.1) | {task: 12.0}):
+        monkeypatch.setattr(server.process, "ages", lambda now, ages=ages: ages)
+        status, body = get(gateway, "/health/ready")
+        assert (status, body["status"]) == (503, "behind") and body["lag_s"][task] == ages.get(task)
+        beat = next(b for e, b in first_events(gateway, 6) if e == "hb")
+        assert time.time() * 1000 - beat["t"] > 5_000, "the page's age follows"
+
+
+def test_turns_that_stop_are_seen(gateway: Gateway) -> None:
+    gateway.turned_ms -= 7_000
+    assert get(gateway, "/health/ready")[0] == 503
+    beat = next(b for e, b in first_events(gateway, 6) if e == "hb")
+    assert beat["t"] == beat["turned"] == gateway.turned_ms
+
+
+def first_events(gateway: Gateway, count: int) -> list[tuple[str, Any]]:
+    """Return the first events of a stream of the firm."""
+    async def read() -> list[tuple[str, Any]]:
+        out: list[tuple[str, Any]] = []
+        events = gateway.events("firm", 10, None)
+        async for frame in events:
+            fields = dict(line.split(": ", 1) for line in frame.decode().strip().split("\n"))
+            if "event" in fields:
+                out.append((fields["event"], json.loads(fields["data"])))
+            if len(out) == count or out[-1][0] == "feed":
+                break
+        await events.aclose()
+        return out
+    return asyncio.run(read())
+
+
+def test_a_stream_begins_with_everything(gateway: Gateway) -> None:
+    assert [e for e, _ in first_events(gateway, 6)] == ["hello", "snapshot", "snapshot", "hb", "feed"]
+    assert gateway.clients == 0
