@@ -104,17 +104,18 @@ class WhatIf:
             if k is None or record is None:
                 raise ValueError(f"instrument: expected a known one, was {t.instrument!r}")
             rate = float(market.rate[market.currency(record.settlement or record.currency)])
-            price = float(market.price[k])
-            unit = float(record.multiplier * (record.quanto_rate or 1)) * rate
-            if price != price or rate != rate:
-                raise ValueError(f"instrument: {t.instrument!r} has no price or exchange rate")
-            value = t.quantity * (unit / price if record.inverse else unit * price)
-            change["net"] += value
+            price, unit = float(market.price[k]), float(record.multiplier * (record.quanto_rate or 1))
+            # the function that values a position: what it adds is what the position then has
+            value, _ = ru.worth(t.quantity, unit, price, price, float(market.accrued[k]), float(market.discount[k]),
+                                record.inverse)
+            if value * rate != value * rate:
+                raise ValueError(f"instrument: {t.instrument!r} has no price, discount or exchange rate")
+            change["net"] += value * rate
             if market.greek_kind[k] == 0:
-                change["delta"] += value
+                change["delta"] += value * rate
             else:
                 for g, name in enumerate(ru.GREEKS):
-                    change[name] += t.quantity * unit * float(market.unit_greeks[k, g])
+                    change[name] += t.quantity * unit * rate * float(market.unit_greeks[k, g])
             if scenarios is not None and vector is not None:
                 vector += t.quantity * scenarios.unit[k]
         out: dict[str, Any] = {m: {"now": float(sums[getattr(ru, m.upper())]), "change": _known(c)}
