@@ -280,9 +280,9 @@ class Gateway:
                 for frame in client.step(now):
                     yield frame
                 if client.beat_due(now):
+                    yield frame_of("feed", self._feeds())
                     yield frame_of("hb", {"t": self._fresh_ms(), "seq": state.seq, "turned": self.turned_ms,
                                           "lag_s": self.lags()})
-                    yield frame_of("feed", self._feeds())
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(turned_next.wait(), 1.0)
             yield frame_of("bye", {"reason": "shutdown", "retry_ms": 2000})

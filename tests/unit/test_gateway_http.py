@@ -96,7 +96,7 @@ def first_events(gateway: Gateway, count: int) -> list[tuple[str, Any]]:
             fields = dict(line.split(": ", 1) for line in frame.decode().strip().split("\n"))
             if "event" in fields:
                 out.append((fields["event"], json.loads(fields["data"])))
-            if len(out) == count or out[-1][0] == "feed":
+            if len(out) == count or out[-1][0] == "hb":
                 break
         await events.aclose()
         return out
@@ -104,5 +104,5 @@ def first_events(gateway: Gateway, count: int) -> list[tuple[str, Any]]:
 
 
 def test_a_stream_begins_with_everything(gateway: Gateway) -> None:
-    assert [e for e, _ in first_events(gateway, 6)] == ["hello", "snapshot", "snapshot", "hb", "feed"]
+    assert [e for e, _ in first_events(gateway, 6)] == ["hello", "snapshot", "snapshot", "feed", "hb"]
     assert gateway.clients == 0
