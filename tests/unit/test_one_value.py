@@ -70,8 +70,8 @@ def test_one_value(name: str, sign: int) -> None:
     line, position = dict(zip(LADDER_COLUMNS, row, strict=True)), state.valued(0)
     assert line["mv"] == position["market_value"] == pytest.approx(node[ru.NET]) and line["mv"] != 0.0
     assert asked["net"]["change"] == pytest.approx(node[ru.NET], rel=1e-12)
-    for k, greek in enumerate(ru.GREEKS):
-        assert asked[greek]["change"] == pytest.approx(node[ru.DELTA + k], rel=1e-9), greek
-        assert (line[greek] or 0.0) == pytest.approx(node[ru.DELTA + k], rel=1e-9), greek
+    for greek in ru.GREEKS:
+        assert asked[greek]["change"] == pytest.approx(node[getattr(ru, greek.upper())], rel=1e-9), greek
+        assert (line[greek] or 0.0) == pytest.approx(node[getattr(ru, greek.upper())], rel=1e-9), greek
     assert line["avg"] == pytest.approx(average, rel=1e-14), "the record's, discounted or not"
     assert line["mid"] == position["mid"] == MARKET[name][1] and line["upnl"] == position["unrealised_pnl"]
