@@ -384,6 +384,7 @@ class Contracts:
         # an option that nobody quotes is valued by the model where the surface allows it
         unquoted = np.isnan(market.mid[where])
         market.price[where[unquoted]] = g.price[unquoted]
+        market.set_inputs_stale(where, market.stale[o["underlying"]] != 0)
         market.instrument_changed[where] = 1
 
     def _make_tables(self, which: np.ndarray, american: np.ndarray) -> None:

@@ -79,6 +79,7 @@ class Forwards:
         outright = market.price[f["underlying"]] * np.exp((f["quote_rate"] - f["base_rate"]) * t)
         unquoted = np.isnan(market.mid[k])
         market.price[k[unquoted]] = outright[unquoted]
+        market.set_inputs_stale(k, unquoted & (market.stale[f["underlying"]] != 0))
         discount = np.exp(-f["quote_rate"] * t)
         market.discount[k] = discount
         size = market.price[k] * discount

@@ -58,6 +58,10 @@ def test_a_put_on_a_future_gains_where_the_future_falls_below_zero() -> None:
     book.add_surface(Surface(underlying="USD", ts_event=NOW, rates=[(1, 0.0), (3650, 0.0)]))
     book.add_surface(Surface(underlying="CL", ts_event=NOW, dividends=[], vols=[VolSlice(expiry="2026-06-30", strikes=[15.0], vols=[0.5])]))
     book.revalue(NOW)
+    for quality, stale in (("stale", 1), ("good", 0)):  # a model's price is as good as what it rests on
+        book.add_mark(Mark(instrument="CL", window_end=1, ts_event=1, bid=18.27, ask=18.27, mid=18.27, last=None, quality=quality))  # type: ignore[arg-type]
+        book.revalue(NOW)
+        assert book.market.stale[book.market.instruments["P"]] == stale
     history = from_columns({"date": ["a", "b", "c"], "CL": [18.27, -37.63, 10.01]}, 500)
     scenarios = ScenarioBook(book, book.contracts, history, INSTRUMENT_GROUPINGS)
     scenarios.fill_units()
