@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 from agents.ports import Counters, Publisher
@@ -13,6 +14,13 @@ from schemas.records import Quarantined
 from tables.records import RecordBatch
 
 RAW_BYTES = 65_536
+#: on a record that was brought back from quarantine: which one it was there
+RETRY_HEADER = "deskrisk-retry-of"
+
+
+def first_of(headers: Sequence[tuple[str, bytes]] | None) -> str | None:
+    """Return which quarantined record one that was brought back was first; None: it was not brought back."""
+    return next((value.decode(errors="replace") for name, value in headers or () if name == RETRY_HEADER), None)
 
 
 class Quarantine:
@@ -28,6 +36,7 @@ class Quarantine:
         offset = int(batch.offsets[message])
         record = Quarantined(topic=batch.topic, partition=batch.partition, offset=offset, reason=str(reason),
                              detail=detail, raw_base64=base64.b64encode(raw[: self._raw_bytes]).decode(),
-                             ts=int(batch.timestamps_ms[message]) * 1_000_000, index=index)
+                             ts=int(batch.timestamps_ms[message]) * 1_000_000, index=index,
+                             retry_of=first_of(batch.headers.get(message)))
         key = f"{batch.topic}-{batch.partition}-{offset}".encode()
         return self._publisher.send(self._topic, key, encode(record))

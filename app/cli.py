@@ -15,7 +15,7 @@ guard.check()
 import typer  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from app import cli_calc, cli_control, cli_recovery  # noqa: E402
+from app import cli_calc, cli_control, cli_quarantine, cli_recovery  # noqa: E402
 from app.cli_common import (  # noqa: E402
     EXIT_DIFFERENT,
     EXIT_FAILED,
@@ -42,6 +42,7 @@ reference_cli = typer.Typer(no_args_is_help=True, help="Reference data: instrume
 cli_calc.register(cli)
 cli_control.register(cli)
 cli_recovery.register(cli)
+cli_quarantine.register(cli)
 cli.add_typer(topics_cli, name="topics")
 cli.add_typer(reference_cli, name="reference")
 
@@ -217,6 +218,7 @@ def topics_schema() -> None:
 @reference_cli.command("load")
 def reference_load(folder: Path, brokers: Brokers = None) -> None:
     """Check a folder of CSV, YAML or Parquet files and publish it; changes apply live."""
+    from app.quarantine import Notices
     from app.reference_files import ReferenceDataError, publish_reference, read_folder
 
     settings = with_brokers(brokers=brokers)
@@ -228,6 +230,8 @@ def reference_load(folder: Path, brokers: Brokers = None) -> None:
     sent = run(publish_reference(settings.client(), settings.topics(), instruments, accounts,
                                  counterparties))
     _say(f"published {sent} records: {len(instruments)} instruments, {len(accounts)} accounts")
+    for line in run(Notices(settings).look()):
+        err.print(line, markup=False)
 
 
 @cli.command()

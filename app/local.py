@@ -15,19 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from aiokafka.errors import KafkaError
+from rich.markup import escape
 
 from app.brokers import EmbeddedBroker
 from app.collector import settle_collector
 from app.measure import StreamMeter, follow, quantiles
+from app.quarantine import Notices
 from app.settings import ROLES, Settings
 from app.simulate import write_history
 from app.supervisor import Child, Supervisor, on_signals
 from app.warm import PAGE_PARTS, compile_kernels, missing_parts
 from app.worker_alerts import WorkerAlerts
 from tables.kafka import create_topics
+from tables.restore import RestoreStalled
 from tables.tasks import process
 
 READY_TIMEOUT_S = 90.0
+#: what was not applied meanwhile is said this often
+NOTICES_S = 10.0
 RECONCILE_S = 900
 #: how long the embedded broker, all in memory, keeps quotes and superseded rows
 EMBEDDED_RETENTION_MS = 120_000
@@ -156,11 +162,25 @@ async def run_up(settings: Settings, embedded: bool, ready_file: Path | None, sa
             scratch.write_text(json.dumps(installation.addresses) + "\n")
             scratch.replace(ready_file)  # whoever waits for the file never sees half of it
         say(f"ready: {installation.addresses['gateway']}")
-        await stop.wait()
+        await _wait(stop, None, Notices(installation.settings), say)
         return 0
     finally:
         say("stopping ...")
         await installation.stop()
+
+
+async def _wait(stop: asyncio.Event, seconds: float | None, notices: Notices, say: Any) -> None:
+    """Wait for the end; say meanwhile what is missing, and what was not applied."""
+    ends, look = time.monotonic() + (seconds if seconds is not None else 1e9), notices.at_start
+    while not stop.is_set() and time.monotonic() < ends:
+        try:
+            for line in await look():
+                say(escape(line))
+            look = notices.look
+        except (KafkaError, OSError, RestoreStalled) as error:  # the broker is away: the stages say so
+            say(f"quarantine is not read now: {type(error).__name__}")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), min(NOTICES_S, max(ends - time.monotonic(), 0.0)))
 
 
 async def _figures(url: str) -> dict[str, Any]:
@@ -213,8 +233,7 @@ async def run_demo(settings: Settings, seconds: float | None, as_json: bool, bro
             settle_collector()
             meter.from_ms = time.time() * 1000
             follower = asyncio.create_task(follow(url, meter))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), seconds)
+            await _wait(stop, seconds, Notices(installation.settings), say)
             follower.cancel()
             summary = await _figures(url) | {"up_s": round(time.monotonic() - started, 1)}
             summary["errors"] = sum(c.restarts for c in installation.supervisor.children)

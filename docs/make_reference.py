@@ -16,7 +16,7 @@ from app.calc import describe  # noqa: E402
 from app.settings import Settings  # noqa: E402
 from schemas.codec import RECORDS, json_schemas  # noqa: E402
 from schemas.controls import MEANING, Check  # noqa: E402
-from schemas.reasons import QUARANTINE_MEANING  # noqa: E402
+from schemas.reasons import QUARANTINE_MEANING, QUARANTINE_REMEDY  # noqa: E402
 from schemas.rules import RULES, rules_cited  # noqa: E402
 from schemas.topics import TOPICS  # noqa: E402
 from tables.exit_codes import ExitCode  # noqa: E402
@@ -56,9 +56,9 @@ def records() -> str:
 def topics() -> str:
     """Return the page of topics and quarantine reasons."""
     rows = [[f"`{t.name}`", t.key, t.direction, "compact" if t.compact else "delete", t.help] for t in TOPICS]
-    reasons = [[f"`{r}`", text] for r, text in QUARANTINE_MEANING.items()]
+    reasons = [[f"`{r}`", text, QUARANTINE_REMEDY[r]] for r, text in QUARANTINE_MEANING.items()]
     return "\n".join([GENERATED, "# Topics\n", table(["topic", "key", "direction", "cleanup", "what"], rows),
-                      "## Why a record is on `quarantine`\n", table(["reason", "meaning"], reasons)])
+                      "## Why a record is on `quarantine`\n", table(["reason", "meaning", "what to do"], reasons)])
 
 
 def settings() -> str:

@@ -42,3 +42,22 @@ QUARANTINE_MEANING: dict[QuarantineReason, str] = {
     QuarantineReason.NOT_APPLIED: "applying the record raised an error: the detail has its class and text",
     QuarantineReason.SKIPPED: "an operator passed over a batch that cannot be read; `offset` is its first",
 }
+
+#: what a person does about it
+QUARANTINE_REMEDY: dict[QuarantineReason, str] = {
+    QuarantineReason.NULL_VALUE: "nothing to bring back; have the sender send a value",
+    QuarantineReason.NOT_JSON: "have the sender send it again as JSON",
+    QuarantineReason.BAD_FIELD: "have the sender correct the field and send it again; as it is it fails again",
+    QuarantineReason.TOO_LARGE: "have the sender split it into smaller records",
+    QuarantineReason.UNKNOWN_ACCOUNT: "publish the account (`deskrisk reference load FOLDER`), then retry",
+    QuarantineReason.UNKNOWN_INSTRUMENT: "publish the instrument (`deskrisk reference load FOLDER`), then retry",
+    QuarantineReason.QUANTITY_NOT_POSITIVE: "have the sender send the quantity above zero, with the side",
+    QuarantineReason.QUANTITY_NOT_REPRESENTABLE: "correct the quantity, or the instrument's increment and retry",
+    QuarantineReason.QUANTITY_OVERFLOW: "correct the quantity, or the instrument's increment and retry",
+    QuarantineReason.PRICE_NOT_POSITIVE: "correct the price, or the instrument's asset class and retry",
+    QuarantineReason.TRADE_ID_REUSED: "have the sender give the trade an id of its own, or send a correction",
+    QuarantineReason.REF_TRADE_UNKNOWN: "bring back the trade it names first, then retry",
+    QuarantineReason.BAD_BINARY: "have the sender send the block again in the packed form of version 1",
+    QuarantineReason.NOT_APPLIED: "report the class and text; retry with a version that is mended",
+    QuarantineReason.SKIPPED: "have the sender send what the batch held again, in a form that can be read",
+}

@@ -426,3 +426,10 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     raw_base64: str
     ts: int
     index: int = 0
+    #: of a record that was brought back and refused again: which one it was first, topic-partition-offset.index
+    retry_of: str | None = None
+    #: it was brought back: by whom, why, when, and where it stands on its topic now (partition@offset)
+    retried_by: str | None = None
+    retried_why: str | None = None
+    retried_ts: int | None = None
+    retried_as: str | None = None

@@ -7,6 +7,7 @@ refused. With them every request needs one, or only writes (``open_reads``, on t
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,14 @@ def need_role(request: Request, role: str) -> User:
     if role not in user.roles:
         raise HTTPException(403, f"role: expected {role!r}, {user.name} has {sorted(user.roles)}")
     return user
+
+
+def need_one_of(request: Request, roles: Sequence[str]) -> User:
+    """Return the user of a request that has one of some roles; answer 401 or 403 otherwise."""
+    user: User | None = request.scope.get("deskrisk.user")
+    if user is not None and not user.roles.isdisjoint(roles):
+        return user
+    return need_role(request, roles[0])
 
 
 async def login(request: Request) -> Response:

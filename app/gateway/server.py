@@ -32,6 +32,7 @@ from app.collector import settle_collector
 from app.gateway.access import Access, User, login, parse_tokens
 from app.gateway.answers import error_answer, json_answer, scope_of
 from app.gateway.events import breaker_event, reject_event
+from app.gateway.quarantine import QuarantineView
 from app.gateway.reads import Reads
 from app.gateway.state import GatewayState
 from app.gateway.stream import ClientView, Frames, frame_of
@@ -45,7 +46,7 @@ from models.trading_states import replaces
 from schemas.addresses import LimitsUsed
 from schemas.market import Surface, Touch
 from schemas.nodes import MODELS_SUFFIX
-from schemas.records import Account, Alert, Approval, Control, Decision, Instrument, Limit, Mark
+from schemas.records import Account, Alert, Approval, Control, Decision, Instrument, Limit, Mark, Quarantined
 from tables.records import RecordBatch
 from tables.tail import Tail
 from tables.tasks import process, turned
@@ -115,6 +116,7 @@ class Gateway:
         topics = settings.topics()
         self._names = {v: k for k, v in topics.items()}
         self.used = UsedLimits(settings.partitions)
+        self.quarantine = QuarantineView(settings.prefix)
         self._router = self._routes()
         client = settings.client()
         wanted = ("reference.instruments", "reference.accounts", "market.surfaces", "marks", "positions", "risk")
@@ -124,6 +126,7 @@ class Gateway:
         self._decisions = Tail(client, [topics["decisions"]], self._on_batch, from_end=True)
         rules = ("limits", "controls", "approvals", "touches", "limits-used")
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100)
+        self._refused = Tail(client, [topics["quarantine"]], self._on_batch, wait_ms=500)
         self._turned = asyncio.Event()  # a new one each turn; every waiting client holds the present one
         self._tasks: list[asyncio.Task[Any]] = []
         self._traded = asyncio.Event()
@@ -147,6 +150,7 @@ class Gateway:
         router.subscribe("controls", Control, self._take_control)
         router.subscribe("approvals", Approval, lambda asked, place: state.approvals.take_in(place.key, asked),
                          lambda place: state.approvals.take_in(place.key, None))
+        router.subscribe("quarantine", Quarantined, lambda record, _: self.quarantine.take(record))
         router.subscribe("limits-used", LimitsUsed, lambda used, _: self.used.take(used))
         router.subscribe("touches", Touch, lambda touch, _: state.book.add_touch(touch))
         router.subscribe("market.surfaces", Surface, lambda surface, _: state.book.add_surface(surface))
@@ -195,10 +199,12 @@ class Gateway:
         await self._alerts.start(await newest_alerts(s.client(), s.topics()["alerts"], s.partitions))
         await self._alerts.read_to_end()
         await self._decisions.start()
+        await self._refused.start()
         self.state.turn()
         self.turned_ms = int(time.time() * 1000)
         self._tasks = [self._tail.follow("numbers tail"), self._alerts.follow("alerts tail"),
                        self._decisions.follow("decisions tail"), self._rules.follow("rules tail"),
+                       self._refused.follow("quarantine tail"),
                        process.start("turns", self._turns, bound_s=30.0)]
         settle_collector()
         self.ready = True
@@ -235,7 +241,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for tail in (self._tail, self._alerts, self._decisions, self._rules):
+        for tail in (self._tail, self._alerts, self._decisions, self._rules, self._refused):
             await tail.stop()
 
     # ---- the stream -----------------------------------------------------------------------------------------------
@@ -339,6 +345,7 @@ class Gateway:
         routes = [
             Route("/", self.page), Route("/api/stream", self.stream), Route("/api/snapshot", self.get_snapshot),
             Route("/login", login, methods=["GET", "POST"]), *Writes(self.settings, self.state, self.used).routes(),
+            *self.quarantine.routes(),
             Route("/api/whatif", WhatIf(self.settings, self.state).answer, methods=["POST"]),
             *Reads(self.state).routes(),
             Route("/health/live", self.live), Route("/health/ready", self.is_ready),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codec import RECORDS, decoder_of, encode, json_schemas, records_in, split_array, trade_decoder
-from schemas.reasons import QUARANTINE_MEANING, QuarantineReason
+from schemas.reasons import QUARANTINE_MEANING, QUARANTINE_REMEDY, QuarantineReason
 from schemas.records import Instrument
 from schemas.topics import TOPICS
 from schemas.units import TS_END, TS_MIN, decimal_parts, format_ts_ns, parse_ts_ns
@@ -75,5 +75,5 @@ def test_arrays_split_without_reading_the_records() -> None:
 
 
 def test_every_reason_has_a_meaning_and_every_topic_a_help() -> None:
-    assert set(QUARANTINE_MEANING) == set(QuarantineReason)
+    assert set(QUARANTINE_MEANING) == set(QUARANTINE_REMEDY) == set(QuarantineReason)
     assert all(t.help and t.key for t in TOPICS) and len({t.name for t in TOPICS}) == len(TOPICS)

@@ -5,6 +5,7 @@ import * as fmt from "./fmt.js";
 import { Grid } from "./grid.js";
 import { LimitTable } from "./limits.js";
 import { OverrideForm } from "./override.js";
+import { QuarantinePanel } from "./quarantine.js";
 import { RiskPanel } from "./risk.js";
 import { Stream } from "./stream.js";
 
@@ -21,6 +22,7 @@ const alerts = new AlertPanel($("alerts"), $("assertive"), may, (alert) => overr
   $("alert-said").textContent = text; $("alert-said").hidden = !text;
 });
 const limits = new LimitTable($("limits"), () => state.scope);
+const quarantine = new QuarantinePanel($("data"), may);
 const risk = new RiskPanel($("models"), $("top"), $("expiries"), $("metric-select"), $("risk-note"));
 const ladder = new Grid($("ladder"), [
   { key: "inst", title: "instrument", width: 128, text: true },
@@ -173,7 +175,7 @@ const stream = new Stream({
     state.staleMs = data.stale_ms.stream; state.levels = data.levels; state.roles = data.roles;
     $("state-open").hidden = !may(); $("sign-in").hidden = !data.sign_in;
     $("limits-ccy").textContent = data.base_currency;
-    breakers.draw(); limits.load();
+    breakers.draw(); limits.load(); quarantine.load();
     fill($("level-select"), data.levels.filter((l) => l !== "firm").map((l) => [l, l]), $("level-select").value || "desk");
   },
   snapshot: apply, delta: apply,
