@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from aiokafka.structs import TopicPartition
 
+from agents.held_terms import HeldTerms
 from agents.ports import Clock, Counters, Publisher
 from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
@@ -26,6 +27,7 @@ from models.reference import quantity_decimals
 from models.trade_decode import DecodedTrades, decode_trades
 from schemas.addresses import PositionProgress
 from schemas.codec import decoder_of, encode, records_in
+from schemas.keys import external_key
 from schemas.reasons import QuarantineReason
 from schemas.records import External, Position
 from schemas.refusal import reason_of
@@ -92,6 +94,8 @@ class PositionStage(Stage):
         self._up_to_date.set()
         self._fund_partitions: dict[str, int] = {}
         reference.on_account_moved = self._account_moved
+        self._terms = HeldTerms(reference, self.parts, publisher, topics["reference.instruments"], counters,
+                                self._replaced)
         self._sources = SourceLog(client)
         self._reloads = KeyReloads(client, topics, publisher, clock, counters, fills_max, lateness_ns, self._replaced)
 
@@ -139,6 +143,8 @@ class PositionStage(Stage):
         if not self._tasks:
             self._tasks = [process.start("publish loop", self._publish_loop, bound_s=60.0),
                            process.start("progress loop", self._progress_loop, bound_s=30.0)]
+        for p in partitions:
+            self._terms.follow(self.parts[p])
         for p in partitions:  # a crash may have cut off what was folded but not yet published
             self.parts[p].positions.mark_all_out()
         self._out_wake.set()
@@ -233,6 +239,7 @@ class PositionStage(Stage):
             await self._reference.catch_up()  # a name may have been published just before the trade that uses it
             tc.resolve_trades(decoded.buffer, rows, reference.arrays())
         settlement_fees(decoded, reference)
+        self._terms.follow(part)
         part.positions.apply(rows, reference.arrays())
         counts = np.bincount(rows["status"], minlength=32)
         self._counters.add("trades", float(counts[tc.APPLIED] + counts[tc.LATE]))
@@ -323,10 +330,15 @@ class PositionStage(Stage):
             raise ValueError(f"instrument: expected a known instrument, was {statement.instrument!r}")
         owner = owner_partition(statement.account, self._partition_count)
         if owner != part.partition:
-            await self._publisher.send(self._topics["positions.external"], statement.account.encode(),
-                                       encode(statement), partition=owner)
+            await self._publisher.send(self._topics["positions.external"], external_key(statement), encode(statement),
+                                       partition=owner)
             self._counters.add("rerouted")
             return
+        if statement.kind != "reload" and batch.keys and batch.keys[m] != external_key(statement):
+            # under a key that others share it would be gone after compaction: it is kept under its own
+            await self._publisher.send(self._topics["positions.external"], external_key(statement), encode(statement),
+                                       partition=owner)
+            self._counters.add("statements_rekeyed")
         if statement.kind == "snapshot":
             return
         if rolls:
@@ -338,6 +350,7 @@ class PositionStage(Stage):
             offsets = self.writers[part.partition].marker.offsets | {batch.topic: batch.next_offset}
             self._reloads.request(part, statement, offsets)
             return
+        self._terms.follow(part)
         key = reference.intern_key(statement.account, statement.instrument)
         slot = part.find_slot(*key)
         decimals = (quantity_decimals(reference.instrument_records[statement.instrument]) if slot < 0

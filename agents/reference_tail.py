@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from agents.ports import Counters
 from agents.router import Place, PutAside, Router
-from models.reference import Reference
+from models.reference import ContractChangedError, Reference
 from schemas.records import Account, Instrument
 from tables.kafka import KafkaClient
 from tables.tail import Tail
@@ -27,10 +27,16 @@ class ReferenceTail:
         self._tail = Tail(client, list(names), router, wait_ms=500)
         self._task: asyncio.Task[None] | None = None
         self.on_account_moved: Callable[[str, str | None, str], None] = lambda account, old, new: None
+        #: told the record that goes on to hold when one makes another contract of what is held
+        self.on_contract_refused: Callable[[Instrument], None] = lambda standing: None
         self.on_change: Callable[[Account | Instrument], None] = lambda record: None
 
     def _on_instrument(self, instrument: Instrument, _: Place) -> None:
-        self.reference.add_instrument(instrument)
+        try:
+            self.reference.add_instrument(instrument)
+        except ContractChangedError as error:
+            self.on_contract_refused(error.standing)
+            raise
         self.on_change(instrument)
 
     def _on_account(self, account: Account, _: Place) -> None:

@@ -141,8 +141,9 @@ class KeyReloads:
             return
         realised = float(rows["realised_pnl"][slot]), float(fold_rows["realised_pnl"][other])
         part.positions.replace(slot, *shadow.positions.whole_fold(other))
-        if other in shadow.side:
-            part.side[slot] = shadow.side[other]
+        if other in shadow.side or slot in part.side:
+            mine, theirs = part.side_of(slot), shadow.side_of(other)
+            mine.fees, mine.opening_fees, mine.openings = theirs.fees, theirs.opening_fees, theirs.openings
         self._replaced(part)
         self._say(reload, f"reloaded from {trades} trades: quantity {now} was {was}, realised {realised[1]:.10g} was "
                           f"{realised[0]:.10g}", float(now), float(was))

@@ -186,22 +186,29 @@ def warm() -> None:
 # ---- topics and data ----------------------------------------------------------------------------------------------
 @topics_cli.command("create")
 def topics_create(brokers: Brokers = None) -> None:
-    """Create the topics that do not exist."""
+    """Create the topics that do not exist; statements under keys that others share get keys of their own."""
+    from app.statement_keys import rekey_statements
     from tables.kafka import create_topics
 
     settings = with_brokers(brokers=brokers)
     made = run(create_topics(settings.client(), settings.prefix, settings.partitions, settings.horizon_ms,
                               settings.replication))
     _say(f"created {len(made)}: {', '.join(made) or 'nothing was missing'}")
+    if moved := run(rekey_statements(settings)):
+        _say(f"positions.external: {moved} statements have keys of their own now")
 
 
 @topics_cli.command("check")
 def topics_check(brokers: Brokers = None) -> None:
     """Say what is wrong with the topics; exit code 1 if anything is."""
+    from app.statement_keys import find_shared_keys
     from tables.kafka import check_topics
 
     settings = with_brokers(brokers=brokers)
     wrong = run(check_topics(settings.client(), settings.prefix, settings.partitions))
+    if not wrong and (shared := sum(map(len, run(find_shared_keys(settings)).shared.values()))):
+        wrong.append(f"{settings.topics()['positions.external']}: {shared} keys are shared by several statements "
+                     "(`topics create` gives them keys of their own)")
     for line in wrong:
         _say(f"[red]{line}[/]")
     raise typer.Exit(EXIT_FAILED if wrong else 0)

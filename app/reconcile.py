@@ -15,8 +15,9 @@ from aiokafka.structs import TopicPartition
 
 from app.settings import Settings
 from app.sink.clickhouse import ServerClickHouse
-from models.reconciliation import Break, reconcile
+from models.reconciliation import Break, StoredTrade, live_quantities, reconcile
 from schemas.codec import decoder_of, encode, records_in
+from schemas.keys import external_key
 from schemas.records import Alert, External, Instrument, Position
 from tables.kafka import owner_partition
 from tables.records import RecordBatch
@@ -25,10 +26,15 @@ from tables.restore import read_range
 log = logging.getLogger(__name__)
 #: a source that disagrees about everything is wrong itself: so many positions are folded again at most
 RELOADS_MAX = 1_000
-STORE_SQL = """SELECT account, instrument, sum(if(side = 'buy', quantity, -quantity)) FROM (
-  SELECT account, instrument, side, quantity FROM deskrisk.trades FINAL WHERE action = 'new'
-  AND (account, trade_id) NOT IN (SELECT account, ref_trade_id FROM deskrisk.trades FINAL WHERE action != 'new')
+_CHANGED = "(SELECT account FROM deskrisk.trades FINAL WHERE action IN ('correct', 'bust'))"
+#: accounts without corrections and busts are added up where they are
+STORE_SUMS = f"""SELECT account, instrument, sum(if(lower(side) = 'buy', quantity, -quantity)) FROM (
+  SELECT account, instrument, side, quantity FROM deskrisk.trades FINAL WHERE account NOT IN {_CHANGED}
   ORDER BY partition, offset, idx LIMIT 1 BY account, trade_id) GROUP BY account, instrument"""
+#: of the others every record counts, in the order of the log
+STORE_ROWS = f"""SELECT account, instrument, trade_id, action, ref_trade_id,
+  if(lower(side) = 'buy', quantity, -quantity) FROM deskrisk.trades FINAL WHERE account IN {_CHANGED}
+  ORDER BY partition, offset, idx"""
 
 
 async def run_reconcile(settings: Settings, reload: bool = True) -> dict[str, Any]:
@@ -91,8 +97,10 @@ def _trade_store(settings: Settings) -> list[External]:
         return []
     store = ServerClickHouse(settings.clickhouse_url.get_secret_value())
     try:
+        sums = {(a, i): Decimal(q) for a, i, q in store.query(STORE_SUMS)}
+        sums |= live_quantities(StoredTrade(*row) for row in store.query(STORE_ROWS))
         return [External(source="trade-store", account=a, instrument=i, quantity=q, ts_event=time.time_ns(),
-                         kind="snapshot") for a, i, q in store.query(STORE_SQL)]
+                         kind="snapshot") for (a, i), q in sums.items()]
     finally:
         store.close()
 
@@ -127,7 +135,7 @@ async def _ask_for_reload(settings: Settings, keys: list[tuple[str, str]], now: 
         for account, instrument in keys:
             record = External(source="reconcile", account=account, instrument=instrument, quantity=Decimal(0),
                               ts_event=now, kind="reload")
-            await producer.send_and_wait(settings.topics()["positions.external"], encode(record), account.encode(),
+            await producer.send_and_wait(settings.topics()["positions.external"], encode(record), external_key(record),
                                          owner_partition(account, settings.partitions))
     finally:
         await producer.stop()

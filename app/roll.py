@@ -21,6 +21,7 @@ from app.recovery import Refused, audit
 from app.reference_files import publish_reference
 from app.settings import Settings
 from schemas.codec import decoder_of, encode, records_in
+from schemas.keys import external_key
 from schemas.records import Account, External, Instrument, Mark, Position, Trade
 from schemas.units import NS_PER_S, format_ts_ns
 from tables.kafka import owner_partition
@@ -160,9 +161,8 @@ async def _publish(settings: Settings, accounts: list[str], interest: list[Trade
         for account in accounts:
             record = External(source=by, account=account, instrument=ALL, quantity=Decimal(0), ts_event=at_ns,
                               kind="roll")
-            # a key of its own: compaction must not take it for a statement of the account
             sent.append(await producer.send(settings.topics()["positions.external"], encode(record),
-                                            f"{account}#roll".encode(),
+                                            external_key(record),
                                             owner_partition(account, settings.partitions)))
         for future in sent:
             await future

@@ -210,6 +210,26 @@ class PartitionPositions:
         self._roll_row(slot, int(self.arrays.day_start[account]))  # a statement of before the roll is no new day
         return slot
 
+    def make_room_for_a_fold(self) -> None:
+        """Make sure that a row can be folded again."""
+        self._grow_lots(pw.LOTS_ROOM_MIN)
+
+    def rewrite_fills(self) -> None:
+        """Have every fill of the window written again."""
+        self.arrays.meta[N_FLUSHED] = self.arrays.meta[N_FLAGGED] = 0
+
+    def book_stated(self, slot: int, pnl: float) -> None:
+        """Book what the sides of several sources net to, for a unit value of 1, as part of a position's opening."""
+        if pnl == 0.0:
+            return
+        a = self.arrays
+        amount = pnl * float(a.base["unit_value"][slot])
+        for name in ("realised_pnl", "break_even_realised_pnl", "fifo_realised_pnl"):
+            a.base[name][slot] += amount
+        a.rows["opening_realised_pnl"][slot] += amount
+        self._grow_lots(pw.LOTS_ROOM_MIN)
+        pw.refold_row(self.arrays, slot)
+
     def whole_fold(self, slot: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the fold of a row with all its fills (FOLD_DTYPE fields of one row), and its open lots."""
         lots = self.lots_of(slot)

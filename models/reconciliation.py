@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import NamedTuple
 
 from schemas.records import External, Instrument, Position
+from schemas.units import parse_ts_ns
 
 #: how far quantities may differ before it is a break, by asset class, and average prices (relative)
 QUANTITY_TOLERANCE = {"perpetual": 1e-8, "cash": 0.01}
@@ -33,6 +36,51 @@ class Break:
         return f"{self.source}|{self.account}|{self.instrument}|{self.field}"
 
 
+class StoredTrade(NamedTuple):
+    """A record as the trade store has it."""
+
+    account: str
+    instrument: str
+    trade_id: str
+    action: str
+    ref_trade_id: str
+    quantity: Decimal
+
+
+def live_quantities(trades: Iterable[StoredTrade]) -> dict[tuple[str, str], Decimal]:
+    """Return what records come to in the order of the log, by account and instrument.
+
+    By the rule of the position stage: of a chain of corrections the last one counts, by whichever of its ids it was
+    named; a busted one counts for nothing and is not corrected any more; what came before changes nothing.
+    """
+    chains: dict[tuple[str, str], list[StoredTrade | None]] = {}
+    said: set[StoredTrade] = set()
+    for trade in trades:
+        own = trade.account, trade.trade_id
+        ref = trade.account, trade.ref_trade_id or trade.trade_id
+        if trade.action not in ("correct", "bust"):
+            if own not in chains:
+                chains[own] = [trade]
+                said.add(trade)
+            continue
+        chain = chains.get(ref)
+        if chain is None or chain[0] is None or trade in said or (own != ref and own in chains):
+            continue
+        said.add(trade)
+        chain[0] = None if trade.action == "bust" else trade
+        if trade.action == "correct":
+            chains[own] = chain
+    out: dict[tuple[str, str], Decimal] = {}
+    live = {id(chain): chain[0] for chain in chains.values()}
+    for trade in said:  # what everything of was taken back is stated as nothing held
+        out.setdefault((trade.account, trade.instrument), Decimal(0))
+    for last in live.values():
+        if last is not None:
+            key = last.account, last.instrument
+            out[key] = out.get(key, Decimal(0)) + Decimal(last.quantity)
+    return out
+
+
 def reconcile(positions: Mapping[tuple[str, str], Position], statements: Iterable[External],
               instruments: Mapping[str, Instrument], known: Mapping[str, int], now_ns: int) -> list[Break]:
     """Return every break, the largest quantity first.
@@ -46,7 +94,7 @@ def reconcile(positions: Mapping[tuple[str, str], Position], statements: Iterabl
     newest: dict[tuple[str, str, str], External] = {}
     for s in statements:
         key = (s.source, s.account, s.instrument)
-        if key not in newest or str(newest[key].ts_event) <= str(s.ts_event):
+        if key not in newest or parse_ts_ns(newest[key].ts_event) <= parse_ts_ns(s.ts_event):
             newest[key] = s
     out: list[Break] = []
     for (source, account, instrument), s in newest.items():

@@ -70,6 +70,19 @@ def check_margin(instrument: Instrument) -> None:
             raise ValueError(f"{field}: expected a rate of 0 or more, was {rate}")
 
 
+def _contract(instrument: Instrument) -> tuple[str, str, bool]:
+    return instrument.currency, settlement_currency(instrument), instrument.inverse
+
+
+class ContractChangedError(ValueError):
+    """A record makes another contract of one that is held; ``standing`` is the record that goes on to hold."""
+
+    def __init__(self, standing: Instrument, record: Instrument) -> None:
+        super().__init__("currency, settlement, inverse: expected those of the contract that is held, "
+                         f"{_contract(standing)}, was {_contract(record)}: another contract has another name")
+        self.standing = standing
+
+
 class Reference:
     """All instruments and accounts seen so far; later records of the same name replace earlier ones.
 
@@ -85,6 +98,8 @@ class Reference:
         self.account_records: dict[str, Account] = {}
         self.instrument_records: dict[str, Instrument] = {}
         self.version = 0
+        #: whether anything is held of an instrument, for whoever knows
+        self.is_held: Callable[[str], bool] = lambda instrument: False
         self._arrays: ReferenceArrays | None = None
 
     def add_instrument(self, record: Instrument) -> None:
@@ -99,8 +114,11 @@ class Reference:
             raise ValueError(f"multiplier: expected a number above 0, was {record.multiplier}")
         check_margin(record)
         quantity_decimals(record)
-        if self.instrument_records.get(record.instrument) == record:
+        standing = self.instrument_records.get(record.instrument)
+        if standing == record:
             return
+        if standing is not None and _contract(standing) != _contract(record) and self.is_held(record.instrument):
+            raise ContractChangedError(standing, record)
         self.instruments.intern(record.instrument)
         self.instrument_records[record.instrument] = record
         self._changed()

@@ -36,7 +36,8 @@ TRADES = Topic("trades", "account", "in", "Executions as booked.")
 ORDERS = Topic("orders", "account", "in", "Orders to be checked.")
 TICKS = Topic("ticks", "instrument", "in", "Quotes: JSON, JSON arrays or the packed binary form.",
               config={"retention.ms": str(DAY_MS)})
-EXTERNAL = Topic("positions.external", "account", "in", "Positions as outside sources state them.", compact=True)
+EXTERNAL = Topic("positions.external", "source|account|instrument|kind", "in",
+                 "Positions as outside sources state them; partition by account.", compact=True)
 INSTRUMENTS = Topic("reference.instruments", "instrument", "in", "What is traded.", compact=True, partitions="one")
 ACCOUNTS = Topic("reference.accounts", "account", "in", "Where positions belong.", compact=True, partitions="one")
 COUNTERPARTIES = Topic("reference.counterparties", "counterparty", "in", "Ratings of counterparties.", compact=True,

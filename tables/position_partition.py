@@ -6,85 +6,37 @@ recent fills), ``R`` + account (when its day began), ``M`` (the marker, written 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from decimal import Decimal
 
 import numpy as np
 
 from models.position_pack import OTHER_TAIL, PAIR_DTYPE
 from models.position_state import PartitionPositions, find_slot, other_averages
+from models.position_terms import differing, restate
 from models.position_window import BUSTED, FILL_DTYPE
 from models.reference import Reference, settlement_currency
-from models.trade_decode import EXACT
+from models.stated_sources import Stated, stated_sum
 from schemas.reasons import QuarantineReason
 from schemas.records import AsOf, Fifo, Position
 from schemas.refusal import Refused
 from schemas.units import FUTURE_NS, UNITS_MAX
 from tables.partition import MARKER_KEY, Rows
+from tables.side_data import Amounts, SideData, add_amounts, exact_amounts
 
 UNIT = "\x1f"
 FILLS_PER_ROW = 8000
 #: funding is kept beside fees in other currencies, in front of the currency's name
 FUNDING = "funding:"
-Amounts = dict[str, Decimal]
-ZERO = Decimal(0)
 _BLOCK = struct.Struct("<qII")
 #: columns of a published row, in the order `_record` takes them
 _PUBLISHED = ("account_index", "instrument_index", "quantity", "quantity_decimals", "average_price", "realised_pnl",
               "fees", "trades", "last_ts_event", "fifo_realised_pnl", "lot_count", "fifo_merged", "offset", "revision",
               "opening_quantity", "opening_price", "opening_realised_pnl", "late_trades", "ts_source",
               "opening_ts", "rolled")
-
-
-@dataclass
-class SideData:
-    """What a position has beside its columns: fees in other currencies and funding, openings by source.
-
-    Amounts are exact: what is taken back leaves nothing behind.
-    """
-
-    fees: Amounts = field(default_factory=dict)
-    openings: dict[str, tuple[int, float | None, int]] = field(default_factory=dict)
-    opening_fees: Amounts = field(default_factory=dict)
-    #: what each fill of the window paid, by its sequence number
-    paid: dict[int, Amounts] = field(default_factory=dict)
-
-    def pack(self) -> bytes:
-        """Return the tail of a packed row."""
-        rounded = [{c: float(a) for c, a in kept.items()} for kept in (self.fees, self.opening_fees)]
-        exact = [{c: str(a) for c, a in kept.items()} for kept in (self.fees, self.opening_fees)]
-        return json.dumps([rounded[0], {}, self.openings, rounded[1], {}, *exact]).encode()
-
-    @classmethod
-    def unpack(cls, tail: bytes) -> tuple[SideData, dict[str, Amounts]]:
-        """Read the tail of a packed row, and fees that an earlier version kept there by the hash of their trade's id.
-
-        What a newer minor version appended is left out.
-        """
-        fees, by_id, openings, *more = json.loads(tail)
-        opening_fees = more[0] if more else {}
-        if len(more) > 3:
-            fees, opening_fees = more[2], more[3]
-        side = cls(_exact(fees), {k: (q, p, t) for k, (q, p, t) in openings.items()}, _exact(opening_fees))
-        return side, {fill: _exact(amounts) for fill, amounts in by_id.items()}
-
-
-def _exact(amounts: dict[str, float | str]) -> Amounts:
-    return {currency: Decimal(str(amount)) for currency, amount in amounts.items()}
-
-
-def add_amounts(to: Amounts, amounts: Amounts, sign: int = 1) -> None:
-    """Add amounts by currency, or take them away; a sum that is nothing is no entry."""
-    for currency, amount in amounts.items():
-        total = EXACT.add(to.get(currency, ZERO), amount * sign)
-        if total:
-            to[currency] = total
-        else:
-            to.pop(currency, None)
 
 
 class PositionPartition:
@@ -102,6 +54,8 @@ class PositionPartition:
         self._blocks: list[tuple[bytes, int]] = []  # key, sequence number after the block's last fill
         self._days: dict[str, int] = {}  # when each account's day began
         self._days_changed: set[str] = set()
+        self._terms = -1  # version of the reference data that rows are counted by
+        self._old_blocks: set[bytes] = set()  # of the changelog, to be replaced by the next cut
         self._payers: deque[tuple[int, int]] = deque()  # fills of the window that paid fees: sequence number, row
         self._new_payers: list[tuple[int, int]] = []  # those since the last cut
 
@@ -157,6 +111,8 @@ class PositionPartition:
             rows.append((key, _BLOCK.pack(seq + start, n, len(changed) // 16) + part + changed))
             self._blocks.append((key, seq + start + n))
         self._new_payers.clear()
+        rows += [(key, None) for key in sorted(self._old_blocks - {key for key, _ in rows})]
+        self._old_blocks.clear()
         first = self.positions.first_fill_seq
         while self._payers and self._payers[0][0] < first:  # what has left the window is not taken back any more
             gone, slot = self._payers.popleft()
@@ -182,7 +138,7 @@ class PositionPartition:
         pairs = np.frombuffer(tail, PAIR_DTYPE)
         text = pairs["flags"][pairs["seq"] == OTHER_TAIL].tobytes()
         for seq, amounts in json.loads(text or b"[]"):
-            self._remember(seq, _exact(amounts))
+            self._remember(seq, exact_amounts(amounts))
 
     def _remember(self, seq: int, amounts: Amounts) -> None:
         """Know again what a fill paid, where it can still be taken back."""
@@ -206,6 +162,8 @@ class PositionPartition:
         self._days.clear()
         self._payers.clear()
         self._new_payers.clear()
+        self._old_blocks.clear()
+        self._terms = -1
         by_id: list[tuple[int, dict[str, Amounts]]] = []
         keys, values = [], []
         blocks: list[tuple[bytes, int, bytes, bytes]] = []
@@ -289,6 +247,38 @@ class PositionPartition:
             if seq >= first and fills["ts_event"][seq - first] >= opening_ts:
                 add_amounts(side.opening_fees, amounts, -1)
 
+    def follow_terms(self) -> list[str]:
+        """Restate what is held in corrected terms; return the keys of those that cannot be.
+
+        A row keeps the terms that it was counted in until then.
+        """
+        if self._terms == self.reference.version:
+            return []
+        refused, ref = [], self.reference.arrays()
+        self._terms = self.reference.version
+        for slot in differing(self.positions, ref).tolist():
+            row = self.positions.arrays.rows[slot]
+            instrument, was = int(row["instrument_index"]), int(row["quantity_decimals"])
+            decimals = int(ref.quantity_decimals[instrument])
+            up, down = 10 ** max(decimals - was, 0), 10 ** max(was - decimals, 0)
+            openings = self.side[slot].openings if slot in self.side else {}
+            if any(q % down or abs(q) * up > UNITS_MAX for q, _, _ in openings.values()) \
+                    or not restate(self.positions, slot, float(ref.unit_value[instrument]), decimals):
+                refused.append(self.reference.key_name(int(row["account_index"]), instrument).decode())
+                continue
+            if openings:
+                self.side[slot].openings = {s: (q * up // down, p, t) for s, (q, p, t) in openings.items()}
+            if was != decimals:
+                self._replace_blocks()
+        return refused
+
+    def _replace_blocks(self) -> None:
+        """Have the window written again in place of the blocks that are there."""
+        self._old_blocks.update(key for key, _ in self._blocks)
+        self._blocks.clear()
+        self._new_payers = list(self._payers)
+        self.positions.rewrite_fills()
+
     def open(self, key: tuple[int, int], source: str, units: int, price: float | None, ts: int,
              ts_source: int) -> None:
         """Let a position start from what a source states; several sources add up, the newest per source counts.
@@ -300,9 +290,9 @@ class PositionPartition:
         """
         slot = self.find_slot(*key)
         openings = dict(self.side[slot].openings) if slot in self.side else {}
-        if source in openings and openings[source][2] >= ts:
-            return
-        openings[source] = (units, price, ts)
+        if source in openings and (openings[source][2] > ts or openings[source] == (units, price, ts)):
+            return  # of two statements of one moment the one that came later counts
+        before, openings[source] = self._stated(key, openings), (units, price, ts)
         total = sum(q for q, _, _ in openings.values())
         rows, base = self.positions.arrays.rows, self.positions.arrays.base
         traded = int(rows["quantity"][slot]) - int(base["quantity"][slot]) if slot >= 0 else 0
@@ -310,14 +300,16 @@ class PositionPartition:
             raise Refused(QuarantineReason.QUANTITY_OVERFLOW,
                           f"quantity: expected a sum over all sources, with the trades since, of at most {UNITS_MAX} "
                           f"units of the increment, was {max(abs(total), abs(total + traded))}")
-        prices = [(q, p) for q, p, _ in openings.values() if q]
-        average = float("nan")
-        if total and all(p is not None for _, p in prices):
-            average = sum(q * p for q, p in prices if p is not None) / total
-        slot = self.positions.open_position(*key, total, average, max(t for _, _, t in openings.values()),
+        stated = self._stated(key, openings)
+        slot = self.positions.open_position(*key, total, stated.average, max(t for _, _, t in openings.values()),
                                             self.reference.arrays(), ts_source)
+        self.positions.book_stated(slot, stated.pnl - before.pnl)
         self.side_of(slot).openings = openings
         self._open_fees(slot)
+
+    def _stated(self, key: tuple[int, int], openings: dict[str, tuple[int, float | None, int]]) -> Stated:
+        inverse = bool(self.reference.arrays().inverse[key[1]])
+        return stated_sum([(q, p) for _, (q, p, _) in sorted(openings.items())], inverse)
 
     def roll(self, account: str, ts: int) -> bool:
         """Begin a day of an account; False where it, or a later one, has begun already."""
@@ -375,12 +367,12 @@ class PositionPartition:
         opening_fees, opening_funding = _apart(side.opening_fees) if side else ({}, {})
         return Position(
             account=account, instrument=name, quantity=decimal_text(quantity, decimals),
-            average_price=finite(average) if quantity else None, realised_pnl=realised,
+            average_price=finite(average) if quantity else None, realised_pnl=finite(realised),
             fees=fees, currency=currency, trades=trades, last_ts_event=last_ts,
-            fifo=Fifo(fifo_realised, finite(fifo_average), lots, not merged), break_even_price=finite(break_even),
-            as_of=AsOf(self.partition, offset), revision=revision,
+            fifo=Fifo(finite(fifo_realised), finite(fifo_average), lots, not merged),
+            break_even_price=finite(break_even), as_of=AsOf(self.partition, offset), revision=revision,
             opening_quantity=decimal_text(opening_quantity, decimals), opening_price=finite(opening_price),
-            opening_realised_pnl=opening_realised, opening_ts=opening_ts,
+            opening_realised_pnl=finite(opening_realised), opening_ts=opening_ts,
             opening_kind="roll" if rolled else "statement" if opening_ts else "none",
             opening_fees=opening_fees, funding=funding, opening_funding=opening_funding,
             stated=bool(side and side.openings), late_trades=late, book=owner.book if owner else "",
@@ -389,7 +381,13 @@ class PositionPartition:
 
     def state_hash(self) -> str:
         """Return a hash of the whole partition; equal logs give equal hashes."""
-        return self.positions.state_hash(self.reference.key_name)
+        digest = hashlib.sha256(self.positions.state_hash(self.reference.key_name).encode())
+        for key, side in sorted((self.key(slot), side) for slot, side in self.side.items()):
+            if side.fees or side.openings or side.opening_fees or side.paid:
+                kept = [sorted(amounts.items()) for amounts in (side.fees, side.opening_fees, *(
+                    side.paid[seq] for seq in sorted(side.paid)))]
+                digest.update(repr((key, kept, sorted(side.paid), sorted(side.openings.items()))).encode())
+        return digest.hexdigest()
 
 
 def _apart(amounts: Amounts) -> tuple[dict[str, float], dict[str, float]]:

@@ -18,6 +18,7 @@ CHUNK = 20_000
 
 def fold(part: PositionPartition, trades: list[tuple[int, int, bytes]]) -> None:
     """Fold trades with the kernels of production; what belongs elsewhere or is poison is left out, as it was then."""
+    part.follow_terms()
     for start in range(0, len(trades), CHUNK):
         chunk = trades[start: start + CHUNK]
         stamps = np.array([ms for _, ms, _ in chunk], np.int64)

@@ -9,7 +9,8 @@ import numpy as np
 
 from models.reference import Reference, settlement_currency
 from models.trade_decode import DecodedTrades
-from tables.position_partition import FUNDING, Amounts, PositionPartition, add_amounts
+from tables.position_partition import FUNDING, PositionPartition
+from tables.side_data import Amounts, add_amounts
 
 
 def settlement_fees(decoded: DecodedTrades, reference: Reference) -> None:

@@ -22,6 +22,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 from mode.utils.futures import notify
 
+from schemas.topics import EXTERNAL
 from tables.exit_codes import ExitCode
 from tables.kafka import FETCH_WAIT_MS
 from tables.lease import Lease
@@ -113,8 +114,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         if consumer._closed or fetcher._closed:
             raise driver.ConsumerStoppedError()
         with fetcher._subscriptions.fetch_context():
+            # of statements the key is looked at: two facts under one key would not survive compaction
+            unasked = frozenset(tp.topic for tp in active_partitions if not tp.topic.endswith(EXTERNAL.name))
             try:
-                return await fetch_slices(fetcher, active_partitions, timeout or 0.0, with_keys=False)
+                return await fetch_slices(fetcher, active_partitions, timeout or 0.0, True, unasked)
             except UnreadableBatch as error:
                 process.failed("reader", error, ExitCode.UNREADABLE)
                 return {}

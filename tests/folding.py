@@ -59,6 +59,7 @@ def feed(part: PositionPartition, trades: Sequence[dict[str, Any]], batch: int |
         decoded.rows["offset"] = first_offset + start + decoded.messages
         tc.resolve_trades(decoded.buffer, decoded.rows, part.reference.arrays())
         settlement_fees(decoded, part.reference)
+        part.follow_terms()
         part.positions.apply(decoded.rows, part.reference.arrays())
         other_fees(decoded, part)
         statuses += decoded.rows["status"].tolist()

@@ -70,13 +70,14 @@ def test_openings_survive_a_restart() -> None:
     assert row(again).quantity == "80" and again.side_of(0).openings.keys() == {"PB1", "PB2"}
 
 
-def test_a_position_keeps_the_decimals_it_was_opened_with() -> None:
+def test_a_position_is_counted_in_a_finer_increment_as_soon_as_it_is_published() -> None:
+    # it kept the decimals that it was opened with until decision 0039: trades of the new increment went to quarantine
     part = new_partition()
     feed(part, [trade("a", "buy", "100", "1.10", T0)])
     part.reference.add_instrument(Instrument(instrument="EURUSD", asset_class="fx", currency="USD",
                                              quantity_increment=Decimal("0.01")))
-    assert feed(part, [trade("b", "buy", "5", "1.10", T0 + S)]) == [tc.APPLIED]
-    assert row(part).quantity == "105"
+    assert feed(part, [trade("b", "buy", "5.25", "1.10", T0 + S)]) == [tc.APPLIED]
+    assert row(part).quantity == "105.25"
 
 
 def test_a_correction_and_a_bust_leave_what_never_was_wrong() -> None:

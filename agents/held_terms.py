@@ -1,0 +1,61 @@
+"""Terms of contracts that are held: a correction is followed at once, another contract under the same name refused."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from agents.ports import Counters, Publisher
+from agents.reference_tail import ReferenceTail
+from schemas.codec import encode
+from schemas.records import Account, Instrument
+from tables.position_partition import PositionPartition
+
+log = logging.getLogger(__name__)
+
+
+class HeldTerms:
+    """Keeps positions in the terms of the reference data.
+
+    Parameters
+    ----------
+    parts : the owned partitions, as they come and go
+    topic : where instruments are published
+    replaced : makes the changed rows of a partition durable, and publishes them
+    """
+
+    def __init__(self, reference: ReferenceTail, parts: Mapping[int, PositionPartition], publisher: Publisher,
+                 topic: str, counters: Counters, replaced: Callable[[PositionPartition], None]) -> None:
+        self._reference, self._parts = reference.reference, parts
+        self._publisher, self._topic, self._counters, self._replaced = publisher, topic, counters, replaced
+        reference.on_change = self._changed
+        reference.on_contract_refused = self._put_back
+        self._reference.is_held = self._is_held
+
+    def follow(self, part: PositionPartition) -> None:
+        """Restate a partition in corrected terms."""
+        for key in part.follow_terms():
+            self._counters.add("terms_refused")
+            log.error("%s: held in parts of the new quantity_increment: counted in the former terms", key)
+
+    def _changed(self, record: Account | Instrument) -> None:
+        if isinstance(record, Instrument):
+            for part in self._parts.values():
+                self.follow(part)
+                if part.changed():
+                    self._replaced(part)
+
+    def _is_held(self, instrument: str) -> bool:
+        """Whether an owned position has ever had anything of an instrument: its money is stated in its currency."""
+        index = self._reference.instruments.index.get(instrument)
+        if index is None:
+            return False
+        return any(bool((rows["instrument_index"] == index).any()) for rows in (
+            part.positions.arrays.rows[: len(part.positions)] for part in self._parts.values()))
+
+    def _put_back(self, standing: Instrument) -> None:
+        """Publish the record that goes on to hold: after compaction the refused one would be all that is left."""
+        self._counters.add("contracts_refused")
+        log.error("%s: a record makes another contract of what is held: refused, the standing one is put back",
+                  standing.instrument)
+        self._publisher.send(self._topic, standing.instrument.encode(), encode(standing))
