@@ -173,4 +173,4 @@ def _records(value: bytes) -> list[bytes]:
 
 
 def _near(a: float, b: float) -> bool:
-    return bool(np.isclose(a, b, rtol=RELATIVE, atol=RELATIVE))
+    return bool(np.isclose(a, b, rtol=RELATIVE, atol=RELATIVE, equal_nan=True))

@@ -167,7 +167,7 @@ def differences(before: dict[str, Position], after: dict[str, Position], what: t
         if a.quantity != b.quantity:
             out.append(f"{key}: quantity {a.quantity} in {what[0]}, {b.quantity} in {what[1]}")
         elif not _near(a.realised_pnl, b.realised_pnl):
-            out.append(f"{key}: realised {a.realised_pnl:.10g} in {what[0]}, {b.realised_pnl:.10g} in {what[1]}")
+            out.append(f"{key}: realised {a.realised_pnl} in {what[0]}, {b.realised_pnl} in {what[1]}")
         elif not _near(a.average_price, b.average_price):
             out.append(f"{key}: average {a.average_price} in {what[0]}, {b.average_price} in {what[1]}")
     return out
