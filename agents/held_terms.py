@@ -12,6 +12,8 @@ from schemas.records import Account, Instrument
 from tables.position_partition import PositionPartition
 
 log = logging.getLogger(__name__)
+#: two owners that came to hold two contracts under one name must not answer each other for ever
+PUT_BACK_MAX = 10
 
 
 class HeldTerms:
@@ -28,6 +30,7 @@ class HeldTerms:
                  topic: str, counters: Counters, replaced: Callable[[PositionPartition], None]) -> None:
         self._reference, self._parts = reference.reference, parts
         self._publisher, self._topic, self._counters, self._replaced = publisher, topic, counters, replaced
+        self._put_back_count: dict[str, int] = {}
         reference.on_change = self._changed
         reference.on_contract_refused = self._put_back
         self._reference.is_held = self._is_held
@@ -58,4 +61,7 @@ class HeldTerms:
         self._counters.add("contracts_refused")
         log.error("%s: a record makes another contract of what is held: refused, the standing one is put back",
                   standing.instrument)
+        count = self._put_back_count[standing.instrument] = self._put_back_count.get(standing.instrument, 0) + 1
+        if count > PUT_BACK_MAX:
+            return
         self._publisher.send(self._topic, standing.instrument.encode(), encode(standing))
