@@ -21,6 +21,7 @@ from agents.reference_tail import ReferenceTail
 from agents.reload import KeyReloads
 from agents.router import OUTSIDE
 from agents.stage import Bound, Stage
+from agents.trade_refusals import REASONS, detail_of
 from models import trade_columns as tc
 from models.position_progress import FoldProgress
 from models.reference import quantity_decimals
@@ -28,7 +29,6 @@ from models.trade_decode import DecodedTrades, decode_trades
 from schemas.addresses import PositionProgress
 from schemas.codec import decoder_of, encode, records_in
 from schemas.keys import external_key
-from schemas.reasons import QuarantineReason
 from schemas.records import External, Position
 from schemas.refusal import reason_of
 from schemas.units import FUTURE_NS, latest_of, parse_ts_ns
@@ -54,16 +54,6 @@ OUT_BACKLOG_S = 4.0
 PROGRESS_S = 0.5
 #: records of a partition that wait for the worker; counted, because clocks of two machines may differ
 BACKLOG_RECORDS = 5_000
-_REASONS = {
-    tc.UNKNOWN_ACCOUNT: QuarantineReason.UNKNOWN_ACCOUNT,
-    tc.UNKNOWN_INSTRUMENT: QuarantineReason.UNKNOWN_INSTRUMENT,
-    tc.NOT_REPRESENTABLE: QuarantineReason.QUANTITY_NOT_REPRESENTABLE,
-    tc.OVERFLOW: QuarantineReason.QUANTITY_OVERFLOW,
-    tc.BAD_PRICE: QuarantineReason.PRICE_NOT_POSITIVE,
-    tc.BAD_QUANTITY: QuarantineReason.QUANTITY_NOT_POSITIVE,
-    tc.ID_REUSED: QuarantineReason.TRADE_ID_REUSED,
-    tc.REF_UNKNOWN: QuarantineReason.REF_TRADE_UNKNOWN,
-}
 _external = decoder_of(External)
 #: partition, offset and place in the message of a record that was forwarded; other text of that header says nothing
 _ORIGIN = re.compile(rb"(\d{1,9})/(\d{1,18})/(\d{1,9})")
@@ -252,26 +242,10 @@ class PositionStage(Stage):
             if rows["status"][i] == tc.FOREIGN:
                 sends.append(self._forward(batch, decoded, i))
             else:
-                reason = _REASONS[int(rows["status"][i])]
-                decoded.refuse(i, reason, self._detail(decoded, i, reason))
+                reason = REASONS[int(rows["status"][i])]
+                decoded.refuse(i, reason, detail_of(decoded, i, reason))
         for bad in decoded.poison:
             sends.append(self._quarantine.send(batch, bad.message, bad.reason, bad.detail, bad.raw, bad.index))
-
-    def _detail(self, decoded: DecodedTrades, i: int, reason: QuarantineReason) -> str:
-        row = decoded.rows[i]
-        if reason is QuarantineReason.UNKNOWN_ACCOUNT:
-            return f"account: expected a known account, was {decoded.text(i, 'account')!r}"
-        if reason is QuarantineReason.UNKNOWN_INSTRUMENT:
-            return f"instrument: expected a known instrument, was {decoded.text(i, 'instrument')!r}"
-        quantity = f"{int(row['quantity'])}e-{int(row['quantity_scale'])}"
-        if reason in (QuarantineReason.QUANTITY_NOT_POSITIVE, QuarantineReason.QUANTITY_NOT_REPRESENTABLE,
-                      QuarantineReason.QUANTITY_OVERFLOW):
-            return f"quantity: expected a positive multiple of the instrument's increment, was {quantity}"
-        if reason is QuarantineReason.PRICE_NOT_POSITIVE:
-            return f"price: expected a price above 0, was {int(row['price'])}e-{int(row['price_scale'])}"
-        if reason is QuarantineReason.TRADE_ID_REUSED:
-            return f"trade_id: {decoded.text(i, 'id')!r} came before with different content"
-        return f"ref_trade_id: expected a trade in the id window, for {decoded.text(i, 'id')!r}"
 
     def _forward(self, batch: RecordBatch, decoded: DecodedTrades, i: int) -> Awaitable[Any]:
         """Hand a record to the partition that owns its account, marked with where it came from."""
