@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -51,6 +52,15 @@ log.segment.bytes=268435456
 def cache_dir() -> Path:
     """Return where compiled and downloaded parts are kept between runs."""
     return Path(os.environ.get("DESKRISK_CACHE") or Path(__file__).resolve().parent.parent / ".cache")
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Make a folder of what is fetched or compiled once; other processes that want the same wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def free_port() -> int:
@@ -129,9 +139,7 @@ def build_embedded(say: Say = lambda text: None) -> Path:
     target = cache_dir() / "kfake" / digest.hexdigest()[:16] / "kfake"
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / "lock").open("w") as lock:  # the install compiles it while packages are fetched
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(target.parent):  # the install compiles it while packages are fetched
         return target if target.exists() else _compile_embedded(target, say)
 
 
@@ -210,15 +218,16 @@ def fetch_kafka(say: Say = lambda text: None) -> Path:
     if missing:
         raise RuntimeError(f"a real Kafka needs Java 17 and Maven: {missing}")
     home = cache_dir() / f"kafka-{KAFKA_VERSION}"
-    if not (home / "complete").exists():
-        say(f"fetching Apache Kafka {KAFKA_VERSION} (once, 54 MB) ...")
-        home.mkdir(parents=True, exist_ok=True)
-        (home / "pom.xml").write_text(_POM.format(version=KAFKA_VERSION))
-        done = subprocess.run(["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={home / 'lib'}",
-                               "-DincludeScope=runtime"], cwd=home, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"Maven could not fetch Kafka:\n{done.stdout[-2000:]}")
-        (home / "complete").touch()
+    with one_at_a_time(home):
+        if not (home / "complete").exists():
+            say(f"fetching Apache Kafka {KAFKA_VERSION} (once, 54 MB) ...")
+            (home / "pom.xml").write_text(_POM.format(version=KAFKA_VERSION))
+            done = subprocess.run(["mvn", "-q", "-B", "dependency:copy-dependencies",
+                                   f"-DoutputDirectory={home / 'lib'}", "-DincludeScope=runtime"], cwd=home,
+                                  capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"Maven could not fetch Kafka:\n{done.stdout[-2000:]}")
+            (home / "complete").touch()
     return home / "lib"
 
 

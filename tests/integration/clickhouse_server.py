@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from app.brokers import cache_dir
+from app.brokers import cache_dir, one_at_a_time
 
 PACKAGE = "@chdb/lib-linux-x64-gnu@26.7.3-stable.1"
 
@@ -21,10 +21,12 @@ PACKAGE = "@chdb/lib-linux-x64-gnu@26.7.3-stable.1"
 def fetch() -> Path | None:
     """Return libchdb.so, fetched once by npm; None where npm is absent or has no such package."""
     home = cache_dir() / "libchdb"
-    found = next(iter(home.glob("**/libchdb.so")), None)
-    if found is not None or shutil.which("npm") is None:
-        return found
-    home.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(home):
+        found = next(iter(home.glob("**/libchdb.so")), None)
+        return found if found is not None or shutil.which("npm") is None else _pack(home)
+
+
+def _pack(home: Path) -> Path | None:
     with tempfile.TemporaryDirectory() as scratch:
         done = subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=scratch, capture_output=True, text=True)
         if done.returncode:
