@@ -72,9 +72,9 @@ def as_dicts(s: GateState) -> list[tuple[Any, ...]]:
     def plain(row: Any) -> dict[str, Any]:
         return {f: row[f].item() for f in row.dtype.names if row[f].ndim == 0}
 
-    window = [{"window_ns": 10**9, "sent": [], "others": (0, 0.0), "limit": {"message_count": 1e9}, "soft": set()}]
+    window = [{"window_ns": 10**9, "sent": [], "others": (0, 0.0), "limit": {"message_count": 1e9}, "soft": {}}]
     nodes = [{"value": dict(zip(FIGURES, s.nodes["value"][k].tolist(), strict=True)), "limit": dict(zip(METRICS, s.nodes["limit"][k].tolist(), strict=True)),
-              "soft": set(), "state": 0, "nav": float(s.nodes["nav"][k]), "exposure_ns": T0, "windows": window if name.startswith("account") else []} for k, name in enumerate(s.node_names)]
+              "soft": dict.fromkeys(METRICS, math.nan), "state": 0, "nav": float(s.nodes["nav"][k]), "exposure_ns": T0, "windows": window if name.startswith("account") else []} for k, name in enumerate(s.node_names)]
     role = {k: n.partition(":")[0] for k, n in enumerate(s.node_names)}
     settings = {"state": 0, "duplicate_ns": 500_000_000, "exposure_age_ns": 5_000_000_000, "position_age_ns": 5_000_000_000, "positions_ns": T0, "limits_required": True}
     instruments = [plain(s.instruments[k]) | {"tiers": [(math.inf, MARGIN_RATE)]} for k in range(INSTRUMENTS)]
@@ -83,7 +83,7 @@ def as_dicts(s: GateState) -> list[tuple[Any, ...]]:
         o = plain(s.orders[k])
         i = s.instruments[o["instrument"]]
         under = [*s.accounts["nodes"][o["account"]].tolist(), int(i["issuer"]), int(i["sector"]), int(i["node"])]
-        position = plain(np.zeros(1, POSITION)[0]) | {"best_buy": -math.inf, "best_sell": math.inf, "long_limit": math.nan, "short_limit": math.nan, "last_price": math.nan}
+        position = plain(np.zeros(1, POSITION)[0]) | {"best_buy": -math.inf, "best_sell": math.inf, "long_limit": math.nan, "short_limit": math.nan, "soft_long": math.nan, "soft_short": math.nan}
         out.append((o, {"state": 0}, instruments[o["instrument"]], position, [nodes[n] | {"role": role[n]} for n in under], settings))
     return out
 

@@ -10,13 +10,12 @@ from models.rollup import RollUp
 
 #: limits of a node on what it has in any one issuer, or in any one sector, as a share of its NAV
 SHARE_METRICS = {"concentration": "issuer:", "sector_concentration": "sector:"}
-_GROSS = ru.GROSS
 
 
 @kernel
-def gross_of_shares(contribution: np.ndarray, ancestors: np.ndarray, count: int, above_of: np.ndarray,
+def sums_of_shares(contribution: np.ndarray, metric: int, ancestors: np.ndarray, count: int, above_of: np.ndarray,
                     within_of: np.ndarray, share_of: np.ndarray, out: np.ndarray) -> None:
-    """Sum up the gross that nodes have in others.
+    """Sum up what nodes have in others.
 
     Parameters
     ----------
@@ -25,24 +24,25 @@ def gross_of_shares(contribution: np.ndarray, ancestors: np.ndarray, count: int,
     """
     out[:] = 0.0
     for r in range(count):
-        gross = contribution[r, _GROSS]
-        if gross == 0.0:
+        part = contribution[r, metric]
+        if part == 0.0:
             continue
         for a in ancestors[r]:
             if a >= 0 and above_of[a] >= 0:
                 for b in ancestors[r]:
                     if b >= 0 and within_of[b] >= 0 and share_of[above_of[a], within_of[b]] >= 0:
-                        out[share_of[above_of[a], within_of[b]]] += gross
+                        out[share_of[above_of[a], within_of[b]]] += part
 
 
-def shares_of(rollup: RollUp, above: list[str], within: list[str], share_of: np.ndarray, count: int) -> np.ndarray:
-    """Return float64[count]: the gross of ``above`` in ``within``, at the places that ``share_of`` says."""
+def shares_of(rollup: RollUp, above: list[str], within: list[str], share_of: np.ndarray, count: int,
+              metric: int = ru.GROSS) -> np.ndarray:
+    """Return float64[count]: the gross, or another figure, of ``above`` in ``within`` at the places of ``share_of``."""
     above_of, within_of = np.full((2, max(len(rollup.node_names), 1)), -1)
     for names, places in ((above, above_of), (within, within_of)):
         for j, name in enumerate(names):
             k = rollup.node_index.get(name)
             if k is not None:
                 places[k] = j
-    gross = np.zeros(count)
-    gross_of_shares(rollup.contribution, rollup.ancestors, rollup.count, above_of, within_of, share_of, gross)
-    return gross
+    sums = np.zeros(count)
+    sums_of_shares(rollup.contribution, metric, rollup.ancestors, rollup.count, above_of, within_of, share_of, sums)
+    return sums

@@ -24,9 +24,9 @@ from models.gate.reasons import reasons_of
 from models.gate.state import GateState
 from models.gate.trading_states import states_of
 from models.gate.verdict import Verdict, unknown_order
-from models.gate.working import Asked, Working, end_of
+from models.gate.working import Asked, Working, end_of, last_trading_day
 from models.limit_changes import by_two
-from models.reference import FIRM
+from models.reference import FIRM, PRICE_ANY_SIGN
 from models.rollup import POSITIONS
 from models.trading_day import TradingDay
 from models.trading_states import replaces
@@ -48,18 +48,8 @@ ROWS_END = [(name, sum(size for _, size in gs.READ_ROWS[: k + 1])) for k, (name,
 NODE_BYTES, RATE_BYTES = gs.NODE.itemsize, gs.RATE.itemsize
 #: so many ids of executed orders are remembered
 EXECUTED_IDS = 1 << 18
-_LAST = ("last_side", "last_quantity", "last_price", "last_ns")
 #: a VaR that nobody has measured anew for so long is not known
 VAR_AGE_MAX_NS = 60_000_000_000
-
-
-def last_trading_day(instrument: Instrument) -> date:
-    """Return the day an instrument expires or matures, where it states one as a date; far away otherwise."""
-    stated = instrument.expiry or instrument.maturity
-    try:
-        return date.max if stated is None else date.fromisoformat(stated[:10])
-    except ValueError:  # a month, a code: the venue knows the day
-        return date.max
 
 
 class GateBook(GateAmongOthers):
@@ -78,7 +68,7 @@ class GateBook(GateAmongOthers):
         self._var_ns: dict[int, int] = {}
         #: of instruments: when the VaR of one unit was
         self._unit_var_ns = np.zeros(len(self.state.instruments), np.int64)
-        self._states_old = False
+        self._states_old, self._states_of_nodes = False, 0
         self._price_tests: dict[int, int] = {}
         #: of instruments: whether they are on a list, and the last day they trade
         self._restricted = np.zeros(len(self.state.instruments), bool)
@@ -99,7 +89,12 @@ class GateBook(GateAmongOthers):
         names = names[: gs.ACCOUNT_NODES - 2]
         nodes = [self.state.node(n) for n in names] + [self.state.node(FIRM)]
         nodes += [-1] * (gs.ACCOUNT_NODES - 1 - len(nodes)) + [self.state.node(f"account:{record.account}")]
-        row["known"], row["nodes"] = 1, nodes
+
+        def lie() -> None:
+            row["known"], row["nodes"] = 1, nodes
+
+        if row["nodes"].tolist() != nodes:
+            self._move(lie, account=k)
         if record.traders is None:
             self.traders.pop(record.account, None)
         else:
@@ -120,12 +115,19 @@ class GateBook(GateAmongOthers):
         row["known"], row["shortable"] = 1, record.shortable
         row["restricted"] = record.restricted or self._last_days[k] < self._today
         row["equity"], row["inverse"] = record.asset_class == "equity", record.inverse
+        row["positive"] = record.asset_class not in PRICE_ANY_SIGN or record.inverse
         row["tick"] = float(record.price_increment or 0)
         row["age_max_ns"] = STALE_MS_BY_CLASS[record.asset_class] * 1_000_000
         row["prior_close"] = math.nan if record.prior_close is None else float(record.prior_close)
         row["node"] = self.state.node(f"instrument:{record.instrument}")
-        row["issuer"] = self.state.node(f"issuer:{record.issuer}") if record.issuer else -1
-        row["sector"] = self.state.node(f"sector:{record.sector}") if record.sector else -1
+        groups = [self.state.node(f"{group}:{name}") if name else -1
+                  for group, name in (("issuer", record.issuer), ("sector", record.sector))]
+
+        def lie() -> None:
+            row["issuer"], row["sector"] = groups
+
+        if [row["issuer"], row["sector"]] != groups:
+            self._move(lie, instrument=k)
         self._measure_of(k, record)
         self._limit_prices(k, record)
         self._states_old = True
@@ -144,13 +146,15 @@ class GateBook(GateAmongOthers):
         row["bid"], row["ask"], row["mid"], row["last"] = (math.nan if x is None else x for x in (bid, ask, mid, last))
         row["price_ns"], row["stale"] = ts_ns, not usable
         price = mid if mid is not None else last
+        k = self.state.instrument_index[instrument]
         if row["drift_bps"] > 0.0 and usable and price is not None:
-            row["drift_low"], row["drift_high"] = self.drift.follow(self.state.instrument_index[instrument], price,
-                                                                    ts_ns)
+            row["drift_low"], row["drift_high"] = self.drift.follow(k, price, ts_ns)
+        if row["soft_drift"] > 0.0 and usable and price is not None:
+            row["soft_low"], row["soft_high"] = self.soft_drift.follow(k, price, ts_ns)
         close = row["prior_close"]
         if row["equity"] and mid is not None and close == close and mid <= 0.9 * close:
             row["price_test"] = 1  # for the rest of the day and the next
-            self._price_tests[self.state.instrument_index[instrument]] = self.day.end_ns(self.day.end_ns(ts_ns))
+            self._price_tests[k] = self.day.end_ns(self.day.end_ns(ts_ns))
 
     def refresh(self, now_ns: int) -> None:
         """Bring exposures, rates and sensitivities up to the market as it stands; call it for every mark window."""
@@ -195,7 +199,8 @@ class GateBook(GateAmongOthers):
         self._base[[k for k, ts in self._var_ns.items() if now_ns - ts > VAR_AGE_MAX_NS], gs.VAR_HIST] = math.nan
         self.state.unit_var[now_ns - self._unit_var_ns > VAR_AGE_MAX_NS] = math.nan
         rollup, names = self.book.rollup, self.state.node_names
-        for k in np.flatnonzero(np.isfinite(self.state.nodes["limit"][: len(names), gs.VAR_HIST])).tolist():
+        limited = [np.isfinite(self.state.nodes[f][: len(names), gs.VAR_HIST]) for f in ("limit", "soft")]
+        for k in np.flatnonzero(limited[0] | limited[1]).tolist():
             place = rollup.node_index.get(names[k])
             if place is None or rollup.nodes[place, POSITIONS] == 0.0:
                 self._base[k, gs.VAR_HIST] = 0.0
@@ -210,14 +215,23 @@ class GateBook(GateAmongOthers):
         if not replaces(control, self.controls.get(control.scope)):
             return []
         self.controls[control.scope] = control
-        if control.state == "active" and control.scope.startswith("trader:"):
+        if control.state == "active" and control.scope in self.state.node_index and control.scope.startswith("trader:"):
             self.attended(self.state.node(control.scope))
-        self._apply_states()
+        self._states_old = True
         return [w for w in self.working.values() if control.state == "killed" and self._under(w, control.scope)]
 
-    def _apply_states(self) -> None:
-        states_of(self.state, self.controls).put(self.state)
-        self._states_old = False
+    def killed(self) -> list[Working]:
+        """Return the working orders under scopes that are killed, whenever they came there."""
+        scopes = [scope for scope, control in self.controls.items() if control.state == "killed"]
+        return [w for w in self.working.values() if any(self._under(w, scope) for scope in scopes)]
+
+    def _bring_states(self) -> None:
+        """Bring states up to where things lie: what came under a halted scope a moment ago is halted."""
+        opened = len(self.state.node_names)
+        if self._states_old or (self.unplaced and opened != self._states_of_nodes):
+            found = states_of(self.state, self.controls)
+            found.put(self.state)
+            self.unplaced, self._states_of_nodes, self._states_old = found.unplaced, opened, False
 
     def _under(self, w: Working, scope: str) -> bool:
         node = self.state.node_index.get(scope, -1)
@@ -227,8 +241,7 @@ class GateBook(GateAmongOthers):
     # ---- orders ---------------------------------------------------------------------------------------------------
     def decide(self, order: Order, now_ns: int) -> Verdict:
         """Return the verdict on an order and reserve what it may trade."""
-        if self._states_old:  # an account that came under a halted desk a moment ago is halted
-            self._apply_states()
+        self._bring_states()
         named = self._named(order)
         if order.action != "new" and named is None:
             self._count(order, now_ns)
@@ -249,29 +262,34 @@ class GateBook(GateAmongOthers):
         w = self.find(order.ref_order_id or (order.order_id if order.action == "cancel" else ""))
         return w if w is not None and w.order.account == order.account else None
 
-    def _judge(self, order: Order, now_ns: int, replaced: Working | None) -> tuple[Verdict, Asked]:
-        """Hold an order against all rules, on a view in which what it replaces does not work."""
-        asked = self._fill(order, now_ns, replaced)
+    def _judge(self, order: Order, now_ns: int, replaced: Working | None, dry: bool = False) -> tuple[Verdict, Asked]:
+        """Hold an order against all rules, on a view in which what it replaces does not work.
+
+        ``dry``: it is not counted as a message; else nothing but that changes.
+        """
+        asked = self._fill(order, now_ns, replaced, dry)
         with self._view_without(replaced):
             inputs = self._inputs(asked)
             hard = int(check_order(self._address, 0))
+        if not dry and asked.account >= 0 and asked.instrument >= 0:
+            self.recent.add(asked.order_key(), now_ns)
         result, effect = self.state.results[0], effect_of(self.state.effect_of_result)
         beside = self._beside(order, now_ns, replaced)
         if beside:
             inputs["beside"] = {check.name: texts for check, texts in beside.items()}
             hard |= sum(1 << check for check in beside)
         names = (self.state.node_names, self._limit_ids)
-        warned = self.state.soft_of_result.item() & ~hard
+        warned, passed = self.state.soft_of_result.item() & ~hard, 0
         if hard and not hard & ~OVERRIDABLE and (
                 by := self._override_of(order, effect.get("value", math.nan), now_ns)):
-            inputs["override"], warned, hard = by, warned | hard, 0
+            inputs["override"], passed, hard = by, hard, 0
         reasons = reasons_of(hard, result, order, *names, beside)
-        warnings = reasons_of(warned, result, order, *names)
+        warnings = reasons_of(warned | passed, result, order, *names, hard=passed)
         return Verdict("reject" if hard else "accept", reasons, warnings, effect, inputs), asked
 
     def _let_through(self, order: Order, asked: Asked, now_ns: int, value: float, replaced: Working | None) -> None:
         """Let an order work in the place of what it replaces: what could fail comes before the first change."""
-        row = self.state.position_of_result.item()
+        row, asked = self.state.position_of_result.item(), self._open_names(order, asked)
         if replaced is None:
             w = self._working(order, asked, now_ns, row=row)
         else:
@@ -334,24 +352,13 @@ class GateBook(GateAmongOthers):
 
     def check(self, order: Order, now_ns: int) -> Verdict:
         """Return what `decide` would say, and leave everything as it was."""
-        if self._states_old:
-            self._apply_states()
+        self._bring_states()
         named = self._named(order)
         if order.action != "new" and named is None:
             return unknown_order(order)
         if order.action == "cancel":
             return Verdict("accept", [], [], {}, {})
-        s, asked = self.state, self._fill(order, now_ns, named)
-        rates, last = s.rates[: s.rate_count].copy(), None
-        if asked.account >= 0 and asked.instrument >= 0:
-            position = s.position(asked.account, asked.instrument)
-            last = [position[f].item() for f in _LAST]
-        try:
-            return self._judge(order, now_ns, named)[0]
-        finally:
-            s.rates[: len(rates)] = rates
-            for f, value in zip(_LAST, last or (), strict=False):
-                position[f] = value
+        return self._judge(order, now_ns, named, dry=True)[0]
 
     def _count(self, order: Order, now_ns: int) -> None:
         """Count a cancel, or a replace of nothing, in the message windows: it is a message."""
@@ -387,10 +394,13 @@ class GateBook(GateAmongOthers):
             if asked.account < 0 or asked.instrument < 0:
                 continue
             if d.outcome != "cancel":
+                if d.order.action != "cancel":
+                    self.recent.add(asked.order_key(), d.ts_decision)
                 self._count_asked(asked, d.ts_decision, d.effect.get("value", 0.0))
             if id(d) in counted or d.outcome != "accept" or d.order.action == "cancel":
                 continue
             if d.ts_decision >= self.day.begin_ns(now_ns):
+                asked = self._open_names(d.order, asked)
                 looked = d.ts_decision < looked_ns.get(f"trader:{d.order.trader}", 0)
                 w = self._working(d.order, asked, d.ts_decision)
                 value = d.effect.get("value", asked.quantity * w.gross)
@@ -420,8 +430,6 @@ class GateBook(GateAmongOthers):
             given = {f: rows[getattr(asked, f)].tobytes() for f, rows in known.items() if getattr(asked, f) >= 0}
             return {"v": INPUTS_VERSION, "order": s.orders[0].tobytes()} | given
         count = int(copy_inputs(self._address, 0, self._rows_read, self._nodes_read))
-        if count < 0:
-            raise ValueError(f"gate: more positions than the {len(s.positions)} there is room for")
         raw, at = self._rows_bytes, 0
         out: dict[str, Any] = {"v": INPUTS_VERSION}
         for name, end in ROWS_END:

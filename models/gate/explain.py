@@ -16,7 +16,7 @@ from schemas.controls import Check
 from schemas.records import Decision, Order, Reason
 
 #: changes whenever a row of the gate's state does, or what a reason says
-INPUTS_VERSION = 10
+INPUTS_VERSION = 11
 
 
 class Explained(NamedTuple):

@@ -27,6 +27,8 @@ from schemas.records import Instrument, Position
 _FROM_ROLLUP = ((gs.GROSS, ru.GROSS), (gs.NET, ru.NET), (gs.LONG, ru.LONG), (gs.SHORT, ru.SHORT), (gs.DELTA, ru.DELTA),
                 (gs.VEGA, ru.VEGA))
 _TARGETS, _SOURCES = (np.array(columns) for columns in zip(*_FROM_ROLLUP, strict=True))
+#: what of them leaves positions out, where there are such: it is not known
+_LEFT_OUT = np.array([ru.LEFT_OUT[ru.METRICS[source]] for _, source in _FROM_ROLLUP])
 _ACCOUNT_NODES = gs.ACCOUNT_NODES
 #: NAVs move with exchange rates and accounts: looked up this often
 NAVS_NS = 1_000_000_000
@@ -127,7 +129,8 @@ class GateFigures(GatePositions):
                     self._holder_nodes.append(int(self._node_of[k]))
         touched = rollup.take_touched()
         target = self._node_of[touched]
-        self._base[target[:, None], _TARGETS] = rollup.nodes[touched[:, None], _SOURCES]
+        self._base[target[:, None], _TARGETS] = np.where(
+            np.rint(rollup.nodes[touched[:, None], _LEFT_OUT]) > 0.0, np.nan, rollup.nodes[touched[:, None], _SOURCES])
         self._base[self._holder_nodes, gs.CREDIT] = self._base[self._holder_nodes, gs.GROSS]
         if self._margin_limited:
             margin = np.zeros(len(state.node_names))
@@ -147,8 +150,10 @@ class GateFigures(GatePositions):
         share_of = np.full((len(above), len(within)), -1)
         for j, (a, b) in enumerate(self.shares):
             share_of[above[a], within[b]] = j
-        self._base[list(self.shares.values()), gs.GROSS] = shares_of(
-            self.book.rollup, [names[n] for n in above], [names[n] for n in within], share_of, len(self.shares))
+        ends = [names[n] for n in above], [names[n] for n in within]
+        gross, unpriced = (shares_of(self.book.rollup, *ends, share_of, len(self.shares), metric)
+                           for metric in (ru.GROSS, ru.UNPRICED))
+        self._base[list(self.shares.values()), gs.GROSS] = np.where(np.rint(unpriced) > 0.0, np.nan, gross)
 
     def _measure_navs(self, now_ns: int) -> None:
         if now_ns - self._navs_ns < NAVS_NS:

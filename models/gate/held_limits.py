@@ -37,6 +37,7 @@ _OF_ORDERS = frozenset({"order_quantity", "order_value", "daily_quantity", "dail
                         *MESSAGE_METRICS})
 _OF_POSITIONS = frozenset({"margin", "margin_maintenance", "margin_usage", "concentration", "sector_concentration",
                            "leverage", "var_hist", "es_hist", "var_mc", "drawdown", "loss_day", "loss_total"})
+MODES = ("hard", "soft")
 _ONLY_ON = {"rating": ("counterparty",), "repeated_executions": ("trader",)}
 
 
@@ -76,7 +77,7 @@ def check_limit(limit: Limit) -> None:
 
 
 class GateLimits(GateFigures):
-    """The tightest lasting limit of a node and a metric is in force, or a temporary one until it ends."""
+    """Every limit in force is held by itself: of a node and a metric the tightest hard and the tightest soft one."""
 
     def __init__(self, book: ValuedBook, state: GateState, day: TradingDay) -> None:
         super().__init__(book, state, day)
@@ -89,12 +90,12 @@ class GateLimits(GateFigures):
         self.limited_positions: set[int] = set()
         instruments = len(state.instruments)
         self._class = np.zeros(instruments, np.int64)
-        # of each: collar in basis points and in ticks, drift in basis points, its window, and whether each of the three
-        # is soft; NaN: the next one holds
-        self._own_prices = np.full((7, instruments), math.nan)
-        self._class_prices = np.full((7, len(CLASSES)), math.nan)
-        self._firm_prices = np.full(7, math.nan)
-        self.drift = PriceDrift(instruments)
+        # of each: collar in basis points and in ticks, drift in basis points, its window, then the same of soft limits;
+        # NaN: the next one holds
+        self._own_prices = np.full((8, instruments), math.nan)
+        self._class_prices = np.full((8, len(CLASSES)), math.nan)
+        self._firm_prices = np.full(8, math.nan)
+        self.drift, self.soft_drift = PriceDrift(instruments), PriceDrift(instruments)
 
     # ---- which is in force ----------------------------------------------------------------------------------------
     def add_limit(self, limit: Limit) -> None:
@@ -143,96 +144,113 @@ class GateLimits(GateFigures):
         """Return what there are limits on."""
         return [key for key, held in self._by_key.items() if held]
 
-    def _in_force(self, key: LimitKey) -> Limit | None:
-        found = self._by_key.get(key, {}).values()
+    def _in_force(self, key: LimitKey, mode: str) -> Limit | None:
+        """Return the limit of a mode that is held: the tightest there is.
+
+        A temporary one that two people set stands in for lasting ones; any other is held beside them.
+        """
+        found = [x for x in self._by_key.get(key, {}).values() if x.mode == mode]
         temporary = [x for x in found if x.limit_id in self._temporary]
-        return temporary[-1] if temporary else min((x for x in found if x.until is None), key=lambda x: x.limit,
-                                                   default=None)
+        agreed = [x for x in temporary if x.approved_by is not None][-1:]
+        lasting = agreed or [x for x in found if x.until is None]
+        return min((*lasting, *(x for x in temporary if x.approved_by is None)), key=lambda x: x.limit, default=None)
 
     # ---- where it is checked --------------------------------------------------------------------------------------
     def _apply(self, limit: Limit) -> None:
         """Set what is in force now where a limit is, or was, checked."""
-        key = node, metric, window_ms, instrument = key_of(limit)
-        chosen = self._in_force(key)
-        value, soft = (math.nan, False) if chosen is None else (float(chosen.limit), chosen.mode == "soft")
+        key = key_of(limit)
+        for mode in MODES:
+            self._apply_mode(key, self._in_force(key, mode), soft=mode == "soft")
+
+    def _apply_mode(self, key: LimitKey, chosen: Limit | None, soft: bool) -> None:
+        node, metric, _, instrument = key
+        value = math.nan if chosen is None else float(chosen.limit)
         if metric in POSITION_METRICS:
             account = self.state.account(node.partition(":")[2])
             place = self.state.position_row(account, self.state.instrument(instrument))
             row, side = self.state.positions[place], "long" if metric == "position_long" else "short"
-            row[f"{side}_limit"], row[f"soft_{side}"] = value, soft
-            free = math.isnan(row["long_limit"]) and math.isnan(row["short_limit"])
+            row[f"soft_{side}" if soft else f"{side}_limit"] = value
+            free = all(math.isnan(row[f]) for f in ("long_limit", "short_limit", "soft_long", "soft_short"))
             (self.limited_positions.discard if free else self.limited_positions.add)(place)
         elif metric in MESSAGE_METRICS:
-            self._apply_window(node, metric, window_ms, chosen)
+            self._apply_window(key, chosen, soft)
         elif metric in PRICE_METRICS:
-            self._apply_prices(node, metric, value, chosen)
+            self._apply_prices(node, metric, value, chosen, soft)
         elif metric in SHARE_METRICS and not node.startswith(tuple(SHARE_METRICS.values())):
-            self._apply_shares(node, SHARE_METRICS[metric], chosen)
+            self._apply_shares(node, SHARE_METRICS[metric], chosen, soft)
         elif metric in gs.METRICS:
             self.state.set_limit(node, metric, value, soft)
-            self._name((self.state.node(node), gs.METRICS.index(metric)), chosen)
+            self._name((self.state.node(node), gs.METRICS.index(metric), soft), chosen)
             if metric == "margin":
-                known = bool(self._margin_limited)
-                (self._margin_limited.discard if chosen is None else self._margin_limited.add)(node)
-                if not known:  # once there is one, it is measured of all nodes
-                    self.measure()
+                self._measure_margin(node)
+
+    def _measure_margin(self, node: str) -> None:
+        row, m = self.state.nodes[self.state.node(node)], gs.MARGIN
+        known = bool(self._margin_limited)
+        limited = not (math.isnan(row["limit"][m]) and math.isnan(row["soft"][m]))
+        (self._margin_limited.add if limited else self._margin_limited.discard)(node)
+        if not known and limited:  # once there is one, it is measured of all nodes
+            self.measure()
 
     def _name(self, key: tuple[float, ...], chosen: Limit | None) -> None:
         self._limit_ids.pop(key, None)
         if chosen is not None:
             self._limit_ids[key] = chosen.limit_id
 
-    def _apply_window(self, node: str, metric: str, window_ms: int, chosen: Limit | None) -> None:
-        state, at = self.state, gs.METRICS.index(metric)
-        k, window = state.node(node), state.window(state.node(node), window_ms * 1_000_000)
-        self._limit_ids.pop((k, at, float(state.rates["limit"][window, MESSAGE_METRICS.index(metric)])), None)
-        value, soft = (math.nan, False) if chosen is None else (float(chosen.limit), chosen.mode == "soft")
-        state.set_rate_limit(node, metric, window_ms * 1_000_000, value, soft)
+    def _apply_window(self, key: LimitKey, chosen: Limit | None, soft: bool) -> None:
+        state, at, m = self.state, gs.METRICS.index(key.metric), MESSAGE_METRICS.index(key.metric)
+        k, window = state.node(key.node), state.window(state.node(key.node), key.window_ms * 1_000_000)
+        self._limit_ids.pop((k, at, soft, float(state.rates["soft" if soft else "limit"][window, m])), None)
+        value = math.nan if chosen is None else float(chosen.limit)
+        state.set_rate_limit(key.node, key.metric, key.window_ms * 1_000_000, value, soft)
         if chosen is not None:
-            self._limit_ids[k, at, value] = chosen.limit_id
+            self._limit_ids[k, at, soft, value] = chosen.limit_id
 
     # ---- shares of one issuer or sector ---------------------------------------------------------------------------
-    def _apply_shares(self, node: str, group: str, chosen: Limit | None) -> None:
+    def _apply_shares(self, node: str, group: str, chosen: Limit | None, soft: bool) -> None:
         key = self.state.node(node), group
-        new = key not in self.share_limits
-        if chosen is None:
+        held = self.share_limits.get(key, (None, None))
+        new = held == (None, None) and chosen is not None
+        held = (held[0], chosen) if soft else (chosen, held[1])
+        if held == (None, None):
             self.share_limits.pop(key, None)
         else:
-            self.share_limits[key] = chosen
+            self.share_limits[key] = held
         for (above, within), share in self.shares.items():
             if above == key[0] and self.state.node_names[within].startswith(group):
-                self._limit_share(share, chosen)
-        if chosen is not None and new:
+                self._limit_share(share, held)
+        if new:
             self._forget_nodes()
             for account, instrument in {*self._of_position, *self._held}:
                 self.hold_position(account, instrument)
 
-    def _limit_share(self, share: int, chosen: Limit | None) -> None:
-        value, soft = (math.nan, False) if chosen is None else (float(chosen.limit), chosen.mode == "soft")
-        self.state.set_limit(self.state.node_names[share], "concentration", value, soft)
-        self._name((share, gs.CONCENTRATION), chosen)
+    def _limit_share(self, share: int, held: tuple[Limit | None, Limit | None]) -> None:
+        for soft, chosen in enumerate(held):
+            value = math.nan if chosen is None else float(chosen.limit)
+            self.state.set_limit(self.state.node_names[share], "concentration", value, bool(soft))
+            self._name((share, gs.CONCENTRATION, soft), chosen)
 
     def share_nodes(self, account: int, instrument: int) -> list[int]:
         """Return the nodes of what an account's nodes have in an instrument's issuer or sector; open those limited."""
         found = self._shares_above.get((account, instrument))
         if found is None:
             i, nodes = self.state.instruments[instrument], self.state.accounts["nodes"][account].tolist()
-            pairs = [(n, int(i[of[:-1]]), limit) for n in nodes if n >= 0 for of in SHARE_METRICS.values()
-                     if (limit := self.share_limits.get((n, of))) is not None and i[of[:-1]] >= 0]
+            pairs = [(n, int(i[of[:-1]]), held) for n in nodes if n >= 0 for of in SHARE_METRICS.values()
+                     if (held := self.share_limits.get((n, of))) is not None and i[of[:-1]] >= 0]
             known = len(self.shares)
-            found = [self._open_share(above, within, limit) for above, within, limit in pairs]
+            found = [self._open_share(above, within, held) for above, within, held in pairs]
             self._shares_above[account, instrument] = found
             if len(self.shares) > known:
                 self.measure()
         return found
 
-    def _open_share(self, above: int, within: int, limit: Limit) -> int:
+    def _open_share(self, above: int, within: int, held: tuple[Limit | None, Limit | None]) -> int:
         share = self.shares.get((above, within))
         if share is None:
             names, nodes = self.state.node_names, self.state.nodes
             share = self.shares[above, within] = self.state.node(f"{names[above]}/{names[within]}")
             nodes["nav"][share] = nodes["nav"][above]
-            self._limit_share(share, limit)
+            self._limit_share(share, held)
         return share
 
     # ---- prices ---------------------------------------------------------------------------------------------------
@@ -241,28 +259,27 @@ class GateLimits(GateFigures):
         self._class[k] = CLASSES.index(record.asset_class)
         self._set_prices(np.array([k]))
 
-    def _apply_prices(self, node: str, metric: str, value: float, chosen: Limit | None) -> None:
+    def _apply_prices(self, node: str, metric: str, value: float, chosen: Limit | None, soft: bool) -> None:
         level, _, name = node.partition(":")
         held: Any = (self._own_prices[:, self.state.instrument(name)] if level == "instrument"
                      else self._class_prices[:, CLASSES.index(name)] if level == "asset_class" else self._firm_prices)
-        held[PRICE_METRICS.index(metric)] = value
-        held[4 + PRICE_METRICS.index(metric)] = math.nan if chosen is None else chosen.mode == "soft"
+        at = 4 if soft else 0
+        held[at + PRICE_METRICS.index(metric)] = value
         if metric == "price_drift":
-            held[3] = math.nan if chosen is None or chosen.window_ms is None else chosen.window_ms * 1_000_000
+            held[at + 3] = math.nan if chosen is None or chosen.window_ms is None else chosen.window_ms * 1_000_000
         self._set_prices(np.arange(len(self._class)))
 
     def _set_prices(self, which: np.ndarray) -> None:
-        rows = self.state.instruments
-        none = [math.nan] * len(CLASSES)
+        """Set collars and drifts: the nearest hard one or what is usual, and beside it the nearest soft one."""
+        rows, none = self.state.instruments, [math.nan] * len(CLASSES)
+        window = [float(DRIFT_WINDOW_NS)] * len(CLASSES)
         defaults = ([bps for bps, _ in COLLARS.values()], [ticks for _, ticks in COLLARS.values()],
-                    [0.0] * len(CLASSES), [float(DRIFT_WINDOW_NS)] * len(CLASSES), none, none, none)
+                    [0.0] * len(CLASSES), window, none, none, none, window)
         (rows["collar_bps"][which], rows["collar_ticks"][which], rows["drift_bps"][which],
-         self.drift.window_ns[which], soft_bps, soft_ticks, soft_drift) = (
+         self.drift.window_ns[which], rows["soft_bps"][which], rows["soft_ticks"][which], rows["soft_drift"][which],
+         self.soft_drift.window_ns[which]) = (
             self._nearest(which, *levels) for levels in zip(defaults, self._own_prices, self._class_prices,
                                                             self._firm_prices, strict=True))
-        # a price beyond the wider of two collars is beyond both: it passes where none of them is hard
-        rows["soft_collar"][which] = np.fmin(soft_bps, soft_ticks) == 1.0
-        rows["soft_drift"][which] = soft_drift == 1.0
 
     def _nearest(self, which: np.ndarray, default: list[float], own: np.ndarray, by_class: np.ndarray,
                  firm: float) -> np.ndarray:

@@ -20,11 +20,11 @@ from schemas.controls import Check
 
 (INVALID, UNKNOWN_ACCOUNT, UNKNOWN_INSTRUMENT, HALTED, REDUCING_ONLY, NOT_PERMITTED, RESTRICTED, NO_REFERENCE,
  STALE_PRICE, STALE_POSITION, COLLAR, DRIFT, DUPLICATE, SELF_MATCH, SHORT_BAN, LOCATE, UPTICK, POSITION_LONG,
- POSITION_SHORT, INTERNAL) = (int(c) for c in (
+ POSITION_SHORT) = (int(c) for c in (
      Check.INVALID_ORDER, Check.UNKNOWN_ACCOUNT, Check.UNKNOWN_INSTRUMENT, Check.HALTED, Check.REDUCING_ONLY,
      Check.TRADER_NOT_PERMITTED, Check.RESTRICTED, Check.NO_REFERENCE_PRICE, Check.STALE_PRICE, Check.STALE_POSITION,
      Check.PRICE_COLLAR, Check.PRICE_DRIFT, Check.DUPLICATE_ORDER, Check.SELF_MATCH, Check.SHORT_SALE_BAN,
-     Check.SHORT_SALE_LOCATE, Check.UPTICK, Check.POSITION_LONG, Check.POSITION_SHORT, Check.INTERNAL_ERROR))
+     Check.SHORT_SALE_LOCATE, Check.UPTICK, Check.POSITION_LONG, Check.POSITION_SHORT))
 _ACCOUNT_NODES, _SHARES, _WINDOWS = gs.ACCOUNT_NODES, gs.SHARES, gs.WINDOWS
 _ACCOUNT, _INSTRUMENT, _POSITION, _NODE = gs.ACCOUNT, gs.INSTRUMENT, gs.POSITION, gs.NODE
 _FIGURE_MAX = gs.ORDER_FIGURE_MAX
@@ -53,7 +53,7 @@ def find_position(positions: Any, slots: np.ndarray, count: np.ndarray, account:
         h += 1
         if h == n:
             h = 0
-    if not add or count[0] >= positions.shape[0]:
+    if not add or count[0] >= positions.shape[0] - 1:
         return -1
     r = count[0]
     count[0] += 1
@@ -86,12 +86,12 @@ def _check(a: Any, ins: Any, positions: Any, slots: Any, count: Any,
         bad = True
     if not bad:
         acc, i = a[o.account], ins[o.instrument]
-        row = find_position(positions, slots, count, o.account, o.instrument, True)
-        if row < 0:
-            fail(out, INTERNAL, False, 0.0, 0.0, -1)
-        else:
-            out.position = row
-            _controls(acc, i, positions[row], nodes, rates, o, out, cfg[0])
+        if o.market == 0 and i.positive != 0 and not o.price > 0.0:  # its execution could not be booked
+            fail(out, INVALID, False, o.price, 0.0, -1)
+        row = find_position(positions, slots, count, o.account, o.instrument, False)
+        out.position = row
+        # the last row is of no position: asking opens none
+        _controls(acc, i, positions[row if row >= 0 else positions.shape[0] - 1], nodes, rates, o, out, cfg[0])
 
 
 @hot_kernel
@@ -100,6 +100,15 @@ def _say_effect(i: Any, out: Any, gross: float, net: float, signed: float, more:
     out.effect[1], out.effect[2] = gross, net
     out.effect[3], out.effect[4] = signed * i.unit_delta, signed * i.unit_vega
     out.effect[5] = more * i.unit_var if more > 0.0 else 0.0 if more == 0.0 else np.nan
+
+
+@inline_kernel
+def _drift(i: Any, out: Any, ref: float, limit: float, low: float, high: float, soft: bool) -> None:
+    """Hold how far the reference itself has moved within a window against a limit on it."""
+    if high == high and limit > 0.0:
+        moved = max(abs(ref - low), abs(high - ref)) / max(abs(ref), 1e-300) * 1e4
+        if moved > limit:
+            fail(out, DRIFT, soft, moved, limit, i.node)
 
 
 @hot_kernel
@@ -123,16 +132,20 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
         band = max(i.collar_ticks * i.tick, abs(ref) * i.collar_bps * 1e-4)
         through = (price - ref) * side
         if through > band:
-            fail(out, COLLAR, i.soft_collar != 0, through, band, i.node)
-        if i.drift_high == i.drift_high and i.drift_bps > 0.0:
-            moved = max(abs(ref - i.drift_low), abs(i.drift_high - ref)) / max(abs(ref), 1e-300) * 1e4
-            if moved > i.drift_bps:
-                fail(out, DRIFT, i.soft_drift != 0, moved, i.drift_bps, i.node)
+            fail(out, COLLAR, False, through, band, i.node)
+        if i.soft_bps == i.soft_bps or i.soft_ticks == i.soft_ticks:
+            bps = i.soft_bps if i.soft_bps == i.soft_bps else 0.0
+            ticks = i.soft_ticks if i.soft_ticks == i.soft_ticks else 0.0
+            band = max(ticks * i.tick, abs(ref) * bps * 1e-4)
+            if through > band:
+                fail(out, COLLAR, True, through, band, i.node)
+        _drift(i, out, ref, i.drift_bps, i.drift_low, i.drift_high, False)
+        _drift(i, out, ref, i.soft_drift, i.soft_low, i.soft_high, True)
     paid = i.unit / max(price, 1.0 / _FIGURE_MAX) if i.inverse != 0 else i.unit * abs(price)
     value = o.quantity * paid
     out.effect[0] = value
     # ---- states and lists
-    strictest, at = max(acc.state, i.state, cfg.state), acc.state_node
+    strictest, at = max(acc.state, i.state, cfg.state, o.state), acc.state_node
     if i.state >= strictest and i.state > acc.state:
         at = i.node
     for named in (o.trader, i.issuer, i.sector, o.counterparty, o.venue):
@@ -156,11 +169,17 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
     worst_before = max(q + p.working_buy, p.working_sell - q, 0.0)
     worst_after = max(long_after, short_after, 0.0)
     opens = worst_after > worst_before
-    if opens:
-        if side > 0.0 and long_after > p.long_limit:
-            fail(out, POSITION_LONG, p.soft_long != 0, long_after, p.long_limit, i.node)
-        if side < 0.0 and short_after > p.short_limit:
-            fail(out, POSITION_SHORT, p.soft_short != 0, short_after, p.short_limit, i.node)
+    # each side by itself: an order that closes one and opens the other is held against the limit of the other
+    if size > 0.0 and side > 0.0:
+        if long_after > p.long_limit:
+            fail(out, POSITION_LONG, False, long_after, p.long_limit, i.node)
+        if long_after > p.soft_long:
+            fail(out, POSITION_LONG, True, long_after, p.soft_long, i.node)
+    if size > 0.0 and side < 0.0:
+        if short_after > p.short_limit:
+            fail(out, POSITION_SHORT, False, short_after, p.short_limit, i.node)
+        if short_after > p.soft_short:
+            fail(out, POSITION_SHORT, True, short_after, p.soft_short, i.node)
     # ---- short sale
     if i.equity != 0 and side < 0.0 and sells > max(q, 0.0):
         if i.shortable == 0:
@@ -170,13 +189,12 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
         if i.price_test != 0 and o.exempt == 0 and not price > i.bid:
             fail(out, UPTICK, False, price, i.bid, i.node)
     # ---- duplicates, self-match
-    if (o.action == 0 and side == p.last_side and o.quantity == p.last_quantity and price == p.last_price
-            and abs(o.ts_ns - p.last_ns) <= cfg.duplicate_ns):
-        fail(out, DUPLICATE, False, abs(o.ts_ns - p.last_ns) * 1e-6, cfg.duplicate_ns * 1e-6, -1)
-    p.last_side, p.last_quantity, p.last_price, p.last_ns = side, o.quantity, price, o.ts_ns
-    if side > 0.0 and price >= p.best_sell:
+    if o.action == 0 and abs(o.ts_ns - o.same_ns) <= cfg.duplicate_ns:
+        fail(out, DUPLICATE, False, abs(o.ts_ns - o.same_ns) * 1e-6, cfg.duplicate_ns * 1e-6, -1)
+    # a market order takes whatever there is, behind the touch too
+    if side > 0.0 and p.best_sell < np.inf and (o.market != 0 or price >= p.best_sell):
         fail(out, SELF_MATCH, False, price, p.best_sell, -1)
-    if side < 0.0 and price <= p.best_buy:
+    if side < 0.0 and p.best_buy > -np.inf and (o.market != 0 or price <= p.best_buy):
         fail(out, SELF_MATCH, False, price, p.best_buy, -1)
     # ---- limits of every node the order lies under
     per = abs(worth)
@@ -240,18 +258,13 @@ def copy_inputs(table: int, index: int, rows: np.ndarray, found: np.ndarray) -> 
     ----------
     rows : uint8[`READ_BYTES`], filled with the `READ_ROWS`, then node by node its row and those of its rate windows
     found : int64[nodes, 2], filled with the nodes that have a limit or a state, and how many rate windows they have
-
-    Returns
-    -------
-    int
-        How many nodes; -1 where there is no room for one more position
     """
     t = carray(_pointer(table), (17,), np.int64)
     a, ins, positions, slots, nodes, _, orders, _, _, count = _columns(table)
     o = orders[index]
-    position = find_position(positions, slots, count, o.account, o.instrument, True)
+    position = find_position(positions, slots, count, o.account, o.instrument, False)
     if position < 0:
-        return -1
+        position = positions.shape[0] - 1
     at = _copy(t[6] + index * _ORDER_BYTES, _ORDER_BYTES, rows, 0)
     at = _copy(t[0] + o.account * _ACCOUNT_BYTES, _ACCOUNT_BYTES, rows, at)
     at = _copy(t[1] + o.instrument * _INSTRUMENT_BYTES, _INSTRUMENT_BYTES, rows, at)
@@ -269,7 +282,7 @@ def copy_inputs(table: int, index: int, rows: np.ndarray, found: np.ndarray) -> 
         if node < 0:
             continue
         # a node without a state, a window or a limit decides nothing
-        decides = nodes[node].state != 0 or nodes[node].rates[0] >= 0
+        decides = nodes[node].state != 0 or nodes[node].rates[0] >= 0 or nodes[node].softer != 0
         for m in range(_NM):
             decides = decides or np.isfinite(nodes[node].limit[m])
         if decides:

@@ -25,8 +25,8 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
     ----------
     nodes : every node the order lies under: ``role`` (account, trader, issuer, sector, counterparty, venue,
         instrument, the level's name, or ``share`` of what one of the tree has in an issuer or a sector), ``value`` and
-        ``limit`` by metric, ``soft`` metrics, ``state``, ``nav``, ``exposure_ns``, ``windows``: ``window_ns``, what was
-        ``sent`` (ts_ns, value) and by ``others`` (count, value), ``limit`` by metric, ``soft`` metrics
+        ``limit`` and ``soft`` by metric, ``state``, ``nav``, ``exposure_ns``, ``windows``: ``window_ns``, what was
+        ``sent`` (ts_ns, value) and by ``others`` (count, value), ``limit`` and ``soft`` by metric
     """
     hard: set[Check] = set()
     soft: set[Check] = set()
@@ -38,6 +38,8 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
         hard.add(Check.UNKNOWN_INSTRUMENT)
     if hard or account is None or instrument is None:
         return hard, soft
+    if not order["market"] and instrument["positive"] and order["price"] <= 0:
+        hard.add(Check.INVALID_ORDER)
     # ``size``: what it may still do to the position; one order's own limits are on the whole of it
     side, size, q = order["side"], max(order["quantity"] - order["executed"], 0), position["quantity"]
     if order["ts_ns"] - settings["positions_ns"] > settings["position_age_ns"]:
@@ -64,11 +66,11 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
     sells = position["working_sell"] + (size if side < 0 else 0)
     before = max(q + position["working_buy"], position["working_sell"] - q, 0)
     after = max(q + buys, sells - q, 0)
-    if after > before:
-        if side > 0 and q + buys > position["long_limit"]:
-            (soft if position["soft_long"] else hard).add(Check.POSITION_LONG)
-        if side < 0 and sells - q > position["short_limit"]:
-            (soft if position["soft_short"] else hard).add(Check.POSITION_SHORT)
+    for found, long_limit, short_limit in ((hard, "long_limit", "short_limit"), (soft, "soft_long", "soft_short")):
+        if side > 0 and size and q + buys > position[long_limit]:
+            found.add(Check.POSITION_LONG)
+        if side < 0 and size and sells - q > position[short_limit]:
+            found.add(Check.POSITION_SHORT)
     if instrument["equity"] and side < 0 and sells > max(q, 0):
         if not instrument["shortable"]:
             hard.add(Check.SHORT_SALE_BAN)
@@ -76,11 +78,11 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
             hard.add(Check.SHORT_SALE_LOCATE)
         if instrument["price_test"] and not order["exempt"] and not price > instrument["bid"]:
             hard.add(Check.UPTICK)
-    last = (position["last_side"], position["last_quantity"], position["last_price"])
-    same = (side, order["quantity"], price) == last
-    if order["action"] == 0 and same and abs(order["ts_ns"] - position["last_ns"]) <= settings["duplicate_ns"]:
+    if order["action"] == 0 and abs(order["ts_ns"] - order["same_ns"]) <= settings["duplicate_ns"]:
         hard.add(Check.DUPLICATE_ORDER)
-    if (side > 0 and price >= position["best_sell"]) or (side < 0 and price <= position["best_buy"]):
+    opposite = position["best_sell"] if side > 0 else position["best_buy"]
+    reaches = order["market"] or (price >= opposite if side > 0 else price <= opposite)
+    if math.isfinite(opposite) and reaches:
         hard.add(Check.SELF_MATCH)
     longer = (max(q + buys, 0) - max(q + position["working_buy"], 0)) * per
     shorter = (max(sells - q, 0) - max(position["working_sell"] - q, 0)) * per
@@ -117,11 +119,11 @@ def _against(hard: set[Check], soft: set[Check], order: Row, node: Row, measures
         measures = [*measures, (Check.VAR, node["value"]["var_hist"] + var, "var_hist")]
         watched += ["gross", "var_hist", "leverage", "credit", *_LIMITED_BY_ROLE.get(node["role"], [])]
     for check, measured, metric in measures:
-        bound = node["limit"][metric]
-        # what is not known is within no limit; without a limit it does not matter
-        if not math.isnan(bound) and not measured <= bound:
-            (soft if metric in node["soft"] else hard).add(check)
-    if any(not math.isnan(node["limit"][m]) for m in watched) and (
+        for found, bound in ((hard, node["limit"][metric]), (soft, node["soft"][metric])):
+            # what is not known is within no limit; without a limit it does not matter
+            if not math.isnan(bound) and not measured <= bound:
+                found.add(check)
+    if any(not math.isnan(node[kind][m]) for m in watched for kind in ("limit", "soft")) and (
             order["ts_ns"] - node["exposure_ns"] > settings["exposure_age_ns"]):
         hard.add(Check.STALE_EXPOSURE)
 
@@ -134,16 +136,24 @@ def _messages(hard: set[Check], soft: set[Check], order: Row, window: Row, value
     for check, metric, measured in ((Check.MESSAGE_RATE, "message_count", len(sent) + window["others"][0]),
                                     (Check.VALUE_RATE, "message_value", sum(sent) + window["others"][1])):
         if measured > window["limit"].get(metric, math.inf):
-            (soft if metric in window["soft"] else hard).add(check)
+            hard.add(check)
+        if measured > window["soft"].get(metric, math.inf):
+            soft.add(check)
 
 
 def _share(hard: set[Check], soft: set[Check], order: Row, node: Row, added: float, settings: Row) -> None:
-    limit = node["limit"]["concentration"]
-    if not math.isnan(limit):
-        if not (node["value"]["gross"] + added) / node["nav"] <= limit:
-            (soft if "concentration" in node["soft"] else hard).add(Check.CONCENTRATION)
+    limits = [(found, limit) for found, limit in ((hard, node["limit"]["concentration"]),
+                                                  (soft, node["soft"]["concentration"])) if not math.isnan(limit)]
+    for found, limit in limits:
+        if not _part(node["value"]["gross"] + added, node["nav"]) <= limit:
+            found.add(Check.CONCENTRATION)
         if order["ts_ns"] - node["exposure_ns"] > settings["exposure_age_ns"]:
             hard.add(Check.STALE_EXPOSURE)
+
+
+def _part(value: float, nav: float) -> float:
+    """Return a share of a NAV: of nothing, of debts and of what is not known there is none."""
+    return value / nav if nav > 0 else math.nan
 
 
 def _margin(instrument: Row, notional: float) -> float:
@@ -161,16 +171,22 @@ def _prices(hard: set[Check], soft: set[Check], order: Row, instrument: Row, ref
         hard.add(Check.STALE_PRICE)
     band = max(instrument["collar_ticks"] * instrument["tick"], abs(ref) * instrument["collar_bps"] * 1e-4)
     if (price - ref) * order["side"] > band:
-        (soft if instrument["soft_collar"] else hard).add(Check.PRICE_COLLAR)
-    if not math.isnan(instrument["drift_high"]) and instrument["drift_bps"] > 0:
-        moved = max(abs(ref - instrument["drift_low"]), abs(instrument["drift_high"] - ref))
-        if moved / max(abs(ref), 1e-300) * 1e4 > instrument["drift_bps"]:
-            (soft if instrument["soft_drift"] else hard).add(Check.PRICE_DRIFT)
+        hard.add(Check.PRICE_COLLAR)
+    bounds = [bound for bound in (instrument["soft_ticks"] * instrument["tick"],
+                                  abs(ref) * instrument["soft_bps"] * 1e-4) if not math.isnan(bound)]
+    if bounds and (price - ref) * order["side"] > max(bounds):
+        soft.add(Check.PRICE_COLLAR)
+    for found, limit, low, high in ((hard, "drift_bps", "drift_low", "drift_high"),
+                                    (soft, "soft_drift", "soft_low", "soft_high")):
+        if not math.isnan(instrument[high]) and instrument[limit] > 0:
+            moved = max(abs(ref - instrument[low]), abs(instrument[high] - ref))
+            if moved / max(abs(ref), 1e-300) * 1e4 > instrument[limit]:
+                found.add(Check.PRICE_DRIFT)
 
 
 def _states(hard: set[Check], order: Row, account: Row, instrument: Row, position: Row, nodes: list[Row],
             settings: Row, size: float) -> None:
-    states = [account["state"], instrument["state"], settings["state"]]
+    states = [account["state"], instrument["state"], settings["state"], order.get("state", 0)]
     states += [n["state"] for n in nodes if n["role"] in ("trader", "issuer", "sector", "counterparty", "venue")]
     if max(states) >= 2:
         hard.add(Check.HALTED)
@@ -197,9 +213,9 @@ def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float,
     if opens:
         after = v["gross"] + gross
         out.append((Check.GROSS_EXPOSURE, after, "gross"))
-        out.append((Check.LEVERAGE, after / node["nav"], "leverage"))
+        out.append((Check.LEVERAGE, _part(after, node["nav"]), "leverage"))
         if node["role"] in ("issuer", "sector"):
-            out.append((Check.CONCENTRATION, after / node["nav"], "concentration"))
+            out.append((Check.CONCENTRATION, _part(after, node["nav"]), "concentration"))
         used = v["credit"] if node["role"] in ("counterparty", "venue") else v["gross"]
         out.append((Check.CREDIT, used + gross, "credit"))
         if node["role"] in _TREE:

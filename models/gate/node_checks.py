@@ -31,6 +31,8 @@ def fail(out: Any, code: int, soft: bool, measured: float, limit: float, node: i
     bit = np.uint64(1) << np.uint64(code)
     if soft:
         out.soft |= bit
+        if out.hard & bit != 0:
+            return  # what refuses is told, not what warns beside it
     else:
         out.hard |= bit
     out.measured[code] = measured
@@ -71,20 +73,24 @@ def margin_of(i: Any, notional: float) -> float:
 
 
 @inline_kernel
-def count_message(rate: Any, ts_ns: int, value: float) -> tuple[int, float]:
+def count_message(rate: Any, ts_ns: int, value: float, dry: bool = False) -> tuple[int, float]:
     """Count a message in its event-time window; return (messages, value) of the window that ends with it.
+
+    ``dry``: nothing is written.
 
     A window is a ring of 32 buckets, each a 31st of it: all that lies within the window counts, and what is older by
     less than one bucket may.
     """
     stamp = ts_ns // rate.bucket_ns
     slot = stamp % _BUCKETS
-    if rate.stamp[slot] < stamp:
-        rate.stamp[slot], rate.count[slot], rate.value[slot] = stamp, 0, 0.0
-    if rate.stamp[slot] == stamp:  # a message older than its ring is not counted a second time
+    n, total = 0, 0.0
+    if dry:
+        n, total = (1, value) if rate.stamp[slot] <= stamp else (0, 0.0)
+    elif rate.stamp[slot] <= stamp:  # a message older than its ring is not counted a second time
+        if rate.stamp[slot] < stamp:
+            rate.stamp[slot], rate.count[slot], rate.value[slot] = stamp, 0, 0.0
         rate.count[slot] += 1
         rate.value[slot] += value
-    n, total = 0, 0.0
     for k in range(_BUCKETS):
         if stamp - _BUCKETS < rate.stamp[k] <= stamp:
             n += rate.count[k]
@@ -96,6 +102,26 @@ def count_message(rate: Any, ts_ns: int, value: float) -> tuple[int, float]:
 def _over(measured: float, limit: float) -> bool:
     """Whether a limit is exceeded: what could not be measured is within no limit; without a limit nothing is."""
     return limit == limit and not measured <= limit
+
+
+@inline_kernel
+def _hold(d: Any, n: int, out: Any, code: int, metric: int, measured: float) -> None:
+    """Hold a figure against the hard limit of a node, and against the soft one."""
+    if _over(measured, d.limit[metric]):
+        fail(out, code, False, measured, d.limit[metric], n)
+    if d.softer != 0 and _over(measured, d.soft[metric]):
+        fail(out, code, True, measured, d.soft[metric], n)
+
+
+@inline_kernel
+def _limited(d: Any, metric: int) -> bool:
+    return d.limit[metric] == d.limit[metric] or d.soft[metric] == d.soft[metric]
+
+
+@inline_kernel
+def _ratio(part: float, nav: float) -> float:
+    """Return a part of a NAV; of one that is not above 0 nothing is a known part."""
+    return part / nav if nav > 0.0 else np.nan
 
 
 @hot_kernel
@@ -125,22 +151,17 @@ def check_nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg:
         if n < 0:
             continue
         d = nodes[n]
+        # a soft limit is no maximum
         has_quantity = has_quantity or d.limit[_M_QUANTITY] == d.limit[_M_QUANTITY]
         has_value = has_value or d.limit[_M_VALUE] == d.limit[_M_VALUE]
-        if _over(o.quantity, d.limit[_M_QUANTITY]):
-            fail(out, MAX_QUANTITY, (d.soft >> _M_QUANTITY) & 1 != 0, o.quantity, d.limit[_M_QUANTITY], n)
-        if _over(value, d.limit[_M_VALUE]):
-            fail(out, MAX_VALUE, (d.soft >> _M_VALUE) & 1 != 0, value, d.limit[_M_VALUE], n)
-        if _over(d.value[_M_DAY_QUANTITY] + more, d.limit[_M_DAY_QUANTITY]):
-            fail(out, DAILY_QUANTITY, (d.soft >> _M_DAY_QUANTITY) & 1 != 0, d.value[_M_DAY_QUANTITY] + more,
-                  d.limit[_M_DAY_QUANTITY], n)
-        if _over(d.value[_M_DAY_VALUE] + more_value, d.limit[_M_DAY_VALUE]):
-            fail(out, DAILY_VALUE, (d.soft >> _M_DAY_VALUE) & 1 != 0, d.value[_M_DAY_VALUE] + more_value,
-                  d.limit[_M_DAY_VALUE], n)
-        if o.algo >= 0 and k == 6 and _over(d.value[_M_REPEATED] + 1.0, d.limit[_M_REPEATED]):
-            fail(out, REPEATED, (d.soft >> _M_REPEATED) & 1 != 0, d.value[_M_REPEATED] + 1.0, d.limit[_M_REPEATED], n)
-        if k == 9 and _over(d.value[_M_RATING], d.limit[_M_RATING]):
-            fail(out, RATING, (d.soft >> _M_RATING) & 1 != 0, d.value[_M_RATING], d.limit[_M_RATING], n)
+        _hold(d, n, out, MAX_QUANTITY, _M_QUANTITY, o.quantity)
+        _hold(d, n, out, MAX_VALUE, _M_VALUE, value)
+        _hold(d, n, out, DAILY_QUANTITY, _M_DAY_QUANTITY, d.value[_M_DAY_QUANTITY] + more)
+        _hold(d, n, out, DAILY_VALUE, _M_DAY_VALUE, d.value[_M_DAY_VALUE] + more_value)
+        if o.algo >= 0 and k == 6:
+            _hold(d, n, out, REPEATED, _M_REPEATED, d.value[_M_REPEATED] + 1.0)
+        if k == 9:
+            _hold(d, n, out, RATING, _M_RATING, d.value[_M_RATING])
         _messages(d, n, rates, o, out, value)
         _exposures(d, n, k, i, o, out, cfg, gross, net, opens, size, margin, var)
         _sides(d, n, o, out, cfg, longer, shorter)
@@ -158,12 +179,16 @@ def _messages(d: Any, n: int, rates: Any, o: Any, out: Any, value: float) -> Non
         if d.rates[w] < 0:
             break
         rate = rates[d.rates[w]]
-        own, own_value = count_message(rate, o.ts_ns, value if value == value else 0.0)
+        own, own_value = count_message(rate, o.ts_ns, value if value == value else 0.0, o.dry != 0)
         messages, flow = own + rate.others[0], own_value + rate.others[1]
         if _over(messages, rate.limit[0]):
-            fail(out, MESSAGE_RATE, rate.soft & 1 != 0, messages, rate.limit[0], n)
+            fail(out, MESSAGE_RATE, False, messages, rate.limit[0], n)
+        if _over(messages, rate.soft[0]):
+            fail(out, MESSAGE_RATE, True, messages, rate.soft[0], n)
         if _over(flow, rate.limit[1]):
-            fail(out, VALUE_RATE, rate.soft & 2 != 0, flow, rate.limit[1], n)
+            fail(out, VALUE_RATE, False, flow, rate.limit[1], n)
+        if _over(flow, rate.soft[1]):
+            fail(out, VALUE_RATE, True, flow, rate.soft[1], n)
 
 
 @hot_kernel
@@ -178,10 +203,8 @@ def check_shares(nodes: Any, o: Any, out: Any, cfg: Any, gross: float) -> None:
 
 @hot_kernel
 def _share(d: Any, n: int, o: Any, out: Any, cfg: Any, gross: float) -> None:
-    share, limit = (d.value[_M_GROSS] + gross) / d.nav, d.limit[_M_CONCENTRATION]
-    if _over(share, limit):
-        fail(out, CONCENTRATION, (d.soft >> _M_CONCENTRATION) & 1 != 0, share, limit, n)
-    if limit == limit and o.ts_ns - d.exposure_ns > cfg.exposure_age_ns:
+    _hold(d, n, out, CONCENTRATION, _M_CONCENTRATION, _ratio(d.value[_M_GROSS] + gross, d.nav))
+    if _limited(d, _M_CONCENTRATION) and o.ts_ns - d.exposure_ns > cfg.exposure_age_ns:
         fail(out, STALE_EXPOSURE, False, (o.ts_ns - d.exposure_ns) * 1e-6, cfg.exposure_age_ns * 1e-6, n)
 
 
@@ -190,13 +213,11 @@ def _sides(d: Any, n: int, o: Any, out: Any, cfg: Any, longer: float, shorter: f
     """Check what the order adds to the long, or to the short positions of a node; what closes adds to neither."""
     limited = False
     if longer > 0.0:
-        limited = d.limit[_M_LONG] == d.limit[_M_LONG]
-        if _over(d.value[_M_LONG] + longer, d.limit[_M_LONG]):
-            fail(out, LONG, (d.soft >> _M_LONG) & 1 != 0, d.value[_M_LONG] + longer, d.limit[_M_LONG], n)
+        limited = _limited(d, _M_LONG)
+        _hold(d, n, out, LONG, _M_LONG, d.value[_M_LONG] + longer)
     if shorter > 0.0:
-        limited = limited or d.limit[_M_SHORT] == d.limit[_M_SHORT]
-        if _over(d.value[_M_SHORT] + shorter, d.limit[_M_SHORT]):
-            fail(out, SHORT, (d.soft >> _M_SHORT) & 1 != 0, d.value[_M_SHORT] + shorter, d.limit[_M_SHORT], n)
+        limited = limited or _limited(d, _M_SHORT)
+        _hold(d, n, out, SHORT, _M_SHORT, d.value[_M_SHORT] + shorter)
     if limited and o.ts_ns - d.exposure_ns > cfg.exposure_age_ns:
         fail(out, STALE_EXPOSURE, False, (o.ts_ns - d.exposure_ns) * 1e-6, cfg.exposure_age_ns * 1e-6, n)
 
@@ -214,8 +235,8 @@ def _both_ways(d: Any, n: int, out: Any, code: int, metric: int, up: int, change
     else:  # as well where it is not known
         lowest += change
     after = max(abs(highest), abs(lowest)) if lowest == lowest else np.nan
-    if not after <= before and _over(after, d.limit[metric]):
-        fail(out, code, (d.soft >> metric) & 1 != 0, after, d.limit[metric], n)
+    if not after <= before:
+        _hold(d, n, out, code, metric, after)
 
 
 @hot_kernel
@@ -225,32 +246,24 @@ def _exposures(d: Any, n: int, k: int, i: Any, o: Any, out: Any, cfg: Any,
     limited = False
     if opens:
         after = d.value[_M_GROSS] + gross
-        limited = d.limit[_M_GROSS] == d.limit[_M_GROSS]
-        if _over(after, d.limit[_M_GROSS]):
-            fail(out, GROSS, (d.soft >> _M_GROSS) & 1 != 0, after, d.limit[_M_GROSS], n)
+        limited = _limited(d, _M_GROSS) or _limited(d, _M_CREDIT) or _limited(d, _M_LEVERAGE)
+        _hold(d, n, out, GROSS, _M_GROSS, after)
         # of a customer, a desk or the firm its credit in use is its gross; at a counterparty or a venue what is there
-        credit = (d.value[_M_CREDIT] if k == 9 or k == 10 else d.value[_M_GROSS]) + gross
-        limited = limited or d.limit[_M_CREDIT] == d.limit[_M_CREDIT]
-        if _over(credit, d.limit[_M_CREDIT]):
-            fail(out, CREDIT, (d.soft >> _M_CREDIT) & 1 != 0, credit, d.limit[_M_CREDIT], n)
-        limited = limited or d.limit[_M_LEVERAGE] == d.limit[_M_LEVERAGE]
-        if _over(after / d.nav, d.limit[_M_LEVERAGE]):
-            fail(out, LEVERAGE, (d.soft >> _M_LEVERAGE) & 1 != 0, after / d.nav, d.limit[_M_LEVERAGE], n)
+        _hold(d, n, out, CREDIT, _M_CREDIT, (d.value[_M_CREDIT] if k == 9 or k == 10 else d.value[_M_GROSS]) + gross)
+        _hold(d, n, out, LEVERAGE, _M_LEVERAGE, _ratio(after, d.nav))
         if k == 7 or k == 8:
             _share(d, n, o, out, cfg, gross)
         if k < _ACCOUNT_NODES:
-            limited = limited or d.limit[_M_MARGIN] == d.limit[_M_MARGIN]
-            if _over(d.value[_M_MARGIN] + margin, d.limit[_M_MARGIN]):
-                fail(out, MARGIN, (d.soft >> _M_MARGIN) & 1 != 0, d.value[_M_MARGIN] + margin, d.limit[_M_MARGIN], n)
+            limited = limited or _limited(d, _M_MARGIN)
+            _hold(d, n, out, MARGIN, _M_MARGIN, d.value[_M_MARGIN] + margin)
     for metric in (_M_NET, _M_DELTA, _M_VEGA):
-        limited = limited or d.limit[metric] == d.limit[metric]
+        limited = limited or _limited(d, metric)
     _both_ways(d, n, out, NET, _M_NET, _M_NET_UP, net)
     _both_ways(d, n, out, DELTA, _M_DELTA, _M_DELTA_UP, o.side * size * i.unit_delta)
     _both_ways(d, n, out, VEGA, _M_VEGA, _M_VEGA_UP, o.side * size * i.unit_vega)
-    if opens and d.limit[_M_VAR] == d.limit[_M_VAR]:
+    if opens and _limited(d, _M_VAR):
         limited = True
         # as if the worst days of what is held and of what is added were the same ones: nothing is taken for a hedge
-        if _over(d.value[_M_VAR] + var, d.limit[_M_VAR]):
-            fail(out, VAR, (d.soft >> _M_VAR) & 1 != 0, d.value[_M_VAR] + var, d.limit[_M_VAR], n)
+        _hold(d, n, out, VAR, _M_VAR, d.value[_M_VAR] + var)
     if limited and o.ts_ns - d.exposure_ns > cfg.exposure_age_ns:
         fail(out, STALE_EXPOSURE, False, (o.ts_ns - d.exposure_ns) * 1e-6, cfg.exposure_age_ns * 1e-6, n)

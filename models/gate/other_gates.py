@@ -14,6 +14,7 @@ from models.gate import state as gs
 from models.gate.flow import OrderFlow, Outcomes
 from models.gate.held_limits import GateLimits
 from models.gate.state import GateState
+from models.limits import LimitKey
 from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
 from schemas.records import Limit
@@ -59,7 +60,8 @@ class GateAmongOthers(GateLimits):
         """
         state, n = self.state, len(self.state.node_names)
         rates = state.nodes["rates"][:n]
-        limited = np.isfinite(state.nodes["limit"][:n, _RESTS_ON_THEM]).any(axis=1) | (rates[:, 0] >= 0)
+        limited = (rates[:, 0] >= 0) | (np.isfinite(state.nodes["limit"][:n, _RESTS_ON_THEM])
+                                        | np.isfinite(state.nodes["soft"][:n, _RESTS_ON_THEM])).any(axis=1)
         which = np.flatnonzero(limited)
         rows = np.zeros((len(which), gs.NF + 2 * gs.WINDOWS))
         rows[:, _RESERVED] = self.reserved[which[:, None], _RESERVED]
@@ -128,6 +130,6 @@ class GateAmongOthers(GateLimits):
                 self.state.rates["others"][k] = np.sum(sums, axis=0) if sums else 0.0
         self._sum_node(node)
 
-    def _apply_window(self, node: str, metric: str, window_ms: int, chosen: Limit | None) -> None:
-        super()._apply_window(node, metric, window_ms, chosen)
-        self._sum_others(self.state.node(node))
+    def _apply_window(self, key: LimitKey, chosen: Limit | None, soft: bool) -> None:
+        super()._apply_window(key, chosen, soft)
+        self._sum_others(self.state.node(key.node))

@@ -49,13 +49,14 @@ _WORDS: dict[Check, Callable[[Order, float, float], tuple[str, str]]] = {
 
 
 def reasons_of(mask: int, result: Any, order: Order, node_names: list[str], limit_ids: dict[tuple[float, ...], str],
-               beside: Mapping[Check, tuple[str, str]] = NO_REASONS) -> list[Reason]:
+               beside: Mapping[Check, tuple[str, str]] = NO_REASONS, hard: int = -1) -> list[Reason]:
     """Return the reasons of a verdict, the primary one first, each with what was measured against which limit.
 
     Parameters
     ----------
     order : what reasons say of it that is no figure
-    limit_ids : by node and metric; of windows by node, metric and the limit itself
+    limit_ids : by node, metric and whether it is soft; of windows by the limit itself as well
+    hard : those of the mask that a hard limit gives; the others are soft
     beside : what was measured, and its limit, of reasons that the kernel does not know
     """
     out: list[Reason] = []
@@ -69,7 +70,11 @@ def reasons_of(mask: int, result: Any, order: Order, node_names: list[str], limi
             out.append(Reason(code=check.name, measured=measured, limit=expected))
             continue
         value, bound = float(result["measured"][check]), float(result["limit"][check])
-        key = (node, _RATE_METRIC_OF[check], bound) if check in _RATE_METRIC_OF else (node, _METRIC_OF.get(check, -1))
+        key: tuple[float, ...] = (node, _RATE_METRIC_OF.get(check, _METRIC_OF.get(check, -1)), not hard >> check & 1)
+        if check in _RATE_METRIC_OF:
+            key = (*key, bound)
+        if check == Check.TRADER_NOT_PERMITTED:
+            name = f"trader:{order.trader}"
         say = _WORDS.get(check)
         measured, expected = (_text(value), _text(bound)) if say is None else say(order, value, bound)
         out.append(Reason(code=check.name, measured=measured, limit=expected, node=name, limit_id=limit_ids.get(key)))

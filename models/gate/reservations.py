@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from decimal import Decimal
@@ -12,8 +12,9 @@ from decimal import Decimal
 import numpy as np
 
 from models.gate import state as gs
-from models.gate.day_sums import NOWHERE, DaySums, sum_nodes
+from models.gate.day_sums import NOWHERE, DaySums, add_to_day, sum_nodes
 from models.gate.node_checks import margin_of, price_of_unit, reference_of
+from models.gate.recent_orders import RecentOrders
 from models.gate.state import GateState
 from models.gate.working import ENDS_IN_THE_DAY, Asked, DayKey, Working, end_of
 from models.jit import inline_kernel, kernel
@@ -137,8 +138,8 @@ class Reservations(DaySums):
         #: gross, long, short, margin and VaR held in nodes for the worse sides of a position, and which nodes: given
         #: back as they were taken
         self._held: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
-        #: a node of the tree and ``issuer:`` or ``sector:`` -> the limit on each share
-        self.share_limits: dict[tuple[int, str], Limit] = {}
+        #: a node of the tree and ``issuer:`` or ``sector:`` -> the hard and the soft limit on each share
+        self.share_limits: dict[tuple[int, str], tuple[Limit | None, Limit | None]] = {}
         #: a node of the tree and an issuer or a sector -> the node of what the one has in the other, where limited
         self.shares: dict[tuple[int, int], int] = {}
         #: the nodes above positions that orders were for, until an account or an instrument changes
@@ -148,6 +149,9 @@ class Reservations(DaySums):
         self._shares_above: dict[tuple[int, int], list[int]] = {}
         #: who may trade an account; an account that is not here may be traded by whoever an order names
         self.traders: dict[str, frozenset[str]] = {}
+        #: states of names that have no node: orders may come with them
+        self.unplaced: dict[str, int] = {}
+        self.recent = RecentOrders()
         #: with whom an account's positions are held: the counterparty of an order that names none
         self.holders: dict[str, str] = {}
 
@@ -159,24 +163,45 @@ class Reservations(DaySums):
         """Return a working order by its id, or by one that it had before it was replaced."""
         return self.working.get(self._now.get(order_id, order_id))
 
-    def _fill(self, order: Order, now_ns: int, replaced: Working | None = None) -> Asked:
-        """Put an order at the first place of the ring."""
+    def _fill(self, order: Order, now_ns: int, replaced: Working | None = None, dry: bool = False) -> Asked:
+        """Put an order at the first place of the ring; a name that has no node gets none."""
         state = self.state
-        holder = order.counterparty or self.holders.get(order.account)
         allowed = self.traders.get(order.account)
+        names = self._names_of(order)
+        trader, counterparty, venue = (-1 if name is None else state.node_index.get(name, -1) for name in names)
         asked = Asked(
             state.account_index.get(order.account, -1), state.instrument_index.get(order.instrument, -1),
             1.0 if order.side == "buy" else -1.0, _figure(order.quantity),
-            None if order.price is None else _figure(order.price), state.node(f"trader:{order.trader}"),
-            state.node(f"counterparty:{holder}") if holder else -1,
-            state.node(f"venue:{order.venue}") if order.venue else -1)
+            None if order.price is None or order.type == "market" else _figure(order.price),
+            trader, counterparty, venue)
+        unplaced = max(self.unplaced.get(name or "", gs.ACTIVE) for name in names) if self.unplaced else gs.ACTIVE
         gs.ORDER_LAYOUT.pack_into(
             state.order_bytes, 0, asked.account, asked.instrument, asked.side, asked.quantity,
             replaced.executed if replaced else 0.0, float(replaced.order.quantity) if replaced else 0.0,
-            math.nan if asked.price is None else asked.price, now_ns, asked.trader, asked.counterparty, asked.venue,
-            0 if order.algo_id else -1, order.type == "market", bool(order.locate_id), order.short_exempt,
-            allowed is None or order.trader in allowed, _ACTIONS[order.action], *self._shares_of(asked))
+            math.nan if asked.price is None else asked.price, now_ns, self.recent.last_ns(asked.order_key()),
+            asked.trader, asked.counterparty, asked.venue, 0 if order.algo_id else -1, order.type == "market",
+            bool(order.locate_id), order.short_exempt, allowed is None or order.trader in allowed,
+            _ACTIONS[order.action], unplaced, dry, *self._shares_of(asked))
         return asked
+
+    def _names_of(self, order: Order) -> tuple[str, str | None, str | None]:
+        """Return the nodes that an order names: its trader, its counterparty, its venue."""
+        holder = order.counterparty or self.holders.get(order.account)
+        return (f"trader:{order.trader}", f"counterparty:{holder}" if holder else None,
+                f"venue:{order.venue}" if order.venue else None)
+
+    def _open_names(self, order: Order, asked: Asked) -> Asked:
+        """Open the nodes of an order that is let through: what it comes to is counted there.
+
+        Raises
+        ------
+        ValueError
+            There is no room for the names of more orders.
+        """
+        if asked.trader >= 0 and asked.counterparty >= 0 and asked.venue >= 0:
+            return asked
+        places = [-1 if name is None else self.state.order_node(name) for name in self._names_of(order)]
+        return asked._replace(trader=places[0], counterparty=places[1], venue=places[2])
 
     def _shares_of(self, asked: Asked) -> list[int]:
         if not self.share_limits or asked.account < 0 or asked.instrument < 0:
@@ -196,6 +221,7 @@ class Reservations(DaySums):
         """
         asked = self._fill(order, decided_ns)
         if asked.account >= 0 and asked.instrument >= 0 and end_of(order, decided_ns, self.day) > now_ns:
+            asked = self._open_names(order, asked)
             self._take_up(self._working(order, asked, decided_ns, executed, tuple(earlier)))
 
     def _take_up(self, w: Working) -> None:
@@ -339,6 +365,25 @@ class Reservations(DaySums):
         self._nodes_above.clear()
         self._nodes_of.clear()
         self._shares_above.clear()
+
+    def _move(self, change: Callable[[], None], account: int = -1, instrument: int = -1) -> None:
+        """Change where an account or an instrument lies: what works and the day's sums of it go with it."""
+        s = self.state
+        orders = [w for w in self.working.values() if w.account == account or w.instrument == instrument]
+        days = {k: day for k, day in self.day_of.items() if k[0] == account or k[1] == instrument}
+        for w in orders:
+            self._reserve(w, -1.0)
+        for nodes, quantity, value, _ in days.values():
+            add_to_day(nodes, -quantity, -value, s.nodes, self._base, self.reserved, self.others)
+        change()
+        self._forget_nodes()
+        for w in orders:
+            w.nodes, w.own = self.nodes_of((w.account, w.instrument, w.trader, w.counterparty, w.venue))
+            self._reserve(w, 1.0)
+        for key, (_, quantity, value, times) in days.items():
+            nodes = self.nodes_of(key)[0]
+            self.day_of[key] = (nodes, quantity, value, times)
+            add_to_day(nodes, quantity, value, s.nodes, self._base, self.reserved, self.others)
 
     def release(self, order_id: str) -> Working | None:
         """Take a working order out (cancelled, expired, killed)."""

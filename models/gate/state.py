@@ -37,6 +37,8 @@ SHARES = 2 * ACCOUNT_NODES
 MARGIN_TIERS = MARGIN_TIERS_MAX
 #: quantities and prices beyond are no order's: what they are worth would be no number
 ORDER_FIGURE_MAX = 1e18
+#: so much of all nodes may be opened by the names that orders come with
+ROOM_FOR_NAMES = 0.75
 #: of time in a window of messages
 BUCKETS = 32
 CHECKS = 42
@@ -45,31 +47,32 @@ ACCOUNT = np.dtype([("known", "i1"), ("state", "i1"), ("nodes", "i4", ACCOUNT_NO
                     ("state_node", "i4")], align=True)
 INSTRUMENT = np.dtype([
     ("known", "i1"), ("restricted", "i1"), ("shortable", "i1"), ("equity", "i1"), ("price_test", "i1"),
-    ("inverse", "i1"), ("state", "i1"), ("stale", "i1"), ("soft_collar", "i1"), ("soft_drift", "i1"),
+    ("inverse", "i1"), ("state", "i1"), ("stale", "i1"), ("positive", "i1"),
     ("mid", "f8"), ("bid", "f8"), ("ask", "f8"), ("last", "f8"),
     ("prior_close", "f8"), ("tick", "f8"), ("collar_bps", "f8"), ("collar_ticks", "f8"),
-    ("drift_bps", "f8"), ("drift_low", "f8"),
-    ("drift_high", "f8"), ("unit", "f8"), ("accrued", "f8"), ("discount", "f8"),
+    ("drift_bps", "f8"), ("drift_low", "f8"), ("drift_high", "f8"),
+    ("soft_bps", "f8"), ("soft_ticks", "f8"), ("soft_drift", "f8"), ("soft_low", "f8"), ("soft_high", "f8"),
+    ("unit", "f8"), ("accrued", "f8"), ("discount", "f8"),
     ("margin_up_to", "f8", MARGIN_TIERS), ("margin_rate", "f8", MARGIN_TIERS),
     ("unit_delta", "f8"), ("unit_vega", "f8"), ("unit_var", "f8"),
     ("price_ns", "i8"), ("age_max_ns", "i8"), ("issuer", "i4"), ("sector", "i4"), ("node", "i4")],
     align=True)
-POSITION = np.dtype([("account", "i4"), ("instrument", "i4"), ("soft_long", "i1"), ("soft_short", "i1"),
-                     ("quantity", "f8"), ("working_buy", "f8"),
+POSITION = np.dtype([("account", "i4"), ("instrument", "i4"), ("quantity", "f8"), ("working_buy", "f8"),
                      ("working_sell", "f8"), ("best_buy", "f8"), ("best_sell", "f8"), ("long_limit", "f8"),
-                     ("short_limit", "f8"), ("last_side", "f8"), ("last_quantity", "f8"), ("last_price", "f8"),
-                     ("last_ns", "i8")], align=True)
-NODE = np.dtype([("value", "f8", NF), ("limit", "f8", NM), ("soft", "u4"), ("state", "i1"), ("nav", "f8"),
-                 ("exposure_ns", "i8"), ("rates", "i4", WINDOWS)], align=True)
-#: one window of a node: what its messages are held against, those of other gates, and its buckets; ``soft``: a bit for
-#: each of the limits
-RATE = np.dtype([("window_ns", "i8"), ("bucket_ns", "i8"), ("limit", "f8", 2), ("others", "f8", 2), ("soft", "i4"),
+                     ("short_limit", "f8"), ("soft_long", "f8"), ("soft_short", "f8")], align=True)
+#: ``limit``: the hard ones, ``soft``: the others, each held by itself; ``softer``: whether there are any of the latter
+NODE = np.dtype([("value", "f8", NF), ("limit", "f8", NM), ("soft", "f8", NM), ("softer", "i1"), ("state", "i1"),
+                 ("nav", "f8"), ("exposure_ns", "i8"), ("rates", "i4", WINDOWS)], align=True)
+#: one window of a node: what its messages are held against, those of other gates, and its buckets
+RATE = np.dtype([("window_ns", "i8"), ("bucket_ns", "i8"), ("limit", "f8", 2), ("soft", "f8", 2), ("others", "f8", 2),
                  ("count", "i4", BUCKETS), ("value", "f8", BUCKETS), ("stamp", "i8", BUCKETS)], align=True)
-#: ``executed``: of its quantity, before it replaced another; ``replaced``: the quantity of that other
+#: ``executed``: of its quantity, before it replaced another; ``replaced``: the quantity of that; ``same_ns``: when
+#: one like it came last; ``state``: the strictest of names without a node; ``dry``: it is no message, only asked about
 ORDER = np.dtype([("account", "i4"), ("instrument", "i4"), ("side", "f8"), ("quantity", "f8"), ("executed", "f8"),
-                  ("replaced", "f8"), ("price", "f8"),
-                  ("ts_ns", "i8"), ("trader", "i4"), ("counterparty", "i4"), ("venue", "i4"), ("algo", "i4"),
+                  ("replaced", "f8"), ("price", "f8"), ("ts_ns", "i8"), ("same_ns", "i8"),
+                  ("trader", "i4"), ("counterparty", "i4"), ("venue", "i4"), ("algo", "i4"),
                   ("market", "i1"), ("locate", "i1"), ("exempt", "i1"), ("permitted", "i1"), ("action", "i1"),
+                  ("state", "i1"), ("dry", "i1"),
                   ("shares", "i4", SHARES)], align=True)
 #: what an order is worth, and what it adds to its account and all above, in the firm's base currency
 EFFECTS = ("value", "gross", "net", "delta", "vega", "var_hist")
@@ -119,8 +122,9 @@ class GateState:
         self.accounts["nodes"] = -1
         self.accounts["state_node"] = -1
         self.instruments: Any = np.zeros(instruments, INSTRUMENT)
-        for f in ("mid", "bid", "ask", "last", "prior_close", "unit", "drift_low", "drift_high", "unit_delta",
-                  "unit_vega", "unit_var", "margin_rate", "margin_up_to"):
+        for f in ("mid", "bid", "ask", "last", "prior_close", "unit", "drift_low", "drift_high", "soft_bps",
+                  "soft_ticks", "soft_drift", "soft_low", "soft_high", "unit_delta", "unit_vega", "unit_var",
+                  "margin_rate", "margin_up_to"):
             self.instruments[f] = np.nan
         self.instruments["discount"] = 1.0
         for f in ("issuer", "sector", "node"):
@@ -129,16 +133,18 @@ class GateState:
         self.unit_delta: Any = self.instruments["unit_delta"]
         self.unit_vega: Any = self.instruments["unit_vega"]
         self.unit_var: Any = self.instruments["unit_var"]
-        self.positions: Any = np.zeros(positions, POSITION)
-        self.positions["long_limit"] = self.positions["short_limit"] = np.nan
+        #: the last one is of none: an order for a position that there is not yet is held against it
+        self.positions: Any = np.zeros(positions + 1, POSITION)
+        for f in ("long_limit", "short_limit", "soft_long", "soft_short"):
+            self.positions[f] = np.nan
         self.positions["best_buy"], self.positions["best_sell"] = -np.inf, np.inf
         self.position_slots = np.full(2 * positions, -1, np.int32)
         self.nodes: Any = np.zeros(nodes, NODE)
-        self.nodes["limit"], self.nodes["nav"] = np.nan, np.nan
+        self.nodes["limit"], self.nodes["soft"], self.nodes["nav"] = np.nan, np.nan, np.nan
         self.nodes["rates"] = -1
         self.nodes["value"][:, RATING] = np.nan  # a counterparty that nobody rated is within no limit on ratings
         self.rates: Any = np.zeros(rates, RATE)
-        self.rates["stamp"], self.rates["limit"] = -1, np.nan
+        self.rates["stamp"], self.rates["limit"], self.rates["soft"] = -1, np.nan, np.nan
         self.orders: Any = np.zeros(ring, ORDER)
         self.orders["permitted"], self.orders["shares"] = 1, -1
         self.order_bytes: Any = self.orders.view(np.uint8)
@@ -190,6 +196,19 @@ class GateState:
             self.nodes["exposure_ns"][k] = self.exposures_ns
         return k
 
+    def order_node(self, name: str) -> int:
+        """Return the index of a node that an order names, opening it where there is room for more such names.
+
+        Raises
+        ------
+        ValueError
+            What is left is for accounts, instruments, limits and states.
+        """
+        if name not in self.node_index and len(self.node_index) >= ROOM_FOR_NAMES * len(self.nodes):
+            raise ValueError(f"gate: no room for {name!r}, nodes for the names of orders are used up: "
+                             f"{len(self.node_index)} of {len(self.nodes)}")
+        return self.node(name)
+
     def window(self, node: int, window_ns: int) -> int:
         """Return the rate window of this length under a node, opening it: one that limits nothing any more makes room.
 
@@ -202,7 +221,8 @@ class GateState:
         for k in held:
             if k >= 0 and self.rates["window_ns"][k] == window_ns:
                 return int(k)
-        found = next((k for k in held if k >= 0 and np.isnan(self.rates["limit"][k]).all()), None)
+        found = next((k for k in held if k >= 0 and np.isnan(self.rates["limit"][k]).all()
+                      and np.isnan(self.rates["soft"][k]).all()), None)
         if found is None:
             if -1 not in held:
                 lengths = [int(self.rates["window_ns"][k]) // 1_000_000 for k in held]
@@ -218,10 +238,9 @@ class GateState:
         return found
 
     def set_rate_limit(self, node: str, metric: str, window_ns: int, limit: float, soft: bool = False) -> None:
-        """Set a limit on the messages of a node within a window; NaN takes it away, the window goes on counting."""
+        """Set a limit on messages within a window, the hard or the soft one; NaN takes it away, counting goes on."""
         k, m = self.window(self.node(node), window_ns), MESSAGE_METRICS.index(metric)
-        self.rates["limit"][k, m] = limit
-        self.rates["soft"][k] = self.rates["soft"][k] | 1 << m if soft else self.rates["soft"][k] & ~(1 << m)
+        self.rates["soft" if soft else "limit"][k, m] = limit
 
     def position(self, account: int, instrument: int) -> Any:
         """Return the record of a position, opening it."""
@@ -233,11 +252,11 @@ class GateState:
 
         row = find_position(self.positions, self.position_slots, self.position_count, account, instrument, True)
         if row < 0:
-            raise ValueError(f"gate: more positions than the {len(self.positions)} there is room for")
+            raise ValueError(f"gate: more positions than the {len(self.positions) - 1} there is room for")
         return int(row)
 
     def set_limit(self, node: str, metric: str, limit: float, soft: bool = False) -> None:
-        """Set a limit of a node; NaN takes it away.
+        """Set a limit of a node, the hard one or the soft one; NaN takes it away.
 
         Raises
         ------
@@ -247,6 +266,5 @@ class GateState:
         if metric not in METRICS or metric in MESSAGE_METRICS:
             raise ValueError(f"metric: expected one of {', '.join(METRICS)}, was {metric!r}")
         k, m = self.node(node), METRICS.index(metric)
-        self.nodes["limit"][k, m] = limit
-        bit = np.uint32(1 << m)
-        self.nodes["soft"][k] = (self.nodes["soft"][k] | bit) if soft else (self.nodes["soft"][k] & ~bit)
+        self.nodes["soft" if soft else "limit"][k, m] = limit
+        self.nodes["softer"][k] = not np.isnan(self.nodes["soft"][k]).all()

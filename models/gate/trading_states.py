@@ -21,6 +21,8 @@ class States(NamedTuple):
     account_nodes: np.ndarray
     instruments: np.ndarray
     nodes: np.ndarray
+    #: by scope, of names that orders may come with and that have no node
+    unplaced: dict[str, int]
 
     def put(self, state: GateState) -> None:
         """Put the states in place; nothing of this can fail."""
@@ -30,10 +32,8 @@ class States(NamedTuple):
 
 
 def states_of(state: GateState, controls: Mapping[str, Control]) -> States:
-    """Return what controls come to; a scope that nothing lies under yet has no row."""
-    for scope in controls:
-        if scope.partition(":")[0] in ORDER_GROUPS:
-            state.node(scope)
+    """Return what controls come to; a scope that nothing lies under yet has no row, and gets none."""
+    unplaced: dict[str, int] = {}
     firm = gs.ACTIVE
     accounts, at = np.zeros(len(state.accounts), np.int8), np.full(len(state.accounts), -1, np.int32)
     instruments, nodes = np.zeros(len(state.instruments), np.int8), np.zeros(len(state.nodes), np.int8)
@@ -45,9 +45,12 @@ def states_of(state: GateState, controls: Mapping[str, Control]) -> States:
         elif kind == "instrument":
             if name in state.instrument_index:
                 instruments[state.instrument_index[name]] = level
-        elif node >= 0 and kind in ORDER_GROUPS:
-            nodes[node] = level
+        elif kind in ORDER_GROUPS:
+            if node >= 0:
+                nodes[node] = level
+            elif level > gs.ACTIVE:
+                unplaced[scope] = level
         elif node >= 0:
             stricter = (state.accounts["nodes"] == node).any(axis=1) & (accounts < level)
             accounts[stricter], at[stricter] = level, node
-    return States(firm, accounts, at, instruments, nodes)
+    return States(firm, accounts, at, instruments, nodes, unplaced)

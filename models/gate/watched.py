@@ -61,7 +61,8 @@ def _near_sums(gate: GateBook, warns_at: float) -> list[LimitKey]:
     found = []
     for metric in (*_SUMS, "credit"):
         m = gs.METRICS.index(metric)
-        near = _near(nodes["value"][:, m], nodes["limit"][:, m], warns_at)
+        near = (_near(nodes["value"][:, m], nodes["limit"][:, m], warns_at)
+                | _near(nodes["value"][:, m], nodes["soft"][:, m], warns_at))
         found += [LimitKey(names[k], metric) for k in np.flatnonzero(near).tolist() if is_of_gate(names[k], metric)]
     return found
 
@@ -72,7 +73,8 @@ def _near_messages(gate: GateBook, counted: np.ndarray, warns_at: float) -> list
     node_of = np.zeros(state.rate_count, np.int64)
     which, place = np.nonzero(rates >= 0)
     node_of[rates[which, place]] = which
-    near = _near(counted, state.rates["limit"][: state.rate_count], warns_at)
+    near = (_near(counted, state.rates["limit"][: state.rate_count], warns_at)
+            | _near(counted, state.rates["soft"][: state.rate_count], warns_at))
     return [LimitKey(state.node_names[node_of[k]], MESSAGE_METRICS[m], int(state.rates["window_ns"][k]) // 1_000_000)
             for k, m in np.argwhere(near).tolist()]
 
@@ -83,9 +85,10 @@ def _near_positions(gate: GateBook, warns_at: float) -> list[LimitKey]:
         return []
     rows = state.positions[sorted(gate.limited_positions)]
     sides = (rows["quantity"] + rows["working_buy"], rows["working_sell"] - rows["quantity"])
-    found = [(metric, k) for metric, side, limit in zip(POSITION_METRICS, sides, ("long_limit", "short_limit"),
-                                                        strict=True)
-             for k in np.flatnonzero(_near(side, rows[limit], warns_at)).tolist()]
+    found = [(metric, k) for metric, side, limits in zip(POSITION_METRICS, sides, (
+                 ("long_limit", "soft_long"), ("short_limit", "soft_short")), strict=True)
+             for k in np.flatnonzero(_near(side, rows[limits[0]], warns_at)
+                                     | _near(side, rows[limits[1]], warns_at)).tolist()]
     if not found:
         return []
     accounts, instruments = list(state.account_index), list(state.instrument_index)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import NamedTuple
 
 import numpy as np
 
+from models.gate.recent_orders import OrderKey
 from models.trading_day import TradingDay
-from schemas.records import Order
+from schemas.records import Instrument, Order
 from schemas.units import parse_ts_ns
 
 #: what is not executed at once of an order that is to be is gone; its executions are here within so long
@@ -38,6 +40,15 @@ def end_of(order: Order, now_ns: int, day: TradingDay) -> int:
     return parse_ts_ns(order.expire_ts)
 
 
+def last_trading_day(instrument: Instrument) -> date:
+    """Return the day an instrument expires or matures, where it states one as a date; far away otherwise."""
+    stated = instrument.expiry or instrument.maturity
+    try:
+        return date.max if stated is None else date.fromisoformat(stated[:10])
+    except ValueError:  # a month, a code: the venue knows the day
+        return date.max
+
+
 class Asked(NamedTuple):
     """Where the order at the first place of the ring belongs: places in the gate's columns, -1 where there is none."""
 
@@ -53,6 +64,10 @@ class Asked(NamedTuple):
     def day_key(self) -> DayKey:
         """Return what the day's sums of it are kept by."""
         return self.account, self.instrument, self.trader, self.counterparty, self.venue
+
+    def order_key(self) -> OrderKey:
+        """Return what an order like it shares with it."""
+        return self.account, self.instrument, self.side, self.quantity, self.price
 
     def own_nodes(self) -> list[int]:
         """Return the nodes that it alone is under, its position is not."""

@@ -41,29 +41,30 @@ S = 1_000_000_000
 GAPS = st.lists(st.integers(0, 3_000), min_size=1, max_size=60)
 #: messages as old as a window, a part of it, and just beyond
 WINDOW = st.sampled_from([S, 60 * S, 320_000_000]).flatmap(lambda w: st.fixed_dictionaries({
-    "window_ns": st.just(w), "others": st.sampled_from([(0, 0.0), (0, 0.0), (2, 5e3)]), "soft": st.sets(st.sampled_from(gs.MESSAGE_METRICS)),
+    "window_ns": st.just(w), "others": st.sampled_from([(0, 0.0), (0, 0.0), (2, 5e3)]), "soft": st.dictionaries(st.sampled_from(gs.MESSAGE_METRICS), st.sampled_from([1, 3, 5e3, 2e4])),
     "limit": st.dictionaries(st.sampled_from(gs.MESSAGE_METRICS), st.sampled_from([1, 3, 5e3, 2e4])),
     "sent": st.lists(st.tuples(st.sampled_from([0, w // 2, w - w // 31, w - 1, w, w + w // 31, w + w // 15, 2 * w]).map(lambda age: T0 - age), SIZE.map(lambda v: v * 100)), max_size=4).map(sorted)}))
 NODE = st.fixed_dictionaries({
-    "value": st.fixed_dictionaries({m: st.sampled_from([0.0, 5e3, -5e3, 2e4]) for m in METRICS} | {m: st.sampled_from([0.0, 0.0, 3e3, 2e4]) for m in gs.WORKING}),
+    "value": st.fixed_dictionaries({m: st.sampled_from([0.0, 5e3, -5e3, 2e4, 0.0, 5e3, -5e3, NAN]) for m in METRICS} | {m: st.sampled_from([0.0, 0.0, 3e3, 2e4]) for m in gs.WORKING}),
     "limit": st.fixed_dictionaries({m: sometimes(st.sampled_from([0.5, 100.0, 9_999.0, 10_000.0, 25_000.0])) for m in METRICS}),
-    "soft": st.sets(st.sampled_from(METRICS), max_size=4), "state": st.sampled_from([0, 0, 0, 1, 2, 3]), "nav": st.sampled_from([NAN, 1e4, 1e6]),
+    "soft": st.fixed_dictionaries({m: sometimes(sometimes(st.sampled_from([0.5, 100.0, 9_999.0, 10_000.0, 25_000.0]))) for m in METRICS}),
+    "state": st.sampled_from([0, 0, 0, 1, 2, 3]), "nav": st.sampled_from([NAN, 0.0, -1e3, 1e4, 1e6]),
     "exposure_ns": st.sampled_from([T0, T0 - 10**9, T0 - 10**11]), "windows": st.lists(WINDOW, max_size=2, unique_by=lambda w: w["window_ns"])})
 PRICE = st.sampled_from([NAN, -101.0, -3.5, 99.0, 100.0, 101.0, 120.0])
 INSTRUMENT = st.fixed_dictionaries({
-    **{f: st.booleans() for f in ("restricted", "shortable", "equity", "price_test", "inverse", "stale", "soft_collar", "soft_drift")},
+    **{f: st.booleans() for f in ("restricted", "shortable", "equity", "price_test", "inverse", "stale", "positive")},
     "state": st.sampled_from([0, 0, 0, 1, 2]), **dict.fromkeys(("mid", "bid", "ask", "last", "prior_close"), PRICE), "tick": st.just(0.01),
     "collar_bps": st.sampled_from([0.0, 100.0]), "collar_ticks": st.sampled_from([0.0, 5.0]), "drift_bps": st.sampled_from([0.0, 50.0]),
+    "soft_bps": st.sampled_from([NAN, NAN, 50.0]), "soft_ticks": st.sampled_from([NAN, NAN, 5.0]), "soft_drift": st.sampled_from([NAN, NAN, 20.0]), "soft_low": PRICE, "soft_high": PRICE,
     "drift_low": PRICE, "drift_high": PRICE, "unit": st.sampled_from([NAN, 1.0, 10.0]), "accrued": st.sampled_from([0.0, 2.5]), "discount": st.sampled_from([1.0, 0.97, NAN]), "tiers": st.sampled_from([[(INF, NAN)], [(INF, 0.1)], [(5_000.0, 0.05), (20_000.0, 0.1)], [(5_000.0, 0.05), (20_000.0, 0.1), (INF, 0.2)]]),
     "unit_delta": st.sampled_from([NAN, 100.0, -30.0]), "unit_vega": st.sampled_from([NAN, 0.0, 2.0]), "unit_var": st.sampled_from([0.0, 2.0, NAN]), "price_ns": st.sampled_from([T0, T0 - 10**11]),
     "age_max_ns": st.just(10**10)})
 POSITION = st.fixed_dictionaries({
-    "soft_long": st.booleans(), "soft_short": st.booleans(), "quantity": st.sampled_from([0.0, 100.0, -100.0, 1000.0]), "working_buy": SIZE, "working_sell": SIZE, "best_buy": st.sampled_from([-math.inf, 100.0]),
-    "best_sell": st.sampled_from([math.inf, 100.0]), "long_limit": sometimes(SIZE), "short_limit": sometimes(SIZE), "last_side": st.sampled_from([0.0, 1.0]),
-    "last_quantity": SIZE, "last_price": PRICE, "last_ns": st.sampled_from([T0 - 10**8, T0 - 10**10])})
+    "soft_long": sometimes(SIZE), "soft_short": sometimes(SIZE), "quantity": st.sampled_from([0.0, 100.0, -100.0, 1000.0]), "working_buy": SIZE, "working_sell": SIZE, "best_buy": st.sampled_from([-math.inf, 100.0]),
+    "best_sell": st.sampled_from([math.inf, 100.0]), "long_limit": sometimes(SIZE), "short_limit": sometimes(SIZE)})
 ORDER = st.fixed_dictionaries({
     "side": st.sampled_from([1.0, -1.0]), "executed": st.sampled_from([0.0, 0.0, 50.0, 200.0]), "replaced": st.sampled_from([0.0, 0.0, 100.0]), "quantity": st.sampled_from([1.0, 50.0, 100.0, 150.0, 0.0, -1.0, NAN, math.inf]), "price": PRICE, "ts_ns": st.just(T0),
-    "algo": st.sampled_from([-1, 0]), "market": st.booleans(), "locate": st.booleans(), "exempt": st.booleans(), "action": st.sampled_from([0, 1])})
+    "algo": st.sampled_from([-1, 0]), "market": st.booleans(), "locate": st.booleans(), "exempt": st.booleans(), "action": st.sampled_from([0, 1]), "same_ns": st.sampled_from([0, 0, T0 - 10**8, T0 - 10**10]), "state": st.sampled_from([0, 0, 0, 0, 1, 2])})
 CASE = st.fixed_dictionaries({
     "order": ORDER, "instrument": sometimes(INSTRUMENT, None) | INSTRUMENT, "known": st.booleans() | st.just(True), "account_state": st.sampled_from([0, 0, 0, 1, 2]),
     "position": POSITION, "nodes": st.tuples(*[sometimes(NODE, None)] * 12), "shares": st.lists(NODE, max_size=3), "required": st.booleans(), "positions_age_ns": st.sampled_from([0, 10**9, 5 * 10**9, 5 * 10**9 + 1, T0]), "all": st.sampled_from([0, 0, 0, 1, 2])})
@@ -75,7 +76,7 @@ def open_windows(s: GateState, node: str, windows: list[dict[str, Any]]) -> None
         row["others"] = w["others"]
         for m, metric in enumerate(gs.MESSAGE_METRICS):
             row["limit"][m] = w["limit"].get(metric, NAN)
-        row["soft"] = sum(1 << gs.MESSAGE_METRICS.index(m) for m in w["soft"])
+            row["soft"][m] = w["soft"].get(metric, NAN)
         for ts_ns, value in w["sent"]:
             count_message(row, ts_ns, value)
 
@@ -91,7 +92,8 @@ def build(case: dict[str, Any]) -> GateState:
             k = index[-1]
             s.nodes["value"][k] = [node["value"][m] for m in gs.FIGURES]
             s.nodes["limit"][k] = [node["limit"][m] for m in METRICS]
-            s.nodes["soft"][k] = sum(1 << METRICS.index(m) for m in node["soft"])
+            s.nodes["soft"][k] = [node["soft"][m] for m in METRICS]
+            s.nodes["softer"][k] = any(not math.isnan(x) for x in node["soft"].values())
             for f in ("state", "nav", "exposure_ns"):
                 s.nodes[f][k] = node[f]
             if not role.startswith("share"):

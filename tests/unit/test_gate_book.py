@@ -255,7 +255,7 @@ def test_two_people_let_one_order_pass_its_limits_but_no_halt(gate: GateBook) ->
 def test_a_temporary_limit_on_a_position_ends_by_itself(gate: GateBook) -> None:
     gate.add_limit(limit("P", "account:A", "position_long", 5, instrument="X"))
     assert codes(gate, order("1")) == ["POSITION_LONG"]
-    gate.add_limit(limit("P~override", "account:A", "position_long", 50, instrument="X", until=T0 + 10**9))
+    gate.add_limit(limit("P~override", "account:A", "position_long", 50, instrument="X", until=T0 + 10**9, approved_by="p2"))
     assert codes(gate, order("2", quantity=9)) == []
     gate.refresh(T0 + 2 * 10**9)
     assert codes(gate, order("3", quantity=1)) == ["POSITION_LONG"]

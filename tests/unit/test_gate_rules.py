@@ -17,14 +17,15 @@ NAN, INF = float("nan"), float("inf")
 TABLE = Path(__file__).resolve().parent.parent / "tables" / "gate_rules.txt"
 ROWS = [[c.strip() for c in line.split("|")] for line in TABLE.read_text().splitlines() if line and not line.startswith("#")]
 OPEN: dict[str, Any] = {
-    "order": {"side": 1.0, "quantity": 1.0, "executed": 0.0, "replaced": 0.0, "price": 100.0, "ts_ns": T0, "algo": -1, "market": False, "locate": False, "exempt": False, "permitted": True, "action": 0},
-    "instrument": {**dict.fromkeys(("restricted", "equity", "price_test", "inverse", "stale", "state", "collar_ticks", "drift_bps", "unit_vega", "soft_collar", "soft_drift"), 0), "shortable": 1,
+    "order": {"side": 1.0, "quantity": 1.0, "executed": 0.0, "replaced": 0.0, "price": 100.0, "ts_ns": T0, "algo": -1, "same_ns": 0, "state": 0, "market": False, "locate": False, "exempt": False, "permitted": True, "action": 0},
+    "instrument": {**dict.fromkeys(("restricted", "equity", "price_test", "inverse", "stale", "state", "collar_ticks", "drift_bps", "unit_vega", "positive"), 0), "shortable": 1,
                    "mid": 100.0, "bid": 99.9, "ask": 100.1, "last": 100.0, "prior_close": 100.0, "tick": 0.01, "collar_bps": 100.0, "drift_low": NAN, "drift_high": NAN,
+                   **dict.fromkeys(("soft_bps", "soft_ticks", "soft_drift", "soft_low", "soft_high"), NAN),
                    "unit": 1.0, "accrued": 0.0, "discount": 1.0, "tiers": [(INF, 0.0)], "unit_delta": 0.0, "unit_var": 0.0, "price_ns": T0, "age_max_ns": 10**10},
     "known": True, "account_state": 0, "required": True, "all": 0, "positions_age_ns": 0,
-    "position": {**dict.fromkeys(("quantity", "working_buy", "working_sell", "last_side", "last_quantity", "soft_long", "soft_short"), 0.0), "best_buy": -INF, "best_sell": INF, "long_limit": NAN,
-                 "short_limit": NAN, "last_price": NAN, "last_ns": 0},
-    "nodes": [{"value": dict.fromkeys(FIGURES, 0.0), "limit": dict.fromkeys(METRICS, NAN), "soft": set(), "state": 0, "nav": NAN, "exposure_ns": T0, "windows": []}
+    "position": {**dict.fromkeys(("quantity", "working_buy", "working_sell"), 0.0), "best_buy": -INF, "best_sell": INF, "long_limit": NAN,
+                 "short_limit": NAN, "soft_long": NAN, "soft_short": NAN},
+    "nodes": [{"value": dict.fromkeys(FIGURES, 0.0), "limit": dict.fromkeys(METRICS, NAN), "soft": dict.fromkeys(METRICS, NAN), "state": 0, "nav": NAN, "exposure_ns": T0, "windows": []}
               for _ in ROLES],
     "shares": []}
 
@@ -48,9 +49,13 @@ def case_of(order: str, change: str) -> dict[str, Any]:
                 case["shares"] = [copy.deepcopy(OPEN["nodes"][0])]
             node = case["shares"][0] if parts[1] == "share" else case["nodes"][ROLES.index(parts[1])]
             if parts[2] == "window":
-                set_window(node, int(parts[3]), parts[4], text)
+                set_window(node, int(parts[3]), ".".join(parts[4:]), text)
             elif parts[2] == "soft":
-                node["soft"] = {text}
+                # the limit is a soft one; what holds of the firm in any case stays
+                caps = {"order_quantity": 1e9, "order_value": 1e12} if parts[1] == "firm" else {}
+                node["soft"][text], node["limit"][text] = node["limit"][text], caps.get(text, NAN)
+            elif parts[2] == "softly":
+                node["soft"][parts[3]] = float(text)
             elif parts[2] == "age_ms":
                 node["exposure_ns"] = T0 - int(text) * 1_000_000
             elif len(parts) == 4:
@@ -70,8 +75,10 @@ def case_of(order: str, change: str) -> dict[str, Any]:
             case["instrument"]["tiers"] = [(float(up_to or "inf"), float(rate)) for up_to, _, rate in tiers]
         elif path == "instrument.price_age_ms":
             case["instrument"]["price_ns"] = T0 - int(text) * 1_000_000
-        elif path == "position.last_age_ms":
-            case["position"]["last_ns"] = T0 - int(text) * 1_000_000
+        elif path == "order.same_age_ms":
+            case["order"]["same_ns"] = T0 - int(text) * 1_000_000
+        elif path == "order.state":
+            case["order"]["state"] = int(text)
         elif parts[0] == "settings":
             case["all" if parts[1] == "state" else "required"] = int(text)
         else:
@@ -83,10 +90,12 @@ def set_window(node: dict[str, Any], window_ms: int, what: str, text: str) -> No
     """Set a limit of a window, what of it is soft, what others sent (count:value), or a message (age_ms:value)."""
     window = next((w for w in node["windows"] if w["window_ns"] == window_ms * 1_000_000), None)
     if window is None:
-        window = {"window_ns": window_ms * 1_000_000, "others": (0, 0.0), "soft": set(), "limit": {}, "sent": []}
+        window = {"window_ns": window_ms * 1_000_000, "others": (0, 0.0), "soft": {}, "limit": {}, "sent": []}
         node["windows"].append(window)
     if what == "soft":
-        window["soft"] = {text}
+        window["soft"][text] = window["limit"].pop(text)
+    elif what.startswith("softly."):
+        window["soft"][what[7:]] = float(text)
     elif what in ("others", "sent"):
         first, value = (float(x) for x in text.split(":"))
         if what == "others":

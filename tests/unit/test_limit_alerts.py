@@ -354,11 +354,12 @@ def test_an_order_above_a_soft_limit_passes_and_is_told_once_a_minute(gate: Gate
     assert next(a.note for a in log.alerts()) == "order 9 accepted above a soft limit, and 2 before it"
 
 
-def test_soft_collars_pass_where_no_hard_one_is_set(gate: GateBook) -> None:
+def test_soft_collars_warn_and_what_is_usual_holds_beside_them(gate: GateBook) -> None:
     soft = limit("firm", "collar_bps", 10, mode="soft")
     gate.add_limit(soft)
     gate.add_limit(limit("firm", "collar_ticks", 0, mode="soft"))
-    assert gate.decide(order("1", quantity=1, price=103), T0).warnings[0].code == "PRICE_COLLAR"
+    assert gate.decide(order("1", quantity=1, price=101), T0).warnings[0].code == "PRICE_COLLAR"
+    assert codes(gate, order("0", quantity=1, price=103)) == ["PRICE_COLLAR"]  # decision 0041
     gate.add_limit(limit("instrument:X", "collar_bps", 20))
     assert codes(gate, order("2", quantity=2, price=103)) == ["PRICE_COLLAR"]
 
