@@ -118,6 +118,7 @@ class GateStage(Stage):
             self.gate.add_instrument(record)
         else:
             self.gate.add_account(record)
+        self._cancel_killed()
 
     def _routes(self, future_ns: int) -> Router:
         gate = self.gate
@@ -219,6 +220,7 @@ class GateStage(Stage):
         for decision in taken.accepted.values():
             if decision.order is not None and decision.session is not None:  # of another gate, or of another life
                 self._cancel(decision.order, f"session {decision.session} is gone")
+        self._cancel_killed()
         self._paused = self._pauses != turn
         log.info("gate: %d orders work", len(self.gate.working))
 
@@ -372,9 +374,23 @@ class GateStage(Stage):
         self._write(self._decision(order, "cancel", [reason], {}, perf_counter_ns(), self._clock(), order=order))
         self._counters.add("orders_killed")
 
+    def _cancel_killed(self) -> None:
+        """Cancel what works under a scope that was killed before it came there, or while no gate ran."""
+        if self._owned:
+            for w in self.gate.killed():
+                self._cancel(w.order, "killed before it came there")
+
     def owns(self, partition: int) -> bool:
         """Whether this worker decides orders of a partition."""
         return partition in self._owned and not self._paused and self._lease.held()
+
+    def working(self) -> int:
+        """Return how many orders work."""
+        return len(self.gate.working)
+
+    def still_working(self, order_ids: set[str]) -> set[str]:
+        """Return those of some ids that name an order which works."""
+        return {k for k in order_ids if self.gate.current_id(k) is not None}
 
     def cancel_orders(self, order_ids: set[str], why: str) -> int:
         """Cancel what still works of these orders (their session is gone); return how many."""

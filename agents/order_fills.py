@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from agents.ports import Counters
 from models.gate.book import GateBook
 from models.position_progress import PositionsInStep
-from models.trade_decode import check_trade
-from schemas.codec import decoder_of, records_in
-from schemas.records import Trade
+from models.trade_columns import NEW, READ
+from models.trade_decode import decode_trades
+from schemas.codec import JsonDecoder
 from tables.records import RecordBatch
 
 #: once a trade is folded its row is here within so long, or never: it was refused
 ROW_WAIT_NS = 10_000_000_000
 FORGET_MIN = 1_024
-_trade = decoder_of(Trade)
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """Which order a trade says it executes."""
+
+    order_id: str | None = None
+
+
+_order_id = JsonDecoder(_Named)
 
 
 @dataclass
@@ -52,25 +61,34 @@ class OrderFills:
     def follow(self, batch: RecordBatch, since: Mapping[str, int] | None = None) -> None:
         """Note executions; ``since``: from which offset on those of an order count."""
         first = since or {}
-        for m, value in enumerate(batch.values):
-            if value is None or b'"order_id"' not in value:
+        named = [m for m, value in enumerate(batch.values) if value is not None and b'"order_id"' in value]
+        if not named:
+            return
+        # what the position stage applies, and nothing else
+        trades = decode_trades([batch.values[m] for m in named])
+        rows = trades.rows
+        for k in np.flatnonzero((rows["status"] == READ) & (rows["action"] == NEW) & (rows["side"] != 0)).tolist():
+            order_id = _order_id.decode(trades.raws[k]).order_id
+            account, instrument = trades.text(k, "account"), trades.text(k, "instrument")
+            offset = int(batch.offsets[named[int(trades.messages[k])]])
+            w = self._gate.find(order_id or "")
+            if order_id is None or w is None or first.get(w.order.order_id, 0) > offset:
                 continue
-            offset = int(batch.offsets[m])
-            for t in _trades_in(value):
-                order_id = self._gate.current_id(t.order_id or "")
-                if order_id is None or t.action != "new" or first.get(order_id, 0) > offset:
-                    continue
-                if self._owner(t.account) != batch.partition:
-                    continue  # its copy in the owner's partition counts
-                seen = self._seen.setdefault(str(t.order_id), set())
-                if t.trade_id in seen:
-                    self._counters.add("fills_repeated")
-                    continue
-                seen.add(t.trade_id)
-                key = f"{t.account}|{t.instrument}"
-                self._waiting.setdefault(key, []).append(_Execution(
-                    batch.partition, offset, str(t.order_id), t.trade_id, float(t.quantity)))
-                self._settle(key)
+            if self._owner(account) != batch.partition:
+                continue  # its copy in the owner's partition counts
+            if (w.order.account, w.order.instrument, w.side) != (account, instrument, float(rows["side"][k])):
+                self._counters.add("fills_of_other_orders")
+                continue  # it takes nothing out of an order that is not its own
+            seen, trade_id = self._seen.setdefault(order_id, set()), trades.text(k, "id")
+            if trade_id in seen:
+                self._counters.add("fills_repeated")
+                continue
+            seen.add(trade_id)
+            key = f"{account}|{instrument}"
+            self._waiting.setdefault(key, []).append(_Execution(
+                batch.partition, offset, order_id, trade_id,
+                float(int(rows["quantity"][k]) / 10 ** int(rows["quantity_scale"][k]))))
+            self._settle(key)
 
     def arrived(self, rows: np.ndarray) -> None:
         """Apply the executions that these rows of positions include."""
@@ -140,18 +158,3 @@ class OrderFills:
             self._gate.fill(x.order_id, x.quantity)
         if not waiting:
             del self._waiting[key]
-
-
-def _trades_in(value: bytes) -> Iterator[Trade]:
-    """Yield the trades of a message that positions take; those they refuse go to quarantine there."""
-    try:
-        raws = records_in(value)
-    except ValueError:
-        return
-    for raw in raws:
-        try:
-            trade = _trade.decode(raw)
-            check_trade(trade)
-        except ValueError:
-            continue
-        yield trade

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 LINE_MAX = 65_536
 #: who sends many orders at once reads the first answers while the last are decided
 ANSWERS_AT_ONCE = 8
+#: ids of a session's orders are looked through when there are twice as many as orders work, and so many
+IDS_MIN = 256
 #: decisions that were answered here are gathered so long on their way to the log: fewer requests, nobody waits for them
 ANSWERED_LINGER_S = 0.008
 _order = decoder_of(Order)
@@ -88,8 +90,10 @@ class GateSocket:
                 return encode({"error": str(error)})
         decision = self._stage.judge(order, None, session)
         decided.append(decision)
-        if decision.outcome == "accept":
+        if session is not None and decision.outcome == "accept" and order.action != "cancel":
             mine.add(order.order_id)
+            if len(mine) > 2 * self._stage.working() + IDS_MIN:  # of orders that have ended nobody asks any more
+                mine.intersection_update(self._stage.still_working(mine))
         return encode(msgspec.structs.replace(decision, inputs={}, order=None))
 
     def _elsewhere(self, account: str, partition: int) -> bytes:

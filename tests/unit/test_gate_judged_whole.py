@@ -86,3 +86,15 @@ def test_a_price_is_as_old_as_its_asset_class_allows(gate: GateBook) -> None:
     assert gate.state.instruments["age_max_ns"][k] == STALE_MS_BY_CLASS["bond"] * 1_000_000 == 300_000_000_000
     ages = {c: STALE_MS_BY_CLASS[c] for c in ("fx", "future")}
     assert gate.state.instruments["age_max_ns"][gate.state.instrument("X")] == ages["future"] * 1_000_000 and np.isfinite(list(ages.values())).all()
+
+
+def test_what_comes_under_a_killed_scope_is_to_be_cancelled(gate: GateBook) -> None:
+    gate.add_control(Control(scope="desk:K", state="killed", reason="test of it", by="p", ts=T0, rev=1))
+    gate.add_control(Control(scope="trader:gone", state="killed", reason="test of it", by="p", ts=T0, rev=1))
+    assert codes(gate, order("1")) == [] and codes(gate, order("2", "B")) == [] and gate.killed() == []
+    gate.add_account(Account(account="A", book="BA", desk="K", strategy="S", fund="F"))  # it moves
+    assert [w.order.order_id for w in gate.killed()] == ["1"]
+    gate.release("1")
+    gate.place(order("3", "A"), T0, T0)  # accepted before a gate was gone, killed while none ran
+    gate.place(msgspec.structs.replace(order("4", "B"), trader="gone"), T0, T0)
+    assert [w.order.order_id for w in gate.killed()] == ["3", "4"]

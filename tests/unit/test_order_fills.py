@@ -39,6 +39,10 @@ class Gate:
         now = self.renamed.get(order_id, order_id)
         return now if now in self.working else None
 
+    def find(self, order_id: str) -> Any:
+        now = self.current_id(order_id)
+        return None if now is None else SimpleNamespace(order=SimpleNamespace(order_id=now, account="A", instrument="X"), side=1.0)
+
     def fill(self, order_id: str, quantity: float) -> None:
         self.filled.append((order_id, quantity))
 
@@ -70,6 +74,20 @@ def test_an_execution_settles_when_the_row_that_has_it_arrives(gate: Gate) -> No
     fills.arrived(np.array([0]))
     fills.arrived(np.array([0]))
     assert gate.filled == [("a", 3.0), ("b", 4.0)]
+
+
+def test_what_positions_apply_counts_and_nothing_else(gate: Gate) -> None:
+    counters = Counters()
+    fills = fills_of(gate, counters)
+    gate.offset = 99
+    fills.follow(batch({"order_id": "a", "action": None}, {"order_id": "a", "side": "BUY", "quantity": "1"}, {"order_id": "a", "quantity": "wrong"}))
+    assert gate.filled == [("a", 3.0), ("a", 1.0)]
+    whole = batch({"order_id": "a", "trade_id": "U1"}, {"order_id": "a", "quantity": "wrong"}, {"order_id": "b", "trade_id": "U2"}, first=30)
+    array = b"[" + b",".join(v for v in whole.values if v is not None) + b"]"
+    fills.follow(RecordBatch("trades", 0, np.array([30]), [array], [], {}, np.zeros(1), 31))
+    assert gate.filled[2:] == [("a", 3.0), ("b", 3.0)]
+    fills.follow(batch({"order_id": "a", "instrument": "Y"}, {"order_id": "a", "side": "sell"}, first=40))  # of no order that works
+    assert len(gate.filled) == 4 and counters.counts["fills_of_other_orders"] == 2
 
 
 def test_the_row_may_have_come_first(gate: Gate) -> None:
