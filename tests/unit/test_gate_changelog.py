@@ -75,7 +75,7 @@ class Stage:
     def __init__(self, log: Log, book: GateBook) -> None:
         self.log, self.gate, self.offset = log, book, -1
         rows = SimpleNamespace(names=["A|X", "B|X"], keys={"A|X": 0, "B|X": 1}, offset_of=lambda row: self.offset)
-        seen = SimpleNamespace(current_id=book.current_id, fill=book.fill, book=rows)  # a gate whose positions are at an offset
+        seen = SimpleNamespace(current_id=book.current_id, find=book.find, fill=book.fill, book=rows)  # a gate whose positions are at an offset
         self.fills = OrderFills(seen, Counters(), lambda _: 0, PositionsInStep(1))  # type: ignore[arg-type]
         self.changelog = GateChangelog(None, TOPICS, log, lambda: log.now, book, self.fills, lambda _: 0)  # type: ignore[arg-type]
         watch = SimpleNamespace(count=lambda d: None, monitor=SimpleNamespace(watches={}))
