@@ -112,6 +112,27 @@ def _drift(i: Any, out: Any, ref: float, limit: float, low: float, high: float, 
 
 
 @hot_kernel
+def _prices(i: Any, o: Any, out: Any, ref: float, through: float) -> None:
+    """Check the age of an instrument's price, the collars, and how far the reference has moved.
+
+    ``through``: how far the order's price lies beyond the reference, on the aggressive side
+    """
+    if i.stale != 0 or o.ts_ns - i.price_ns > i.age_max_ns:
+        fail(out, STALE_PRICE, False, (o.ts_ns - i.price_ns) * 1e-6, i.age_max_ns * 1e-6, i.node)
+    band = max(i.collar_ticks * i.tick, abs(ref) * i.collar_bps * 1e-4)
+    if through > band:
+        fail(out, COLLAR, False, through, band, i.node)
+    if i.soft_bps == i.soft_bps or i.soft_ticks == i.soft_ticks:
+        bps = i.soft_bps if i.soft_bps == i.soft_bps else 0.0
+        ticks = i.soft_ticks if i.soft_ticks == i.soft_ticks else 0.0
+        band = max(ticks * i.tick, abs(ref) * bps * 1e-4)
+        if through > band:
+            fail(out, COLLAR, True, through, band, i.node)
+    _drift(i, out, ref, i.drift_bps, i.drift_low, i.drift_high, False)
+    _drift(i, out, ref, i.soft_drift, i.soft_low, i.soft_high, True)
+
+
+@hot_kernel
 def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
               out: Any, cfg: Any) -> None:
     # what is limited for one order is the whole of it; what it may still do to a position is what is not executed
@@ -127,20 +148,7 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
     if worth != worth:
         fail(out, NO_REFERENCE, False, ref, i.unit, i.node)
     else:
-        if i.stale != 0 or o.ts_ns - i.price_ns > i.age_max_ns:
-            fail(out, STALE_PRICE, False, (o.ts_ns - i.price_ns) * 1e-6, i.age_max_ns * 1e-6, i.node)
-        band = max(i.collar_ticks * i.tick, abs(ref) * i.collar_bps * 1e-4)
-        through = (price - ref) * side
-        if through > band:
-            fail(out, COLLAR, False, through, band, i.node)
-        if i.soft_bps == i.soft_bps or i.soft_ticks == i.soft_ticks:
-            bps = i.soft_bps if i.soft_bps == i.soft_bps else 0.0
-            ticks = i.soft_ticks if i.soft_ticks == i.soft_ticks else 0.0
-            band = max(ticks * i.tick, abs(ref) * bps * 1e-4)
-            if through > band:
-                fail(out, COLLAR, True, through, band, i.node)
-        _drift(i, out, ref, i.drift_bps, i.drift_low, i.drift_high, False)
-        _drift(i, out, ref, i.soft_drift, i.soft_low, i.soft_high, True)
+        _prices(i, o, out, ref, (price - ref) * side)
     paid = i.unit / max(price, 1.0 / _FIGURE_MAX) if i.inverse != 0 else i.unit * abs(price)
     value = o.quantity * paid
     out.effect[0] = value
