@@ -145,8 +145,8 @@ class KeyReloads:
             mine, theirs = part.side_of(slot), shadow.side_of(other)
             mine.fees, mine.opening_fees, mine.openings = theirs.fees, theirs.opening_fees, theirs.openings
         self._replaced(part)
-        self._say(reload, f"reloaded from {trades} trades: quantity {now} was {was}, realised {realised[1]:.10g} was "
-                          f"{realised[0]:.10g}", float(now), float(was))
+        self._say(reload, f"reloaded from {trades} trades: quantity {now} was {was}, realised {_text(realised[1])} was "
+                          f"{_text(realised[0])}", float(now), float(was))
 
     def _say(self, reload: _Reload, text: str, now: float | None, was: float | None) -> None:
         self._counters.add("reloads")
@@ -172,5 +172,10 @@ def _records(value: bytes) -> list[bytes]:
         return []
 
 
+def _text(figure: float) -> str:
+    return "unknown" if figure != figure else f"{figure:.10g}"
+
+
 def _near(a: float, b: float) -> bool:
+    """Whether two figures are the same; an unknown one (NaN) is the same as an unknown one alone."""
     return bool(np.isclose(a, b, rtol=RELATIVE, atol=RELATIVE, equal_nan=True))

@@ -113,14 +113,16 @@ def reconcile(positions: Mapping[tuple[str, str], Position], statements: Iterabl
         if abs(held - stated) > QUANTITY_TOLERANCE.get(asset_class, 0.0):
             add("quantity", held, stated, where)
             continue
-        if s.realised_pnl is not None and p is not None and p.realised_pnl is not None:
+        # what is unknown here and stated there is a break: it equals no figure
+        if s.realised_pnl is not None and p is not None:
             theirs = float(s.realised_pnl)
-            if abs(p.realised_pnl - theirs) > max(REALISED_TOLERANCE, REALISED_RELATIVE * abs(theirs)):
+            tolerance = max(REALISED_TOLERANCE, REALISED_RELATIVE * abs(theirs))
+            if p.realised_pnl is None or abs(p.realised_pnl - theirs) > tolerance:
                 add("realised_pnl", p.realised_pnl, theirs, where)
-        if s.average_price is not None and held and p is not None and p.average_price is not None:
+        if s.average_price is not None and held and p is not None:
             theirs = float(s.average_price)
             tolerance = PRICE_TOLERANCE.get(asset_class, PRICE_TOLERANCE_DEFAULT)
-            if abs(p.average_price - theirs) > tolerance * max(abs(theirs), 1e-12):
+            if p.average_price is None or abs(p.average_price - theirs) > tolerance * max(abs(theirs), 1e-12):
                 add("average_price", p.average_price, theirs, where)
     out.sort(key=lambda b: -abs((b.internal or 0.0) - (b.external or 0.0)))
     return out

@@ -31,6 +31,16 @@ ALERT_COLUMNS = (
     "limits_version", "cause_ts", "raised_ts", "escalated", "ack_by", "note")
 RISK_ADDED = ("delta", "gamma", "vega", "theta", "rho", "var_95", "var_99", "es_97_5",
               "carry", "funding", "interest")
+#: how many positions have no P&L, and none of the day: why a figure of a node is null
+RISK_COUNTS = ("pnl_unknown", "day_unknown")
+#: figures that a record carries as null where they are unknown, by table: no column of them takes 0 for it
+UNKNOWN_IS_NULL = {
+    "positions": ("average_price", "realised_pnl", "fifo_realised_pnl", "break_even_price"),
+    "risk": ("realised", "unrealised", "day", "price", "fx", "fees", "total", "gross", "net", "long", "short",
+             *RISK_ADDED),
+    "decisions": EFFECTS,
+    "alerts": ("value", "limit_value", "utilisation"),
+}
 DDL = (
     f"CREATE DATABASE IF NOT EXISTS {DATABASE}",
     f"""CREATE TABLE IF NOT EXISTS {DATABASE}.trades (
@@ -41,8 +51,9 @@ DDL = (
 ) ENGINE = ReplacingMergeTree ORDER BY (account, instrument, ts_event, partition, offset, idx)""",
     f"""CREATE TABLE IF NOT EXISTS {DATABASE}.positions (
   partition UInt16, offset UInt64, account LowCardinality(String), instrument LowCardinality(String),
-  quantity Decimal(38, 12), average_price Nullable(Float64), realised_pnl Float64, fifo_realised_pnl Float64,
-  break_even_price Nullable(Float64), currency LowCardinality(String), fees Map(String, Float64), trades UInt64,
+  quantity Decimal(38, 12), average_price Nullable(Float64), realised_pnl Nullable(Float64),
+  fifo_realised_pnl Nullable(Float64), break_even_price Nullable(Float64), currency LowCardinality(String),
+  fees Map(String, Float64), trades UInt64,
   as_of_partition UInt16, as_of_offset Int64, revision UInt64, book LowCardinality(String),
   desk LowCardinality(String), strategy LowCardinality(String), fund LowCardinality(String), last_ts_event_ns Int64
 ) ENGINE = ReplacingMergeTree ORDER BY (account, instrument, partition, offset)""",
@@ -74,6 +85,10 @@ TTL toDateTime(ts) + INTERVAL 30 DAY""",
     # a table that an earlier version made gets what later ones added
     f"ALTER TABLE {DATABASE}.positions ADD COLUMN IF NOT EXISTS funding Map(String, Float64)",
     *(f"ALTER TABLE {DATABASE}.risk ADD COLUMN IF NOT EXISTS {name} Nullable(Float64)" for name in RISK_ADDED),
+    *(f"ALTER TABLE {DATABASE}.risk ADD COLUMN IF NOT EXISTS {name} Nullable(UInt32)" for name in RISK_COUNTS),
+    # a column that is of this type already is left as it is
+    *(f"ALTER TABLE {DATABASE}.{table} " + ", ".join(f"MODIFY COLUMN {name} Nullable(Float64)" for name in names)
+      for table, names in UNKNOWN_IS_NULL.items()),
 )
 
 
@@ -152,7 +167,7 @@ def risk_rows(partition: int, offset: int, value: bytes, _: int = 0) -> list[Row
              r.pnl.total, r.exposure.gross, r.exposure.net, r.exposure.long, r.exposure.short, r.exposure.positions,
              r.quality.unpriced, r.quality.stale, *(greeks.get(g) for g in ("delta", "gamma", "vega", "theta", "rho")),
              var.get("var_95"), var.get("var_99"), var.get("es_97_5"), r.pnl.carry, r.pnl.funding,
-             r.pnl.interest)]
+             r.pnl.interest, r.quality.pnl_unknown, r.quality.day_unknown)]
 
 
 def decision_rows(partition: int, offset: int, value: bytes, _: int = 0) -> list[Row]:
@@ -191,7 +206,7 @@ def sink_tables(partitions: int) -> tuple[SinkTable, ...]:
         SinkTable("risk", f"{DATABASE}.risk", (
             "partition", "offset", "node", "ts", "snapshot_id", "base_currency", "realised", "unrealised", "day",
             "price", "fx", "fees", "total", "gross", "net", "long", "short", "positions", "unpriced", "stale",
-            *RISK_ADDED),
+            *RISK_ADDED, *RISK_COUNTS),
             risk_rows, thin_key=lambda row: row[2]),
         SinkTable("decisions", f"{DATABASE}.decisions", DECISION_COLUMNS, decision_rows),
         SinkTable("alerts", f"{DATABASE}.alerts", ALERT_COLUMNS, alert_rows),

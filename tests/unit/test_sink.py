@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from clickhouse_driver.columns.exceptions import StructPackException
@@ -19,7 +20,10 @@ from hypothesis import strategies as st
 from app.settings import Settings
 from app.sink import runner
 from app.sink.clickhouse import EmbeddedClickHouse, RowsRefused, ServerClickHouse, StoreUnavailable
-from app.sink.tables import sink_tables
+from app.sink.tables import DDL, UNKNOWN_IS_NULL, sink_tables
+from schemas.codec import encode
+from schemas.nodes import Exposure, Pnl, Quality, Risk
+from schemas.records import Alert, AsOf, Decision, Fifo, Position
 from tables.records import RecordBatch
 
 T0 = 1_795_000_000_000_000_000
@@ -116,3 +120,53 @@ def test_the_embedded_store_says_which_rows_it_cannot_write(tmp_path: Path) -> N
         store.close()
 
 
+UNKNOWN_COST = Position(account="A1", instrument="X", quantity="60", average_price=None, realised_pnl=None, fees={}, currency="USD", trades=2, last_ts_event=T0,
+                        fifo=Fifo(None, None, 1), break_even_price=None, as_of=AsOf(0, 7), revision=1, opening_price=None, opening_realised_pnl=None, stated=True)
+#: one record a table with every figure null that its type lets be null
+UNKNOWN: dict[str, Any] = {
+    "positions": UNKNOWN_COST,
+    "risk": Risk(node="desk:D", snapshot_id=T0, ts=T0, as_of=[], quality=Quality(1, 0, ["A1|Y"], 1, ["A1|X"], 1), base_currency="USD",
+                 pnl=Pnl(*[None] * 7), exposure=Exposure(None, None, None, None, 2), greeks=dict.fromkeys(("delta", "gamma", "vega", "theta", "rho")), models={"var_hist": {"var_95": None}}),
+    "decisions": Decision(order_id="o", account="A1", instrument="X", outcome="reject", reasons=[], warnings=[], effect={}, snapshot_id=0, limits_version=1, ts_event=T0,
+                          ts_decision=T0, service_ns=1),
+    "alerts": Alert(alert_id="a", kind="breach", node="firm", metric="gross", value=None, limit=None, utilisation=None, cause_ts=T0, raised_ts=T0, snapshot_id=0)}
+
+
+@pytest.mark.parametrize("made_by", ["this version", "an earlier one"])
+def test_what_is_unknown_is_null_in_every_table_whoever_made_it(made_by: str, tmp_path: Path) -> None:
+    store = EmbeddedClickHouse(tmp_path)
+    try:
+        if made_by != "this version":  # it had no null where a figure could not be unknown
+            for statement in DDL[:6]:
+                store.execute(statement.replace("Nullable(Float64)", "Float64"))
+            earlier = msgspec.structs.replace(UNKNOWN_COST, account="A0", average_price=4.0, realised_pnl=-3.0, fifo=Fifo(-2.0, None, 1), break_even_price=5.0)
+            table = sink_tables(1)[1]
+            (row,) = table.rows_of(0, 1, encode(earlier), T0)
+            store.insert(table.name, table.columns[:-1], [row[:-1]])
+        for _ in range(2):  # at every start
+            for statement in DDL:
+                store.execute(statement)
+        for table in sink_tables(1)[1:]:
+            rows = table.rows_of(0, 2, encode(UNKNOWN[table.topic]), T0)
+            store.insert(table.name, table.columns, rows)
+            names = UNKNOWN_IS_NULL[table.topic]
+            assert store.query(f"SELECT {', '.join(names)} FROM {table.name} WHERE offset = 2") == [(None,) * len(names)], table.name
+            kinds = dict(store.query(f"SELECT name, type FROM system.columns WHERE database = 'deskrisk' AND table = '{table.topic}'"))
+            for name, value in zip(table.columns, rows[0], strict=True):
+                assert value is not None or kinds[name].startswith("Nullable("), f"{table.name}.{name}"
+        assert store.query("SELECT pnl_unknown, day_unknown FROM deskrisk.risk") == [(1, 1)]
+        if made_by != "this version":
+            assert store.query("SELECT realised_pnl, fifo_realised_pnl FROM deskrisk.positions WHERE offset = 1") == [(-3.0, -2.0)], "what was known stays"
+    finally:
+        store.close()
+
+
+def test_every_figure_of_a_record_that_may_be_null_has_a_column_that_may() -> None:
+    """The records themselves say what may be null: a new field of theirs is not forgotten here."""
+    def floats(cls: type, prefix: str = "") -> set[str]:
+        return {prefix + f.encode_name for f in msgspec.structs.fields(cls) if f.type == float | None}
+
+    stated = floats(Position) | floats(Fifo, "fifo_")
+    assert stated & set(sink_tables(1)[1].columns) == set(UNKNOWN_IS_NULL["positions"])
+    assert (floats(Pnl) | floats(Exposure)) <= set(UNKNOWN_IS_NULL["risk"])
+    assert {"limit_value" if name == "limit" else name for name in floats(Alert)} <= set(UNKNOWN_IS_NULL["alerts"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from decimal import Decimal
 from typing import Any
 
@@ -11,12 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents import reload
+from app import recovery, verify
 from app.statement_keys import Found
 from models import trade_columns as tc
-from models.reconciliation import StoredTrade, live_quantities
+from models.naive_fold import NaiveBook
+from models.reconciliation import StoredTrade, live_quantities, reconcile
 from models.reference import ContractChangedError
 from models.stated_sources import stated_sum
-from schemas.codec import decoder_of, encode
+from schemas.codec import decoder_of, encode, trade_decoder
 from schemas.keys import external_key
 from schemas.records import External, Instrument, Position
 from tables.position_partition import PositionPartition
@@ -76,6 +81,48 @@ def test_a_statement_without_a_price_is_known_in_quantity_and_its_pnl_is_null_in
     part.roll("A1", T0 + 2 * S)
     assert decoder_of(Position).decode(encode(first(part))).opening_realised_pnl is None
     assert stated_sum([(100, None), (-40, 12.0)], False).units == 60
+
+
+def test_who_compares_positions_holds_an_unknown_figure_equal_to_an_unknown_one_alone() -> None:
+    part = new_partition()
+    opened(part, "CUST", 100, None, T0)
+    feed(part, [trade("T1", "sell", "40", "12", T0 + S)])
+    unknown = first(part)
+    known = msgspec.structs.replace(unknown, realised_pnl=5.0, average_price=11.0)
+    key = f"{unknown.account}|{unknown.instrument}"
+    assert recovery.differences({key: unknown}, {key: unknown}, ("a", "b")) == []
+    for a, b in ((unknown, known), (known, unknown), (unknown, msgspec.structs.replace(unknown, average_price=11.0))):
+        assert len(recovery.differences({key: a}, {key: b}, ("a", "b"))) == 1
+    rows = part.positions.arrays.rows
+    assert reload._near(float(rows["realised_pnl"][0]), math.nan) and not reload._near(float(rows["realised_pnl"][0]), 0.0)
+    # who states what is not known here is at odds with it
+    theirs = External(source="PB", account=unknown.account, instrument=unknown.instrument, quantity=Decimal(60), ts_event=T0, kind="snapshot", average_price=Decimal(11), realised_pnl=Decimal(5))
+    held = (unknown.account, unknown.instrument)
+    found = reconcile({held: unknown}, [theirs], {}, {}, T0)
+    assert {(b.field, b.internal, b.external) for b in found} == {("realised_pnl", None, 5.0), ("average_price", None, 11.0)}
+    assert reconcile({held: known}, [theirs], {}, {}, T0) == []
+    silent = msgspec.structs.replace(theirs, average_price=None, realised_pnl=None)
+    assert reconcile({held: unknown}, [silent], {}, {}, T0) == []
+
+
+def test_verify_says_where_a_figure_is_unknown_that_the_trades_give() -> None:
+    part, naive = new_partition(), NaiveBook({"EURUSD": False})
+    bought = trade("T1", "buy", "10", "12", T0 + S)
+    feed(part, [bought])
+    naive.apply(trade_decoder.decode(encode(bought)))
+    published = {"A1|EURUSD": first(part)}
+    rows, instruments = part.positions.arrays.rows, part.reference.instrument_records
+
+    def found() -> list[str]:
+        lines: list[str] = []
+        verify._compare(part, naive, instruments, published, Counter(), lines)
+        return lines
+
+    assert found() == []
+    for name, texts in (("average_price", ["I1"]), ("realised_pnl", ["I1", "I4"])):
+        rows[name][0], known = np.nan, rows[name][0]
+        assert [line[:2] for line in found()] == texts and "was None" in found()[0]
+        rows[name][0] = known
 
 
 def test_of_two_statements_of_one_moment_the_later_one_counts_and_the_same_one_changes_nothing() -> None:
