@@ -25,6 +25,7 @@ from agents.order_fills import OrderFills
 from agents.other_gates import OtherGates
 from agents.ports import Clock, Counters, Publisher
 from agents.quarantine import Quarantine
+from agents.read_report import GateReading
 from agents.reference_tail import ReferenceTail
 from agents.router import Place, Router
 from agents.stage import Stage
@@ -107,6 +108,8 @@ class GateStage(Stage):
         self._takeover = GateTakeOver(client, topics, self.gate, self.watch, self._fills, self._changelog, partition_of)
         self._write_down_s = write_down_s
         self._router = self._routes(future_ns)
+        self.reading = GateReading(self._tail, self._rules, self._next, self._waiting_marks)
+        self.reads, self.acted = self.reading.reads, self.reading.acted  # type: ignore[method-assign]
         reference.on_change = self._on_reference
         known = reference.reference
         for record in (*known.instrument_records.values(), *known.account_records.values()):
@@ -419,6 +422,7 @@ class GateStage(Stage):
             now = self._clock()
             self.gate.refresh(now)
             self._fills.tidy(now)
+            self.reading.refreshes += 1
             self._counters.set("orders_working", len(self.gate.working))
             turned()
             if not self._paused and self._lease.held():

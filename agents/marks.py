@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from aiokafka.structs import TopicPartition
 
-from agents.ports import Clock, Counters, Publisher
+from agents.ports import Clock, Counters, Publisher, until
 from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
 from agents.stage import Stage
@@ -115,6 +115,15 @@ class MarkStage(Stage):
     def restored_position(self, topic: str, partition: int) -> int | None:
         """Say that an owned partition of `marks` is included to its end; later rows are our own."""
         return EVERYTHING if topic == self._topics["marks"] and partition in self._owned else None
+
+    def reads(self) -> dict[TopicPartition, int]:
+        """Return the next offset of every partition of quotes that was read."""
+        return dict(self._offsets)
+
+    async def acted(self) -> None:
+        """Wait for the end of a window that begins now or has begun."""
+        windows = self._windows
+        await until(lambda: self._windows != windows)
 
     async def process(self, batch: RecordBatch, ack: Callable[[], None]) -> None:
         """Fold one slice of `ticks`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
@@ -41,3 +42,11 @@ class Counters(Protocol):
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add a value to a distribution."""
+
+
+async def until(holds: Callable[[], bool], step_s: float = 0.01) -> None:
+    """Wait until something holds that tells nobody when it does."""
+    while True:
+        if holds():
+            return
+        await asyncio.sleep(step_s)

@@ -17,6 +17,7 @@ from aiokafka.structs import TopicPartition
 from agents.held_terms import HeldTerms
 from agents.ports import Clock, Counters, Publisher
 from agents.quarantine import Quarantine
+from agents.read_report import PositionReading
 from agents.reference_tail import ReferenceTail
 from agents.reload import KeyReloads
 from agents.router import OUTSIDE
@@ -88,6 +89,8 @@ class PositionStage(Stage):
                                 self._replaced)
         self._sources = SourceLog(client)
         self._reloads = KeyReloads(client, topics, publisher, clock, counters, fills_max, lateness_ns, self._replaced)
+        self.reading = PositionReading(self.writers, topics, self._out_wake, self._reloads)
+        self.reads, self.acted = self.reading.reads, self.reading.acted  # type: ignore[method-assign]
 
     # ---- partitions come and go -----------------------------------------------------------------------------------
     async def take(self, partitions: set[int]) -> None:
@@ -363,6 +366,7 @@ class PositionStage(Stage):
                 if reached is not None:
                     self._say(reached)
             took = spent
+            self.reading.turns += 1
             turned()
 
     def _say(self, reached: PositionProgress) -> None:

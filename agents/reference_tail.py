@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from aiokafka.structs import TopicPartition
+
 from agents.ports import Counters
 from agents.router import Place, PutAside, Router
 from models.reference import ContractChangedError, Reference
@@ -51,6 +53,10 @@ class ReferenceTail:
         await self._tail.start()
         await self._tail.read_to_end()
         self._task = self._tail.follow("reference tail")
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """Return the next offset of each partition that is followed."""
+        return dict(self._tail.positions)
 
     async def catch_up(self) -> None:
         """Wait until everything published by now has been read."""

@@ -63,6 +63,11 @@ class KeyReloads:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a key is being folded again."""
+        return bool(self._open)
+
     def saw(self, batch: RecordBatch) -> None:
         """Remember what the live state takes in while a reload reads."""
         for reload in self._open:

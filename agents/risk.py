@@ -12,7 +12,7 @@ import msgspec
 from aiokafka.structs import TopicPartition
 
 from agents.limit_alerts import LimitAlerts, newest_alerts
-from agents.ports import Clock, Counters, Publisher
+from agents.ports import Clock, Counters, Publisher, until
 from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
 from agents.router import Place, Router
@@ -92,6 +92,7 @@ class RiskStage(Stage):
         self._spoke_for_all = False
         self._tasks: list[asyncio.Task[None]] = []
         self._ts_source = 0
+        self._turns = 0
         reference.on_change = self._on_reference
         for record in (*reference.reference.instrument_records.values(),
                        *reference.reference.account_records.values()):
@@ -256,6 +257,15 @@ class RiskStage(Stage):
         owner = self._owners.partition(node)
         return owner in self._owned if owner is not None else self._spoke_for_all
 
+    def reads(self) -> dict[TopicPartition, int]:
+        """Return the next offset of every partition that the nodes rest on."""
+        return {**self._surfaces.positions, **self._rules.positions, **self._marks.positions, **self._next}
+
+    async def acted(self) -> None:
+        """Wait until nodes were revalued, held against their limits and published."""
+        turns = self._turns
+        await until(lambda: self._turns > turns + TICK_PERIODS)
+
     async def process(self, batch: RecordBatch, ack: Callable[[], None]) -> None:
         """Take one slice of `positions` in."""
         self._take_in(batch)
@@ -275,15 +285,14 @@ class RiskStage(Stage):
 
     async def _publish_loop(self) -> None:
         loop = asyncio.get_running_loop()
-        turn = 0
         due = loop.time()
         recount_due, models_due, unit_vars_due = loop.time() + RECOUNT_S, loop.time(), 0.0
         while True:
             due = max(due + TRADE_PERIOD_S, loop.time())
             await asyncio.sleep(due - loop.time())
-            turn += 1
+            self._turns += 1
             self.models.update_rows(self.book.value_pending())
-            if turn % TICK_PERIODS == 0:
+            if self._turns % TICK_PERIODS == 0:
                 self._counters.add("rows_revalued", len(self.book.revalue(self._clock())))
             self._publish()
             if self.ready:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
+
+from aiokafka.structs import TopicPartition
 
 from tables.manager import StageOwner
 from tables.records import RecordBatch
@@ -40,6 +42,12 @@ class Stage(StageOwner, Protocol):
 
     async def stop(self) -> None:
         """Finish what is under way and disconnect."""
+
+    def reads(self) -> Mapping[TopicPartition, int]:
+        """Return the next offset of every partition that it follows."""
+
+    async def acted(self) -> None:
+        """Wait until what follows of all that was read when it was called has been sent."""
 
     def watched(self) -> Sequence[Bound]:
         """Return what of it must not take longer than a bound, beside the turns of its tasks."""

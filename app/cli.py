@@ -15,7 +15,7 @@ guard.check()
 import typer  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from app import cli_calc, cli_control, cli_quarantine, cli_recovery  # noqa: E402
+from app import cli_calc, cli_control, cli_quarantine, cli_recovery, cli_rehearse  # noqa: E402
 from app.cli_common import (  # noqa: E402
     EXIT_DIFFERENT,
     EXIT_FAILED,
@@ -43,6 +43,7 @@ cli_calc.register(cli)
 cli_control.register(cli)
 cli_recovery.register(cli)
 cli_quarantine.register(cli)
+cli_rehearse.register(cli)
 cli.add_typer(topics_cli, name="topics")
 cli.add_typer(reference_cli, name="reference")
 

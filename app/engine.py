@@ -16,6 +16,7 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from agents.quarantine import Quarantine
+from agents.read_report import ReadReport
 from agents.reference_tail import ReferenceTail
 from agents.stage import Stage
 from app.collector import settle_collector
@@ -89,6 +90,7 @@ class Engine:
         self.ready = asyncio.Event()
         self._beat: asyncio.Task[None] | None = None
         self._topics_check: asyncio.Task[None] | None = None
+        self._report: asyncio.Task[None] | None = None
 
     @property
     def stage(self) -> Stage | None:
@@ -183,6 +185,9 @@ class Engine:
         self.watchdog.start()
         self._beat = process.start("beats", self._beats, bound_s=30.0)
         self._topics_check = process.start("topics check", self._check_topics)
+        if s.say_reads and self.stage is not None:
+            report = ReadReport(self.role, self.stage, self.reference, self.topics, self.publisher, steady_clock())
+            self._report = process.start("read report", report.run)
         if s.metrics_port is not None:
             self.counters.serve(s.metrics_port, self.unready)
         self.counters.set("process_restarts", s.restarts)
@@ -251,7 +256,7 @@ class Engine:
 
     async def stop(self) -> None:
         """Flush and disconnect."""
-        for task in (self._beat, self._topics_check):
+        for task in (self._beat, self._topics_check, self._report):
             if task is not None:
                 task.cancel()
         if self.built is not None:

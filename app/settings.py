@@ -76,6 +76,8 @@ class Settings(BaseSettings):
                                      "beside `/metrics`; none: off")
     restarts: Annotated[int, Field(ge=0)] = Field(
         0, description="how often its supervisor has started this process again; set by the supervisor")
+    say_reads: bool = Field(
+        False, description="every role says on the topic `reads` how far it has read: for rehearsals, which wait by it")
     gateway_host: str = Field(
         "127.0.0.1", description="address the gateway listens on; beyond loopback only with api_tokens")
     gateway_port: Annotated[int, Field(ge=0, le=65_535)] = Field(8321, description="0: any free port")

@@ -57,6 +57,23 @@ class Child:
     #: how often it ended, by what its exit code means
     ends: Counter[str] = field(default_factory=Counter)
     last_line: str = ""
+    #: cleared while it is not wanted to run
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.wanted.set()
+
+    async def halt(self, timeout: float = STOP_S) -> None:
+        """Stop it, and keep it stopped until `wanted` is set again."""
+        self.wanted.clear()
+        if self.process is not None and self.process.returncode is None:
+            self.process.terminate()
+            try:
+                await asyncio.wait_for(self.process.wait(), timeout)
+            except TimeoutError:
+                self.process.kill()
+                await self.process.wait()
+        self.ready.clear()
 
 
 class Told(Protocol):
@@ -97,12 +114,15 @@ class Supervisor:
     async def _keep(self, child: Child) -> None:
         wait = BACKOFF_S_MIN
         while not self.stopping.is_set():
+            await child.wanted.wait()
             started = time.monotonic()
             code = await self._run(child)
             child.ready.clear()
             child.heard, child.late = None, ""
             if self.stopping.is_set():
                 return
+            if not child.wanted.is_set():
+                continue
             child.restarts += 1
             why = meaning(code)
             child.ends[why] += 1

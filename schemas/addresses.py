@@ -35,6 +35,20 @@ class PositionProgress(msgspec.Struct, frozen=True, kw_only=True):
     ts: StampNs
 
 
+class ReadSoFar(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a process of a role has read what it rests on; what follows of that is on the log.
+
+    Said where the setting ``say_reads`` asks for it: whoever rehearses waits by it, not by time.
+    """
+
+    role: Text
+    #: another one reads again from where its log begins
+    process: Text
+    #: by topic: (partition, next offset)
+    read: dict[str, list[tuple[int, int]]]
+    ts: Timestamp
+
+
 class UnitVars(msgspec.Struct, frozen=True, kw_only=True):
     """What one unit of instruments alone has as historical VaR, bought or sold, in the firm's base currency.
 

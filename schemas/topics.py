@@ -48,6 +48,8 @@ GATES = Topic("gates", "partition", "internal", "Where the gate of a partition a
               compact=True, partitions="one")
 PROGRESS = Topic("progress", "partition", "internal", "How far each partition of `trades` is in `positions`, 2 Hz.",
                  compact=True, partitions="one")
+READS = Topic("reads", "role", "internal", "How far each role has read, once what follows is on the log.",
+              compact=True, partitions="one", config={"min.compaction.lag.ms": "0"})
 LIMITS = Topic("limits", "limit_id", "both", "Limits, versioned.", compact=True, partitions="one")
 CONTROLS = Topic("controls", "scope", "both", "Halts and kills, versioned.", compact=True, partitions="one")
 APPROVALS = Topic("approvals", "approval_id", "both", "Writes that wait for a second person.", partitions="one",
@@ -80,8 +82,8 @@ GATE_CHANGELOG = Topic("gate-changelog", "kind and id", "internal",
 
 TOPICS: tuple[Topic, ...] = (
     TRADES, ORDERS, TICKS, EXTERNAL, INSTRUMENTS, ACCOUNTS, COUNTERPARTIES, LIMITS, CONTROLS, APPROVALS, SURFACES,
-    TOUCHES, MARKS, POSITIONS, DECISIONS, RISK, EXPOSURE, PROGRESS, LIMITS_USED, UNIT_VARS, ALERTS, GATES, QUARANTINE,
-    POSITIONS_CHANGELOG, GATE_CHANGELOG,
+    TOUCHES, MARKS, POSITIONS, DECISIONS, RISK, EXPOSURE, PROGRESS, READS, LIMITS_USED, UNIT_VARS, ALERTS, GATES,
+    QUARANTINE, POSITIONS_CHANGELOG, GATE_CHANGELOG,
 )
 
 

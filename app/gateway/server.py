@@ -33,6 +33,7 @@ from app.gateway.access import Access, User, login, parse_tokens
 from app.gateway.answers import error_answer, json_answer, scope_of
 from app.gateway.events import breaker_event, reject_event
 from app.gateway.quarantine import QuarantineView
+from app.gateway.read_so_far import read_route
 from app.gateway.reads import Reads
 from app.gateway.state import GatewayState
 from app.gateway.stream import ClientView, Frames, frame_of
@@ -349,6 +350,7 @@ class Gateway:
             Route("/api/whatif", WhatIf(self.settings, self.state).answer, methods=["POST"]),
             *Reads(self.state).routes(),
             Route("/health/live", self.live), Route("/health/ready", self.is_ready),
+            read_route((self._tail, self._alerts, self._decisions, self._rules), self._names, lambda: self._turned),
             Route("/metrics", self.metrics),
             Mount("/vendor", StaticFiles(packages=[("youplot", "vendor")])),
             Mount("/static", StaticFiles(directory=STATIC)),
