@@ -297,6 +297,8 @@ class PositionStage(Stage):
 
     async def _open_one(self, statement: External, part: PositionPartition, batch: RecordBatch, m: int) -> None:
         reference = self._reference.reference
+        latest = int(latest_of(batch.timestamps_ms[m : m + 1], self._future_ns, self._clock())[0])
+        ts = parse_ts_ns(statement.ts_event, latest_ns=latest)  # also of a snapshot, which is read elsewhere
         rolls = statement.kind == "roll"
         if statement.account not in reference.account_records \
                 or (not rolls and statement.instrument not in reference.instrument_records):
@@ -319,9 +321,7 @@ class PositionStage(Stage):
         if statement.kind == "snapshot":
             return
         if rolls:
-            latest = int(latest_of(batch.timestamps_ms[m : m + 1], self._future_ns, self._clock())[0])
-            self._counters.add("rolls", float(part.roll(statement.account,
-                                                        parse_ts_ns(statement.ts_event, latest_ns=latest))))
+            self._counters.add("rolls", float(part.roll(statement.account, ts)))
             return
         if statement.kind == "reload":
             offsets = self.writers[part.partition].marker.offsets | {batch.topic: batch.next_offset}

@@ -14,7 +14,7 @@ import msgspec
 from aiokafka.errors import KafkaError
 
 from agents.ports import Counters
-from schemas.codec import JsonDecoder, decoder_of
+from schemas.codec import JsonDecoder, decoder_of, records_in
 from schemas.numbers import FiniteNumbers, time_fields
 from schemas.reasons import QuarantineReason
 from schemas.refusal import reason_of
@@ -27,6 +27,7 @@ R = TypeVar("R", bound=msgspec.Struct)
 PutAside = Callable[[RecordBatch, int, QuarantineReason, str, bytes], object]
 #: fields that say when a record happened; others may lie ahead
 HAPPENED = ("ts_event", "ts")
+_REFUSED = "%s %s@%s (key %r) refused: %s: %s"
 #: lies outside the record: the process ends, and reads the record again
 OUTSIDE = (KafkaError, OSError, MemoryError)
 
@@ -49,6 +50,8 @@ class _Subscription(NamedTuple):
     tombstone: Callable[[Place], object] | None
     #: fields that say when the record happened
     dated: tuple[str, ...]
+    #: a message may be a JSON array of records
+    many: bool
 
 
 class Router:
@@ -69,17 +72,18 @@ class Router:
         self._subscriptions: dict[str, _Subscription] = {}
 
     def subscribe(self, topic: str, record: type[R] | None, handler: Callable[[Any, Place], object],
-                  tombstone: Callable[[Place], object] | None = None) -> None:
+                  tombstone: Callable[[Place], object] | None = None, many: bool = False) -> None:
         """Hand each record of a topic to ``handler``, and each withdrawal (a key without a value) to ``tombstone``.
 
         Parameters
         ----------
         record : what the values are; None: the handler takes the bytes and decodes what it needs of them
+        many : a message may be a JSON array of records; each of them is taken or refused by itself
         """
         dated = () if record is None or not issubclass(record, FiniteNumbers) else time_fields(record)
         self._subscriptions[topic] = _Subscription(
             record, None if record is None else decoder_of(record), handler, tombstone,
-            tuple(name for name in dated if name in HAPPENED))
+            tuple(name for name in dated if name in HAPPENED), many)
 
     def __call__(self, batch: RecordBatch) -> None:
         """Hand a slice on, record by record, in order."""
@@ -94,8 +98,19 @@ class Router:
                 self._put_aside(batch, k, *refused, value or b"")
 
     def hand_on(self, value: bytes | None, place: Place) -> tuple[QuarantineReason, str] | None:
-        """Hand one record on; return why it was refused, if it was."""
+        """Hand one message on; return why it was refused, if it was (the first refusal, where it has many records)."""
         wanted = self._subscriptions[place.topic]
+        if value is None or not wanted.many:
+            return self._hand_on(wanted, value, place)
+        try:
+            raws = records_in(value)
+        except ValueError as error:
+            log.error(_REFUSED, *place[:4], type(error).__name__, error)
+            return self._refused(error, value, wanted, place)
+        refused = [found for raw in raws if (found := self._hand_on(wanted, raw, place)) is not None]
+        return refused[0] if refused else None
+
+    def _hand_on(self, wanted: _Subscription, value: bytes | None, place: Place) -> tuple[QuarantineReason, str] | None:
         try:
             if value is not None:
                 record = value if wanted.decoder is None else wanted.decoder.decode(value)
@@ -107,8 +122,12 @@ class Router:
         except OUTSIDE:
             raise
         except Exception as error:
-            log.error("%s %s@%s (key %r) refused: %s: %s", place.topic, place.partition, place.offset, place.key,
-                      type(error).__name__, error, exc_info=not isinstance(error, msgspec.DecodeError | ValueError))
-            self._counters.add(self._counter, topic=place.topic)
-            return reason_of(error, value or b"", wanted.record)
+            log.error(_REFUSED, *place[:4], type(error).__name__, error,
+                      exc_info=not isinstance(error, msgspec.DecodeError | ValueError))
+            return self._refused(error, value or b"", wanted, place)
         return None
+
+    def _refused(self, error: Exception, value: bytes, wanted: _Subscription, place: Place,
+                 ) -> tuple[QuarantineReason, str]:
+        self._counters.add(self._counter, topic=place.topic)
+        return reason_of(error, value, wanted.record)

@@ -10,17 +10,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from aiokafka.structs import TopicPartition
 
+from app.offline import Offline
 from app.settings import Settings
 from app.sink.clickhouse import ServerClickHouse
 from models.reconciliation import Break, StoredTrade, live_quantities, reconcile
-from schemas.codec import decoder_of, encode, records_in
+from schemas.codec import encode
 from schemas.keys import external_key
-from schemas.records import Alert, External, Instrument, Position
+from schemas.records import Alert, External
 from tables.kafka import owner_partition
-from tables.records import RecordBatch
 from tables.restore import read_range
 
 log = logging.getLogger(__name__)
@@ -43,32 +42,11 @@ async def run_reconcile(settings: Settings, reload: bool = True) -> dict[str, An
     With ``reload`` the owners of the positions with new breaks fold those positions, and no others, again from the log.
     """
     topics = settings.topics()
-    positions: dict[tuple[str, str], Position] = {}
-    statements: list[External] = []
-    instruments: dict[str, Instrument] = {}
-
-    def on_batch(batch: RecordBatch) -> None:
-        for value in batch.values:
-            if value is None:
-                continue
-            if batch.topic == topics["positions"]:
-                p = decoder_of(Position).decode(value)
-                held = positions.get((p.account, p.instrument))
-                if held is None or (p.as_of.offset, p.revision) >= (held.as_of.offset, held.revision):
-                    positions[p.account, p.instrument] = p
-            elif batch.topic == topics["reference.instruments"]:
-                record = decoder_of(Instrument).decode(value)
-                instruments[record.instrument] = record
-            else:
-                for raw in records_in(value):
-                    try:
-                        statements.append(decoder_of(External).decode(raw))
-                    except msgspec.DecodeError as error:
-                        log.warning("positions.external: %s", error)
-
+    read = Offline(settings).follow("reference.instruments", "positions", "positions.external")
+    positions, statements, instruments = read.positions, read.statements, read.reference.instrument_records
     data = range(settings.partitions)
     await read_range(settings.client(), {TopicPartition(topics["reference.instruments"], 0): 0} | {
-        TopicPartition(topics[t], p): 0 for t in ("positions", "positions.external") for p in data}, on_batch)
+        TopicPartition(topics[t], p): 0 for t in ("positions", "positions.external") for p in data}, read.router)
     stored = _trade_store(settings)
     book = Path(settings.data_dir) / "reconciliation.json"
     known: dict[str, int] = json.loads(book.read_text())["since"] if book.exists() else {}
@@ -85,7 +63,7 @@ async def run_reconcile(settings: Settings, reload: bool = True) -> dict[str, An
     touched = sorted({(b.account, b.instrument) for b in opened})[:RELOADS_MAX] if reload else []
     await _ask_for_reload(settings, touched, now)
     return {"positions": len(positions), "statements": len(statements), "trade_store_rows": len(stored),
-            "breaks": len(found), "reloads": len(touched), "ok": not found,
+            "refused": read.refused.total(), "breaks": len(found), "reloads": len(touched), "ok": not found,
             "rows": [{"source": b.source, "account": b.account, "instrument": b.instrument, "field": b.field,
                       "internal": b.internal, "external": b.external, "age_s": (now - b.since_ns) / 1e9}
                      for b in found]}

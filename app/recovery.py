@@ -9,20 +9,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import numpy as np
 from aiokafka.structs import TopicPartition
 
+from app.offline import Offline
 from app.settings import Settings
+from models import trade_columns as tc
 from models.reference import Reference
-from schemas.codec import decoder_of, encode, records_in, trade_decoder
-from schemas.records import Account, Alert, Instrument, Position
-from schemas.units import parse_ts_ns
-from tables.kafka import KafkaClient, owner_partition
+from models.trade_decode import decode_trades
+from schemas.codec import encode
+from schemas.records import Alert, Position
+from schemas.units import FUTURE_NS, latest_of, parse_ts_ns
+from tables.kafka import KafkaClient
 from tables.partition import MARKER_KEY, Marker
 from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
-from tables.refold import fold
+from tables.refold import CHUNK, fold
 from tables.restore import read_range
 from tables.source_log import SourceLog
 
@@ -79,7 +81,7 @@ async def load(settings: Settings) -> tuple[dict[int, Loaded], Reference]:
     """Return every partition's changelog and trades, and the reference data."""
     topics = settings.topics()
     out: dict[int, Loaded] = defaultdict(Loaded)
-    reference = Reference(lambda account: owner_partition(account, settings.partitions))
+    found = Offline(settings).follow("reference.instruments", "reference.accounts")
 
     def on_batch(batch: RecordBatch) -> None:
         loaded = out[batch.partition]
@@ -90,16 +92,8 @@ async def load(settings: Settings) -> tuple[dict[int, Loaded], Reference]:
             elif value is not None:
                 loaded.trades.append((offset, ms, value))
 
-    def on_reference(batch: RecordBatch) -> None:
-        instruments = batch.topic == topics["reference.instruments"]
-        for value in batch.values:
-            if value is not None and instruments:
-                reference.add_instrument(decoder_of(Instrument).decode(value))
-            elif value is not None:
-                reference.add_account(decoder_of(Account).decode(value))
-
     await read_range(settings.client(), {TopicPartition(topics[t], 0): 0 for t in (
-        "reference.instruments", "reference.accounts")}, on_reference)
+        "reference.instruments", "reference.accounts")}, found.router)
     tps = {TopicPartition(topics[t], p): 0 for t in ("positions-changelog", "trades")
            for p in range(settings.partitions)}
     await read_range(settings.client(), tps, on_batch)
@@ -107,7 +101,7 @@ async def load(settings: Settings) -> tuple[dict[int, Loaded], Reference]:
         trades = [TopicPartition(topics["trades"], p) for p in range(settings.partitions)]
         for tp, (first, _) in (await log.ranges(trades)).items():
             out[tp.partition].trades_begin = first
-    return out, reference
+    return out, found.reference
 
 
 def state_at(loaded: Loaded, partition: int, reference: Reference, settings: Settings, until_ms: int | None,
@@ -130,15 +124,19 @@ def state_at(loaded: Loaded, partition: int, reference: Reference, settings: Set
     return part, marker
 
 
-def by_trade_time(trades: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
-    """Return single trades in the order they happened; what came as one message is taken apart."""
+def by_trade_time(trades: list[tuple[int, int, bytes]], future_ns: int = FUTURE_NS) -> list[tuple[int, int, bytes]]:
+    """Return single trades in the order they happened; what came as one message is taken apart.
+
+    What positions refuse is left out: it is on the quarantine topic, its neighbours of the same message are not.
+    """
     single: list[tuple[int, int, int, bytes]] = []
-    for offset, ms, value in trades:
-        try:
-            raws = records_in(value)
-            single += [(parse_ts_ns(trade_decoder.decode(raw).ts_event), offset, ms, raw) for raw in raws]
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
-            continue  # poison: on the quarantine topic
+    for start in range(0, len(trades), CHUNK):
+        chunk = trades[start : start + CHUNK]
+        stamps = np.array([ms for _, ms, _ in chunk], np.int64)
+        decoded = decode_trades([value for _, _, value in chunk], latest_of(stamps, future_ns))
+        for i in np.flatnonzero(decoded.rows["status"] == tc.READ).tolist():
+            offset, ms, _ = chunk[int(decoded.messages[i])]
+            single.append((int(decoded.rows["ts_event"][i]), offset, ms, decoded.raws[i]))
     single.sort(key=lambda x: (x[0], x[1]))
     return [(offset, ms, raw) for _, offset, ms, raw in single]
 
@@ -254,7 +252,7 @@ async def rebuild(settings: Settings, swap: bool, by: str, reason: str) -> dict[
         part = PositionPartition(p, reference, settings.trade_ids_per_partition,
                                  settings.lateness_ms * 1_000_000, settings.future_ns)
         included = [t for t in data.trades if t[0] < head.offsets.get(settings.topics()["trades"], 0)]
-        fold(part, by_trade_time(included))
+        fold(part, by_trade_time(included, settings.future_ns))
         opened = stated(now)
         found += [line for line in differences(records_of(now), records_of(part), ("the table", "trade-time order"))
                   if line.partition(":")[0] not in opened]

@@ -17,19 +17,22 @@ import msgspec
 from aiokafka.structs import TopicPartition
 
 from app.interest import interest_until
+from app.offline import Offline
 from app.recovery import Refused, audit
 from app.reference_files import publish_reference
 from app.settings import Settings
-from schemas.codec import decoder_of, encode, records_in
+from schemas.codec import encode
 from schemas.keys import external_key
-from schemas.records import Account, External, Instrument, Mark, Position, Trade
-from schemas.units import NS_PER_S, format_ts_ns
+from schemas.numbers import check_decimal
+from schemas.records import External, Instrument, Mark, Trade
+from schemas.units import NS_PER_S, format_ts_ns, parse_ts_ns
 from tables.kafka import owner_partition
-from tables.records import RecordBatch
 from tables.restore import read_range
 
 log = logging.getLogger(__name__)
 ALL = "*"
+_ONE = ("reference.instruments", "reference.accounts")
+_MANY = ("marks", "positions.external", "positions")
 #: the latest marks are the closing ones only for so long after the day began
 CLOSES_FRESH_S = 60
 RETRY_S = 5.0
@@ -38,59 +41,40 @@ RETRY_S = 5.0
 class _Read:
     """What a roll needs to know: the newest record of everything."""
 
-    def __init__(self) -> None:
-        self.instruments: dict[str, Instrument] = {}
-        self.accounts: dict[str, Account] = {}
-        self.marks: dict[str, Mark] = {}
-        self.rolled: dict[str, int] = {}
-        self.positions: dict[tuple[str, str], Position] = {}
+    def __init__(self, settings: Settings) -> None:
+        self._found = found = Offline(settings).follow(*_ONE, *_MANY)
+        self.take = found.router
+        self.marks, self.positions, self.refused = found.marks, found.positions, found.refused
+        self.instruments = found.reference.instrument_records
+        self.accounts = found.reference.account_records
+
+    @property
+    def rolled(self) -> dict[str, int]:
+        """When the newest day of each account began."""
+        out: dict[str, int] = {}
+        for s in self._found.statements:
+            if s.kind == "roll":
+                out[s.account] = max(out.get(s.account, 0), parse_ts_ns(s.ts_event))
+        return out
 
     async def read(self, settings: Settings) -> None:
         topics = settings.topics()
-        one = (topics["reference.instruments"], topics["reference.accounts"])
-        many = (topics["marks"], topics["positions.external"], topics["positions"])
-
-        def on_batch(batch: RecordBatch) -> None:
-            for value in batch.values:
-                if value is None:
-                    continue
-                if batch.topic == many[2]:
-                    self._position(decoder_of(Position).decode(value))
-                elif batch.topic == one[0]:
-                    instrument = decoder_of(Instrument).decode(value)
-                    self.instruments[instrument.instrument] = instrument
-                elif batch.topic == one[1]:
-                    account = decoder_of(Account).decode(value)
-                    self.accounts[account.account] = account
-                elif batch.topic == many[0]:
-                    mark = decoder_of(Mark).decode(value)
-                    self.marks[mark.instrument] = mark
-                else:
-                    self._statements(value)
-
-        data = range(settings.partitions)
-        await read_range(settings.client(), {TopicPartition(t, 0): 0 for t in one} | {
-            TopicPartition(t, p): 0 for t in many for p in data}, on_batch)
-
-    def _position(self, p: Position) -> None:
-        held = self.positions.get((p.account, p.instrument))
-        if held is None or (p.as_of.offset, p.revision) >= (held.as_of.offset, held.revision):
-            self.positions[p.account, p.instrument] = p
-
-    def _statements(self, value: bytes) -> None:
-        try:
-            for raw in records_in(value):
-                statement = decoder_of(External).decode(raw)
-                if statement.kind == "roll" and isinstance(statement.ts_event, int):
-                    self.rolled[statement.account] = max(self.rolled.get(statement.account, 0), statement.ts_event)
-        except msgspec.DecodeError as error:
-            log.warning("positions.external: %s", error)
+        await read_range(settings.client(), {TopicPartition(topics[t], 0): 0 for t in _ONE} | {
+            TopicPartition(topics[t], p): 0 for t in _MANY for p in range(settings.partitions)}, self.take)
 
 
 def close_of(mark: Mark | None) -> Decimal | None:
     """Return the closing price a mark gives: its mid, else its last; None where it has no good price."""
     price = None if mark is None or mark.quality == "none" else mark.mid if mark.mid is not None else mark.last
-    return None if price is None else Decimal(repr(price))
+    if price is None:
+        return None
+    close = Decimal(repr(price))
+    try:
+        check_decimal(close, "prior_close")
+    except ValueError as error:
+        log.error("the mark of %s is no close: %s", mark.instrument if mark else "", error)
+        return None
+    return close
 
 
 def with_closes(instruments: Mapping[str, Instrument], priced: Mapping[str, Decimal], day: date) -> list[Instrument]:
@@ -127,7 +111,7 @@ async def roll(settings: Settings, at_ns: int, closes: bool, by: str, reason: st
     if closes and now - at_ns > CLOSES_FRESH_S * NS_PER_S:
         raise Refused(f"--at: the marks of {format_ts_ns(at_ns)} are gone ({CLOSES_FRESH_S} s are allowed): load "
                       "closes with the reference data (prior_close) and roll with --no-closes")
-    found = _Read()
+    found = _Read(settings)
     await found.read(settings)
     priced = {name: close for name, m in found.marks.items() if (close := close_of(m)) is not None}
     day = settings.trading_day()
@@ -173,7 +157,7 @@ async def _publish(settings: Settings, accounts: list[str], interest: list[Trade
 async def roll_daily(settings: Settings, by: str) -> None:
     """Roll at the beginning of every trading day; one that was missed is rolled late, without its closes."""
     day = settings.trading_day()
-    found = _Read()
+    found = _Read(settings)
     await found.read(settings)
     begin = day.begin_ns(time.time_ns())
     print("READY roll", flush=True)

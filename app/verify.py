@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from app.offline import Offline
 from app.settings import Settings
 from models.naive_fold import NaiveBook
-from models.reference import PRICE_ANY_SIGN, Reference, quantity_decimals, unit_value
+from models.reference import PRICE_ANY_SIGN, quantity_decimals, unit_value
 from models.trade_decode import check_trade
-from schemas.codec import decoder_of, records_in, trade_decoder
-from schemas.nodes import MODELS_SUFFIX, Risk
+from schemas.codec import records_in, trade_decoder
 from schemas.records import Instrument, Position, Trade
 from schemas.units import latest_of
 from tables.kafka import owner_partition
@@ -25,36 +25,41 @@ from tables.tail import Tail
 
 RELATIVE = 1e-9
 SHOWN = 20
+#: topics of which the newest records count
+ROUTED = ("positions", "risk", "reference.instruments", "reference.accounts")
 
 
 class _Topics:
-    """Whole topics, read once."""
+    """Whole topics, read once; records that the stages refuse are left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._names = {name: topic for topic, name in settings.topics().items()}
+        self._future_ns = settings.future_ns
         self.trades: dict[int, list[tuple[int, int, bytes]]] = defaultdict(list)
         self.changelog: dict[int, dict[bytes, bytes]] = defaultdict(dict)
-        self.newest: dict[str, dict[bytes, bytes]] = defaultdict(dict)
+        self.newest = Offline(settings).follow(*ROUTED)
 
-    async def read(self, settings: Settings) -> None:
-        topics = settings.topics()
-        names = {topics[n]: n for n in ("trades", "positions-changelog", "positions", "risk", "reference.instruments",
-                                        "reference.accounts")}
-
-        def on_batch(batch: RecordBatch) -> None:
-            name = names[batch.topic]
-            latest = latest_of(batch.timestamps_ms, settings.future_ns)
-            for offset, until, key, value in zip(batch.offsets.tolist(), latest.tolist(), batch.keys, batch.values,
-                                                 strict=True):
-                if name == "trades":
-                    if value is not None:
-                        self.trades[batch.partition].append((offset, until, value))
-                    continue
-                rows = self.changelog[batch.partition] if name == "positions-changelog" else self.newest[name]
+    def take(self, batch: RecordBatch) -> None:
+        """Take a slice in."""
+        name = self._names[batch.topic]
+        if name == "trades":
+            latest = latest_of(batch.timestamps_ms, self._future_ns)
+            for offset, until, value in zip(batch.offsets.tolist(), latest.tolist(), batch.values, strict=True):
+                if value is not None:
+                    self.trades[batch.partition].append((offset, until, value))
+        elif name == "positions-changelog":
+            rows = self.changelog[batch.partition]
+            for key, value in zip(batch.keys, batch.values, strict=True):
                 if value is None:
                     rows.pop(key or b"", None)
                 else:
                     rows[key or b""] = value
-        tail = Tail(settings.client(), list(names), on_batch)
+        else:
+            self.newest.router(batch)
+
+    async def read(self, settings: Settings) -> None:
+        topics = settings.topics()
+        tail = Tail(settings.client(), [topics[n] for n in ("trades", "positions-changelog", *ROUTED)], self.take)
         await tail.start()
         try:
             await tail.read_to_end(600)
@@ -68,18 +73,19 @@ def _close(a: float | None, b: float, scale: float) -> bool:
 
 async def run_verify(settings: Settings) -> dict[str, Any]:
     """Return the report: counts, whether all is well, and the differences found, as lines."""
-    found = _Topics()
+    found = _Topics(settings)
     await found.read(settings)
-    instruments = {r.instrument: r for r in map(decoder_of(Instrument).decode,
-                                                found.newest["reference.instruments"].values())}
+    return report_of(found, settings)
+
+
+def report_of(found: _Topics, settings: Settings) -> dict[str, Any]:
+    """Return the report on what was read."""
+    reference, published = found.newest.reference, found.newest.rows
+    instruments = reference.instrument_records
     differences: list[str] = []
     report = {"trades": 0, "positions": 0, "duplicates": 0, "late": 0, "i1": 0, "i2": 0, "i4": 0}
-    published = {k.decode(): decoder_of(Position).decode(v) for k, v in found.newest["positions"].items()}
-    reference = Reference(lambda account: owner_partition(account, settings.partitions))
-    for instrument in instruments.values():
-        reference.add_instrument(instrument)
     for partition, rows in sorted(found.changelog.items()):
-        marker = Marker.unpack(rows.pop(MARKER_KEY))
+        marker = Marker.unpack(rows.pop(MARKER_KEY)) if MARKER_KEY in rows else Marker()
         table = PositionPartition(partition, reference, settings.trade_ids_per_partition,
                                   settings.lateness_ms * 1_000_000, settings.future_ns)
         table.restore(rows)
@@ -89,15 +95,15 @@ async def run_verify(settings: Settings) -> dict[str, Any]:
         report["late"] += book.late
         _compare(table, book, instruments, published, report, differences)
     _sums(found, settings, report, differences)
-    return report | {"ok": not differences, "difference_count": len(differences),
-                     "differences": differences[:SHOWN]}
+    return report | {"refused": found.newest.refused.total(), "ok": not differences,
+                     "difference_count": len(differences), "differences": differences[:SHOWN]}
 
 
 def _fold(found: _Topics, partition: int, until: int, instruments: dict[str, Instrument],
           settings: Settings) -> NaiveBook:
     book = NaiveBook({n: i.inverse for n, i in instruments.items()}, settings.lateness_ms * 1_000_000,
                      {n: quantity_decimals(i) for n, i in instruments.items()})
-    accounts = {k.decode() for k in found.newest["reference.accounts"]}
+    accounts = found.newest.reference.account_records
     for offset, latest_ns, value in found.trades[partition]:
         if offset >= until:
             break
@@ -161,8 +167,7 @@ def _compare(table: PositionPartition, book: NaiveBook, instruments: dict[str, I
 
 def _sums(found: _Topics, settings: Settings, report: dict[str, int], differences: list[str]) -> None:
     """I2: every level adds up to the next, on the same snapshot and offsets."""
-    nodes = {k.decode(): decoder_of(Risk).decode(v) for k, v in found.newest["risk"].items()
-             if not k.decode().endswith(MODELS_SUFFIX)}
+    nodes = found.newest.nodes
     firm = nodes.get("firm")
     if firm is None:
         return

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from schemas.numbers import StampNs, Timestamp
+from schemas.numbers import StampNs
 from schemas.records import Text
 from schemas.units import INT64_MAX, NS_PER_MS, TS_END
 
@@ -18,7 +18,7 @@ class GateAddress(msgspec.Struct, frozen=True, kw_only=True):
     address: Text | None = None
     socket: Text | None = None
     host: Text | None = None
-    ts: Timestamp
+    ts: StampNs
 
 
 class PositionProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +46,7 @@ class ReadSoFar(msgspec.Struct, frozen=True, kw_only=True):
     process: Text
     #: by topic: (partition, next offset)
     read: dict[str, list[tuple[int, int]]]
-    ts: Timestamp
+    ts: StampNs
 
 
 class UnitVars(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ class UnitVars(msgspec.Struct, frozen=True, kw_only=True):
     instruments: list[str]
     #: positive losses at 99 %, over the horizon of the firm's VaR
     var_99: list[float]
-    ts: Timestamp
+    ts: StampNs
 
 
 class LimitsUsed(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +70,7 @@ class LimitsUsed(msgspec.Struct, frozen=True, kw_only=True):
     partitions: list[int]
     #: node, metric, length of the window in ms (0: none), instrument (empty: none), value
     used: list[tuple[str, str, int, str, float]]
-    ts: Timestamp
+    ts: StampNs
 
 
 class GateExposure(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +87,6 @@ class GateExposure(msgspec.Struct, frozen=True, kw_only=True):
     figures: dict[str, float]
     #: by length in ms: messages and their value in the window that ends now
     windows: dict[str, tuple[float, float]]
-    ts: Timestamp
+    ts: StampNs
     #: by length in ms: orders decided, and refused, in the window that ends now; where refusals are limited
     outcomes: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from schemas.records import AsOf
+from schemas.numbers import StampNs
+from schemas.records import AsOf, Whole
 
 
 class Pnl(msgspec.Struct, frozen=True, gc=False):
@@ -64,15 +65,15 @@ class Risk(msgspec.Struct, frozen=True, kw_only=True):
     """One node on one snapshot. ``snapshot_id`` is the end of the mark window included, in ns."""
 
     node: str
-    snapshot_id: int
-    ts: int
+    snapshot_id: Whole
+    ts: StampNs
     as_of: list[AsOf]
     quality: Quality
     base_currency: str
     pnl: Pnl
     exposure: Exposure
     quantity: float | None = None
-    ts_source: int = 0
+    ts_source: Whole = 0
     greeks: dict[str, float | None] | None = None
     models: dict[str, Any] | None = None
     top: dict[str, Any] | None = None

@@ -12,10 +12,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas.numbers import FiniteNumbers, StampNs, Timestamp, check_decimal
+from schemas.units import INT64_MAX
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 #: money, price or quantity: exact from a JSON string or a JSON number
 Number = Decimal
+#: a number that is counted with in 64 bits
+Whole = Annotated[int, msgspec.Meta(ge=-INT64_MAX, le=INT64_MAX)]
+#: a quantity in a record that only this system writes: plain digits
+Amount = Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]{1,24}(\.[0-9]{1,24})?$")]
 
 
 class Fee(msgspec.Struct, frozen=True, gc=False):
@@ -216,8 +221,8 @@ class Counterparty(msgspec.Struct, frozen=True, kw_only=True):
 class AsOf(msgspec.Struct, frozen=True, gc=False):
     """The last record of the `trades` topic a row includes."""
 
-    partition: int
-    offset: int
+    partition: Whole
+    offset: Whole
 
 
 class Fifo(msgspec.Struct, frozen=True, gc=False):
@@ -225,7 +230,7 @@ class Fifo(msgspec.Struct, frozen=True, gc=False):
 
     realised_pnl: float | None
     average_price: float | None
-    lots: int
+    lots: Whole
     exact: bool = True
 
 
@@ -234,21 +239,21 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 
     account: str
     instrument: str
-    quantity: str
+    quantity: Amount
     average_price: float | None
     #: unknown where what was closed had no cost
     realised_pnl: float | None
     fees: dict[str, float]
     currency: str
-    trades: int
-    last_ts_event: int
+    trades: Whole
+    last_ts_event: StampNs
     fifo: Fifo
     break_even_price: float | None
     as_of: AsOf
-    revision: int = 0
-    working_buy: str = "0"
-    working_sell: str = "0"
-    opening_quantity: str = "0"
+    revision: Whole = 0
+    working_buy: Amount = "0"
+    working_sell: Amount = "0"
+    opening_quantity: Amount = "0"
     opening_price: float | None = None
     #: less fees in the settlement currency; others are in ``opening_fees``
     opening_realised_pnl: float | None = 0.0
@@ -257,16 +262,16 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     funding: dict[str, float] = {}
     opening_funding: dict[str, float] = {}
     #: when the day of the position began, and by what
-    opening_ts: int = 0
+    opening_ts: StampNs = 0
     opening_kind: Literal["none", "statement", "roll"] = "none"
     #: an outside source said once what it was: its trades alone do not add up to it
     stated: bool = False
-    late_trades: int = 0
+    late_trades: Whole = 0
     book: str = ""
     desk: str = ""
     strategy: str = ""
     fund: str = ""
-    ts_source: int = 0
+    ts_source: Whole = 0
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True):
@@ -302,7 +307,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     quality: Literal["good", "stale", "crossed", "wild", "none", "stub", "one_sided", "last"]
     sources: int = 1
     rejected: int = 0
-    ts_source: int = 0
+    ts_source: Whole = 0
     kept: Kept | None = None
 
 
@@ -372,11 +377,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     #: in the firm's base currency: ``value`` of the order, and what it adds to gross, net, delta, vega and, at most, to
     #: historical VaR; what is not known is absent
     effect: dict[str, float]
-    snapshot_id: int
-    limits_version: int
-    ts_event: int
-    ts_decision: int
-    service_ns: int
+    snapshot_id: Whole
+    limits_version: Whole
+    ts_event: StampNs
+    ts_decision: StampNs
+    service_ns: Whole
     #: soft limits exceeded by an accepted order
     warnings: list[Reason] = msgspec.field(default_factory=list)
     #: the order, and the state of its account, instrument, position and nodes as the gate saw them
@@ -403,11 +408,11 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     value: float | None
     limit: float | None
     utilisation: float | None
-    cause_ts: int
-    raised_ts: int
-    snapshot_id: int
+    cause_ts: StampNs
+    raised_ts: StampNs
+    snapshot_id: Whole
     limit_id: str | None = None
-    limits_version: int = 0
+    limits_version: Whole = 0
     #: raised again because nobody acknowledged it
     escalated: bool = False
     #: who has seen it, and what they noted; a record with ``ack_by`` repeats the alert it acknowledges

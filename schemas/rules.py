@@ -104,7 +104,7 @@ RULES: tuple[Rule, ...] = (
          ("unit/test_gate_figures.py::test_a_price_that_ran_too_far_within_its_window_closes_the_gate_until_it_is_old",)),
     Rule("FIA repeated-execution limit", "an algorithm that is applied too often stops"),
     Rule("FIA message throttle", "a rate of messages, cancels never held back", "a second threshold halts the session",
-         (f"{_BOOK}::test_a_cancel_counts_as_a_message_and_is_never_refused",
+         (f"{_BOOK}::test_a_cancel_counts_as_a_message_and_no_limit_refuses_it",
           f"{_LIMITS}::test_a_rate_trips_a_breaker_that_a_kill_does_not_forget_and_soft_limits_are_told")),
     Rule("FIA self-match prevention", "no order against an own one"),
     Rule("FIA 4.1", "drop copies are reconciled with own records", "`deskrisk reconcile` against `positions.external`",

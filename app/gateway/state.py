@@ -151,7 +151,7 @@ class GatewayState:
             self._asked.add(node)
             try:
                 self.add_risk(_risk.decode(value))
-            except msgspec.DecodeError as error:
+            except ValueError as error:
                 log.error("risk of %s refused: %s", node, error)
             else:
                 self.nodes[node] = (self.seq, node_row(self._node_risks[node]))

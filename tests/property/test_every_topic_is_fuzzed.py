@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,20 +15,30 @@ import numpy as np
 import pytest
 
 from agents.gate import GateStage
+from agents.positions import PositionStage
 from agents.reference_tail import ReferenceTail
+from agents.reload import KeyReloads
 from agents.risk import RiskStage
-from agents.router import Place, Router
+from agents.router import Place
 from app.gateway.server import Gateway
+from app.interest import interest_until
+from app.offline import Offline
+from app.recovery import by_trade_time
+from app.roll import _Read, close_of, with_closes
 from app.settings import Settings
 from app.sink.tables import sink_tables
+from app.verify import _fold, _Topics, report_of
 from models import trade_columns as tc
 from models.quote_columns import READ, decode_quotes
+from models.reconciliation import reconcile
 from models.reference import Reference
 from models.trade_decode import decode_trades
 from schemas.codec import encode, tick_decoder, trade_decoder
-from schemas.records import Tick, Trade
+from schemas.nodes import Risk
+from schemas.records import External, Tick, Trade
 from schemas.topics import TOPICS
 from tables.position_partition import PositionPartition
+from tables.records import RecordBatch
 from tables.refold import fold
 from tests.folding import reference
 
@@ -41,6 +54,7 @@ NUMBERS = [0, -1, 2**31, 2**63 - 1, 2**63, -(2**63), 10**40, 1.5, 5e-324, 1.7e30
 SHAPES = [None, True, False, [], {}, [[]], {"a": {"b": []}}, [None], [1, 2], ["x"], {"": 0}]
 BENT = [*TEXTS, *TIMES, *NUMBERS, *SHAPES]
 MARK = {"instrument": "X", "window_end": T0, "ts_event": T0, "bid": 1.0, "ask": 1.1, "mid": 1.05, "last": None, "quality": "good"}
+ORDER = {"order_id": "o", "account": "A1", "trader": "t", "instrument": "X", "side": "buy", "type": "limit", "quantity": "1", "price": "1", "ts_event": T0}
 #: a good record of each topic that several roles follow
 GOOD: dict[str, dict[str, Any]] = {
     "reference.instruments": {"instrument": "X", "asset_class": "option", "currency": "USD", "underlying": "U", "right": "call", "strike": "100", "expiry": "2027-06-18",
@@ -53,7 +67,21 @@ GOOD: dict[str, dict[str, Any]] = {
     "market.surfaces": {"underlying": "U", "ts_event": T0, "rates": [[1.0, 0.02]], "vols": [{"expiry": "2027-06-18", "strikes": [90.0], "vols": [0.2]}]},
     "touches": {"instrument": "X", "touched": True, "ts_event": T0, "by": "x", "reason": "test of records"},
     "marks": MARK, "progress": {"partition": 0, "next_offset": 5, "ts": T0, "behind_ms": 0},
-    "unit-vars": {"instruments": ["X"], "var_99": [1.0], "ts": T0, "part": 0}}
+    "unit-vars": {"instruments": ["X"], "var_99": [1.0], "ts": T0, "part": 0},
+    "positions.external": {"source": "bank", "account": "A1", "instrument": "EURUSD", "quantity": "5", "ts_event": T0, "kind": "snapshot", "average_price": "1.1", "realised_pnl": "0"},
+    "positions": {"account": "A1", "instrument": "EURUSD", "quantity": "5", "average_price": 1.1, "realised_pnl": 0.0, "fees": {}, "currency": "USD", "trades": 1, "last_ts_event": T0,
+                  "fifo": {"realised_pnl": 0.0, "average_price": 1.1, "lots": 1}, "break_even_price": None, "as_of": {"partition": 0, "offset": 1}, "opening_quantity": "5",
+                  "opening_ts": T0},
+    "exposure": {"node": "firm", "partition": 0, "gate": "g", "figures": {"gross": 1.0}, "windows": {"1000": [1.0, 2.0]}, "ts": T0, "outcomes": {"1000": [1, 0]}},
+    "limits-used": {"partitions": [0], "used": [["firm", "message_rate", 1000, "", 1.0]], "ts": T0},
+    "alerts": {"alert_id": "a", "kind": "breach", "node": "firm", "metric": "gross", "value": 2.0, "limit": 1.0, "utilisation": 2.0, "cause_ts": T0, "raised_ts": T0, "snapshot_id": 1,
+               "limit_id": "L"},
+    "decisions": {"order_id": "o", "account": "A1", "instrument": "X", "outcome": "reject", "reasons": [{"code": "HALTED", "measured": "halted", "limit": "active"}], "effect": {"gross": 1.0},
+                  "snapshot_id": 1, "limits_version": 1, "ts_event": T0, "ts_decision": T0, "service_ns": 1, "order": ORDER},
+    "risk": {"node": "firm", "snapshot_id": 1, "ts": T0, "as_of": [{"partition": 0, "offset": 1}], "quality": {}, "base_currency": "USD",
+             "pnl": dict.fromkeys(("realised", "unrealised", "day", "price", "fx", "fees", "total"), 1.0), "exposure": {"gross": 1.0, "net": 1.0, "long": 1.0, "short": 0.0, "positions": 1},
+             "greeks": {"delta": 1.0}, "models": {"var_hist": {"var_99": 1.0, "quality": "good"}}, "prior_day": {"total": 1.0}}}
+KINDS: dict[str, type[msgspec.Struct]] = {"risk": Risk}
 TRADE = {"trade_id": "T", "account": "A1", "instrument": "EURUSD", "side": "buy", "quantity": "1", "price": "1.1", "ts_event": T0}
 
 
@@ -64,7 +92,43 @@ class Quiet:
         return lambda *_, **__: None
 
 
-def routers(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Router], Callable[[], None]]:
+class Sent(Quiet):
+    """A publisher that has everything at once."""
+
+    def send(self, *_: Any, **__: Any) -> asyncio.Future[None]:
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+
+class Border:
+    """A reader that has no router: it takes a record, or says that it refuses it."""
+
+    def __init__(self, topic: str, reads: Callable[[bytes], object]) -> None:
+        self._subscriptions, self._reads = {topic: SimpleNamespace(record=None)}, reads
+
+    def hand_on(self, raw: bytes, place: Place) -> Any:
+        try:
+            refused = self._reads(raw)
+        except ValueError:
+            refused = True
+        return ("refused", "") if refused else None
+
+
+def intakes(risk: RiskStage, gate: GateStage, gateway: Gateway) -> dict[str, Border]:
+    """Return the readers of positions, facts and nodes that take whole slices, or read in the store's way."""
+    tables = {t.topic: t for t in sink_tables(1)}
+
+    def stored(topic: str) -> Border:
+        return Border(topic, lambda raw: tables[topic].rows_of(0, 1, raw, LATEST_NS) and None)
+
+    return {"risk rows": Border("positions", lambda raw: risk.book.add_positions([raw], 0).refused),
+            "gate rows": Border("positions", lambda raw: gate.gate.add_positions([raw], 0).refused),
+            "gateway rows": Border("positions", lambda raw: gateway.state.add_positions([raw], 0)),
+            **{f"stored {topic}": stored(topic) for topic in ("positions", "risk", "decisions", "alerts")}}
+
+
+def routers(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Callable[[], None]]:
     """Return the border of each role by name, without a broker, and what makes each of them use what it has taken in."""
     topics, quiet = {t.name: t.name for t in TOPICS}, cast(Any, Quiet())
     known = Reference(lambda account: 0)
@@ -73,9 +137,20 @@ def routers(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Router], Callabl
     risk = RiskStage(quiet, topics, given, quiet, lambda: T0, quiet, "USD", LEVELS, 1)
     gate = GateStage(quiet, topics, given, quiet, lambda: T0, quiet, "USD", LEVELS, 1, quiet)
     monkeypatch.setattr(Settings, "client", lambda self: quiet)
-    gateway = Gateway(Settings(partitions=1))
+    settings = Settings(partitions=1)
+    gateway = Gateway(settings)
+    gate._var_limited.add("k")
+    gateway.state.follow("firm")
+    verified, rolled = _Topics(settings), _Read(settings)
+    states = Offline(settings).follow("reference.instruments", "positions", "positions.external")
 
     def use() -> None:
+        assert report_of(verified, settings)["ok"]
+        closes = {name: c for name, m in rolled.marks.items() if (c := close_of(m)) is not None}
+        encode(with_closes(rolled.instruments, closes, date(2026, 11, 28)))
+        encode(interest_until(T0, rolled.positions.values(), rolled.instruments, settings.trading_day()).booked)
+        assert all(T0 - 10**18 < ns < LATEST_NS for ns in rolled.rolled.values())
+        reconcile(states.positions, states.statements, states.reference.instrument_records, {}, T0)
         known.arrays()
         gate.gate.refresh(T0)
         risk.book.revalue(T0)
@@ -83,7 +158,8 @@ def routers(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Router], Callabl
         gateway.state.turn()
         gateway.state.approvals.waiting(T0)
 
-    return {"reference": cast(Any, tail)._tail._on_batch, "risk": risk._router, "gate": gate._router, "gateway": gateway._router}, use
+    return {"reference": cast(Any, tail)._tail._on_batch, "risk": risk._router, "gate": gate._router, "gateway": gateway._router, "verify": verified.newest.router,
+            "roll": rolled.take, "reconcile": states.router, **intakes(risk, gate, gateway)}, use
 
 
 def bent(good: dict[str, Any], cls: type[msgspec.Struct]) -> Iterator[tuple[str, bytes]]:
@@ -101,14 +177,14 @@ def test_all_readers_of_a_topic_take_or_refuse_a_record_alike(topic: str, monkey
     readers, use = routers(monkeypatch)
     readers = {name: router for name, router in readers.items() if topic in router._subscriptions}
     assert readers
-    cls = next(router._subscriptions[topic].record for router in readers.values())
-    assert cls is not None
+    cls = KINDS.get(topic) or next(found for router in readers.values() if (found := router._subscriptions[topic].record) is not None)
     place, refused, differ = Place(topic, 0, 1, "k", LATEST_NS), 0, []
     cases = [*bent(GOOD[topic], cls), *((repr(raw[:20]), raw) for raw in RAW)]
     for n, (what, raw) in enumerate(cases):
         codes = {name: (found or (None,))[0] for name, router in readers.items() for found in [router.hand_on(raw, place)]}
         refused += any(codes.values())
-        if len(set(codes.values())) > 1 or "not_applied" in codes.values():
+        told = {code for name, code in codes.items() if not isinstance(readers[name], Border)}
+        if len(told) > 1 or len(set(map(bool, codes.values()))) > 1 or "not_applied" in codes.values():
             differ.append((what, codes))
         if n % 25 == 0:
             use()
@@ -127,7 +203,9 @@ def test_all_readers_of_trades_take_or_refuse_a_record_alike() -> None:
     cases = [*bent(TRADE, Trade), *((repr(raw[:20]), raw) for raw in RAW if raw != b"[]")]
     good, latest = json.dumps(TRADE).encode(), np.full(3, LATEST_NS)
     rows_of = sink_tables(1)[0].rows_of
-    refused = 0
+    settings, refused = Settings(partitions=1), 0
+    verified = _Topics(settings)
+    verified.newest.reference = reference()
     for what, raw in cases:
         decoded = decode_trades([good, raw, good], latest)
         taken = bool((decoded.rows["status"][decoded.messages == 1] != tc.POISON).any())
@@ -141,10 +219,43 @@ def test_all_readers_of_trades_take_or_refuse_a_record_alike() -> None:
         assert not rows_of(0, 1, raw, LATEST_NS) or taken, what
         part = position_part()
         fold(part, [(k, T0 // 10**6, value) for k, value in enumerate((good, raw, good.replace(b'"T"', b'"U"')))])
+        assert len(by_trade_time([(k, T0 // 10**6, value) for k, value in enumerate((good, raw, good))])) == 2 + taken, what
+        verified.trades[0] = [(k, LATEST_NS, value) for k, value in enumerate((good, raw, good.replace(b'"T"', b'"U"')))]
+        assert len(_fold(verified, 0, 3, verified.newest.reference.instrument_records, settings).fills[("A1", "EURUSD")]) >= 2, what
         records = part.records(np.arange(len(part.positions)))
         assert sum(r.trades for r in records if r.instrument == "EURUSD") >= 2, what
         refused += not taken
     assert refused > 100
+
+
+def test_all_readers_of_statements_take_or_refuse_a_record_alike(tmp_path: Path) -> None:
+    topics, quiet = {t.name: t.name for t in TOPICS}, cast(Any, Quiet())
+    known = cast(Any, SimpleNamespace(reference=reference(), catch_up=lambda: asyncio.sleep(0)))
+    stage = PositionStage(quiet, "g", topics, 1, tmp_path, known, cast(Any, Sent()), lambda: T0, quiet, 4096, 0)
+    reloads = KeyReloads(quiet, topics, quiet, lambda: T0, quiet, 4096, 0, lambda part: None)
+    offline = Offline(Settings(partitions=1)).follow("positions.external")
+    place, ms = Place("positions.external", 0, 1, "k", LATEST_NS), T0 // 10**6
+    shown: list[Any] = []
+    stage._quarantine.send = lambda batch, m, reason, *more: shown.append((reason, *more))  # type: ignore[method-assign,assignment]
+
+    async def every() -> None:
+        for kind in ("snapshot", "start_of_day", "roll"):
+            good = GOOD["positions.external"] | {"kind": kind}
+            for what, raw in [*bent(good, External), *((repr(raw[:20]), raw) for raw in RAW)]:
+                message = b"[" + raw + b"," + json.dumps(good).encode() + b"]" if raw not in RAW else raw
+                part, batch = position_part(), RecordBatch("positions.external", 0, np.array([1]), [message], [b"k"], {}, np.array([ms]), 2)
+                shown.clear()
+                await stage._open_positions(batch, part, [])
+                offline.statements.clear()
+                refused = offline.router.hand_on(message, place)
+                assert all(reason != "not_applied" for reason, *_ in shown), (what, shown)
+                if not what.startswith(("account", "instrument")) and (kind == "snapshot" or refused):  # a snapshot of what nobody holds is a break
+                    assert bool(shown) == bool(refused), (what, shown, refused)
+                if message is not raw:
+                    assert offline.statements, what  # its neighbour was taken
+                reloads._fold(part, [(ms, 1, 1, message)])
+
+    asyncio.run(every())
 
 
 def test_all_readers_of_ticks_take_or_refuse_a_record_alike() -> None:
