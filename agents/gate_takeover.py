@@ -98,7 +98,7 @@ class GateTakeOver:
             return
         looked = self._gate.looked_ns()
         for entry in kept.day():
-            put(self._gate, entry, isinstance(entry, GateDay) and looked.get(entry.trader, 0) > mark.ts)
+            put(self._gate, entry, isinstance(entry, GateDay) and looked.get(entry.trader or "", 0) > mark.ts)
 
     async def _follow(self, partitions: set[int], begin: dict[int, int], found: DecisionLog,
                       ) -> dict[TopicPartition, int]:

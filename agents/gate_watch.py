@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from agents.gate_room import GateRoom
 from agents.limit_alerts import LimitAlerts
 from agents.ports import Clock, Counters, Publisher
 from models.gate.book import GateBook
@@ -14,7 +15,7 @@ from models.gate.watched import counted_by_all, is_of_gate, values_of, watched_v
 from models.limits import Change, key_of
 from schemas.addresses import LimitsUsed
 from schemas.codec import encode
-from schemas.records import Decision, Limit
+from schemas.records import Alert, Decision, Limit
 from tables.kafka import owner_partition, speaker_partition
 from tables.tasks import turned
 
@@ -35,6 +36,7 @@ class GateWatch(LimitAlerts):
         super().__init__(topics, publisher, counters, is_of_gate)
         self._gate, self._partitions, self._owns = gate, partitions, owns
         self._passed = PassedLimits()
+        self._room = GateRoom(gate.state, counters, self.raise_all)
 
     def add(self, limit: Limit) -> None:
         """Watch a limit, where it is on what the gate measures."""
@@ -56,10 +58,16 @@ class GateWatch(LimitAlerts):
             found = self._passed.alerts(decision, self._gate.limits)
             self.raise_all([Change(alert) for alert in found], decision.ts_decision)
 
+    def take_alert(self, alert: Alert) -> None:
+        """Take an alert from the log in."""
+        super().take_alert(alert)
+        self._room.follow(alert)
+
     def look(self, now_ns: int) -> None:
         """Hold what this gate measures against its limits; raise alerts, trip breakers."""
         values = watched_values(self._gate, now_ns, self.monitor.warns_at, self.monitor.standing, self._speaks_for)
         self.measured(values, now_ns, self._gate.book.snapshot_id, self._speaks_for, cause_ns=now_ns)
+        self._room.look({p for p in range(self._partitions) if self._owns(p)}, now_ns, self._gate.book.snapshot_id)
 
     def _speaks_for(self, node: str) -> bool:
         return self._owns(speaker_partition(node, self._partitions))

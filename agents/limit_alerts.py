@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 #: of each partition so many alerts are read at a start: what was raised before them and still stands is raised again
 ALERTS_READ = 20_000
 _alert = decoder_of(Alert)
+#: what alerts that are followed have in them: of limits, and of how full gates are
+_FOLLOWED = (b'"limit_id":"', b'"alert_id":"gate.room.')
 
 
 async def newest_alerts(client: KafkaClient, topic: str, partitions: int) -> dict[TopicPartition, int]:
@@ -55,14 +57,18 @@ class LimitAlerts:
     def on_alerts(self, batch: RecordBatch) -> None:
         """Take in what was raised, here before a restart or by another worker, and what a person has seen of it."""
         for value in batch.values:
-            if value is None or b'"limit_id":"' not in value:
+            if value is None or not any(mark in value for mark in _FOLLOWED):
                 continue
             try:
-                self.monitor.follow(_alert.decode(value))
+                self.take_alert(_alert.decode(value))
             except Exception as error:
                 self._counters.add("alerts_refused")
                 log.error("alerts: a record at %s refused: %s: %s", batch.partition, type(error).__name__, error,
                           exc_info=not isinstance(error, ValueError))
+
+    def take_alert(self, alert: Alert) -> None:
+        """Take an alert from the log in."""
+        self.monitor.follow(alert)
 
     def take_control(self, control: Control) -> None:
         """Note what stands; what a person lifted while a breach calls for it is called for again.

@@ -49,6 +49,7 @@ class Check(IntEnum):
     DAILY_QUANTITY = 35
     DAILY_VALUE = 36
     UNKNOWN_ORDER = 37
+    NO_ROOM = 42
     INTERNAL_ERROR = 38
 
 
@@ -106,5 +107,6 @@ MEANING: dict[Check, tuple[str, str]] = {
     Check.DAILY_QUANTITY: ("quantity of a node's orders of today, each replace by what it adds", "RTS 6 15(1)(c)"),
     Check.DAILY_VALUE: ("value of a node's orders of today, each replace by what it adds", "RTS 6 15(1)(b)"),
     Check.UNKNOWN_ORDER: ("a replace or cancel of what is no working order of its account", "RTS 6 15(2)"),
+    Check.NO_ROOM: ("there is no room for the names of more orders, or for more positions", "RTS 6 15(2)"),
     Check.INTERNAL_ERROR: ("a check could not be carried out: the order is refused", "RTS 6 15(2)"),
 }

@@ -50,7 +50,8 @@ class GateDay(msgspec.Struct, frozen=True, kw_only=True, tag="day"):
 
     account: str
     instrument: str
-    trader: str
+    #: None, as the others: every node was taken
+    trader: str | None
     counterparty: str | None
     venue: str | None
     quantity: float

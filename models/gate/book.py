@@ -274,7 +274,7 @@ class GateBook(GateAmongOthers):
         if not dry and asked.account >= 0 and asked.instrument >= 0:
             self.recent.add(asked.order_key(), now_ns)
         result, effect = self.state.results[0], effect_of(self.state.effect_of_result)
-        beside = self._beside(order, now_ns, replaced)
+        beside = self._beside(order, now_ns, replaced, asked)
         if beside:
             inputs["beside"] = {check.name: texts for check, texts in beside.items()}
             hard |= sum(1 << check for check in beside)
@@ -301,8 +301,9 @@ class GateBook(GateAmongOthers):
         self._take_up(w)
         self.count_day(w, value, replaced=0.0 if replaced is None else float(replaced.order.quantity))
 
-    def _beside(self, order: Order, now_ns: int, replaced: Working | None) -> dict[Check, tuple[str, str]]:
-        """Return what the kernel cannot see: (measured, limit) of an id that is in use, or an end that is past."""
+    def _beside(self, order: Order, now_ns: int, replaced: Working | None, asked: Asked,
+                ) -> dict[Check, tuple[str, str]]:
+        """Return what the kernel cannot see: (measured, limit) of an id in use, an end that is past, no room."""
         found: dict[Check, tuple[str, str]] = {}
         if replaced is not None:
             was, kept = replaced.order, ("instrument", "side")
@@ -319,6 +320,8 @@ class GateBook(GateAmongOthers):
                 past = True  # no time, or one that no clock of this system reaches
             if past:
                 found[Check.INVALID_ORDER] = (str(order.expire_ts), "expire_ts: a time to come")
+        if (full := self.no_room(order, asked)) is not None:
+            found[Check.NO_ROOM] = full
         return found
 
     def fill(self, order_id: str, quantity: float) -> None:

@@ -44,7 +44,7 @@ def cut(gate: GateBook, mine: Callable[[int], bool], trades_of: Callable[[Sequen
         changes.days.discard(key)
         account, instrument, trader, counterparty, venue = key
         day = gate.day_of.get(key)
-        names = (accounts[account], instruments[instrument], nodes[trader], name(counterparty), name(venue))
+        names = (accounts[account], instruments[instrument], name(trader), name(counterparty), name(venue))
         out.append((f"d|{'|'.join(x or '' for x in names)}".encode(), None if day is None else GateDay(
             account=names[0], instrument=names[1], trader=names[2], counterparty=names[3], venue=names[4],
             quantity=day[1], value=day[2], executions=day[3])))
@@ -76,9 +76,10 @@ def put(gate: GateBook, entry: GateDay | GateVenueDay, looked: bool = False) -> 
     if account is None or instrument is None:
         return
     if isinstance(entry, GateVenueDay):
-        gate.hold_at_venue((state.node(entry.venue), account, instrument), entry.quantity, entry.credit)
+        venue = state.standing_node(entry.venue)
+        if venue >= 0:
+            gate.hold_at_venue((venue, account, instrument), entry.quantity, entry.credit)
         return
-    trader, *others = state.node(entry.trader), *(-1 if x is None else state.node(x)
-                                                  for x in (entry.counterparty, entry.venue))
-    key = (account, instrument, trader, others[0], others[1])
+    trader, counterparty, venue = (state.standing_node(x) for x in (entry.trader, entry.counterparty, entry.venue))
+    key = (account, instrument, trader, counterparty, venue)
     gate.count_ordered(key, gate.nodes_of(key)[0], entry.quantity, entry.value, 0.0 if looked else entry.executions)

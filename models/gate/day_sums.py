@@ -79,7 +79,8 @@ class DaySums:
 
     def count_ordered(self, key: DayKey, nodes: np.ndarray, quantity: float, value: float, executions: float) -> None:
         """Add to the day's sums of nodes, and to a trader's unattended executions."""
-        self._base[key[2], _REPEATED] += executions
+        if key[2] >= 0:
+            self._base[key[2], _REPEATED] += executions
         _, before, worth, times = self.day_of.get(key, (NOWHERE, 0.0, 0.0, 0.0))
         self.day_of[key] = (nodes, before + quantity, worth + value, times + executions)
         self.changes.days.add(key)
@@ -116,7 +117,8 @@ class DaySums:
         for key in [k for k in self.day_of if k[0] in accounts]:
             nodes, quantity, value, executions = self.day_of.pop(key)
             trader = key[2]
-            self._base[trader, _REPEATED] = max(self._base[trader, _REPEATED] - executions, 0.0)
+            if trader >= 0:
+                self._base[trader, _REPEATED] = max(self._base[trader, _REPEATED] - executions, 0.0)
             add_to_day(nodes, -quantity, -value, self.state.nodes, self._base, self.reserved, self.others)
         for venue, account, instrument in [k for k in self.at_venue if k[1] in accounts]:
             self._base[venue, _CREDIT] -= self.at_venue.pop((venue, account, instrument))[1]

@@ -238,8 +238,10 @@ class GateLimits(GateFigures):
             pairs = [(n, int(i[of[:-1]]), held) for n in nodes if n >= 0 for of in SHARE_METRICS.values()
                      if (held := self.share_limits.get((n, of))) is not None and i[of[:-1]] >= 0]
             known = len(self.shares)
-            found = [self._open_share(above, within, held) for above, within, held in pairs]
-            self._shares_above[account, instrument] = found
+            found = [n for above, within, held in pairs if (n := self._open_share(above, within, held)) >= 0]
+            if len(found) == len(pairs):
+                self._shares_above[account, instrument] = found
+            (self.unshared.discard if len(found) == len(pairs) else self.unshared.add)((account, instrument))
             if len(self.shares) > known:
                 self.measure()
         return found
@@ -248,7 +250,10 @@ class GateLimits(GateFigures):
         share = self.shares.get((above, within))
         if share is None:
             names, nodes = self.state.node_names, self.state.nodes
-            share = self.shares[above, within] = self.state.node(f"{names[above]}/{names[within]}")
+            share = self.state.standing_node(f"{names[above]}/{names[within]}")
+            if share < 0:
+                return share
+            self.shares[above, within] = share
             nodes["nav"][share] = nodes["nav"][above]
             self._limit_share(share, held)
         return share

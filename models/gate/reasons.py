@@ -63,12 +63,12 @@ def reasons_of(mask: int, result: Any, order: Order, node_names: list[str], limi
     while mask:
         check = Check((mask & -mask).bit_length() - 1)
         mask &= mask - 1
-        node = int(result["node"][check])
-        name = node_names[node] if 0 <= node < len(node_names) else None
         if check in beside:
             measured, expected = beside[check]
             out.append(Reason(code=check.name, measured=measured, limit=expected))
             continue
+        node = int(result["node"][check])
+        name = node_names[node] if 0 <= node < len(node_names) else None
         value, bound = float(result["measured"][check]), float(result["limit"][check])
         key: tuple[float, ...] = (node, _RATE_METRIC_OF.get(check, _METRIC_OF.get(check, -1)), not hard >> check & 1)
         if check in _RATE_METRIC_OF:

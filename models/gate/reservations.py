@@ -147,6 +147,8 @@ class Reservations(DaySums):
         #: the same with the nodes of orders for them, and the latter alone
         self._nodes_of: dict[DayKey, tuple[np.ndarray, np.ndarray]] = {}
         self._shares_above: dict[tuple[int, int], list[int]] = {}
+        #: positions of which a limited share has no node: every node is taken
+        self.unshared: set[tuple[int, int]] = set()
         #: who may trade an account; an account that is not here may be traded by whoever an order names
         self.traders: dict[str, frozenset[str]] = {}
         #: states of names that have no node: orders may come with them
@@ -191,17 +193,30 @@ class Reservations(DaySums):
                 f"venue:{order.venue}" if order.venue else None)
 
     def _open_names(self, order: Order, asked: Asked) -> Asked:
-        """Open the nodes of an order that is let through: what it comes to is counted there.
+        """Open the nodes of an order that is, or was, let through: what it comes to is counted there.
 
-        Raises
-        ------
-        ValueError
-            There is no room for the names of more orders.
+        A new one comes here only where there is room; one that stands is counted in whatever nodes there are.
         """
         if asked.trader >= 0 and asked.counterparty >= 0 and asked.venue >= 0:
             return asked
-        places = [-1 if name is None else self.state.order_node(name) for name in self._names_of(order)]
+        places = [self.state.standing_node(name) for name in self._names_of(order)]
         return asked._replace(trader=places[0], counterparty=places[1], venue=places[2])
+
+    def no_room(self, order: Order, asked: Asked) -> tuple[str, str] | None:
+        """Return (what there is, what there may be) where a new order would open more than orders may; or None."""
+        if (asked.account, asked.instrument) in self.unshared:
+            return "no node left for a share that is limited", "a node for every share"
+        for what, (used, most) in self.state.room().items():
+            if what == "positions":
+                known = asked.account >= 0 and asked.instrument >= 0
+                more = int(known and self.state.position_of_result.item() < 0)
+            elif used + 3 <= most:
+                continue
+            else:
+                more = len({name for name in self._names_of(order) if name} - self.state.node_index.keys())
+            if more and used + more > most:
+                return f"{used} {what} and {more} more", f"{most} {what}"
+        return None
 
     def _shares_of(self, asked: Asked) -> list[int]:
         if not self.share_limits or asked.account < 0 or asked.instrument < 0:

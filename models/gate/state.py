@@ -37,8 +37,8 @@ SHARES = 2 * ACCOUNT_NODES
 MARGIN_TIERS = MARGIN_TIERS_MAX
 #: quantities and prices beyond are no order's: what they are worth would be no number
 ORDER_FIGURE_MAX = 1e18
-#: so much of all nodes may be opened by the names that orders come with
-ROOM_FOR_NAMES = 0.75
+#: so much of all nodes, and of all positions, may be opened by orders; the rest is for what is known without them
+ROOM_FOR_ORDERS = 0.75
 #: of time in a window of messages
 BUCKETS = 32
 CHECKS = 42
@@ -161,6 +161,8 @@ class GateState:
         self.instrument_index: dict[str, int] = {}
         self.node_index: dict[str, int] = {}
         self.node_names: list[str] = []
+        #: names of standing orders that are counted nowhere: every node is taken
+        self.without_node: dict[str, None] = {}
         self.position_count = np.zeros(1, np.int64)
         self.rate_count = 0
         #: how new the figures of nodes are: one that is opened now has no positions, and is as well known as the others
@@ -196,18 +198,19 @@ class GateState:
             self.nodes["exposure_ns"][k] = self.exposures_ns
         return k
 
-    def order_node(self, name: str) -> int:
-        """Return the index of a node that an order names, opening it where there is room for more such names.
-
-        Raises
-        ------
-        ValueError
-            What is left is for accounts, instruments, limits and states.
-        """
-        if name not in self.node_index and len(self.node_index) >= ROOM_FOR_NAMES * len(self.nodes):
-            raise ValueError(f"gate: no room for {name!r}, nodes for the names of orders are used up: "
-                             f"{len(self.node_index)} of {len(self.nodes)}")
+    def standing_node(self, name: str | None) -> int:
+        """Return the index of a node that what stands lies under, opening it; -1 where every node is taken."""
+        if name is None:
+            return -1
+        if name not in self.node_index and len(self.node_index) >= len(self.nodes):
+            self.without_node[name] = None
+            return -1
         return self.node(name)
+
+    def room(self) -> dict[str, tuple[int, int]]:
+        """Return how many nodes and positions there are, and up to how many of them orders may open more."""
+        return {"nodes": (len(self.node_index), int(ROOM_FOR_ORDERS * len(self.nodes))),
+                "positions": (self.position_count.item(), int(ROOM_FOR_ORDERS * (len(self.positions) - 1)))}
 
     def window(self, node: int, window_ns: int) -> int:
         """Return the rate window of this length under a node, opening it: one that limits nothing any more makes room.

@@ -37,6 +37,8 @@ class Log:
 
     def add(self, *_: Any, **__: Any) -> None: ...
 
+    def set(self, *_: Any, **__: Any) -> None: ...
+
     def take(self) -> list[tuple[Any, ...]]:
         found, self.sent = self.sent, []
         return [(x.kind, x.node, x.metric) if topic == "alerts" else (x.scope, x.state) for topic, x in found]
