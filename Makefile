@@ -15,7 +15,7 @@ take = ($(PIP) uv==0.9.10 && VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip in
 LOCK := $(VENV)/bin/uv pip compile pyproject.toml requirements.in --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-header --no-annotate --python-version 3.11 --python-platform linux --quiet
 # workers of a test run: most tests wait for processes; kernels and properties take what is left of two cores
-WORKERS ?= 4
+WORKERS ?= 2
 
 .PHONY: help demo test nightly check bench install lock clean
 help: ## show this
