@@ -5,9 +5,9 @@ What stands is on the logs of alerts and controls: a stage that starts, or takes
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
@@ -87,10 +87,10 @@ class LimitAlerts:
             self.monitor.reconsider(FIRM if control.scope == "all" else control.scope)
 
     def measured(self, values: Mapping[LimitKey, float], now_ns: int, snapshot_id: int,
-                 speaks_for: Callable[[str], bool], partial: AbstractSet[str] = frozenset(),
+                 speaks_for: Callable[[str], bool], unknown: Mapping[LimitKey, str] | None = None,
                  cause_ns: int | None = None) -> None:
         """Hold what was measured against its limits (see `LimitMonitor.measure`); raise alerts, trip breakers."""
-        self.raise_all(self.monitor.measure(values, now_ns, snapshot_id, partial, cause_ns), now_ns)
+        self.raise_all(self.monitor.measure(values, now_ns, snapshot_id, unknown, cause_ns), now_ns)
         self.raise_all(self.monitor.clear_removed(speaks_for, now_ns), now_ns)
 
     def raise_all(self, changes: Iterable[Change], now_ns: int) -> None:
@@ -103,6 +103,11 @@ class LimitAlerts:
             self._counters.add("alerts", kind=change.alert.kind)
             if trips:
                 self._trip(change.alert, change.control, now_ns)
+
+    def state_hash(self) -> str:
+        """Return a digest of what stands of limits and of trading states; a restart from their logs has the same."""
+        held = sorted((c.scope, c.state, c.rev, c.by) for c in self._controls.values())
+        return hashlib.blake2b(repr((self.monitor.state_hash(), held)).encode(), digest_size=16).hexdigest()
 
     def _is_stricter(self, state: str, scope: str) -> bool:
         held = self._controls.get(scope)

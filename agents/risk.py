@@ -24,7 +24,7 @@ from models.node_owners import LEAD_PARTITION, NodeOwners
 from models.position_progress import PositionsInStep
 from models.reference import FIRM
 from models.risk.factor_history import History
-from models.risk.limit_values import limit_values, partial_nodes
+from models.risk.limit_values import limit_values, unknown_figures
 from models.risk.live import RiskModels
 from models.risk.unit_var import unit_var
 from models.staleness import Feeds
@@ -158,8 +158,9 @@ class RiskStage(Stage):
         limits = [w.limit for w in self.limits.monitor.watches.values() if self._speaks_for(w.limit.node)]
         nodes = {x.node for x in limits}
         values = limit_values(self.models, nodes, {x.metric for x in limits})
+        unknown = unknown_figures(self.models, {(x.node, x.metric) for x in limits}, values)
         self.limits.measured({LimitKey(*k): v for k, v in values.items()}, self._clock(), self.book.snapshot_id,
-                             self._speaks_for, partial_nodes(self.models, nodes))
+                             self._speaks_for, {LimitKey(*k): why for k, why in unknown.items()})
 
     def publish_touches(self) -> None:
         """Keep the barriers that marks have just touched: a restart, and every other process, knows them then."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +19,12 @@ _STATE_OF_KIND = {"approach": APPROACH, "breach": BREACH, "clear": OK}
 HYSTERESIS = 0.03
 #: a breach that nobody acknowledged is raised again after this long
 ESCALATE_NS = 60_000_000_000
+#: a figure that stays unknown, or leaves something out, for so long is said to be: a start, or one late mark, is not
+UNKNOWN_NS = 10_000_000_000
+#: the note of a clear that leaves its limit approached
+STILL = "below the limit, still approached"
+#: what alerts that say so are about: this, and the limit
+UNKNOWN_ID = "unknown."
 #: figures that a limit bounds in size, whichever their sign
 SIGNED = frozenset({"net", "delta", "gamma", "vega", "theta", "rho"})
 #: limits on one position of an account, with what works
@@ -64,6 +70,10 @@ class Watch:
     #: when it was measured as severe as its state last, and when the newest alert of it was raised
     severe_ns: int = 0
     raised_ns: int = 0
+    #: why the figure is not known, or not all of it, and since when; the alert that says so
+    why: str = ""
+    unknown_ns: int = 0
+    unknown: Alert | None = None
 
 
 @dataclass
@@ -120,9 +130,10 @@ class LimitMonitor:
             return
         watch = self.watches[limit.limit_id] = Watch(limit, limit, until_ns)
         self._by_key.setdefault(key, []).append(watch)
-        before = self._orphans.get(limit.limit_id)
-        if before is not None and (before.node, before.metric) == (limit.node, limit.metric):
-            self._resume(watch, self._orphans.pop(limit.limit_id))
+        for stands in (limit.limit_id, UNKNOWN_ID + limit.limit_id):
+            before = self._orphans.get(stands)
+            if before is not None and (before.node, before.metric) == (limit.node, limit.metric):
+                self._resume(watch, self._orphans.pop(stands))
 
     def remove(self, limit_id: str) -> None:
         """Take a limit away."""
@@ -130,27 +141,42 @@ class LimitMonitor:
         if watch is not None:
             self._by_key[key_of(watch.limit)].remove(watch)
             if watch.alert is not None:
-                self._orphans[limit_id] = watch.alert
+                self._orphans[limit_id] = msgspec.structs.replace(watch.alert, escalated=watch.escalated)
+            if watch.unknown is not None:
+                self._orphans[UNKNOWN_ID + limit_id] = watch.unknown
 
     def follow(self, alert: Alert) -> None:
         """Take an alert from the log in: what stood before a restart, or at who measured the node before, goes on.
 
         One that a person has seen is not escalated.
         """
-        if alert.limit_id is None or alert.kind not in _STATE_OF_KIND or not self.is_mine(alert.node, alert.metric):
+        limit_id = alert.limit_id
+        if limit_id is None or not self.is_mine(alert.node, alert.metric):
             return
-        watch, before = self.watches.get(alert.limit_id), self._orphans.get(alert.limit_id)
+        if alert.kind not in _STATE_OF_KIND and not _is_unknown(alert):
+            return
+        named = limit_id.removeprefix(UNKNOWN_ID) if _is_unknown(alert) else limit_id
+        watch, before = self.watches.get(named), self._orphans.get(limit_id)
         if watch is not None and (watch.limit.node, watch.limit.metric) == (alert.node, alert.metric):
             self._resume(watch, alert)
-        elif alert.kind == "clear":
-            self._orphans.pop(alert.limit_id, None)
+        elif not _stands(alert):
+            self._orphans.pop(limit_id, None)
         elif before is None or alert.raised_ts >= before.raised_ts or alert.alert_id == before.alert_id:
-            self._orphans[alert.limit_id] = alert
+            if before is not None and before.alert_id == alert.alert_id:  # raised again, it has been seen all the same
+                alert = msgspec.structs.replace(alert, ack_by=alert.ack_by or before.ack_by,
+                                                escalated=alert.escalated or before.escalated)
+            self._orphans[limit_id] = alert
 
     def _resume(self, watch: Watch, alert: Alert) -> None:
+        if _is_unknown(alert):
+            if watch.unknown is None or alert.raised_ts >= watch.unknown.raised_ts:
+                watch.unknown = None if alert.kind == "clear" else alert
+            return
         if alert.raised_ts > watch.raised_ns:
-            watch.state, watch.raised_ns, watch.severe_ns = _STATE_OF_KIND[alert.kind], alert.raised_ts, alert.raised_ts
-            watch.alert, watch.escalated = alert if alert.kind != "clear" else None, alert.escalated
+            seen = watch.escalated and watch.alert is not None and watch.alert.alert_id == alert.alert_id
+            watch.state = APPROACH if alert.note == STILL else _STATE_OF_KIND[alert.kind]
+            watch.raised_ns = watch.severe_ns = alert.raised_ts
+            watch.alert, watch.escalated = alert if _stands(alert) else None, alert.escalated or seen
             self.standing.add(key_of(watch.limit))
             watch.trips_again = watch.state == BREACH  # a kill may have come between an alert and what it trips
         if alert.ack_by is not None and watch.alert is not None and watch.alert.alert_id == alert.alert_id:
@@ -170,16 +196,30 @@ class LimitMonitor:
         for watch in self.watches.values():
             watch.trips_again = watch.trips_again or (watch.limit.node == node and watch.state == BREACH)
 
+    def state_hash(self) -> str:
+        """Return a digest of what stands of every limit, there or taken away; a restart from the log has the same one.
+
+        What is measured anew at once (values, times of the last measure) is no part of it.
+        """
+        of = [(name, w.state, w.alert.alert_id if w.alert else "", w.raised_ns if w.alert else 0,
+               w.alert is not None and w.escalated, w.unknown.alert_id if w.unknown else "")
+              for name, w in self.watches.items()]
+        gone = [(name, a.kind, a.alert_id, a.raised_ts, a.escalated or a.ack_by is not None, "")
+                for name, a in self._orphans.items()]
+        return hashlib.blake2b(repr((sorted(of), sorted(gone))).encode(), digest_size=16).hexdigest()
+
     def measure(self, values: Mapping[LimitKey, float], now_ns: int, snapshot_id: int,
-                partial: AbstractSet[str] = frozenset(), cause_ns: int | None = None) -> list[Change]:
+                unknown: Mapping[LimitKey, str] | None = None, cause_ns: int | None = None) -> list[Change]:
         """Hold values against limits; return what changed.
 
         Parameters
         ----------
         values : what is not there, or NaN, is unknown and changes no state
-        partial : nodes with positions that could not be valued: what is known may breach a limit, but clears none
+        unknown : why figures are not known, or leave something out ("": they are whole); what is known of them may
+            breach a limit, but clears none, and while no breach stands it is said that the limit cannot be judged
         cause_ns : when what was measured happened; None: with the snapshot
         """
+        unknown = unknown or {}
         out: list[Change | None] = []
         at = (now_ns, snapshot_id, (snapshot_id or now_ns) if cause_ns is None else cause_ns)
         for key, value in values.items():
@@ -198,11 +238,39 @@ class LimitMonitor:
                 if SEVERITY.index(state) >= SEVERITY.index(watch.state):
                     watch.severe_ns = now_ns
                 # what is counted in a window leaves it by itself: it has to stay below for all of one
-                elif key.node in partial or now_ns - watch.severe_ns < key.window_ms * 1_000_000:
+                elif unknown.get(key) or now_ns - watch.severe_ns < key.window_ms * 1_000_000:
                     continue
                 out.append(_change(watch, state, *at))
             (self.standing.add if any(w.state != OK for w in watches) else self.standing.discard)(key)
+        for key in dict.fromkeys([*unknown, *values]):
+            in_force = _in_force(self._by_key.get(key, []), now_ns)[0]
+            out += [_said(w, unknown.get(key, "") if w in in_force else "", *at) for w in self._by_key.get(key, [])]
         return [change for change in out if change is not None]
+
+
+def _stands(alert: Alert) -> bool:
+    return alert.kind != "clear" or alert.note == STILL
+
+
+def _is_unknown(alert: Alert) -> bool:
+    return alert.limit_id is not None and alert.limit_id.startswith(UNKNOWN_ID) and alert.kind in ("stale", "clear")
+
+
+def _said(watch: Watch, why: str, now_ns: int, snapshot_id: int, cause_ns: int) -> Change | None:
+    """Note why a watch's figure is not known; return the alert that says so, or its end."""
+    if why and not watch.why:
+        watch.unknown_ns = now_ns
+    watch.why = why
+    wanted = bool(why) and watch.state != BREACH  # above its limit it is whatever it leaves out
+    if wanted == (watch.unknown is not None) or (wanted and now_ns - watch.unknown_ns < UNKNOWN_NS):
+        return None
+    limit_id, held, kind = UNKNOWN_ID + watch.limit.limit_id, watch.held, "stale" if wanted else "clear"
+    alert = Alert(alert_id=f"{limit_id}.{kind}.{snapshot_id or now_ns}", kind=kind,  # type: ignore[arg-type]
+                  node=watch.limit.node, metric=watch.limit.metric, value=None, limit=float(held.limit),
+                  utilisation=None, cause_ts=cause_ns, raised_ts=now_ns, snapshot_id=snapshot_id, limit_id=limit_id,
+                  limits_version=held.version, note=why or None)
+    watch.unknown = alert if wanted else None
+    return Change(alert)
 
 
 def _in_force(watches: list[Watch], now_ns: int) -> tuple[list[Watch], list[Watch]]:
@@ -226,7 +294,8 @@ def _state_at(watch: Watch, used: float) -> str:
 def _change(watch: Watch, state: str, now_ns: int, snapshot_id: int, cause_ns: int) -> Change | None:
     """Set a watch's state; return the alert of a change, of a breach nobody saw, or of one that trips again."""
     before, repeated = watch.state, watch.alert
-    escalates = state == BREACH and repeated is not None and not watch.escalated and (
+    # what was only approached, however long, is breached anew: it trips its breaker
+    escalates = state == before == BREACH and repeated is not None and not watch.escalated and (
         now_ns - repeated.raised_ts >= ESCALATE_NS)
     trips_again = state == BREACH and watch.trips_again
     watch.trips_again = False
@@ -237,10 +306,13 @@ def _change(watch: Watch, state: str, now_ns: int, snapshot_id: int, cause_ns: i
     alert_id = f"{watch.limit.limit_id}.{held.version}.{kind}.{snapshot_id or now_ns}"
     if state == before and repeated is not None:
         alert_id = repeated.alert_id
+    # what trips once more was raised when it was raised: its escalation does not wait anew
+    raised_ns = repeated.raised_ts if state == before and repeated is not None and not escalates else now_ns
     alert = Alert(alert_id=alert_id, kind=kind, node=held.node, metric=held.metric,  # type: ignore[arg-type]
                   value=watch.value, limit=float(held.limit), utilisation=watch.utilisation, cause_ts=cause_ns,
-                  raised_ts=now_ns, snapshot_id=snapshot_id, limit_id=watch.limit.limit_id,
-                  limits_version=held.version, escalated=escalates)
-    watch.alert, watch.raised_ns = alert if kind != "clear" else None, now_ns
-    wanted = {"reduce": "reducing", "halt": "halted"}.get(held.action) if not escalates else None
+                  raised_ts=raised_ns, snapshot_id=snapshot_id, limit_id=watch.limit.limit_id,
+                  limits_version=held.version, escalated=escalates,
+                  note=STILL if kind == "clear" and state == APPROACH else None)
+    watch.alert, watch.raised_ns = alert if _stands(alert) else None, raised_ns
+    wanted = {"reduce": "reducing", "halt": "halted"}.get(held.action) if trips_again or not escalates else None
     return Change(alert, wanted if state == BREACH else None, again=state == before and not escalates)

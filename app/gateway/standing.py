@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 from app.gateway.state import GatewayState
 from app.gateway.used_limits import UsedLimits
-from models import rollup as ru
 from models.gate.watched import is_of_gate
 from models.limits import SIGNED, key_of
-from models.risk.limit_values import sum_values
+from models.risk.limit_values import left_out_of, sum_values
 from schemas.records import Alert, Limit
 from schemas.units import parse_ts_ns
 
@@ -50,12 +49,12 @@ def _standing(state: GatewayState, limit: Limit, value: float | None, alert: Ale
     used = None
     if value is not None and float(limit.limit) != 0.0:
         used = (abs(value) if limit.metric in SIGNED else value) / float(limit.limit)
-    return Standing(value, used, "ok" if alert is None else alert.kind, _is_partial(state, limit.node), in_force)
+    return Standing(value, used, "ok" if alert is None else alert.kind, _is_partial(state, limit), in_force)
 
 
-def _is_partial(state: GatewayState, node: str) -> bool:
-    k = state.book.rollup.node_index.get(node)
-    return k is not None and bool(state.book.rollup.nodes[k, ru.UNPRICED])
+def _is_partial(state: GatewayState, limit: Limit) -> bool:
+    k = state.book.rollup.node_index.get(limit.node)
+    return k is not None and left_out_of(limit.metric, state.book.rollup.nodes[k]) > 0
 
 
 def _value(state: GatewayState, limit: Limit) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 import numpy as np
@@ -14,6 +15,11 @@ from models.risk.live import RiskModels
 from models.risk.margin import usage
 
 MARGIN_METRICS = frozenset({"margin", "margin_maintenance", "margin_usage"})
+#: what is counted is known
+COUNTS = frozenset({"stale_positions", "unpriced_positions"})
+#: figures that leave out what another one does
+_RESTS_ON = dict.fromkeys(("leverage", "margin", "margin_maintenance", *SHARE_METRICS), "gross") | {
+    "margin_usage": "total"}
 
 
 def sum_values(name: str, sums: np.ndarray) -> dict[str, float]:
@@ -32,7 +38,7 @@ def limit_values(models: RiskModels, names: set[str], metrics: AbstractSet[str] 
     """Return every figure of some nodes that a limit can be on, in the firm's base currency.
 
     Losses are positive; what a missing model leaves unknown is not there. Of a node with unpriced positions it is
-    what is known (see `partial_nodes`).
+    what is known (see `unknown_figures`).
 
     Parameters
     ----------
@@ -92,9 +98,37 @@ def _of_positions(models: RiskModels, names: set[str], metrics: AbstractSet[str]
     return out
 
 
-def partial_nodes(models: RiskModels, names: set[str]) -> set[str]:
-    """Return those nodes whose figures leave positions out."""
-    rollup, s = models.book.rollup, models.scenarios
-    found = {n: rollup.node_index[n] for n in names if n in rollup.node_index}
-    return {n for n, k in found.items() if rollup.nodes[k, ru.UNPRICED] or rollup.nodes[k, ru.DAY_UNKNOWN]
-            or rollup.nodes[k, ru.NO_GREEKS] or (s is not None and k < len(s.missing) and s.missing[k])}
+def left_out_of(metric: str, sums: np.ndarray) -> int:
+    """Return how many positions of a node (a row of `RollUp.nodes`) a figure that limits are on leaves out."""
+    if metric in COUNTS:
+        return 0
+    missing = ru.left_out(_RESTS_ON.get(metric, metric), sums)
+    return max(missing, round(float(sums[ru.CARRY_UNKNOWN]))) if metric == "loss_total" else missing
+
+
+def unknown_figures(models: RiskModels, asked: Iterable[tuple[str, str]], values: Mapping[tuple[str, str], float],
+                    ) -> dict[tuple[str, str], str]:
+    """Return why figures of nodes are not known, or leave positions out; in words, empty where they are whole.
+
+    A node without positions has nothing that could be unknown.
+
+    Parameters
+    ----------
+    asked : nodes and metrics
+    values : of `limit_values`
+    """
+    rollup, s, out = models.book.rollup, models.scenarios, dict[tuple[str, str], str]()
+    for name, metric in asked:
+        node, why = rollup.node_index.get(name), ""
+        if node is not None:
+            sums = rollup.nodes[node]
+            missing = left_out_of(metric, sums)
+            if metric in ("var_hist", "es_hist") and s is not None and node < len(s.missing):
+                missing = max(missing, int(s.missing[node]))
+            value = values.get((name, metric), math.nan)
+            if missing:
+                why = f"partial: leaves out {missing} positions whose part of it is unknown"
+            elif value != value and sums[ru.POSITIONS]:
+                why = "unknown: an input of it (a rate, a NAV, a history, a term) is missing"
+        out[name, metric] = why
+    return out

@@ -92,7 +92,7 @@ def test_an_acknowledged_breach_is_not_escalated() -> None:
     assert change.alert.kind == "breach" and change.alert.utilisation == 1.5
     monitor.follow(msgspec.structs.replace(change.alert, ack_by="risk-1"))
     assert monitor.measure({key: -150.0}, T0 + 10**12, T0) == []
-    assert monitor.measure({key: 1.0}, T0, T0, {"firm"}) == []  # what leaves positions out clears nothing
+    assert monitor.measure({key: 1.0}, T0, T0, {key: "partial"}) == []  # what leaves positions out clears nothing
     assert monitor.measure({}, T0 + 10**12, T0) == []  # unknown changes no state
 
 
