@@ -47,7 +47,7 @@ class Quality(msgspec.Struct, frozen=True, gc=False):
 
     #: positions without a value: no price, or no exchange rate
     unpriced: int = 0
-    #: positions whose value or Greeks rest on a stale price, rate, surface or curve
+    #: positions whose value or Greeks rest on a stale price or rate; surfaces and curves hold until stated anew
     stale: int = 0
     excluded: list[str] = msgspec.field(default_factory=list)
     #: positions whose P&L is unknown, and up to ten of them that have a value

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import rollup as ru
@@ -259,3 +259,47 @@ def test_an_older_row_never_replaces_a_newer_one() -> None:
     assert book.add_position(position("A0", "SAP", 5, 1.0, 0.0, 9)) >= 0
     assert book.add_position(position("A0", "SAP", 4, 1.0, 0.0, 8)) == -1
     assert book.positions[0].quantity == "5"
+
+
+@settings(max_examples=30, deadline=None)
+@given(EVENTS, st.randoms(use_true_random=False))
+def test_a_book_built_again_from_its_records_in_any_order_has_the_hash_of_the_one_that_lived(events: list[Any], order: Any) -> None:
+    """R1 of the risk stage: after any event, from what compaction leaves of positions, marks and accounts."""
+    events = events[: order.randint(0, len(events))]
+    lived = run(events, True)
+    records: dict[Any, Any] = {("a", f"A{k}"): account(f"A{k}", k) for k in range(6)}
+    for rev, event in enumerate(events, start=1):
+        if event[0] == "p":
+            records["p", f"A{event[1]}|{event[2]}"] = position(f"A{event[1]}", event[2], event[3], event[4], event[4] / 3, rev)
+        elif event[0] == "m":
+            records["m", event[1]] = mark(event[1], event[2], event[3])
+        elif event[0] == "a":
+            records["a", f"A{event[1]}"] = account(f"A{event[1]}", event[2])
+        elif event[0] == "x":
+            records.pop(("p", f"A{event[1]}|SAP"), None)
+    again, left = ValuedBook("USD", LEVELS), [*records.values(), *INSTRUMENTS]
+    order.shuffle(left)
+    for record in left:
+        {Position: again.add_position, Mark: again.add_mark, Account: again.add_account, Instrument: again.add_instrument}[type(record)](record)
+        if order.random() < 0.3:
+            again.revalue()
+    again.revalue()
+    assert again.rollup.state_hash(again.names) == lived.rollup.state_hash(lived.names)
+
+
+@settings(max_examples=30, deadline=None)
+@given(EVENTS)
+def test_children_add_up_to_their_parents_after_every_event(events: list[Any]) -> None:
+    """R17: also where accounts have just moved. A desk is two books, a strategy three, a fund four."""
+    for until in range(0, len(events) + 1, 5):
+        rollup = run(events[:until], True).rollup
+        scale = max(1.0, float(np.abs(rollup.contribution[: rollup.count]).sum()))
+        for below, above, n in (("book:B", "desk:D", 2), ("book:B", "strategy:S", 3), ("book:B", "fund:F", 4), ("desk:D", "fund:F", 2)):
+            sums: dict[int, Any] = {}
+            for name, k in rollup.node_index.items():
+                if name.startswith(below):
+                    parent = int(name.removeprefix(below)) // n
+                    sums[parent] = sums.get(parent, 0.0) + rollup.nodes[k]
+            for name, k in rollup.node_index.items():
+                if name.startswith(above):
+                    np.testing.assert_allclose(sums[int(name.removeprefix(above))], rollup.nodes[k], atol=1e-9 * scale, err_msg=name)
