@@ -16,8 +16,9 @@ from aiokafka.structs import TopicPartition
 from app.settings import Settings
 from models.gate.held_limits import PRICE_METRICS, SCOPES, check_limit
 from models.gate.state import METRICS as GATE_METRICS
-from models.limit_changes import end_of, needs_second, same_person
+from models.limit_changes import needs_second
 from models.limits import POSITION_METRICS
+from models.limits_in_force import end_of, same_person
 from models.reference import FIRM
 from models.rollup import GREEKS
 from schemas.codec import decoder_of, encode

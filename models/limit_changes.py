@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping
 
 from models.limits import LimitKey, key_of
+from models.limits_in_force import by_two, end_of
 from schemas.records import Limit
-from schemas.units import parse_ts_ns
 
 #: metrics of which the nearest node is in force in place of wider ones, and those that are compared with each other:
 #: a price is beyond a collar where it is beyond the wider of its two measures
 _NEAREST = {"collar_bps": "collar", "collar_ticks": "collar", "price_drift": "price_drift"}
 _SEVERITY = {"alert": 0, "reduce": 1, "halt": 2}
-
-
-def same_person(one: str, other: str) -> bool:
-    """Whether two names are one person's: case, width of letters and spaces around them make no second person."""
-    return _plain(one) == _plain(other)
-
-
-def _plain(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", name).split()).casefold()
-
-
-def by_two(limit: Limit) -> bool:
-    """Whether two people set a limit."""
-    return limit.approved_by is not None and not same_person(limit.approved_by, limit.by)
 
 
 def needs_second(standing: Mapping[str, Limit], limit_id: str, after: Limit | None, now_ns: int) -> str | None:
@@ -67,14 +52,12 @@ def _loosened(before: Iterable[Limit], after: Iterable[Limit], key: LimitKey, no
 
 
 def _in_force(limits: list[Limit], at_ns: int) -> list[Limit]:
-    """Return what is in force of the limits on one figure: the newest temporary one, or all lasting ones."""
+    """Return what a write may rest on of the limits on one figure: the newest temporary one, or all lasting ones.
+
+    Whoever wrote that: what stands in for nothing (`models/limits_in_force.py`) is asked about all the same.
+    """
     temporary = [x for x in limits if (end := end_of(x)) is not None and end > at_ns]
     return temporary[-1:] or [x for x in limits if x.until is None]
-
-
-def end_of(limit: Limit) -> int | None:
-    """Return when a limit ends; None: it lasts."""
-    return None if limit.until is None else parse_ts_ns(limit.until, "until")
 
 
 def _as_strict(one: Limit, other: Limit) -> bool:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from models.limits_in_force import in_force
 from schemas.records import Alert, Limit
 from schemas.units import parse_ts_ns
 
@@ -56,7 +57,7 @@ class Watch:
     """One limit as it stands."""
 
     limit: Limit
-    #: the limit in force: a temporary one stands in for the lasting ones of its node and metric
+    #: the limit in force: a temporary one of two people stands in for the lasting ones of its figure and mode
     held: Limit
     #: when it ends; None: it lasts
     until_ns: int | None = None
@@ -228,9 +229,9 @@ class LimitMonitor:
                 self.standing.discard(key)
             if value != value or not watches:
                 continue
-            in_force, ended = _in_force(watches, now_ns)
+            held, ended = _in_force(watches, now_ns)
             out += [_change(watch, OK, *at) for watch in ended]
-            for watch in in_force:
+            for watch in held:
                 bound, size = float(watch.held.limit), abs(value) if key.metric in SIGNED else value
                 used = size / bound if bound else math.inf if size > 0.0 else 0.0
                 watch.value, watch.utilisation = value, used if used < math.inf else None
@@ -275,11 +276,19 @@ def _said(watch: Watch, why: str, now_ns: int, snapshot_id: int, cause_ns: int) 
 
 def _in_force(watches: list[Watch], now_ns: int) -> tuple[list[Watch], list[Watch]]:
     """Return the watches of a figure that are held against it, each with the limit in force, and ended ones."""
-    temporary = [w for w in watches if w.until_ns is not None and w.until_ns > now_ns]
-    found = [w for w in watches if w.until_ns is None] or temporary[-1:]
-    for watch in found:
-        watch.held = temporary[-1].limit if temporary else watch.limit
-    return found, [w for w in watches if w.state != OK and w not in found]
+    found = []
+    for mode in ("hard", "soft"):
+        mine = [w for w in watches if w.limit.mode == mode]
+        held, stands_in = in_force([(w.limit, w.until_ns) for w in mine], now_ns)
+        for watch in mine:
+            watch.held = watch.limit
+            if stands_in is not None and watch.until_ns is None:
+                watch.held = stands_in
+            elif not any(watch.limit is x for x in held) or (
+                    watch.limit is stands_in and any(w.until_ns is None for w in mine)):
+                continue  # it has ended, or the lasting ones are held by it
+            found.append(watch)
+    return found, [w for w in watches if w.state != OK and not any(w is x for x in found)]
 
 
 def _state_at(watch: Watch, used: float) -> str:

@@ -146,7 +146,7 @@ class Gateway:
         router.subscribe("risk", None, self._take_risk, lambda place: state.end_node(place.key))
         router.subscribe("alerts", Alert, lambda alert, _: state.add_alert(alert))
         router.subscribe("decisions", Decision, self._take_decision)
-        router.subscribe("limits", Limit, lambda limit, _: state.limits.update({limit.limit_id: limit}),
+        router.subscribe("limits", Limit, lambda limit, _: state.add_limit(limit),
                          lambda place: state.limits.pop(place.key, None))
         router.subscribe("controls", Control, self._take_control)
         router.subscribe("approvals", Approval, lambda asked, place: state.approvals.take_in(place.key, asked),

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from app.gateway.state import GatewayState
 from app.gateway.used_limits import UsedLimits
 from models.gate.watched import is_of_gate
-from models.limits import SIGNED, key_of
+from models.limits import SIGNED, LimitKey, key_of
+from models.limits_in_force import end_of, in_force
 from models.risk.limit_values import left_out_of, sum_values
 from schemas.records import Alert, Limit
-from schemas.units import parse_ts_ns
 
 #: what of a node's historical VaR a limit is held against
 _OF_VAR = {"var_hist": "var_99", "es_hist": "es_97_5"}
@@ -28,19 +28,21 @@ class Standing(NamedTuple):
     state: str
     #: whether positions are left out of the value
     partial: bool
-    #: whether it is held against, and no temporary one in its place
+    #: whether it is held, and no temporary one of two people in its place
     in_force: bool
 
 
 def standings(state: GatewayState, used: UsedLimits, limits: Sequence[Limit], now_ns: int) -> list[Standing]:
     """Return how limits stand: all that are on some nodes."""
     alerts = {(a.limit_id, a.node, a.metric): a for a in state.open_alerts() if a.kind in ("approach", "breach")}
-    lasts = [x.until is None or parse_ts_ns(x.until) > now_ns for x in limits]
-    replaced = {key_of(x) for x, last in zip(limits, lasts, strict=True) if x.until is not None and last}
+    alike: dict[tuple[LimitKey, str], list[tuple[Limit, int | None]]] = {}
+    for x in limits:  # the newest version last, as gates and monitors have them
+        alike.setdefault((key_of(x), x.mode), []).append((x, end_of(x)))
+    held = {x.limit_id for found in alike.values() for x in in_force(found, now_ns)[0]}
     values = [used.value(key_of(x), now_ns) if is_of_gate(x.node, x.metric) else _value(state, x) for x in limits]
     return [_standing(state, x, value, alerts.get((x.limit_id, x.node, x.metric)),
-                      last and (x.until is not None or key_of(x) not in replaced))
-            for x, last, value in zip(limits, lasts, values, strict=True)]
+                      x.limit_id in held)
+            for x, value in zip(limits, values, strict=True)]
 
 
 def _standing(state: GatewayState, limit: Limit, value: float | None, alert: Alert | None, in_force: bool) -> Standing:

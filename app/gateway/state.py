@@ -202,6 +202,11 @@ class GatewayState:
             del self.alerts[next(iter(self.alerts))]
         self.add_fact("alert", alert_event(alert))
 
+    def add_limit(self, limit: Limit) -> None:
+        """Take a limit in: the newest version comes last, as gates and monitors have them."""
+        self.limits.pop(limit.limit_id, None)
+        self.limits[limit.limit_id] = limit
+
     def open_alerts(self) -> list[Alert]:
         """Return what stands, and what nobody has seen, the oldest first."""
         return list(self._open.values())

@@ -22,7 +22,7 @@ from app.gateway.state import GatewayState
 from app.gateway.used_limits import UsedLimits
 from app.settings import Settings
 from models.gate.explain import explain
-from models.limit_changes import same_person
+from models.limits_in_force import same_person
 from schemas.codec import JsonDecoder, encode
 from schemas.records import Alert, Approval
 

@@ -25,7 +25,7 @@ from models.gate.state import GateState
 from models.gate.trading_states import states_of
 from models.gate.verdict import Verdict, unknown_order
 from models.gate.working import Asked, Working, end_of, last_trading_day
-from models.limit_changes import by_two
+from models.limits_in_force import by_two
 from models.reference import FIRM, PRICE_ANY_SIGN
 from models.rollup import POSITIONS
 from models.trading_day import TradingDay

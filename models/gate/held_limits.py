@@ -12,6 +12,7 @@ from models.gate.figures import GateFigures
 from models.gate.price_drift import DRIFT_WINDOW_NS, PriceDrift
 from models.gate.state import MESSAGE_METRICS, GateState
 from models.limits import POSITION_METRICS, LimitKey, key_of
+from models.limits_in_force import end_of, in_force
 from models.node_shares import SHARE_METRICS
 from models.reference import FIRM
 from models.trading_day import TradingDay
@@ -86,6 +87,8 @@ class GateLimits(GateFigures):
         self._by_key: dict[LimitKey, dict[str, Limit]] = {}
         self._limit_ids: dict[tuple[float, ...], str] = {}
         self._temporary: dict[str, int] = {}
+        #: up to when temporary limits were ended
+        self._ended_ns = 0
         #: rows of positions that have a limit of their own: few of many
         self.limited_positions: set[int] = set()
         instruments = len(state.instruments)
@@ -136,6 +139,7 @@ class GateLimits(GateFigures):
 
     def end_limits(self, now_ns: int) -> None:
         """End the temporary limits whose time is over; the ones they stood for come back."""
+        self._ended_ns = now_ns
         for limit_id in [k for k, until in self._temporary.items() if until <= now_ns]:
             del self._temporary[limit_id]
             self._apply(self.limits[limit_id])
@@ -145,15 +149,9 @@ class GateLimits(GateFigures):
         return [key for key, held in self._by_key.items() if held]
 
     def _in_force(self, key: LimitKey, mode: str) -> Limit | None:
-        """Return the limit of a mode that is held: the tightest there is.
-
-        A temporary one that two people set stands in for lasting ones; any other is held beside them.
-        """
-        found = [x for x in self._by_key.get(key, {}).values() if x.mode == mode]
-        temporary = [x for x in found if x.limit_id in self._temporary]
-        agreed = [x for x in temporary if x.approved_by is not None][-1:]
-        lasting = agreed or [x for x in found if x.until is None]
-        return min((*lasting, *(x for x in temporary if x.approved_by is None)), key=lambda x: x.limit, default=None)
+        """Return the limit of a mode that is held: the tightest in force."""
+        found = [(x, end_of(x)) for x in self._by_key.get(key, {}).values() if x.mode == mode]
+        return min(in_force(found, self._ended_ns)[0], key=lambda x: x.limit, default=None)
 
     # ---- where it is checked --------------------------------------------------------------------------------------
     def _apply(self, limit: Limit) -> None:

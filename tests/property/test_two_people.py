@@ -6,17 +6,23 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.control import NeedsSecond, Refused, check_minutes, limit_to_remove, new_limit, next_version
+from app.gateway.standing import standings
+from app.gateway.state import GatewayState
+from app.gateway.used_limits import UsedLimits
 from app.limit_files import changes
 from models.gate.book import GateBook
-from models.limit_changes import needs_second, same_person
-from models.limits import LimitMonitor
+from models.limit_changes import needs_second
+from models.limits import LimitMonitor, key_of
+from models.limits_in_force import same_person
 from models.trading_states import replaces
 from schemas.records import Account, Control, Instrument, Limit, Mark, Order
+from schemas.units import parse_ts_ns
 
 T0, MIN, DAY = 1_795_000_000_000_000_000, 60 * 10**9, 86_400 * 10**9
 REASON = "because I want it so"
@@ -145,8 +151,8 @@ def test_an_order_passes_its_limits_by_two_people_only_and_nothing_lasts_beyond_
 
 def test_the_newest_of_several_temporary_limits_is_in_force_for_monitor_and_gate_alike() -> None:
     until = datetime.fromtimestamp(T0 / 1e9 + 600, UTC).isoformat()
-    one, two = (Limit(limit_id=k, node="desk:D", metric="gross", limit=Decimal(v), version=1, by="ann", reason=REASON, until=until) for k, v in (("T1", 100), ("T2", 200)))
-    again = Limit(limit_id="T1", node="desk:D", metric="gross", limit=Decimal(150), version=2, by="ann", reason=REASON, until=until)
+    one, two = (Limit(limit_id=k, node="desk:D", metric="gross", limit=Decimal(v), version=1, by="ann", approved_by="bob", reason=REASON, until=until) for k, v in (("T1", 100), ("T2", 200)))
+    again = Limit(limit_id="T1", node="desk:D", metric="gross", limit=Decimal(150), version=2, by="ann", approved_by="bob", reason=REASON, until=until)
     lived, started, g = LimitMonitor(), LimitMonitor(), book(T0)
     for limit in (one, two, again):
         lived.add(limit)
@@ -158,6 +164,34 @@ def test_the_newest_of_several_temporary_limits_is_in_force_for_monitor_and_gate
     with pytest.raises(ValueError, match="until: expected"):
         lived.add(Limit(limit_id="T1", node="desk:D", metric="gross", limit=Decimal(1), version=3, by="ann", reason=REASON, until="soon"))
     assert lived.watches["T1"].limit == again
+
+
+KEPT = st.lists(st.tuples(st.integers(0, 4), st.sampled_from([10, 20, 30, 40]), st.sampled_from(["hard", "soft"]), st.sampled_from([None, "bob", " ANN"]), st.sampled_from([None, 1, 3])), max_size=8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(KEPT, st.sampled_from([0, 2, 4]))
+def test_gate_monitor_and_page_hold_the_same_limits(kept: list[tuple[int, int, str, str | None, int | None]], minutes: int) -> None:
+    """The tightest in force: lasting ones, unless the newest temporary one of two people is there; any other beside them."""
+    g, monitor, page, now = book(T0), LimitMonitor(), GatewayState("USD", LEVELS), T0 + minutes * MIN
+    newest: dict[str, Limit] = {}
+    for version, (k, value, mode, approved, until) in enumerate(kept):
+        x = Limit(limit_id=f"L{k}", node="desk:D", metric="gross", limit=Decimal(value), mode=mode, version=version, by="ann", approved_by=approved, reason=REASON,  # type: ignore[arg-type]
+                  until=None if until is None else datetime.fromtimestamp(T0 / 1e9 + 60 * until, UTC).isoformat())
+        newest.pop(x.limit_id, None)
+        newest[x.limit_id] = x
+        for take in (g.add_limit, monitor.add, page.add_limit):
+            take(x)
+    g.refresh(now)
+    shown = [x for x, s in zip(page.limits.values(), standings(page, UsedLimits(1), list(page.limits.values()), now), strict=True) if s.in_force]
+    monitor.measure({key_of(x): 5.0 for x in newest.values()}, now, 1)
+    for mode, column in (("hard", "limit"), ("soft", "soft")):
+        here = [x for x in newest.values() if x.mode == mode and (x.until is None or parse_ts_ns(x.until) > now)]
+        pairs = [x for x in here if x.until is not None and x.approved_by == "bob"]
+        held = {float(x.limit) for x in here if x in pairs[-1:] or (x not in pairs and (x.until is not None or not pairs))}
+        assert {float(x.limit) for x in shown if x.mode == mode} == held
+        assert {float(w.held.limit) for w in monitor.watches.values() if w.value is not None and w.limit.mode == mode} == held
+        assert np.array_equal(g.state.nodes[column][g.state.node("desk:D"), 0], min(held, default=np.nan), equal_nan=True)
 
 
 def test_of_two_states_that_were_written_at_once_the_stricter_stands() -> None:

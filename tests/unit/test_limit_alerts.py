@@ -106,7 +106,7 @@ def test_a_limit_of_nothing_is_breached_by_anything() -> None:
 
 
 def test_a_temporary_limit_holds_alone_and_in_the_place_of_a_lasting_one() -> None:
-    until = msgspec.structs.replace(limit("fund:F", "gross", 200, limit_id="L~override"), until=FAR)
+    until = msgspec.structs.replace(limit("fund:F", "gross", 200, limit_id="L~override"), until=FAR, approved_by="risk-2")
     alerts, log = stage(limit("fund:F", "gross", 100, limit_id="L"))
     at(alerts, "fund:F", "gross", 150, 0)
     assert log.take() == [("breach", "fund:F", "gross")]
@@ -120,6 +120,18 @@ def test_a_temporary_limit_holds_alone_and_in_the_place_of_a_lasting_one() -> No
     alerts.monitor.add(msgspec.structs.replace(until, until="2026-10-01T00:00:00+00:00", version=2))
     at(alerts, "fund:F", "gross", 250, 3)
     assert log.take() == [("clear", "fund:F", "gross")], "what has ended limits nothing"
+
+
+def test_a_temporary_limit_of_one_person_or_of_the_other_mode_is_held_beside_the_lasting_one() -> None:
+    """Decision 0065: the monitor reads as the gate does; it took any temporary limit in the place of lasting ones."""
+    for more in ({"approved_by": None}, {"approved_by": " R "}, {"approved_by": "risk-2", "mode": "soft"}):
+        beside = msgspec.structs.replace(limit("fund:F", "gross", 200, limit_id="L~temporary"), until=FAR, by="r", **more)
+        alerts, log = stage(limit("fund:F", "gross", 100, limit_id="L"), beside)
+        at(alerts, "fund:F", "gross", 150, 0)
+        assert [(a.limit_id, a.kind, a.limit) for a in log.alerts()] == [("L", "breach", 100.0)]
+        log.take()
+        at(alerts, "fund:F", "gross", 250, 1)
+        assert [(a.limit_id, a.kind, a.limit) for a in log.alerts()] == [("L~temporary", "breach", 200.0)]
 
 
 def test_what_stands_of_a_limit_that_is_taken_away_or_moved_is_cleared() -> None:
