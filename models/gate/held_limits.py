@@ -88,7 +88,7 @@ class GateLimits(GateFigures):
         self._limit_ids: dict[tuple[float, ...], str] = {}
         self._temporary: dict[str, int] = {}
         #: up to when temporary limits were ended
-        self._ended_ns = 0
+        self.ended_ns = 0
         #: rows of positions that have a limit of their own: few of many
         self.limited_positions: set[int] = set()
         instruments = len(state.instruments)
@@ -139,7 +139,7 @@ class GateLimits(GateFigures):
 
     def end_limits(self, now_ns: int) -> None:
         """End the temporary limits whose time is over; the ones they stood for come back."""
-        self._ended_ns = now_ns
+        self.ended_ns = now_ns
         for limit_id in [k for k, until in self._temporary.items() if until <= now_ns]:
             del self._temporary[limit_id]
             self._apply(self.limits[limit_id])
@@ -151,7 +151,7 @@ class GateLimits(GateFigures):
     def _in_force(self, key: LimitKey, mode: str) -> Limit | None:
         """Return the limit of a mode that is held: the tightest in force."""
         found = [(x, end_of(x)) for x in self._by_key.get(key, {}).values() if x.mode == mode]
-        return min(in_force(found, self._ended_ns)[0], key=lambda x: x.limit, default=None)
+        return min(in_force(found, self.ended_ns)[0], key=lambda x: x.limit, default=None)
 
     # ---- where it is checked --------------------------------------------------------------------------------------
     def _apply(self, limit: Limit) -> None:

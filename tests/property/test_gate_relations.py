@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +15,7 @@ from agents.gate_room import GateRoom
 from models.gate.book import GateBook
 from models.gate.changes import cut, put
 from models.gate.state import METRICS
+from models.gate.state_hash import state_hash
 from models.limits import Change
 from schemas.gate_state import GateDay
 from schemas.records import Account, Alert, AsOf, Control, Decision, Fifo, Instrument, Limit, Mark, Order, Position
@@ -275,3 +277,26 @@ def test_how_full_a_gate_is_is_told_long_before_it_refuses_and_once() -> None:
         other.follow(a)
     other.look({1, 2}, T0, 1)
     assert [(a.alert_id, a.kind) for a in raised[2:]] == [("gate.room.2.nodes", "clear"), ("gate.room.1.nodes", "breach"), ("gate.room.2.nodes", "clear")]
+
+
+REFUSED = [lambda g: g.add_limit(limit("bad", "desk:new", "gross", float("nan"))), lambda g: g.add_limit(limit("bad", "desk:D", "position_long", 1, instrument="X")),
+           lambda g: g.add_limit(limit("bad", "desk:D", "rating", 1)), lambda g: g.add_limit(limit("bad", "desk:D", "repeated_executions", 1)),
+           lambda g: g.decide(order_of(77, {"account": "A", "instrument": "X", "side": "buy", "type": "limit", "quantity": "1", "off": 0.0, "action": "cancel", "ref": 78, "venue": None, "locate_id": None}), T0)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(ORDER, max_size=8), LIMITS, st.lists(HALT, max_size=2).map(tuple), st.permutations(range(4)))
+def test_the_hash_is_of_what_decides_in_whatever_order_it_came_and_refused_records_leave_it(asked: list[dict[str, Any]], limits: tuple[Limit, ...], halts: tuple[Control, ...], turn: list[int]) -> None:
+    limits = tuple({x.limit_id: x for x in limits}.values())
+    halts = tuple({c.scope: c for c in halts}.values())
+    g, other = firm(extra=limits, controls=halts), firm(extra=tuple(limits[k] for k in turn if k < len(limits)), controls=halts[::-1])
+    for k, a in enumerate(asked):
+        before, verdict = state_hash(g), g.decide(order_of(k, a), T0)
+        assert verdict.outcome == other.decide(order_of(k, a), T0).outcome
+        assert state_hash(g) != before or verdict.outcome == "reject" or order_of(k, a).action != "new"
+    assert state_hash(g) == state_hash(other)
+    before = state_hash(g)
+    for refused in REFUSED if not any(x.metric == "message_count" for x in limits) else REFUSED[:-1]:  # a cancel is a message
+        with contextlib.suppress(ValueError):
+            refused(g)
+        assert state_hash(g) == before

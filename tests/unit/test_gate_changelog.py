@@ -18,6 +18,7 @@ from agents.gate_takeover import GateTakeOver
 from agents.order_fills import OrderFills
 from models.gate.book import GateBook
 from models.gate.state import BUCKETS, CREDIT, bucket_ns
+from models.gate.state_hash import state_hash
 from models.position_progress import PositionsInStep
 from schemas.codec import encode
 from schemas.gate_state import GateExecuted, GateMark
@@ -225,6 +226,8 @@ def test_who_takes_over_is_the_gate_that_wrote_whatever_happened_before_and_sinc
                     after = log.records["gate-changelog"]
             log.records["gate-changelog"] = after
             from_changelog, from_log = (o.says() for o in others)
+            if exact:  # R1: the hash of who takes over is that of the gate that lived
+                assert state_hash(others[0].gate) == state_hash(stage.gate)
             sessions = {k for k, d in taken.accepted.items() if d.session} & stage.gate.working.keys()
             assert {k for k, w in stage.says()["working"].items() if w[4]} == sessions
             for source, found, whole in (("changelog", from_changelog, exact), ("log", from_log, False)):
