@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,8 @@ from schemas.codec import decoder_of, encode
 from schemas.market import Touch
 from schemas.records import Account, Alert, Control, Instrument, Limit
 from tables.restore import read_range
+
+log = logging.getLogger(__name__)
 
 REASON_MIN = 10
 MEASURED = ("gross", "net", "long", "short", *GREEKS, "loss_total", "loss_day", "stale_positions", "unpriced_positions",
@@ -176,16 +179,24 @@ def new_control(held: Control | None, scope: str, state: str, by: str, reason: s
 
 
 async def current(settings: Settings, topic: str, cls: Any) -> dict[str, Any]:
-    """Return the newest record of every key of a one-partition topic."""
+    """Return the newest record of every key of a one-partition topic.
+
+    A record that cannot be read is left out, as every reader leaves it out: what its key had before still stands.
+    """
     found: dict[str, Any] = {}
     decoder = decoder_of(cls)
 
     def on_batch(batch: Any) -> None:
         for key, value in zip(batch.keys, batch.values, strict=True):
-            name = (key or b"").decode()
+            name = (key or b"").decode(errors="replace")
+            try:
+                record = None if value is None else decoder.decode(value)
+            except (msgspec.DecodeError, ValueError) as error:
+                log.warning("%s %s: left out: %s", topic, name, error)
+                continue
             found.pop(name, None)  # in the order of their newest records
-            if value is not None:
-                found[name] = decoder.decode(value)
+            if record is not None:
+                found[name] = record
 
     await read_range(settings.client(), {TopicPartition(settings.topics()[topic], 0): 0}, on_batch)
     return found

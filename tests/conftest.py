@@ -70,13 +70,20 @@ def random_seed() -> int:
     return seed
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take rehearsals from elsewhere too."""
+    parser.addoption("--rehearsals", default=None, type=Path, help="a folder of scenario files to run with those of the repository")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run what waits for processes first, a file of it on one worker; kernels and properties fill the gaps at the end."""
-    folder = ROOT / "tests" / "integration"
+    def waits(item: pytest.Item) -> bool:
+        return item.path.is_relative_to(ROOT / "tests" / "integration") or item.path.stem == "test_rehearsals"
+
     for item in items:
-        if item.path.is_relative_to(folder):
+        if waits(item):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: not item.path.is_relative_to(folder))
+    items.sort(key=lambda item: not waits(item))
 
 
 def pytest_report_header() -> str:
