@@ -164,8 +164,7 @@ class GateBook(GateAmongOthers):
         self._measure_navs(now_ns)
         self.end_limits(now_ns)
         n = len(self.state.node_names)
-        # exposures are as old as the newest mark they rest on; a node without positions is known to be flat
-        self.state.exposures_ns = min(self.book.snapshot_id, now_ns)
+        self.state.exposures_ns = self.state.figures_as_of(self.book.snapshot_id, now_ns)
         self.state.nodes["exposure_ns"][:n] = self.state.exposures_ns
         self._forget_var(now_ns)
         self.measure()

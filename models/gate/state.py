@@ -190,6 +190,16 @@ class GateState:
         """Return an instrument's index, opening it."""
         return self._index(self.instrument_index, name, len(self.instruments), "instrument")
 
+    def figures_as_of(self, newest_ns: int, now_ns: int) -> int:
+        """Return the time that exposures are of: now, while some price is within the bound of its class.
+
+        A desk of bonds hears a quote a minute, and its prices are good for five. Where no price is within its bound the
+        market is silent, and exposures are as old as the newest mark.
+        """
+        rows = self.instruments
+        fresh = (rows["stale"] == 0) & (rows["price_ns"] > 0) & (now_ns - rows["price_ns"] <= rows["age_max_ns"])
+        return now_ns if fresh.any() else min(newest_ns, now_ns)
+
     def node(self, name: str) -> int:
         """Return a node's index, opening it."""
         k = self._index(self.node_index, name, len(self.nodes), "node")

@@ -371,3 +371,11 @@ def test_only_so_many_executed_ids_are_remembered(gate: GateBook, monkeypatch: p
         gate.fill(f"o{k}", 10 + k)
     gate.fill("nobody's", 1)
     assert list(gate.executed) == ["o2", "o3", "o4"]
+
+
+def test_exposures_are_of_now_while_some_price_is_within_the_bound_of_its_class(gate: GateBook) -> None:
+    gate.add_limit(limit("G", "desk:D", "gross", 1e6))
+    for seconds, expected in ((20, []), (31, ["STALE_PRICE", "STALE_EXPOSURE"])):  # a future is good for 30
+        now = T0 + seconds * 10**9
+        gate.refresh(now)
+        assert codes(gate, order(f"O{seconds}", quantity=seconds), now) == expected
