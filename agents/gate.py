@@ -37,9 +37,8 @@ from schemas.codec import decoder_of, encode, records_in
 from schemas.controls import Check
 from schemas.market import Surface, Touch
 from schemas.nodes import MODELS_SUFFIX, Risk
-from schemas.reasons import QuarantineReason
 from schemas.records import Account, AsOf, Control, Counterparty, Decision, Instrument, Limit, Mark, Order, Reason
-from schemas.refusal import refusal
+from schemas.refusal import reason_of
 from schemas.units import FUTURE_NS
 from tables.exit_codes import ExitCode
 from tables.journal import Journal
@@ -77,6 +76,7 @@ class GateStage(Stage):
         self._quarantine = Quarantine(topics["quarantine"], publisher, counters)
         self._partitions, self._journal = partitions, journal
         self.gate = GateBook(base_currency, levels, day)
+        self.gate.future_ns = future_ns
         self.watch = GateWatch(self.gate, topics, publisher, counters, partitions, self.owns)
         #: the newest record of every node, read where there is a limit on its VaR
         self._risk_of: dict[str, bytes] = {}
@@ -275,14 +275,14 @@ class GateStage(Stage):
         try:
             raws = records_in(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._quarantine.send(batch, m, QuarantineReason.BAD_FIELD, str(error), value)
+            self._quarantine.send(batch, m, *reason_of(error, value, None), value)
             return
         offset = int(batch.offsets[m])
         for k, raw in enumerate(raws):
             try:
                 order = _order.decode(raw)
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-                self._quarantine.send(batch, m, QuarantineReason.BAD_FIELD, refusal(error, raw, Order), raw)
+                self._quarantine.send(batch, m, *reason_of(error, raw, Order), raw, k)
                 continue
             owner = owner_partition(order.account, self._partitions)
             if owner != batch.partition:  # the client hashes keys in another way: the owner decides

@@ -35,7 +35,7 @@ from schemas.asset_classes import STALE_MS_BY_CLASS
 from schemas.controls import Check
 from schemas.nodes import Risk
 from schemas.records import Account, Control, Counterparty, Decision, Instrument, Order
-from schemas.units import parse_ts_ns
+from schemas.units import FUTURE_NS, SHOWN, parse_ts_ns
 
 #: what two people may let one order pass: limits, not states, lists, permissions or data that are missing
 OVERRIDABLE = sum(1 << c for c in (
@@ -60,6 +60,8 @@ class GateBook(GateAmongOthers):
         self.levels = levels
         super().__init__(ValuedBook(base_currency, levels, day), GateState(**capacities), day or TradingDay())
         self.controls: dict[str, Control] = {}
+        #: how far ahead of the gate's clock an order may be dated
+        self.future_ns = FUTURE_NS
         #: ids that were executed, wholly or in part: an order that comes again with one would be done twice
         self.executed: dict[str, None] = {}
         #: number of the trading day that sums are of
@@ -300,8 +302,7 @@ class GateBook(GateAmongOthers):
         self._take_up(w)
         self.count_day(w, value, replaced=0.0 if replaced is None else float(replaced.order.quantity))
 
-    def _beside(self, order: Order, now_ns: int, replaced: Working | None, asked: Asked,
-                ) -> dict[Check, tuple[str, str]]:
+    def _beside(self, order: Order, now_ns: int, replaced: Working | None, asked: Asked) -> dict[Check, tuple[str, str]]:
         """Return what the kernel cannot see: (measured, limit) of an id in use, an end that is past, no room."""
         found: dict[Check, tuple[str, str]] = {}
         if replaced is not None:
@@ -321,6 +322,10 @@ class GateBook(GateAmongOthers):
                 found[Check.INVALID_ORDER] = (str(order.expire_ts), "expire_ts: a time to come")
         if (full := self.no_room(order, asked)) is not None:
             found[Check.NO_ROOM] = full
+        try:
+            parse_ts_ns(order.ts_event, latest_ns=now_ns + self.future_ns)
+        except ValueError as error:
+            found[Check.INVALID_ORDER] = (str(order.ts_event)[:SHOWN], str(error))
         return found
 
     def fill(self, order_id: str, quantity: float) -> None:

@@ -379,3 +379,12 @@ def test_exposures_are_of_now_while_some_price_is_within_the_bound_of_its_class(
         now = T0 + seconds * 10**9
         gate.refresh(now)
         assert codes(gate, order(f"O{seconds}", quantity=seconds), now) == expected
+
+
+@pytest.mark.parametrize("ts", [0, T0 // 10**6, T0 // 10**3, T0 + 61 * 10**9, "9999-12-31T23:59:59-05:00", "20 November", "", 2**63])
+def test_an_order_of_no_time_or_of_another_unit_is_refused_with_it(gate: GateBook, ts: Any) -> None:
+    dated = msgspec.structs.replace(order("o"), ts_event=ts)
+    verdict = gate.decide(dated, T0)
+    assert [r.code for r in verdict.reasons] == ["INVALID_ORDER"] and str(ts) in verdict.reasons[0].measured
+    assert not gate.working and gate.check(dated, T0).outcome == "reject"
+    assert gate.decide(order("o", quantity=1), T0).reasons == []
