@@ -1,9 +1,8 @@
 """The gate of some accounts: reference data, marks, limits and states in, verdicts on orders out.
 
-What an accepted order may still trade is reserved until it is filled, cancelled or expired.
-
-Figures above the account come from the valued book of all positions plus what this gate let through and has not seen
-filled. The same events in the same order give the same verdicts: time comes with the orders.
+What an accepted order may still trade is reserved until it is filled, cancelled or expired. Figures above the account
+come from the valued book of all positions plus what this gate let through and has not seen filled. The same events in
+the same order give the same verdicts: time comes with the orders.
 """
 
 from __future__ import annotations
@@ -302,7 +301,8 @@ class GateBook(GateAmongOthers):
         self._take_up(w)
         self.count_day(w, value, replaced=0.0 if replaced is None else float(replaced.order.quantity))
 
-    def _beside(self, order: Order, now_ns: int, replaced: Working | None, asked: Asked) -> dict[Check, tuple[str, str]]:
+    def _beside(self, order: Order, now_ns: int, replaced: Working | None,
+                asked: Asked) -> dict[Check, tuple[str, str]]:
         """Return what the kernel cannot see: (measured, limit) of an id in use, an end that is past, no room."""
         found: dict[Check, tuple[str, str]] = {}
         if replaced is not None:
@@ -310,9 +310,9 @@ class GateBook(GateAmongOthers):
             if any(getattr(order, f) != getattr(was, f) for f in kept):
                 found[Check.INVALID_ORDER] = (" ".join(getattr(order, f) for f in kept),
                                               " ".join(getattr(was, f) for f in kept))
-        if replaced is None or order.order_id not in (replaced.order.order_id, *replaced.earlier):
-            if self.current_id(order.order_id) is not None or order.order_id in self.executed:
-                found[Check.DUPLICATE_ORDER] = (order.order_id, "an id that is not in use")
+        is_own = replaced is not None and order.order_id in (replaced.order.order_id, *replaced.earlier)
+        if not is_own and (self.current_id(order.order_id) is not None or order.order_id in self.executed):
+            found[Check.DUPLICATE_ORDER] = (order.order_id, "an id that is not in use")
         if order.time_in_force == "gtd":
             try:
                 past = end_of(order, now_ns, self.day) <= now_ns

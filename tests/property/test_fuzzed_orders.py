@@ -103,7 +103,7 @@ def test_every_line_at_the_socket_is_answered_in_its_order(lines: list[bytes], p
 def test_every_record_of_the_topic_is_decided_or_put_in_quarantine(lines: list[bytes], as_batch: bool) -> None:
     stage, sent = gate()
     values = [b"[" + b",".join(lines) + b"]"] if as_batch else lines
-    batch = SimpleNamespace(topic="orders", partition=0, offsets=list(range(len(values))), timestamps_ms=[T0 // 10**6] * len(values))
+    batch = SimpleNamespace(topic="orders", partition=0, offsets=list(range(len(values))), timestamps_ms=[T0 // 10**6] * len(values), headers={})
     for m, value in enumerate(values):
         before = len(sent.records)
         stage._decide_message(cast(RecordBatch, batch), m, value)
