@@ -10,7 +10,7 @@ TESTING := .cache/testing
 WARMED := .cache/warmed
 # uv installs in seconds what takes pip a minute; it does not read pip's settings, so pip is asked where it cannot
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
-take = ($(PIP) uv==0.9.10 && VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip install --quiet --require-hashes --no-deps -r $(1)) \
+take = ($(PIP) uv==0.9.10 && VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip install --quiet --compile-bytecode --require-hashes --no-deps -r $(1)) \
 	|| { echo "uv could not: pip does it, in a minute or two ..."; $(PIP) --require-hashes --no-deps -r $(1); }
 LOCK := $(VENV)/bin/uv pip compile pyproject.toml requirements.in --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-header --no-annotate --python-version 3.11 --python-platform linux --quiet

@@ -29,9 +29,9 @@ OPTION = Instrument(instrument="KI-OUT", asset_class="option", currency="USD", q
 async def upstream(made: Installation) -> None:
     """Publish the option, what it is priced by, and one trade in it."""
     await publish_reference(made.settings.client(), made.settings.topics(), [SHARE, OPTION], [])
-    await publish(made.settings, "market.surfaces", "USD", Surface(underlying="USD", ts_event=1, rates=[(1.0, 0.03)]))
+    await publish(made.settings, "market.surfaces", "USD", Surface(underlying="USD", ts_event=time.time_ns(), rates=[(1.0, 0.03)]))
     await publish(made.settings, "market.surfaces", "KI", Surface(
-        underlying="KI", ts_event=1, dividends=[], vols=[VolSlice(expiry=EXPIRY, strikes=[100.0], vols=[0.2])]))
+        underlying="KI", ts_event=time.time_ns(), dividends=[], vols=[VolSlice(expiry=EXPIRY, strikes=[100.0], vols=[0.2])]))
     producer = made.settings.client().producer()
     await producer.start()
     trade = {"trade_id": "B1", "account": ACCOUNTS[0].account, "instrument": OPTION.instrument, "side": "buy", "quantity": "10",
