@@ -62,7 +62,9 @@ async def run_reconcile(settings: Settings, reload: bool = True) -> dict[str, An
     await _alert(settings, opened, [k for k in known if k not in since], now)
     touched = sorted({(b.account, b.instrument) for b in opened})[:RELOADS_MAX] if reload else []
     await _ask_for_reload(settings, touched, now)
-    return {"positions": len(positions), "statements": len(statements), "trade_store_rows": len(stored),
+    # a statement that came under another key is on the topic twice: as it came, and under its own key
+    stated = {(s.source, s.account, s.instrument, s.kind) for s in statements}
+    return {"positions": len(positions), "statements": len(stated), "trade_store_rows": len(stored),
             "refused": read.refused.total(), "breaks": len(found), "reloads": len(touched), "ok": not found,
             "rows": [{"source": b.source, "account": b.account, "instrument": b.instrument, "field": b.field,
                       "internal": b.internal, "external": b.external, "age_s": (now - b.since_ns) / 1e9}

@@ -120,7 +120,8 @@ def test_verdicts_limits_halts_and_cancels(made: Installation) -> None:
         await send(made, "orders", [order("p2", quantity=1, price=98), order("p3", action="cancel", ref_order_id="o6")])
         await send(made, "orders", [order("p4", account="ACC-002", quantity=1, price=97)])
         got = by_id(await decisions(made, 14))
-        assert [r.code for r in got["p2"].reasons] == ["HALTED"] and got["p3"].outcome == "accept" and got["p4"].outcome == "accept"
+        assert [r.code for r in got["p2"].reasons] == ["HALTED"] and got["p4"].outcome == "accept"
+        assert [r.code for r in got["p3"].reasons] == ["UNKNOWN_ORDER"], "the kill has cancelled it (decision 0040)"
         assert got["o1/cancel"].outcome == "cancel" and got["o6/cancel"].outcome == "cancel"
         await set_state(made.settings, "account:ACC-001", "active", "person-2", REASON)
         await asyncio.sleep(1.0)
@@ -248,7 +249,8 @@ def test_the_local_gate_decides_and_cancels_when_its_session_ends(made: Installa
         assert refused["outcome"] == "reject" and refused["reasons"][0]["code"] == "PRICE_COLLAR"
         assert "error" in await ask(b"{")
         dry = await ask(order("u9", price=98) | {"dry_run": True})  # says it, and leaves no trace
-        assert dry["outcome"] == "accept" and "error" in await ask(order("u9", price=98, action="replace") | {"dry_run": True})
+        replaced = await ask(order("u9", price=98, action="replace") | {"dry_run": True})  # it names no order
+        assert dry["outcome"] == "accept" and [r["code"] for r in replaced["reasons"]] == ["UNKNOWN_ORDER"], replaced
         # both doors see the same book: the topic's order would trade against the session's
         await send(made, "orders", [order("u3", side="sell", price=99)])
         got = by_id(await decisions(made, 3))
