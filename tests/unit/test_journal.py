@@ -22,7 +22,7 @@ def arrived(loop: asyncio.AbstractEventLoop, done: bool = True) -> asyncio.Futur
 
 
 @pytest.fixture
-def left(tmp_path: Path) -> Path:
+def left_files(tmp_path: Path) -> Path:
     """A journal whose process was killed after three entries."""
     program = ("import os, sys, signal, pathlib; from tables.journal import Journal\n"
                "j = Journal(pathlib.Path(sys.argv[1])); j.keep([b'one', b'two']); j.keep([b'three']); os.kill(os.getpid(), signal.SIGKILL)")
@@ -30,31 +30,31 @@ def left(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_next_one_finds_what_a_kill_left_until_it_says_that_it_has_arrived(left: Path) -> None:
-    first = Journal(left)
+def test_the_next_one_finds_what_a_kill_left_until_it_says_that_it_has_arrived(left_files: Path) -> None:
+    first = Journal(left_files)
     assert first.take_left() == [b"one", b"two", b"three"]
-    assert Journal(left).take_left() == [], "somebody has them in hand"
+    assert Journal(left_files).take_left() == [], "somebody has them in hand"
     for segment in first._left:  # as if it were killed with them in hand
         os.close(segment.handle)
-    second = Journal(left)
+    second = Journal(left_files)
     assert second.take_left() == [b"one", b"two", b"three"]
     second.forget_left()
-    assert Journal(left).take_left() == []
+    assert Journal(left_files).take_left() == []
 
 
 @pytest.mark.parametrize(("cut", "found"), [(1, [b"one", b"two"]), (5, [b"one", b"two"]), (12, [b"one", b"two"]), (13, [b"one", b"two"]), (14, [b"one"])])
-def test_what_was_cut_off_was_not_answered(left: Path, cut: int, found: list[bytes]) -> None:
-    (path,) = left.glob("*.journal")
+def test_what_was_cut_off_was_not_answered(left_files: Path, cut: int, found: list[bytes]) -> None:
+    (path,) = left_files.glob("*.journal")
     path.write_bytes(path.read_bytes()[:-cut])
-    assert Journal(left).take_left() == found
+    assert Journal(left_files).take_left() == found
 
 
-def test_what_is_not_as_it_was_written_is_not_sent(left: Path) -> None:
-    (path,) = left.glob("*.journal")
+def test_what_is_not_as_it_was_written_is_not_sent(left_files: Path) -> None:
+    (path,) = left_files.glob("*.journal")
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    assert Journal(left).take_left() == [b"one", b"two"]
+    assert Journal(left_files).take_left() == [b"one", b"two"]
 
 
 def test_those_of_a_process_that_lives_are_its_own(tmp_path: Path) -> None:
