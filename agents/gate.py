@@ -28,7 +28,7 @@ from agents.quarantine import Quarantine
 from agents.read_report import GateReading
 from agents.reference_tail import ReferenceTail
 from agents.router import Place, Router
-from agents.stage import Stage
+from agents.stage import ReadingStage
 from models.gate.book import GateBook
 from models.position_progress import PositionsInStep
 from models.trading_day import TradingDay
@@ -62,7 +62,7 @@ _order = decoder_of(Order)
 _risk = decoder_of(Risk)
 
 
-class GateStage(Stage):
+class GateStage(ReadingStage):
     """Owns some partitions of `orders`: decides them, and follows their executions on `trades`."""
 
     def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
@@ -108,12 +108,12 @@ class GateStage(Stage):
         self._takeover = GateTakeOver(client, topics, self.gate, self.watch, self._fills, self._changelog, partition_of)
         self._write_down_s = write_down_s
         self._router = self._routes(future_ns)
-        self.reading = GateReading(self._tail, self._rules, self._next, self._waiting_marks)
-        self.reads, self.acted = self.reading.reads, self.reading.acted  # type: ignore[method-assign]
+        self.reading: GateReading = GateReading(self._tail, self._rules, self._next, self._waiting_marks)
         reference.on_change = self._on_reference
-        known = reference.reference
-        for record in (*known.instrument_records.values(), *known.account_records.values()):
-            self._on_reference(record)
+        for instrument in reference.reference.instrument_records.values():
+            self._on_reference(instrument)
+        for account in reference.reference.account_records.values():
+            self._on_reference(account)
 
     # ---- what is followed -----------------------------------------------------------------------------------------
     def _on_reference(self, record: Account | Instrument) -> None:

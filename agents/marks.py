@@ -203,7 +203,7 @@ class MarkStage(Stage):
 
     async def _commit_offsets(self) -> None:
         if self._offsets:
-            await self._publisher.flush()  # type: ignore[attr-defined]
+            await self._publisher.flush()
             await self._commit(dict(self._offsets))
 
     async def stop(self) -> None:

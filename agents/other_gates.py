@@ -71,7 +71,7 @@ class OtherGates:
                 own = gate.own_of(gate.state.node(place[0]), row, outcomes)
                 self._send(place, encode(GateExposure(
                     node=place[0], partition=under, gate=self._me, ts=now_ns, figures=own.figures, windows=own.windows,
-                    outcomes={w: tuple(o) for w, o in own.outcomes.items()})))
+                    outcomes={w: (o[0], o[1]) for w, o in own.outcomes.items()})))
                 self._said[place], self._rows[place] = own, (row.tobytes(), outcomes)
 
     def _rows_now(self, now_ns: int) -> dict[str, tuple[np.ndarray, dict[str, Outcomes]]]:

@@ -21,7 +21,7 @@ from agents.read_report import PositionReading
 from agents.reference_tail import ReferenceTail
 from agents.reload import KeyReloads
 from agents.router import OUTSIDE
-from agents.stage import Bound, Stage
+from agents.stage import Bound, ReadingStage
 from agents.trade_refusals import REASONS, detail_of
 from models import trade_columns as tc
 from models.position_progress import FoldProgress
@@ -60,7 +60,7 @@ _external = decoder_of(External)
 _ORIGIN = re.compile(rb"(\d{1,9})/(\d{1,18})/(\d{1,9})")
 
 
-class PositionStage(Stage):
+class PositionStage(ReadingStage):
     """Owns some partitions of `trades` and `positions.external`, and their positions."""
 
     def __init__(self, client: KafkaClient, group: str, topics: dict[str, str], partitions: int, data_dir: Path,
@@ -89,8 +89,7 @@ class PositionStage(Stage):
                                 self._replaced)
         self._sources = SourceLog(client)
         self._reloads = KeyReloads(client, topics, publisher, clock, counters, fills_max, lateness_ns, self._replaced)
-        self.reading = PositionReading(self.writers, topics, self._out_wake, self._reloads)
-        self.reads, self.acted = self.reading.reads, self.reading.acted  # type: ignore[method-assign]
+        self.reading: PositionReading = PositionReading(self.writers, topics, self._out_wake, self._reloads)
 
     # ---- partitions come and go -----------------------------------------------------------------------------------
     async def take(self, partitions: set[int]) -> None:

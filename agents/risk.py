@@ -94,9 +94,10 @@ class RiskStage(Stage):
         self._ts_source = 0
         self._turns = 0
         reference.on_change = self._on_reference
-        for record in (*reference.reference.instrument_records.values(),
-                       *reference.reference.account_records.values()):
-            self._on_reference(record)
+        for instrument in reference.reference.instrument_records.values():
+            self._on_reference(instrument)
+        for account in reference.reference.account_records.values():
+            self._on_reference(account)
 
     def _on_reference(self, record: Account | Instrument) -> None:
         if isinstance(record, Instrument):

@@ -39,6 +39,7 @@ class Stage(StageOwner, Protocol):
 
     async def pause(self) -> None:
         """Do nothing that an heir would not know of, until the next `take`: partitions are being given away."""
+        return  # most stages write nothing that only its reader would know of
 
     async def stop(self) -> None:
         """Finish what is under way and disconnect."""
@@ -52,3 +53,27 @@ class Stage(StageOwner, Protocol):
     def watched(self) -> Sequence[Bound]:
         """Return what of it must not take longer than a bound, beside the turns of its tasks."""
         return ()
+
+
+class Reading(Protocol):
+    """How far a stage has read, kept apart from what it does with it."""
+
+    def reads(self) -> Mapping[TopicPartition, int]:
+        """Return the next offset of every partition that the stage follows."""
+
+    async def acted(self) -> None:
+        """Wait until what follows of all that was read when it was called has been sent."""
+
+
+class ReadingStage(Stage):
+    """A stage whose `reading` says how far it is."""
+
+    reading: Reading
+
+    def reads(self) -> Mapping[TopicPartition, int]:
+        """Return the next offset of every partition that it follows."""
+        return self.reading.reads()
+
+    async def acted(self) -> None:
+        """Wait until what follows of all that was read when it was called has been sent."""
+        await self.reading.acted()

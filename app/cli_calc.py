@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -89,7 +89,7 @@ def backtest(node: Annotated[str, typer.Argument(help="A node of deskrisk.risk i
         raise fail("backtest", error, EXIT_FAILED) from error
 
 
-def markdown(found: list, total: dict) -> str:
+def markdown(found: list[Any], total: dict[str, Any]) -> str:
     """Return the parity table as a document."""
     lines = ["# Parity with published results", "",
              "Written by `deskrisk parity`: published numbers run through `deskrisk calc`, compared at the tolerance "

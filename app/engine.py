@@ -44,7 +44,7 @@ TOPICS_CHECK_S = 15.0
 TRIM_BEATS = 10
 
 
-class EngineApp(faust.App):  # type: ignore[misc]
+class EngineApp(faust.App):
     """A Faust app that brings its stage up before the consumer joins the group."""
 
     engine: Engine
@@ -151,7 +151,8 @@ class Engine:
     async def _agent(self, stream: Any) -> None:
         async for event in stream.noack().events():
             try:
-                await self.stage.process(event.value, event.ack)
+                assert self.built is not None
+                await self.built.stage.process(event.value, event.ack)
                 event.value.release()
             except Exception as error:  # noqa: BLE001 - Faust would go on with the next slice: a silent loss
                 process.failed(f"stage {self.role}", error, ExitCode.STAGE)

@@ -29,9 +29,9 @@ def interest_until(at_ns: int, positions: Iterable[Position], instruments: dict[
     roll books nothing, and the same record twice counts once.
     """
     out, paper = Interest(), FixedIncome(Market("USD"))
-    for record in instruments.values():
-        if record.asset_class in PAPER_CLASSES:
-            paper.add(record)
+    for known in instruments.values():
+        if known.asset_class in PAPER_CLASSES:
+            paper.add(known)
     until = day_before(trading_day.date_of(at_ns))
     for p in positions:
         record, held = instruments.get(p.instrument), float(p.opening_quantity)

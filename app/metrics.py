@@ -56,7 +56,7 @@ class PrometheusCounters:
 
         def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
             if environ.get("PATH_INFO") != "/health/ready":
-                return metrics(environ, start_response)  # type: ignore[no-any-return]
+                return metrics(environ, start_response)
             why = unready()
             start_response("503 Service Unavailable" if why else "200 OK", [("Content-Type", "text/plain")])
             return [(why or "ready").encode() + b"\n"]

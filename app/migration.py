@@ -233,8 +233,8 @@ async def _prove(settings: Settings, folder: Path) -> dict[str, Any]:
                     published[f"{p.account}|{p.instrument}"] = p
     loaded, reference = await load(settings)
     again: dict[str, Position] = {}
-    for p, data in sorted(loaded.items()):
-        part = PositionPartition(p, reference, settings.trade_ids_per_partition,
+    for number, data in sorted(loaded.items()):
+        part = PositionPartition(number, reference, settings.trade_ids_per_partition,
                                  settings.lateness_ms * 1_000_000, settings.future_ns)
         fold(part, data.trades)
         again |= records_of(part)

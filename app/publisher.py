@@ -125,7 +125,7 @@ class BatchingPublisher:
                 sent = await self._producer.send_batch(batch, target[0], partition=target[1])
                 self._sending.add(sent)
                 sent.add_done_callback(
-                    lambda done, future=future, target=target: self._done(done, future, target))  # type: ignore[misc]
+                    lambda done, future=future, target=target: self._done(done, future, target))
 
     def _done(self, sent: asyncio.Future[Any], future: asyncio.Future[Any], target: tuple[str, int]) -> None:
         self._sending.discard(sent)

@@ -127,7 +127,7 @@ def surfaces(seed: int, ts_ns: int) -> list[Surface]:
     """Return the curves of all currencies and the surfaces of all underlyings of options."""
     out = [Surface(underlying=c, ts_event=ts_ns, source="sim", rates=[(1.0, r), (3650.0, r)]) for c, r in RATES.items()]
     listings = {x.instrument.instrument: x for x in universe(seed)}
-    for name in sorted({x.instrument.underlying for x in listings.values() if x.instrument.right} - {None}):
+    for name in sorted(x for x in {x.instrument.underlying for x in listings.values() if x.instrument.right} if x):
         spot = listings[str(name)].price
         strikes = [round(spot * m, 4) for m in (0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5)]
         vols = [OPTION_VOLATILITY + 0.15 * (1 - k / spot) ** 2 + 0.05 * (1 - k / spot) for k in strikes]
@@ -157,7 +157,7 @@ def history(seed: int, days: int = 520) -> tuple[list[str], dict[str, np.ndarray
         moves[:, k] = daily * (0.65 * common + 0.35 * of_sector + 0.6 * own)
     levels = np.exp(np.cumsum(moves, axis=0))
     out = {x.instrument.instrument: x.price * levels[:, k] / levels[-1, k] for k, x in enumerate(listings)}
-    for name in sorted({x.instrument.underlying for x in universe(seed) if x.instrument.right} - {None}):
+    for name in sorted(x for x in {x.instrument.underlying for x in universe(seed) if x.instrument.right} if x):
         out[f"VOL:{name}"] = OPTION_VOLATILITY + 0.01 * np.cumsum(rng.normal(0, 0.4, days) - 0.5 * fat[:, 0]) * 0.2
     for currency, rate in RATES.items():
         out[f"RATE:{currency}"] = rate + 0.0005 * np.cumsum(0.7 * fat[:, 3] + 0.7 * rng.normal(0, 1, days))

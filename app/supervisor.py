@@ -222,8 +222,8 @@ def meaning(code: int) -> str:
     """Return what an exit code of a child says."""
     if code < 0:
         return f"killed by signal {-code}"
-    known = code in set(ExitCode)
-    return f"exit code {code}" + (f" ({ExitCode(code).meaning})" if known else "")
+    known = next((each for each in ExitCode if each == code), None)
+    return f"exit code {code}" + (f" ({known.meaning})" if known is not None else "")
 
 
 def stop_with_parent() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from types import UnionType
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -48,7 +49,7 @@ class JsonDecoder(Generic[R]):
 
     __slots__ = ("_decode", "_kind", "_timed")
 
-    def __init__(self, kind: type[R], strict: bool = True) -> None:
+    def __init__(self, kind: type[R] | UnionType, strict: bool = True) -> None:
         self._decode = msgspec.json.Decoder(kind, strict=strict).decode
         self._timed = False
         self._kind: type[msgspec.Struct] | None = None
@@ -72,7 +73,7 @@ class JsonDecoder(Generic[R]):
             raise msgspec.DecodeError("JSON is nested too deep") from None
         try:
             if self._timed:
-                found.check_times()  # type: ignore[attr-defined]
+                found.check_times()
             if self._kind is not None and _odd_number(raw.encode() if isinstance(raw, str) else raw):
                 check_text(_fields.decode(raw), self._kind)
         except msgspec.DecodeError:

@@ -35,7 +35,7 @@ class Approvals:
 
     def waiting(self, now_ns: int) -> list[Approval]:
         """Return what waits, the oldest first; what has lapsed is forgotten."""
-        self._waiting = {k: p for k, p in self._waiting.items() if p.lapses_ts > now_ns}
+        self._waiting = {k: p for k, p in self._waiting.items() if int(p.lapses_ts) > now_ns}
         return [p for k, p in self._waiting.items() if k not in self._decided]
 
     def find(self, approval_id: str, now_ns: int) -> Approval | None:

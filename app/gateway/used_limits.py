@@ -25,7 +25,8 @@ class UsedLimits:
 
     def take(self, record: LimitsUsed) -> None:
         """Take in what a gate says."""
-        used = {LimitKey(*key): value for *key, value in record.used}
+        used = {LimitKey(node, metric, window_ms, instrument): value
+                for node, metric, window_ms, instrument, value in record.used}
         for p in record.partitions:
             if self._said.get(p, (0, {}))[0] <= record.ts:
                 self._said[p] = int(record.ts), used

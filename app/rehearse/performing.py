@@ -113,7 +113,7 @@ class Rehearsal:
         now = self._now()
         stamped = {_PRESENT[kind]: now} if kind in _PRESENT else {}
         made: dict[str, Any] = self._names.record(with_times(stamped | dict(record), now))
-        return self._filled(made)  # type: ignore[no-any-return]
+        return self._filled(made)
 
     async def _publish(self, topic: str, key: bytes | None, value: bytes | None,
                        partition: int | None) -> tuple[int, int]:
@@ -146,7 +146,7 @@ class Rehearsal:
             return await self._orders(step)
         if step.kind in RECORD_STEPS:
             return await self._records(step)
-        return await getattr(self, f"_do_{step.kind}")(step)  # type: ignore[no-any-return]
+        return await getattr(self, f"_do_{step.kind}")(step)
 
     async def _records(self, step: Step) -> list[str]:
         rows = step.body if isinstance(step.body, list) else [step.body]
@@ -234,7 +234,7 @@ class Rehearsal:
         return []
 
     async def _do_file(self, step: Step) -> list[str]:
-        expect = step.expect or {}
+        expect: Mapping[str, Any] = step.expect or {}
         await self._before("")
         said = await self._desk.file(step.body)
         self._open, self._pending = True, "file"
@@ -248,7 +248,8 @@ class Rehearsal:
         return wrong
 
     async def _do_calc(self, step: Step) -> list[str]:
-        expect, answer = step.expect or {}, calculated(step.body["name"], step.body["line"])
+        expect: Mapping[str, Any] = step.expect or {}
+        answer = calculated(step.body["name"], step.body["line"])
         if "traceback" in answer:
             return [f"expected no traceback, seen {answer['traceback']}"]
         if "refused" in expect:
@@ -280,7 +281,7 @@ class Rehearsal:
                                     body.get("as", "viewer"), sent)
 
     async def _do_command(self, step: Step) -> list[str]:
-        expect = step.expect or {}
+        expect: Mapping[str, Any] = step.expect or {}
         await self._settle(3)
         said = await self._desk.command(self._filled(step.body["run"]))
         self._open, self._pending = True, "command"

@@ -147,7 +147,7 @@ def calculated(name: str, line: Any) -> dict[str, Any]:
         (found,) = run_lines(name, [json.dumps(line)])
     except Exception as error:  # noqa: BLE001 - whatever it is, a user would see a traceback
         return {"traceback": f"{type(error).__name__}: {error}"}
-    return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(found))
 
 
 def refused(said: Said, parts: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,8 @@ from schemas.units import TS_END
 from tables.kafka import owner_partition
 
 DATABASE = "deskrisk"
-_position, _risk, _decision, _alert = (decoder_of(cls) for cls in (Position, Risk, Decision, Alert))
+_position, _risk, _decision, _alert = (
+    decoder_of(Position), decoder_of(Risk), decoder_of(Decision), decoder_of(Alert))
 Row = tuple[Any, ...]
 
 DECISION_COLUMNS = (
