@@ -103,7 +103,14 @@ def calculators() -> str:
             for name, also, text in describe()]
     return "\n".join([GENERATED, "# Calculators\n",
                       "`deskrisk calc NAME [FILE]` reads JSON lines and writes JSON lines. A field may have a short "
-                      "name; both are given as long/short.\n", table(["name", "also", "what it does"], rows)])
+                      "name; both are given as long/short.\n",
+                      "Every field is read or the line is refused: `error` has the field as the line names it "
+                      "(nested ones as `fills[0].qty`), its value, what was expected and, where there is one, the "
+                      "nearest known name. Null, text, true and NaN are no numbers (null is a missing value in a "
+                      "series). A name twice, or two ways to say one thing that disagree, are refused. `conventions` "
+                      "has every convention and default that the answer rests on; a figure that is null says why "
+                      "under `undefined`. `id` and `name` are labels, returned as they came.\n",
+                      table(["name", "also", "what it does"], rows)])
 
 
 def exit_codes() -> str:

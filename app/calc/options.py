@@ -23,12 +23,13 @@ def sign_of(x: Line) -> float:
 
 
 def years(x: Line) -> float:
-    """Time to expiry in years: ``t``, or ``t_days`` over 365 (or ``days_per_year``)."""
-    if x.has("t", "t_years", "expiry_years"):
-        return x.number("t", "t_years", "expiry_years", low=0.0)
-    basis = x.number("days_per_year", default=365.0, above=0.0)
-    x.conventions["days_per_year"] = basis
-    return x.number("t_days", "days", low=0.0) / basis
+    """Time to expiry in years: ``t``, or ``t_days`` over 365 (or ``days_per_year``); both where they agree."""
+
+    def from_days() -> float:
+        return x.number("t_days", "days", low=0.0) / x.number("days_per_year", default=365.0, above=0.0)
+
+    names = ("t", "t_years", "expiry_years")
+    return x.ways((names, lambda: x.number(*names, low=0.0)), (("t_days", "days"), from_days))
 
 
 def market(x: Line) -> tuple[float, float, float, float]:
@@ -162,7 +163,7 @@ def fx_option(x: Line) -> dict[str, Any]:
     for convention in fx.DELTA_CONVENTIONS:
         out[f"delta_{convention}"] = fx.option_delta(sign, spot, strike, vol * math.sqrt(t), *dfs, convention)
     if x.has("pair"):
-        pair = str(x.get("pair")).replace("/", "")
+        pair = x.text("pair").replace("/", "")
         out["premium_adjusted_by_custom"] = pair in fx.PREMIUM_ADJUSTED_PAIRS
     notional = x.number("notional_foreign", "notional", default=1.0)
     return out | fx.premium_styles(out["price"], spot, strike, notional) | {
@@ -203,10 +204,14 @@ def fx_delta(x: Line) -> dict[str, Any]:
 def fx_forward(x: Line) -> dict[str, Any]:
     """Outright forward and its value: spot, deposits (simple, ACT/360) or discount factors, strike, notional."""
     spot = x.number("spot", "S", above=0.0)
+    if x.has("pair"):
+        x.conventions["pair"] = x.text("pair")
     if x.has("df_domestic"):
         dfs = x.number("df_domestic", above=0.0), x.number("df_foreign", above=0.0)
     elif x.has("deposit_domestic"):
-        days, basis = x.number("days", "t_days", default=365.0, above=0.0), x.number("basis", default=360.0, above=0.0)
+        days = 365.0 * years(x) if x.has("t", "t_years", "expiry_years") else x.number(
+            "days", "t_days", default=365.0, low=0.0)
+        basis = x.number("basis", default=360.0, above=0.0)
         x.conventions |= {"deposits": "simple", "days": days, "basis": basis}
         dfs = (1.0 / (1.0 + x.number("deposit_domestic") * days / basis),
                1.0 / (1.0 + x.number("deposit_foreign") * days / basis))
@@ -226,12 +231,15 @@ def fx_forward(x: Line) -> dict[str, Any]:
 @calculator("fx_cross", "fx_cross_rate", "fx_cross_rates")
 def fx_cross(x: Line) -> dict[str, Any]:
     """Exchange rate of pair "AAA/BBB" from quotes {"AAA/CCC": [bid, ask], ...}; null where no path exists."""
-    pair, quotes = str(x.get("pair")), x.get("quotes")
+    pair = x.text("pair")
     side = x.choice("side", among=("bid", "ask", "mid", "bid_reciprocal", "dealer_bid", "dealer_ask"), default="mid")
-    if "/" not in pair:
-        raise FieldError("pair", pair, "AAA/BBB")
-    try:
-        sides = {str(k): (float(v[0]), float(v[1])) for k, v in quotes.items()}
-    except (AttributeError, TypeError, ValueError, IndexError):
-        raise FieldError("quotes", quotes, 'an object {"AAA/BBB": [bid, ask]}') from None
+    quotes = x.arrays("quotes", count=2)
+    for name in (pair, *quotes):
+        if name.count("/") != 1 or not all(name.split("/")):
+            raise FieldError("pair" if name == pair else f"quotes.{name}", name, "AAA/BBB")
+    for name, quote in quotes.items():
+        if not (quote > 0.0).all():
+            raise FieldError(f"quotes.{name}", quote, "a bid and an ask above 0")
+    sides = {k: (float(v[0]), float(v[1])) for k, v in quotes.items()}
+    x.undefined("value", "no path of pairs leads from one currency to the other")
     return {"value": fx.cross_rate(*pair.split("/", 1), sides, side)}

@@ -28,26 +28,31 @@ def position(x: Line) -> dict[str, Any]:
     fx_to_account, kind equity|future|... (equities settle full value in cash, margined products only P&L).
     ``realized_net`` is realised P&L less all fees.
     """
-    instrument = x.get("instrument", default={})
-    inverse = bool(instrument.get("inverse", False)) if isinstance(instrument, dict) else False
-    inverse = x.flag("inverse", default=inverse)
+    inverse = x.object("instrument").flag("inverse") if x.has("instrument") else x.flag("inverse")
     multiplier = x.number("multiplier", default=1.0, above=0.0)
-    fills = [dict(f) for f in x.get("fills", default=[])] + ([x.get("fill")] if x.has("fill") else [])
-    if not fills:
-        raise FieldError("fills", None, "at least one fill")
-    opening = []
-    if x.has("start_qty") and x.number("start_qty"):
-        q = x.number("start_qty")
-        opening = [{"side": "buy" if q > 0 else "sell", "qty": abs(q), "price": x.number("start_avg", above=0.0)}]
+    fills = [x.object("fill")] if x.has("fill") else []
+    if not fills or x.has("fills"):
+        fills = x.rows("fills") + fills
+    opening: list[Line] = []
+    q = x.number("start_qty", default=0.0)
+    if q:
+        opening = [Line({"side": "buy" if q > 0 else "sell", "qty": abs(q), "price": x.number("start_avg", above=0.0)},
+                        "start", x)]
     rows = [_one(part, i) for part in [_partition(inverse, multiplier)] for i in _feed(part, opening + fills)]
     rows = rows[len(opening):]
     last = rows[-1]
     out: dict[str, Any] = {"after_fill": rows, **last}
     out["closed"] = {m: [t.__dict__ | {"qty": t.quantity} for t in closed_trades(
-        [_fill(f, i) for i, f in enumerate(opening + fills)], m, multiplier)]
+        [_fill(f) for f in opening + fills], m, multiplier)]
         for m in ("fifo", "lifo", "flat_to_flat")}  # type: ignore[union-attr]
-    out["marks"] = [_mark(last, float(m["price"] if isinstance(m, dict) else m), inverse, multiplier)
-                    for m in x.get("marks", default=[x.get("mark")] if x.has("mark") else [])]
+    prices = [m.number("price") for m in x.rows("marks", bare="price")] if x.has("marks") else []
+    if x.has("mark"):
+        prices.append(x.number("mark"))
+    out["marks"] = [_mark(last, price, inverse, multiplier) for price in prices]
+    flat = "the position is flat"
+    for name in ("average_price", "fifo_average_price", "break_even_price", "open"):
+        x.undefined(name, flat)
+    x.undefined("exited", "no position was closed")
     if x.has("fx_to_account", "kind", "quote_currency"):
         out |= _account(x, rows, opening, fills, multiplier)
     out |= _exit_and_open(opening + fills, multiplier)
@@ -63,23 +68,16 @@ def _partition(inverse: bool, multiplier: float) -> PositionPartition:
     return PositionPartition(0, reference, 4096, 0)
 
 
-def _fill(f: dict[str, Any], i: int) -> Fill:
-    side = f.get("side")
-    if side not in ("buy", "sell"):
-        raise FieldError(f"fills[{i}].side", side, "buy or sell")
-    try:
-        quantity, price = float(f.get("qty", f.get("quantity"))), float(f["price"])  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError):
-        raise FieldError(f"fills[{i}]", f, "qty and price as numbers") from None
-    if quantity <= 0:
-        raise FieldError(f"fills[{i}].qty", quantity, "above 0")
-    return Fill(quantity if side == "buy" else -quantity, price, float(f.get("fee", 0.0) or 0.0))
+def _fill(f: Line) -> Fill:
+    quantity = f.number("qty", "quantity", above=0.0)
+    return Fill(quantity if f.choice("side", among=("buy", "sell")) == "buy" else -quantity, f.number("price"),
+                f.number("fee", default=0.0))
 
 
-def _feed(part: PositionPartition, fills: list[dict[str, Any]]) -> Any:
+def _feed(part: PositionPartition, fills: list[Line]) -> Any:
     for i, f in enumerate(fills):
-        fill = _fill(f, i)
-        trade = {"trade_id": f"T{i}", "account": "A", "instrument": "X", "side": f["side"],
+        fill = _fill(f)
+        trade = {"trade_id": f"T{i}", "account": "A", "instrument": "X", "side": "buy" if fill.quantity > 0 else "sell",
                  "quantity": f"{abs(fill.quantity):.8f}", "price": repr(fill.price), "ts_event": TS_MIN + i}
         decoded = decode_trades([json.dumps(trade).encode()])
         decoded.rows["fee"] = fill.fee
@@ -87,7 +85,7 @@ def _feed(part: PositionPartition, fills: list[dict[str, Any]]) -> Any:
         part.positions.apply(decoded.rows, part.reference.arrays())
         status = decoded.rows["status"].tolist()
         if status != [tc.APPLIED]:
-            raise FieldError(f"fills[{i}]", f, "a fill that the fold accepts")
+            raise FieldError(f.path, f.fields, "a fill that the fold accepts")
         yield i
 
 
@@ -108,14 +106,16 @@ def _mark(row: dict[str, Any], price: float, inverse: bool, multiplier: float) -
             "total": row["realized_net"] + unrealised, "notional": abs(q) / price if inverse else abs(q) * price}
 
 
-def _account(x: Line, rows: list[dict[str, Any]], opening: list[dict[str, Any]], fills: list[dict[str, Any]],
+def _account(x: Line, rows: list[dict[str, Any]], opening: list[Line], fills: list[Line],
              multiplier: float) -> dict[str, Any]:
     """Return the last fill's profit in account currency and the cash it moved."""
     rate = x.number("fx_to_account", default=1.0, above=0.0)
+    if x.has("quote_currency"):
+        x.conventions["quote_currency"] = x.text("quote_currency")
     before = rows[-2]["realised_pnl"] if len(rows) > 1 else 0.0
     profit = rows[-1]["realised_pnl"] - before
-    fee = float(fills[-1].get("fee", 0.0) or 0.0)
-    last = _fill(fills[-1], 0)
+    last = _fill(fills[-1])
+    fee = last.fee
     margined = x.choice("kind", among=("equity", "spot", "spot_fx", "bond", "future", "perpetual", "cfd"),
                         default="equity") in ("future", "perpetual", "cfd")
     cash = profit - fee if margined else -last.quantity * last.price * multiplier - fee
@@ -125,13 +125,13 @@ def _account(x: Line, rows: list[dict[str, Any]], opening: list[dict[str, Any]],
             "cash_account": cash * rate}
 
 
-def _exit_and_open(fills: list[dict[str, Any]], multiplier: float) -> dict[str, Any]:
+def _exit_and_open(fills: list[Line], multiplier: float) -> dict[str, Any]:
     """Return the last position closed and the one open, fees split pro rata on a fill through zero."""
     exited: dict[str, Any] | None = None
     q = average = most = entered = left = realised = 0.0
     last_price = 0.0
-    for i, f in enumerate(fills):
-        fill = _fill(f, i)
+    for f in fills:
+        fill = _fill(f)
         rest, fee, last_price = fill.quantity, fill.fee, fill.price
         if q * rest < 0:
             part = min(abs(q), abs(rest))
@@ -161,6 +161,6 @@ def _exit_and_open(fills: list[dict[str, Any]], multiplier: float) -> dict[str, 
 def trades_closed(x: Line) -> dict[str, Any]:
     """Closed trades of fills under one matching: fifo, lifo or flat_to_flat; a fee goes to the first trade using it."""
     matching = x.choice("matching", "method", among=("fifo", "lifo", "flat_to_flat"), default="fifo")
-    fills = [_fill(f, i) for i, f in enumerate(x.get("fills"))]
+    fills = [_fill(f) for f in x.rows("fills")]
     found = closed_trades(fills, matching, x.number("multiplier", default=1.0))  # type: ignore[arg-type]
     return {"trades": [t.__dict__ | {"qty": t.quantity} for t in found]}

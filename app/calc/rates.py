@@ -82,7 +82,7 @@ def money_market(x: Line) -> dict[str, Any]:
 
 
 def _calendar(x: Line) -> str:
-    name = str(x.get("calendar"))
+    name = x.text("calendar")
     try:
         calendar_of(name)
     except ValueError as error:
@@ -108,11 +108,7 @@ def curve(x: Line) -> dict[str, Any]:
     """
     as_of = x.day("as_of", "date")
     _calendar(x)
-    given = {name: x.get(name) for name in CurveQuotes.__struct_fields__ if x.has(name)}
-    try:
-        quotes = msgspec.convert(given, CurveQuotes)
-    except msgspec.ValidationError as error:
-        raise FieldError("curve", given, str(error)) from error
+    quotes = x.struct(CurveQuotes, CurveQuotes.__struct_fields__)
     points = zero_rates(quotes, as_of)
     x.conventions |= {k: v for k, v in msgspec.to_builtins(quotes).items() if k not in ("deposits", "ois", "swaps")}
     return {"rates": points, "discount_factors": [math.exp(-rate * days / 365.0) for days, rate in points]}
@@ -136,7 +132,7 @@ def margin(x: Line) -> dict[str, Any]:
     if x.has("margin_maint_rate"):
         out["maintenance_margin"] = exposure.initial_margin(value, x.number("margin_maint_rate", low=0.0), leverage)
     if x.has("tiers"):
-        tiers = [(float(a), float(b)) for a, b in x.get("tiers")]
+        tiers = [(up_to, rate) for up_to, rate in x.table("tiers", columns=(2,), open_end=True)]
         out["maintenance_margin"] = exposure.tiered_maintenance(value, tiers)
     return out
 

@@ -17,13 +17,9 @@ ES_RULES = ("fractional", "ceil", "beyond_linear")
 
 def levels(x: Line) -> list[float]:
     """Return the confidence levels asked for: ``level`` (one or several), default 0.95, 0.975, 0.99."""
-    given = x.get("levels", "level", "confidence", "alpha", default=[0.95, 0.975, 0.99])
-    out = given if isinstance(given, list) else [given]
-    for level in out:
-        if not isinstance(level, int | float) or not 0.0 < level < 1.0:
-            raise FieldError("level", level, "between 0 and 1, as 0.99")
+    out = x.confidences("levels", "level", "confidence", "alpha", default=[0.95, 0.975, 0.99])
     x.conventions |= {"level": out, "sign": "VaR and ES are positive losses"}
-    return [float(v) for v in out]
+    return out
 
 
 @calculator("var", "value_at_risk", "expected_shortfall", "es")
@@ -88,6 +84,7 @@ def _gaussian(x: Line, series: np.ndarray, wanted: list[float], out: dict[str, A
 
 
 def _modified(x: Line, series: np.ndarray, wanted: list[float], out: dict[str, Any]) -> None:
+    x.undefined("es", "not offered by this method")
     x.conventions["moments"] = "population; Cornish-Fisher with excess kurtosis"
     for level in wanted:
         out["var"][str(level)] = parametric.modified(series, level)
@@ -129,19 +126,21 @@ def component_var(x: Line) -> dict[str, Any]:
     Fields: values {name: value}, and covariance or vols {name: vol} with correlation (one number or a matrix);
     z or level. Components sum to the portfolio's VaR; incremental = with less without.
     """
-    values = x.get("values")
-    if not isinstance(values, dict) or not values:
-        raise FieldError("values", values, "an object {name: value}")
+    values = x.mapping("values")
     names = list(values)
-    v = np.array([float(values[n]) for n in names])
+    v = np.array(list(values.values()))
     if x.has("covariance"):
-        covariance = x.matrix("covariance", square=len(v))
+        covariance = x.covariance("covariance", square=len(v))
     else:
-        vols = x.get("vols", "volatilities")
-        sd = np.array([float(vols[n]) for n in names])
-        given = x.get("correlation", default=0.0)
-        rho = np.array(given, float) if isinstance(given, list) else np.full((len(v), len(v)), float(given))
-        np.fill_diagonal(rho, 1.0)
+        vols = x.mapping("vols", "volatilities")
+        if set(vols) != set(names):
+            raise FieldError("vols", sorted(vols), f"a volatility for each of {', '.join(names)}")
+        sd = np.array([vols[n] for n in names])
+        if x.is_list("correlation"):
+            rho = x.covariance("correlation", square=len(v), unit_diagonal=True)
+        else:
+            rho = np.full((len(v), len(v)), x.number("correlation", default=0.0, low=-1.0, high=1.0))
+            np.fill_diagonal(rho, 1.0)
         covariance = rho * np.outer(sd, sd)
     z = x.number("z") if x.has("z") else parametric.z_of(levels(x)[0])
     x.conventions["z"] = z
@@ -155,7 +154,8 @@ def component_var(x: Line) -> dict[str, Any]:
 @calculator("kupiec")
 def kupiec(x: Line) -> dict[str, Any]:
     """Kupiec's proportion of failures: n, exceptions, p (or level); chi-square with 1 degree of freedom."""
-    p = x.number("p", above=0.0, high=1.0) if x.has("p") else round(1.0 - levels(x)[0], 12)
+    p = x.ways((("p",), lambda: x.number("p", above=0.0, below=0.5)),
+               (("levels", "level", "confidence", "alpha"), lambda: round(1.0 - levels(x)[0], 12)))
     out: dict[str, Any] = bt.kupiec(x.whole("n", "days", low=1), x.whole("exceptions"), p)
     if x.has("lr_independence"):
         out["lr_conditional"] = out["lr_pof"] + x.number("lr_independence")
@@ -166,8 +166,9 @@ def kupiec(x: Line) -> dict[str, Any]:
 @calculator("traffic_light")
 def traffic_light(x: Line) -> dict[str, Any]:
     """Basel zone and multipliers from exceptions in n days (250) at p (0.01); zone names both ways (amber = yellow)."""
-    found = bt.traffic_light(x.whole("exceptions"), x.whole("n", "days", default=250, low=1),
-                             x.number("p", default=0.01, above=0.0, high=1.0))
+    p = x.ways((("p",), lambda: x.number("p", above=0.0, below=0.5)),
+               (("level", "confidence", "alpha"), lambda: round(1.0 - levels(x)[0], 12)), default=0.01)
+    found = bt.traffic_light(x.whole("exceptions"), x.whole("n", "days", default=250, low=1), p)
     return found | {"zone_1996": "yellow" if found["zone"] == "amber" else found["zone"]}
 
 
@@ -194,11 +195,13 @@ def drawdown(x: Line) -> dict[str, Any]:
         returns = x.series("returns")
         equity = performance.wealth(returns)
     episodes = [e.__dict__ for e in performance.drawdown_episodes(returns)[: x.whole("top", default=5)]]
-    labels = x.get("dates", default=None)
-    if labels is not None:
+    if x.has("dates"):
+        labels = x.texts("dates", count=len(equity) if x.has("equity", "values") else len(returns))
         for e in episodes:
             e |= {"from": labels[e["start"]], "trough_at": labels[e["trough"]],
                   "to": None if e["end"] is None else labels[e["end"]]}
+    for name in ("end", "to", "recovery"):
+        x.undefined(name, "not recovered by the last observation")
     return {"max_drawdown": performance.max_drawdown(equity), "episodes": episodes,
             "max_recovery_days": performance.longest_recovery(equity)}
 
@@ -214,6 +217,10 @@ def measures(x: Line) -> dict[str, Any]:
     periods = x.number("periods_per_year", "periods", default=252.0, above=0.0)
     mar = x.number("mar", default=0.0)
     x.conventions |= {"periods_per_year": periods, "mar": mar}
+    for name, why in (("sharpe", "returns do not vary"), ("sortino", "no return lies below mar"),
+                      ("beta", "the benchmark does not vary"), ("rolling_beta", "a benchmark that does not vary"),
+                      ("annual_return", "wealth falls to zero or below")):
+        x.undefined(name, why)
     out: dict[str, Any] = {
         "n": len(r), "mean": float(r.mean()), "max_drawdown": performance.max_drawdown(performance.wealth(r)),
         "annual_return": performance.annual_return(r, periods), "semi_deviation": performance.semi_deviation(r),
@@ -244,7 +251,7 @@ def capm(x: Line) -> dict[str, Any]:
     Fields: returns, benchmark, risk_free (a series or one number), periods_per_year (12).
     """
     r, b = x.series("returns", keep_missing=True), x.series("benchmark", keep_missing=True)
-    rf = x.series("risk_free", keep_missing=True) if isinstance(x.get("risk_free", default=0.0), list) else np.full(
+    rf = x.series("risk_free", keep_missing=True) if x.is_list("risk_free") else np.full(
         len(r), x.number("risk_free", default=0.0))
     both = np.isfinite(r) & np.isfinite(b) & np.isfinite(rf)
     r, b, rf = r[both], b[both], rf[both]
@@ -287,10 +294,9 @@ def factor_risk(x: Line) -> dict[str, Any]:
 @calculator("concentration", "hhi")
 def concentration(x: Line) -> dict[str, Any]:
     """Shares of gross by group and HHI: values {name: signed market value}."""
-    values = x.get("values")
-    if not isinstance(values, dict) or not values:
-        raise FieldError("values", values, "an object {name: value}")
-    found = exposure.concentration(np.array([float(v) for v in values.values()]), np.arange(len(values)), len(values))
+    values = x.mapping("values")
+    found = exposure.concentration(np.array(list(values.values())), np.arange(len(values)), len(values))
+    x.undefined("hhi", "one contributor: an index of concentration is not shown (or there is no exposure)")
     return {"shares": dict(zip(values, found["shares"].tolist(), strict=True)), "hhi": found["hhi"]}
 
 
@@ -300,6 +306,7 @@ def liquidity(x: Line) -> dict[str, Any]:
     participation = x.number("participation", default=0.20, above=0.0, high=1.0)
     x.conventions["participation"] = participation
     quantity, adv = np.array([x.number("quantity", "qty")]), np.array([x.number("adv", default=None)])
+    x.undefined("days_to_liquidate", "adv is not known")
     days = exposure.days_to_liquidate(quantity, adv, participation)
     out: dict[str, Any] = {"days_to_liquidate": float(days[0])}
     if x.has("value"):
@@ -313,7 +320,9 @@ def liquidity(x: Line) -> dict[str, Any]:
 @calculator("leverage")
 def leverage(x: Line) -> dict[str, Any]:
     """Leverage by the gross and the commitment method: exposures {underlying: [delta equivalents]}, nav."""
-    given = x.get("exposures")
-    parts = {k: np.atleast_1d(np.array(v, float)) for k, v in given.items()}
+    parts = x.arrays("exposures")
+    for name in ("gross", "commitment"):
+        x.undefined(name, "nav is not given")
     gross = float(sum(np.abs(p).sum() for p in parts.values()))
-    return exposure.leverage(gross, np.array([p.sum() for p in parts.values()]), x.number("nav", default=None))
+    nav = x.number("nav", default=None, above=0.0)
+    return exposure.leverage(gross, np.array([p.sum() for p in parts.values()]), nav)

@@ -14,22 +14,40 @@ from app.cli import cli
 CALL = {"type": "call", "S": 49, "K": 50, "r": 0.05, "q": 0, "t": 0.3846, "vol": 0.2}
 
 
-def test_a_line_names_its_conventions_and_what_it_did_not_use() -> None:
-    got = calculate("option", CALL | {"colour": "red"})
-    assert got["unused"] == ["colour"]
+def test_a_line_names_its_conventions_and_every_default() -> None:
+    got = calculate("option", {k: v for k, v in CALL.items() if k != "q"})
     assert got["conventions"]["exercise"] == "european" and "b = r - q" in got["conventions"]["carry"]
+    assert got["conventions"]["dividend_yield"] == 0.0
 
 
-@pytest.mark.parametrize(("change", "field"), [({"K": -1}, "strike"), ({"vol": "high"}, "vol"), ({"type": "straddle"}, "type"),
-                                               ({"S": None}, "spot"), ({"t": float("nan")}, "t")])
-def test_a_wrong_field_is_named_with_its_value(change: dict, field: str) -> None:
+@pytest.mark.parametrize(("change", "field"), [({"K": -1}, "K"), ({"vol": "high"}, "vol"), ({"type": "straddle"}, "type"),
+                                               ({"S": None}, "S"), ({"t": float("nan")}, "t"), ({"spot": 50}, "spot"),
+                                               ({"t_days": 30}, "t_days"), ({"r": "0.05"}, "r"), ({"q": True}, "q")])
+def test_a_wrong_field_is_named_as_the_line_names_it(change: dict, field: str) -> None:
     error = calculate("option", CALL | change)["error"]
     assert error["field"] == field and error["expected"]
+
+
+def test_a_field_that_nobody_reads_is_refused_with_the_nearest_name() -> None:
+    error = calculate("option", CALL | {"divdend_yield": 0.1})["error"]
+    assert (error["field"], error["value"], error["nearest"]) == ("divdend_yield", 0.1, "dividend_yield")
+    missing = {"strke" if k == "K" else k: v for k, v in CALL.items()}
+    assert (calculate("option", missing)["error"]["field"], calculate("option", missing)["error"]["nearest"]) == ("strke", "strike")
+    fills = [{"side": "buy", "qty": 1, "price": 10, "prise": 11}]
+    assert calculate("position", {"fills": fills})["error"]["field"] == "fills[0].prise"
+    # two ways to say one thing may both be there where they agree
+    assert "error" not in calculate("option", CALL | {"strike": 50, "t": 1, "t_days": 365})
+
+
+def test_a_name_twice_in_a_line_is_refused() -> None:
+    (got,) = run_lines("option", ['{"type": "call", "S": 49, "K": 50, "K": 51, "r": 0.05, "t": 1, "vol": 0.2}'])
+    assert got["error"]["field"] == "K" and got["error"]["value"] == [50, 51]
 
 
 def test_a_bad_line_costs_its_neighbours_nothing() -> None:
     got = list(run_lines("option", [json.dumps(CALL), "{", "[1]", "", json.dumps(CALL)]))
     assert [("error" in g) for g in got] == [False, True, True, False]
+    assert [g["error"]["field"] for g in got[1:3]] == ["line", "line"]
     assert got[0]["price"] == got[3]["price"]
 
 
@@ -51,6 +69,6 @@ def test_the_command_reads_and_writes_lines(tmp_path: Path) -> None:
     file.write_text(json.dumps(CALL) + "\n" + json.dumps(CALL | {"K": 0}) + "\n")
     done = CliRunner().invoke(cli, ["calc", "option", str(file)])
     first, second = (json.loads(line) for line in done.stdout.splitlines()[:2])
-    assert done.exit_code == 1 and first["delta"] > 0.5 and second["error"]["field"] == "strike"
+    assert done.exit_code == 1 and first["delta"] > 0.5 and second["error"]["field"] == "K"
     assert CliRunner().invoke(cli, ["calc", "nonsense"]).exit_code == 2
     assert "historical" in CliRunner().invoke(cli, ["calc", "list"]).stdout
