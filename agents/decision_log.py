@@ -38,6 +38,8 @@ class DecisionLog:
         #: orders that were let through and not cancelled or replaced since
         self.accepted: dict[str, Decision] = {}
         self.today: list[Decision] = []
+        #: (account, id) of all that was let through, the oldest first
+        self.let_through: list[tuple[str, str]] = []
         #: of accepted orders that replaced others: the ids of those, the first one first
         self.earlier: dict[str, tuple[str, ...]] = {}
         #: of the same, the quantity of the one before
@@ -117,6 +119,7 @@ class DecisionLog:
         if ends:
             self._end(order.ref_order_id or order.order_id, decision.account)
             return
+        self.let_through.append((decision.account, order.order_id))
         before = self._end(order.ref_order_id or "", decision.account) if order.action == "replace" else None
         if order.order_id in self.accepted:
             return

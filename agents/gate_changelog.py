@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import msgspec
 from aiokafka.structs import TopicPartition
@@ -20,7 +21,7 @@ from agents.ports import Clock, Publisher
 from models.gate.book import GateBook
 from models.gate.changes import cut, cut_anew
 from schemas.codec import JsonDecoder, encode
-from schemas.gate_state import GateDay, GateEntry, GateExecuted, GateMark, GateOrder, GateVenueDay
+from schemas.gate_state import GateAccepted, GateDay, GateEntry, GateExecuted, GateMark, GateOrder, GateVenueDay
 from tables.kafka import KafkaClient
 from tables.records import RecordBatch
 from tables.restore import ends_of, read_range
@@ -82,14 +83,25 @@ class Kept:
         found = [self.entries.get(_chunk_key(k)) for k in range(chunk + 1 - CHUNKS, chunk + 1)]
         return [order_id for e in found if isinstance(e, GateExecuted) for order_id in e.ids]
 
+    def accepted(self) -> list[tuple[str, str]]:
+        """Return (account, id) of orders that were let through, the latest last."""
+        chunk = 0 if self.mark is None else self.mark.accepted
+        found = [self.entries.get(_chunk_key(k, b"k")) for k in range(chunk + 1 - CHUNKS, chunk + 1)]
+        return [x for e in found if isinstance(e, GateAccepted) for x in e.ids]
+
+    def filling_accepted(self) -> list[tuple[str, str]]:
+        """Return (account, id) of the chunk of them that is being filled."""
+        found = None if self.mark is None else self.entries.get(_chunk_key(self.mark.accepted, b"k"))
+        return list(found.ids) if isinstance(found, GateAccepted) else []
+
     def filling(self) -> list[str]:
         """Return the ids of the chunk that is being filled."""
         found = None if self.mark is None else self.entries.get(_chunk_key(self.mark.chunk))
         return list(found.ids) if isinstance(found, GateExecuted) else []
 
 
-def _chunk_key(number: int) -> bytes:
-    return b"x|%d" % (number % CHUNKS)
+def _chunk_key(number: int, kind: bytes = b"x") -> bytes:
+    return b"%s|%d" % (kind, number % CHUNKS)
 
 
 class GateChangelog:
@@ -107,6 +119,8 @@ class GateChangelog:
         self._partitions: list[int] = []
         #: by partition: the chunk of executed ids that is being filled
         self._chunks: dict[int, tuple[int, list[str]]] = {}
+        #: the same of ids of orders that were let through, with their accounts
+        self._accepted: dict[int, tuple[int, list[tuple[str, str]]]] = {}
         #: up to where the log of decisions is this gate's, or was read by it
         self._decisions: dict[int, int] = {}
         #: keys of what others wrote down: what is not among what there is by now goes
@@ -125,7 +139,8 @@ class GateChangelog:
         await read_range(self._client, {TopicPartition(topic, p): 0 for p in kept}, on_batch)
         ends = await ends_of(self._client, [TopicPartition(decisions, p) for p in kept])
         for p, k in kept.items():  # also what was not finished: the marks around it may be gone when it is read again
-            self._before[p] = {key for key in (*k.entries, *(x for x, _ in k.unfinished)) if not key.startswith(b"x|")}
+            found = (*k.entries, *(x for x, _ in k.unfinished))
+            self._before[p] = {key for key in found if not key.startswith((b"x|", b"k|"))}
         now = self._clock()
         fit = {p: k for p, k in kept.items() if k.fits(ends[TopicPartition(decisions, p)], now)}
         if len(fit) < len(kept):
@@ -141,6 +156,8 @@ class GateChangelog:
         for p, offset in read.items():
             found, self._decisions[p] = kept.get(p), offset
             self._chunks[p] = (0, []) if found is None or found.mark is None else (found.mark.chunk, found.filling())
+            self._accepted[p] = (0, []) if found is None or found.mark is None else (
+                found.mark.accepted, found.filling_accepted())
             # under a key of its own: a mark that says what there is stays until there is another
             self._send(p, b"b", GateMark(kind="anew" if found is None else "begin", ts=self._clock()))
 
@@ -168,6 +185,7 @@ class GateChangelog:
             return self._partitions[account] == p
 
         entries, executed = cut(self._gate, mine, self._fills.settled)
+        accepted = self._gate.accepted.cut(filter(mine, self._gate.accepted.unwritten()))
         begun = p in self._before  # what others did not finish may have taken the place of what there was: all anew
         gone = self._before.pop(p, set()) - {key for key, _ in entries}
         entries += [(key, None) for key in sorted(gone)]
@@ -177,6 +195,7 @@ class GateChangelog:
         decisions = await self._publisher.cut(self._topics["decisions"], p)
         if decisions is not None and decisions < 0:
             cut_anew(self._gate, mine, executed)
+            self._gate.accepted.put_back(accepted)
             self._before[p] = {key for key, _ in entries}
             return
         self._decisions[p] = self._decisions[p] if decisions is None else decisions
@@ -192,7 +211,21 @@ class GateChangelog:
             self._send(p, key, entry)
             if k % WRITTEN_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        self._send(p, b"m", msgspec.structs.replace(mark, decisions=self._decisions[p], chunk=chunk))
+        newly = ((names[account], order_id) for account, ids in accepted.items() for order_id in ids)
+        await self._write_accepted(p, newly, begun)
+        self._send(p, b"m", msgspec.structs.replace(mark, decisions=self._decisions[p], chunk=chunk,
+                                                    accepted=self._accepted[p][0]))
+
+    async def _write_accepted(self, p: int, newly: Iterator[tuple[str, str]], begun: bool) -> None:
+        """Write the chunks of ids of orders that were let through, one at a time: there may be many."""
+        chunk, ids = self._accepted[p]
+        while (more := list(islice(newly, CHUNK_IDS - len(ids)))) or begun:
+            ids, begun = [*ids, *more], False
+            self._send(p, _chunk_key(chunk, b"k"), GateAccepted(ids=ids))
+            if len(ids) == CHUNK_IDS:  # the next one is there, empty: what it had a round ago is gone
+                chunk, ids, begun = chunk + 1, [], True
+            await asyncio.sleep(0)
+        self._accepted[p] = (chunk, ids)
 
     def _send(self, p: int, key: bytes, entry: GateEntry | None) -> None:
         self._publisher.send(self._topics["gate-changelog"], key, None if entry is None else encode(entry), p,

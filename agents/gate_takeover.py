@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aiokafka.structs import TopicPartition
@@ -52,6 +52,7 @@ class GateTakeOver:
         for k in kept.values():
             self._put(k)
         gate.recount(found.today, now_ns, found.replaced, found.recent)
+        self._remember(found.let_through)
         gate.flow.forget(partitions)
         for decision in (*found.recent, *found.today):
             self._watch.count(decision)
@@ -94,11 +95,18 @@ class GateTakeOver:
             return
         for order_id in kept.executed():
             self._gate.executed[order_id] = None
+        self._remember(kept.accepted(), written=True)
         if mark.day != self._gate.sums_of_day:
             return
         looked = self._gate.looked_ns()
         for entry in kept.day():
             put(self._gate, entry, isinstance(entry, GateDay) and looked.get(entry.trader or "", 0) > mark.ts)
+
+    def _remember(self, let_through: Sequence[tuple[str, str]], written: bool = False) -> None:
+        """Remember ids of orders that were let through: cancels may name them; ``written``: they are written down."""
+        for account, order_id in let_through:
+            if (place := self._gate.state.account_index.get(account)) is not None:
+                self._gate.accepted.add(place, order_id, written)
 
     async def _follow(self, partitions: set[int], begin: dict[int, int], found: DecisionLog,
                       ) -> dict[TopicPartition, int]:

@@ -81,7 +81,8 @@ MEANING: dict[Check, tuple[str, str]] = {
     Check.VALUE_RATE: ("orders within one of a node's windows are worth too much", "15c3-5(c)(1)(ii)"),
     Check.REPEATED_EXECUTION: ("an automatic strategy was applied too often without a person",
                                "RTS 6 15(3); FIA repeated-execution limit"),
-    Check.DUPLICATE_ORDER: ("the same order came moments ago, or its id works or was executed", "15c3-5(c)(1)(ii)"),
+    Check.DUPLICATE_ORDER: ("one like it was let through moments ago, or its id works or was executed",
+                            "15c3-5(c)(1)(ii)"),
     Check.SELF_MATCH: ("the order would trade against an own working order", "FIA self-match prevention"),
     Check.SHORT_SALE_BAN: ("the instrument may not be sold short", "EU 236/2012"),
     Check.SHORT_SALE_LOCATE: ("a short sale without a locate", "Reg SHO 203(b)"),
@@ -106,7 +107,8 @@ MEANING: dict[Check, tuple[str, str]] = {
     Check.COUNTERPARTY_RATING: ("the counterparty is not rated well enough, or not known", "15c3-5(c)(1)(i)"),
     Check.DAILY_QUANTITY: ("quantity of a node's orders of today, each replace by what it adds", "RTS 6 15(1)(c)"),
     Check.DAILY_VALUE: ("value of a node's orders of today, each replace by what it adds", "RTS 6 15(1)(b)"),
-    Check.UNKNOWN_ORDER: ("a replace or cancel of what is no working order of its account", "RTS 6 15(2)"),
+    Check.UNKNOWN_ORDER: ("a replace of what is no working order of its account, or a cancel of what was never let "
+                          "through for it", "RTS 6 15(2)"),
     Check.NO_ROOM: ("there is no room for the names of more orders, or for more positions", "RTS 6 15(2)"),
     Check.INTERNAL_ERROR: ("a check could not be carried out: the order is refused", "RTS 6 15(2)"),
 }

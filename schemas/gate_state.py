@@ -1,7 +1,7 @@
 """What a gate writes down of itself, so that who takes a partition over reads little of its logs.
 
-Keys on `gate-changelog`: ``m`` and ``b`` (marks), ``o|order``, ``d|...``, ``v|...``, ``x|chunk``. What lies before
-a mark counts with it; what lies behind the last one was not finished.
+Keys on `gate-changelog`: ``m`` and ``b`` (marks), ``o|order``, ``d|...``, ``v|...``, ``x|chunk``, ``k|chunk``. What
+lies before a mark counts with it; what lies behind the last one was not finished.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class GateMark(msgspec.Struct, frozen=True, kw_only=True, tag="mark"):
     day: int = 0
     #: number of the chunk of executed ids that is being filled
     chunk: int = 0
+    #: the same of ids of orders that were let through
+    accepted: int = 0
     #: (offset, order) of a batch of orders that is decided in part
     half_done: list[tuple[int, str]] = msgspec.field(default_factory=list)
 
@@ -75,4 +77,10 @@ class GateExecuted(msgspec.Struct, frozen=True, kw_only=True, tag="executed"):
     ids: list[str]
 
 
-GateEntry = GateMark | GateOrder | GateDay | GateVenueDay | GateExecuted
+class GateAccepted(msgspec.Struct, frozen=True, kw_only=True, tag="accepted"):
+    """Orders that were let through, the oldest first: (account, id)."""
+
+    ids: list[tuple[str, str]]
+
+
+GateEntry = GateMark | GateOrder | GateDay | GateVenueDay | GateExecuted | GateAccepted

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any
 
 import numpy as np
 
 from models.gate import state as gs
-from models.gate.explain import INPUTS_VERSION, effect_of
-from models.gate.kernel import check_order, copy_inputs
+from models.gate.explain import effect_of
+from models.gate.inputs import Inputs
+from models.gate.kernel import check_order
 from models.gate.node_checks import count_message
 from models.gate.other_gates import GateAmongOthers
 from models.gate.reasons import reasons_of
@@ -42,9 +42,6 @@ OVERRIDABLE = sum(1 << c for c in (
     Check.REPEATED_EXECUTION, Check.POSITION_LONG, Check.POSITION_SHORT, Check.GROSS_EXPOSURE, Check.NET_EXPOSURE,
     Check.LONG_EXPOSURE, Check.SHORT_EXPOSURE, Check.CONCENTRATION, Check.MARGIN, Check.CREDIT, Check.LEVERAGE,
     Check.DELTA, Check.VEGA, Check.VAR, Check.DAILY_QUANTITY, Check.DAILY_VALUE))
-#: where rows end among those that are read, and what else is read
-ROWS_END = [(name, sum(size for _, size in gs.READ_ROWS[: k + 1])) for k, (name, _) in enumerate(gs.READ_ROWS)]
-NODE_BYTES, RATE_BYTES = gs.NODE.itemsize, gs.RATE.itemsize
 #: so many ids of executed orders are remembered
 EXECUTED_IDS = 1 << 18
 #: a VaR that nobody has measured anew for so long is not known
@@ -76,9 +73,7 @@ class GateBook(GateAmongOthers):
         self._last_days = np.full(len(self.state.instruments), date.max.toordinal())
         self._today = date.min.toordinal()
         self._address = self.state.table.ctypes.data
-        self._rows_read: Any = np.zeros(gs.READ_BYTES, np.uint8)
-        self._rows_bytes = self._rows_read.data
-        self._nodes_read = np.zeros((gs.ACCOUNT_NODES + gs.ORDER_NODES + gs.SHARES, 2), np.int64)
+        self._inputs = Inputs(self.state)
 
     # ---- reference data, marks, positions -------------------------------------------------------------------------
     def add_account(self, record: Account) -> None:
@@ -242,25 +237,38 @@ class GateBook(GateAmongOthers):
     def decide(self, order: Order, now_ns: int) -> Verdict:
         """Return the verdict on an order and reserve what it may trade."""
         self._bring_states()
-        named = self._named(order)
-        if order.action != "new" and named is None:
-            self._count(order, now_ns)
-            return unknown_order(order)
         if order.action == "cancel":
             self._count(order, now_ns)
-            self.release(order.ref_order_id or order.order_id)
-            return Verdict("accept", [], [], {}, {})
-        verdict, asked = self._judge(order, now_ns, named)
+            return self._cancelled(order)
+        replaced = self._replaced(order)
+        if order.action == "replace" and replaced is None:
+            self._count(order, now_ns)
+            return unknown_order(order)
+        verdict, asked = self._judge(order, now_ns, replaced)
         if verdict.outcome == "accept":
-            self._let_through(order, asked, now_ns, verdict.effect["value"], named)
+            self._let_through(order, asked, now_ns, verdict.effect["value"], replaced)
         return verdict
 
-    def _named(self, order: Order) -> Working | None:
-        """Return what a replace or a cancel names: a working order of its own account, or nothing."""
-        if order.action == "new":
+    def _replaced(self, order: Order) -> Working | None:
+        """Return what a replace names: a working order of its own account, or nothing."""
+        if order.action != "replace":
             return None
-        w = self.find(order.ref_order_id or (order.order_id if order.action == "cancel" else ""))
+        w = self.find(order.ref_order_id or "")
         return w if w is not None and w.order.account == order.account else None
+
+    def _cancelled(self, order: Order, dry: bool = False) -> Verdict:
+        """Let a cancel pass that names any order of its account that was ever let through; release what works of it.
+
+        What has ended here may live at its venue: no state, limit or end of an order refuses the cancel of it.
+        """
+        named = order.ref_order_id or order.order_id
+        w = self.find(named)
+        own = w is not None and w.order.account == order.account
+        if not own and not self.accepted.knows(self.state.account_index.get(order.account, -1), named):
+            return unknown_order(order)
+        if own and not dry:
+            self.release(named)
+        return Verdict("accept", [], [], {}, {})
 
     def _judge(self, order: Order, now_ns: int, replaced: Working | None, dry: bool = False) -> tuple[Verdict, Asked]:
         """Hold an order against all rules, on a view in which what it replaces does not work.
@@ -269,10 +277,8 @@ class GateBook(GateAmongOthers):
         """
         asked = self._fill(order, now_ns, replaced, dry)
         with self._view_without(replaced):
-            inputs = self._inputs(asked)
+            inputs = self._inputs.of(asked)
             hard = int(check_order(self._address, 0))
-        if not dry and asked.account >= 0 and asked.instrument >= 0:
-            self.recent.add(asked.order_key(), now_ns)
         result, effect = self.state.results[0], effect_of(self.state.effect_of_result)
         beside = self._beside(order, now_ns, replaced, asked)
         if beside:
@@ -299,6 +305,8 @@ class GateBook(GateAmongOthers):
             self._reserve(replaced, -1.0)
             self._drop(replaced)
         self._take_up(w)
+        self.recent.add(asked.order_key(), now_ns)
+        self.accepted.add(w.account, order.order_id)
         self.count_day(w, value, replaced=0.0 if replaced is None else float(replaced.order.quantity))
 
     def _beside(self, order: Order, now_ns: int, replaced: Working | None,
@@ -360,12 +368,12 @@ class GateBook(GateAmongOthers):
     def check(self, order: Order, now_ns: int) -> Verdict:
         """Return what `decide` would say, and leave everything as it was."""
         self._bring_states()
-        named = self._named(order)
-        if order.action != "new" and named is None:
-            return unknown_order(order)
         if order.action == "cancel":
-            return Verdict("accept", [], [], {}, {})
-        return self._judge(order, now_ns, named, dry=True)[0]
+            return self._cancelled(order, dry=True)
+        replaced = self._replaced(order)
+        if order.action == "replace" and replaced is None:
+            return unknown_order(order)
+        return self._judge(order, now_ns, replaced, dry=True)[0]
 
     def _count(self, order: Order, now_ns: int) -> None:
         """Count a cancel, or a replace of nothing, in the message windows: it is a message."""
@@ -401,7 +409,7 @@ class GateBook(GateAmongOthers):
             if asked.account < 0 or asked.instrument < 0:
                 continue
             if d.outcome != "cancel":
-                if d.order.action != "cancel":
+                if d.outcome == "accept" and d.order.action != "cancel":
                     self.recent.add(asked.order_key(), d.ts_decision)
                 self._count_asked(asked, d.ts_decision, d.effect.get("value", 0.0))
             if id(d) in counted or d.outcome != "accept" or d.order.action == "cancel":
@@ -428,23 +436,3 @@ class GateBook(GateAmongOthers):
         self._begin_day()
         self._today = self.day.date_of(now_ns).toordinal()
         self.state.instruments["restricted"] = self._restricted | (self._last_days < self._today)
-
-    def _inputs(self, asked: Asked) -> dict[str, Any]:
-        """Return the rows the kernel is about to read, as bytes, so that the verdict can be reproduced bit for bit."""
-        s: Any = self.state
-        if asked.account < 0 or asked.instrument < 0:
-            known: dict[str, Any] = {"account": s.accounts, "instrument": s.instruments}
-            given = {f: rows[getattr(asked, f)].tobytes() for f, rows in known.items() if getattr(asked, f) >= 0}
-            return {"v": INPUTS_VERSION, "order": s.orders[0].tobytes()} | given
-        count = int(copy_inputs(self._address, 0, self._rows_read, self._nodes_read))
-        raw, at = self._rows_bytes, 0
-        out: dict[str, Any] = {"v": INPUTS_VERSION}
-        for name, end in ROWS_END:
-            out[name], at = bytes(raw[at:end]), end
-        nodes = out["nodes"] = []
-        for n, windows in self._nodes_read[:count].tolist():
-            node, at = bytes(raw[at : at + NODE_BYTES]), at + NODE_BYTES
-            nodes.append([s.node_names[n], n, node, [bytes(raw[at + w * RATE_BYTES : at + (w + 1) * RATE_BYTES])
-                                                     for w in range(windows)]])
-            at += windows * RATE_BYTES
-        return out

@@ -12,6 +12,7 @@ from decimal import Decimal
 import numpy as np
 
 from models.gate import state as gs
+from models.gate.accepted_orders import AcceptedOrders
 from models.gate.day_sums import NOWHERE, DaySums, add_to_day, sum_nodes
 from models.gate.node_checks import margin_of, price_of_unit, reference_of
 from models.gate.recent_orders import RecentOrders
@@ -130,6 +131,8 @@ class Reservations(DaySums):
     def __init__(self, state: GateState, day: TradingDay) -> None:
         super().__init__(state, day)
         self.working: dict[str, Working] = {}
+        #: what was let through, works or has ended
+        self.accepted = AcceptedOrders()
         #: ids of orders that were replaced -> the id of the order that works now
         self._now: dict[str, str] = {}
         #: (end, id) of orders that end within the day, the first one first
@@ -235,6 +238,8 @@ class Reservations(DaySums):
         ``earlier``: ids that it replaced; their executions count from now on. ``executed``: of it, or of those, before.
         """
         asked = self._fill(order, decided_ns)
+        if asked.account >= 0 and not self.accepted.knows(asked.account, order.order_id):
+            self.accepted.add(asked.account, order.order_id)
         if asked.account >= 0 and asked.instrument >= 0 and end_of(order, decided_ns, self.day) > now_ns:
             asked = self._open_names(order, asked)
             self._take_up(self._working(order, asked, decided_ns, executed, tuple(earlier)))
@@ -373,6 +378,7 @@ class Reservations(DaySums):
         """Take back what accounts hold and have added to the day that another gate has now: that one counts it."""
         for order_id in [k for k, w in self.working.items() if w.account in accounts]:
             self.release(order_id)
+        self.accepted.forget(accounts)
         self._forget_day(accounts)
 
     def _forget_nodes(self) -> None:
@@ -430,6 +436,8 @@ class Reservations(DaySums):
 
     def _drop(self, w: Working) -> None:
         del self.working[w.order.order_id]
+        if not self.accepted.knows(w.account, w.order.order_id):  # it worked longer than ids are remembered
+            self.accepted.add(w.account, w.order.order_id)
         self.changes.ended(w.order.order_id, w.account)
         for order_id in w.earlier:
             self._now.pop(order_id, None)

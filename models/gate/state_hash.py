@@ -78,5 +78,7 @@ def _parts(gate: GateBook) -> Iterable[tuple[str, tuple[str | None, ...], Any]]:
     for records in (gate.limits, gate.controls):
         for record_id, record in records.items():
             yield "record", (record_id,), encode(record).decode()
+    for account_at, order_id in gate.accepted:
+        yield "accepted", (accounts[account_at], order_id), 1
     for order_id in gate.executed:
         yield "executed", (order_id,), 1

@@ -129,7 +129,7 @@ class Stage:
         return {"working": {k: (w.left, w.executed, w.earlier, w.expires_ns, w.session, w.decided_ns) for k, w in sorted(g.working.items())},
                 "nodes": {name: [round(float(x), 6) for x in np.nan_to_num(g.state.nodes["value"][:n][k], nan=-1.0)] for name, k in sorted(index.items())
                           if np.any(np.nan_to_num(g.state.nodes["value"][:n][k]))},
-                "executed": sorted(g.executed), "positions": [[float(g.state.position(a, 0)[f]) for f in ("working_buy", "working_sell", "best_buy", "best_sell")] for a in (0, 1)],
+                "executed": sorted(g.executed), "accepted": list(g.accepted), "positions": [[float(g.state.position(a, 0)[f]) for f in ("working_buy", "working_sell", "best_buy", "best_sell")] for a in (0, 1)],
                 "windows": {int(stamp): (int(count), round(float(value), 6)) for stamp, count, value in zip(*(g.state.rates[f][0] for f in ("stamp", "count", "value")), strict=True)
                             if stamp > self.log.now // bucket_ns(10_000 * MS) - BUCKETS}}
 
@@ -233,7 +233,7 @@ def test_who_takes_over_is_the_gate_that_wrote_whatever_happened_before_and_sinc
             for source, found, whole in (("changelog", from_changelog, exact), ("log", from_log, False)):
                 mine, theirs = ({k: w[:4] + w[5:] for k, w in x["working"].items()} for x in (stage.says(), found))
                 assert theirs == mine, (source, life)
-                for what in ("nodes", "executed", "positions", "windows"):
+                for what in ("nodes", "executed", "accepted", "positions", "windows"):
                     mine, theirs = stage.says()[what], found[what]
                     if what == "executed" and not whole:  # an execution of an order that was cancelled since is not looked for
                         theirs, mine = [k for k in theirs if k in mine], theirs
@@ -293,6 +293,25 @@ def test_executed_ids_are_kept_in_chunks_the_oldest_written_over(gate: GateBook,
     asyncio.run(scenario())
 
 
+def test_ids_that_were_let_through_are_kept_in_chunks_and_what_could_not_be_written_down_is_the_next_time(gate: GateBook, log: Log) -> None:
+    async def scenario() -> None:
+        stage = fresh(log, gate)
+        await stage.take_over()
+        for part in range(3):
+            for k in range(CHUNK_IDS - 1):
+                stage.gate.accepted.add(k % 2, f"{part}-{k}")
+            log.vague = part == 1
+            await stage.write_down()
+        kept = (await stage.changelog.read([0]))[0]
+        assert sorted(kept.accepted()) == sorted(("AB"[k % 2], f"{part}-{k}") for part in range(3) for k in range(CHUNK_IDS - 1))
+        assert kept.mark is not None and kept.mark.accepted == 2
+        heir = fresh(log, gate)
+        await heir.take_over()
+        assert list(heir.gate.accepted) == list(stage.gate.accepted) and heir.gate.accepted.unwritten() == []
+
+    asyncio.run(scenario())
+
+
 def test_an_order_that_came_and_went_between_two_marks_leaves_no_record(gate: GateBook, log: Log) -> None:
     """A market maker's day is a hundred thousand of them: to write down that each is gone stopped the gate for 40 ms."""
     async def scenario() -> None:
@@ -301,12 +320,14 @@ def test_an_order_that_came_and_went_between_two_marks_leaves_no_record(gate: Ga
         stage.decide(order("stays"))
         await stage.write_down()
         written = len(log.records["gate-changelog"])
-        stage.decide(order("gone"))
+        stage.decide(order("gone", price=99))
         stage.decide(order("c1", action="cancel", ref_order_id="gone"))
         stage.decide(order("c2", action="cancel", ref_order_id="stays"))
         assert list(stage.gate.changes.orders) == ["stays"]
         await stage.write_down()
         keys = [(key, value is None) for key, value, _ in log.records["gate-changelog"][written:] if key.startswith(b"o|")]
+        # its id is written down with others, in one record: a cancel may name it
+        assert sum(key.startswith(b"k|") for key, _, _ in log.records["gate-changelog"][written:]) == 1
         assert keys == [(b"o|stays", True)]
         assert not stage.gate.changes.written
         heir = fresh(log, gate)

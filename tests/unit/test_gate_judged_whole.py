@@ -24,7 +24,7 @@ def held(g: GateBook) -> tuple[Any, ...]:
     return (*columns, sorted(g.working), {k: (v[0].tobytes(), v[1].tolist()) for k, v in g._held.items()}, sorted(g.day_of), {k: w.left for k, w in g.working.items()})
 
 
-@pytest.mark.parametrize("breaks", ["_beside", "_inputs", "_working"])
+@pytest.mark.parametrize("breaks", ["_beside", "_fill", "_working"])
 def test_a_replace_that_raises_anywhere_changes_nothing(gate: GateBook, monkeypatch: pytest.MonkeyPatch, breaks: str) -> None:
     gate.add_limit(limit("G", "desk:D", "gross", 15_000))
     assert codes(gate, order("1", quantity=100)) == []
