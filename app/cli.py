@@ -224,20 +224,25 @@ def topics_schema() -> None:
 
 
 @reference_cli.command("load")
-def reference_load(folder: Path, brokers: Brokers = None) -> None:
-    """Check a folder of CSV, YAML or Parquet files and publish it; changes apply live."""
+def reference_load(folder: Path, check: Annotated[bool, typer.Option("--check", help="Publish nothing.")] = False,
+                   brokers: Brokers = None) -> None:
+    """Check a folder of CSV, YAML, JSON or Parquet files and publish it; changes apply live."""
+    from app.files.refusals import FileRefused
     from app.quarantine import Notices
-    from app.reference_files import ReferenceDataError, publish_reference, read_folder
+    from app.reference_files import publish_reference, read_folder
 
-    settings = with_brokers(brokers=brokers)
+    settings = settings_of(brokers=brokers) if check else with_brokers(brokers=brokers)
     try:
         instruments, accounts, counterparties = read_folder(folder)
-    except ReferenceDataError as error:
-        err.print(str(error), markup=False)
+    except FileRefused as error:
+        err.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_FAILED) from error
-    sent = run(publish_reference(settings.client(), settings.topics(), instruments, accounts,
-                                 counterparties))
-    _say(f"published {sent} records: {len(instruments)} instruments, {len(accounts)} accounts")
+    found = f"{len(instruments)} instruments, {len(accounts)} accounts, {len(counterparties)} counterparties"
+    if check:
+        _say(f"right: {found}; nothing published")
+        return
+    sent = run(publish_reference(settings.client(), settings.topics(), instruments, accounts, counterparties))
+    _say(f"published {sent} records: {found}")
     for line in run(Notices(settings).look()):
         err.print(line, markup=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from app.settings import Settings
+from app.settings import Settings, unknown_variables
 from tables.exit_codes import ExitCode
 
 err = Console(stderr=True, highlight=False)
@@ -40,7 +41,11 @@ def fail(field: str, why: object, code: int = EXIT_USAGE) -> typer.Exit:
 
 
 def settings_of(**given: Any) -> Settings:
-    """Return the settings with what the command line gave; exits with a line per wrong field."""
+    """Return the settings with what the command line gave; exits with a line per wrong field or unknown variable."""
+    if unread := unknown_variables(os.environ):
+        for line in unread:
+            exit_ = fail("variable", line)
+        raise exit_
     try:
         return Settings(**{k: v for k, v in given.items() if v is not None})
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Limits from a file, CSV or YAML: what differs from what stands is written as next versions, all of it or nothing."""
+"""Limits from a file: what differs from what stands is written as next versions, all of it or nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from app.control import (
     publish_all,
     unlike_parents,
 )
-from app.reference_files import ReferenceDataError, rows_of
+from app.files.reading import read_table
+from app.files.records import record_of, unknown_columns
+from app.files.refusals import FileRefused
 from app.settings import Settings
 from schemas.records import Account, Limit
 
@@ -45,7 +47,15 @@ class Changes:
     wider: list[str] = field(default_factory=list)
 
 
-def read_limits(path: Path, reason: str | None) -> dict[str, dict[str, Any]]:
+class LimitRows(dict[str, dict[str, Any]]):
+    """Rows of a file by limit, and where each of them is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.where: dict[str, str] = {}
+
+
+def read_limits(path: Path, reason: str | None) -> LimitRows:
     """Return the rows of a file by limit; ``reason``: of those that give none.
 
     Raises
@@ -53,21 +63,24 @@ def read_limits(path: Path, reason: str | None) -> dict[str, dict[str, Any]]:
     Refused
         With every problem found, a line each: where, field, value, what was expected.
     """
-    found: dict[str, dict[str, Any]] = {}
-    problems = []
+    found = LimitRows()
     try:
-        rows = list(rows_of(path))
-    except ReferenceDataError as error:
+        table = read_table(path)
+    except FileRefused as error:
         raise Refused(str(error)) from None
-    for where, row in rows:
-        unknown, missing = row.keys() - set(FIELDS), [f for f in NEEDED if row.get(f) in (None, "")]
-        if unknown or missing:
-            problems.append(f"{where}: expected {', '.join(FIELDS)}" + (f", was also {', '.join(sorted(unknown))}"
-                            if unknown else f", without {', '.join(missing)}"))
-        elif str(row["limit_id"]) in found:
-            problems.append(f"{where}: limit_id {row['limit_id']!r} appears twice")
-        else:
-            found[str(row["limit_id"])] = {"reason": reason or ""} | {k: v for k, v in row.items() if v is not None}
+    problems = unknown_columns(table, FIELDS, "a field of a limit") + table.problems
+    if not len(table) and not table.problems:
+        problems.append(f"{table.name}: expected limits, found none")
+    for i, row in enumerate(table.rows()):
+        said, wrong = record_of({k: v for k, v in row.items() if k in FIELDS}, Limit)
+        wrong = [w for w in wrong if w.partition(":")[0] in NEEDED or w.partition(":")[0] in row]
+        name = said.get("limit_id", "")
+        if name in found:
+            wrong.append(f"limit_id: expected each limit once, {name!r} appears twice")
+        problems += [f"{table.where(i, text.partition(':')[0])}: {text}" for text in wrong]
+        if not wrong:
+            found[name] = {"reason": reason or ""} | said
+            found.where[name] = f"{table.where(i)}: "
     if problems:
         raise Refused("\n".join(problems))
     return found
@@ -84,6 +97,7 @@ def changes(rows: dict[str, dict[str, Any]], held: dict[str, Limit], by: str, pr
     wanted, removed, same = [], [], 0
     problems = []
     standing = dict(held)  # as it is once the rows before are written
+    where = rows.where if isinstance(rows, LimitRows) else {}
     for limit_id, row in rows.items():
         try:
             before = held.get(limit_id)
@@ -97,7 +111,7 @@ def changes(rows: dict[str, dict[str, Any]], held: dict[str, Limit], by: str, pr
             standing.pop(limit_id, None)
             standing[limit_id] = made
         except Refused as error:
-            problems.append(f"{limit_id}: {error}")
+            problems.append(f"{where.get(limit_id, '')}{limit_id}: {error}")
     for limit_id in sorted(held.keys() - rows.keys()) if prune else ():
         if held[limit_id].until is None:  # a temporary one ends by itself
             try:

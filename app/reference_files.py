@@ -1,133 +1,113 @@
-"""Reference data from a folder of CSV, YAML or Parquet files, checked, and published to the compacted topics."""
+"""Reference data from a folder of files, checked, and published to the compacted topics."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
+from app.files.reading import KINDS, Table, kind_of, read_table, stem_of
+from app.files.records import fields_of, record_of, unknown_columns
+from app.files.refusals import FileRefused, expected
 from models.contracts import OPTION_CLASSES
 from models.fixed_income import PAPER_CLASSES, paper_of
 from models.reference import Reference
 from schemas.codec import encode
-from schemas.numbers import check_text
 from schemas.records import Account, Counterparty, Instrument
-from schemas.refusal import refusal
-from schemas.units import SHOWN, expiry_ns
+from schemas.units import expiry_ns
 from tables.kafka import KafkaClient
 
 #: files of a folder: what they hold, the field that names a record, whether the file has to be there
-FILES = {"instruments": (Instrument, "instrument", True), "accounts": (Account, "account", True),
-         "counterparties": (Counterparty, "counterparty", False)}
-
+FILES: dict[str, tuple[type[msgspec.Struct], str, bool]] = {
+    "instruments": (Instrument, "instrument", True), "accounts": (Account, "account", True),
+    "counterparties": (Counterparty, "counterparty", False)}
 
 #: whose expiry is counted with; of others it may be a month or a code, the venue knows the day
 EXPIRING_CLASSES = OPTION_CLASSES | {"fx_forward"}
+_DATED = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_TIER = ("up_to", "initial", "maintenance")
 
 
-class ReferenceDataError(ValueError):
-    """What is wrong with the files, a line each: file, line, field, value, what was expected."""
-
-
-def rows_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield where each record of a file is, and its fields.
-
-    Raises
-    ------
-    ReferenceDataError
-        The file cannot be read: with its name, and the line where that is known.
-    """
-    try:
-        if path.suffix == ".csv":
-            reader = csv.DictReader(io.StringIO(_text(path)), strict=True)
-            for row in reader:
-                yield f"{path.name}:{reader.line_num}", {k: v for k, v in row.items() if k and v not in (None, "")}
-        elif path.suffix in (".yaml", ".yml"):
-            yield from _yaml_rows(path)
-        else:
-            from pyarrow import parquet  # 100 ms to import: only where it is used
-
-            for number, row in enumerate(parquet.read_table(path).to_pylist(), start=1):
-                yield f"{path.name}[{number}]", {k: v for k, v in row.items() if v is not None}
-    except (csv.Error, OSError, ValueError) as error:  # what Arrow raises is among them
-        if isinstance(error, ReferenceDataError):
-            raise
-        raise ReferenceDataError(f"{path.name}: expected {path.suffix[1:]} that can be read: {error}") from error
-
-
-def _text(path: Path) -> str:
-    """Return the text of a file, which is UTF-8, with a byte-order mark or without."""
-    raw = path.read_bytes()
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ReferenceDataError(f"{path.name}:{line}: expected UTF-8, was byte 0x{raw[error.start]:02x} in "
-                                 f"{raw[max(error.start - 20, 0) : error.start + 20]!r}") from error
-
-
-def _yaml_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    text = _text(path)
-    try:
-        tree, data = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = path.name if mark is None else f"{path.name}:{mark.line + 1}"
-        raise ReferenceDataError(f"{where}: expected YAML, was {getattr(error, 'problem', None) or error}") from error
-    except (ValueError, RecursionError) as error:  # a date that there is not, lists within lists
-        raise ReferenceDataError(f"{path.name}: expected YAML that can be read: {error}") from error
-    if data is None:
-        return
-    if not isinstance(data, list) or tree is None:
-        raise ReferenceDataError(f"{path.name}: expected a list of records, was {type(data).__name__}")
-    for node, row in zip(tree.value, data, strict=True):
-        where = f"{path.name}:{node.start_mark.line + 1}"
-        if not isinstance(row, dict) or not all(isinstance(key, str) for key in row):
-            raise ReferenceDataError(f"{where}: expected a record of fields with names, was {str(row)[:SHOWN]!r}")
-        yield where, row
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """YAML and Parquet give floats and dates; their shortest text is what was meant. Spaces part traders and tiers."""
-    out = {k: str(v) if not isinstance(v, bool | str | list) else v for k, v in row.items()}
+def _lists(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose lists in one cell are lists: spaces part traders and tiers."""
+    out = dict(row)
     if isinstance(out.get("traders"), str):
         out["traders"] = out["traders"].split()
     tiers = out.get("margin_tiers")
     if isinstance(tiers, str):  # up_to:initial:maintenance, the last one without an end
-        parts = [dict(zip(("up_to", "initial", "maintenance"), t.split(":"), strict=False)) for t in tiers.split()]
-        tiers = [{k: v for k, v in tier.items() if v} for tier in parts]
+        parts = [tier.split(":") for tier in tiers.split()]
+        if any(len(part) != len(_TIER) for part in parts):
+            raise ValueError(expected("margin_tiers", "up_to:initial:maintenance, a space between tiers", tiers))
+        tiers = [{k: v for k, v in zip(_TIER, part, strict=True) if v} for part in parts]
     if isinstance(tiers, list):
-        out["margin_tiers"] = [_plain(tier) if isinstance(tier, dict) else tier for tier in tiers]
+        out["margin_tiers"] = [_tier(k, tier) for k, tier in enumerate(tiers)]
     return out
 
 
-def _record_of(row: dict[str, Any], cls: type[msgspec.Struct]) -> Any:
-    """Return the record of a row.
+def _tier(number: int, tier: Any) -> dict[str, Any]:
+    kind = next(p for part in fields_of(Instrument)["margin_tiers"][1] for p in getattr(part, "__args__", ()))
+    if not isinstance(tier, dict):
+        raise ValueError(expected(f"margin_tiers[{number}]", "up_to, initial and maintenance", tier))
+    found, problems = record_of({k: v for k, v in tier.items() if v is not None}, kind)
+    if problems:
+        raise ValueError("; ".join(f"margin_tiers[{number}].{p}" for p in problems))
+    return found
 
-    Raises
-    ------
-    ValueError
-        With the field, the value and what was expected.
-    """
-    fields = _plain(row)
+
+def _checked(row: dict[str, Any], cls: type[msgspec.Struct]) -> tuple[Any, list[str]]:
+    """Return the record of a row, and everything that is wrong with it."""
     try:
-        check_text(fields, cls)
-        record = msgspec.convert(fields, cls, strict=False)
-    except msgspec.ValidationError as error:
-        raise ValueError(refusal(error, encode(fields), cls)) from error
-    if isinstance(record, Instrument):
-        add_to = Reference(lambda _: 0)
-        add_to.add_instrument(record)
-        if record.expiry is not None and record.asset_class in EXPIRING_CLASSES:
-            expiry_ns(record.expiry)
-        if record.asset_class in PAPER_CLASSES:
-            paper_of(record)
-    return record
+        row = _lists(row)
+    except ValueError as error:
+        return None, [str(error), *record_of({k: v for k, v in row.items() if k != "margin_tiers"}, cls)[1]]
+    found, problems = record_of(row, cls)
+    if problems:
+        return None, problems
+    try:
+        record = msgspec.convert(found, cls)
+        if isinstance(record, Instrument):
+            Reference(lambda _: 0).add_instrument(record)
+            if record.expiry is not None and (record.asset_class in EXPIRING_CLASSES or _DATED.match(record.expiry)):
+                expiry_ns(record.expiry)
+            if record.asset_class in PAPER_CLASSES:
+                paper_of(record)
+    except (ValueError, ArithmeticError) as error:
+        return None, [str(error)]
+    return record, []
+
+
+def _records(table: Table, cls: type[msgspec.Struct], key: str, found: dict[str, Any]) -> list[str]:
+    """Add the records of a file to those found; return everything that is wrong with them."""
+    problems = unknown_columns(table, fields_of(cls), f"a field of {cls.__name__}") + table.problems
+    if not len(table) and not table.problems:
+        problems.append(f"{table.name}: expected records, found none")
+    known = fields_of(cls).keys()
+    for i, row in enumerate(table.rows()):
+        record, wrong = _checked({k: v for k, v in row.items() if k in known}, cls)
+        problems += [f"{table.where(i, text.partition(':')[0])}: {text}" for text in wrong]
+        if record is None:
+            continue
+        name = getattr(record, key)
+        if name in found:
+            problems.append(f"{table.where(i, key)}: {key}: expected each record once, {name!r} appears twice")
+        found[name] = record
+    return problems
+
+
+def _misnamed(folder: Path) -> list[str]:
+    """Return files of records whose name is nearly one that is read."""
+    out = []
+    for path in sorted(folder.iterdir()):
+        stem = stem_of(path).lower()
+        if path.is_file() and not any(stem_of(path).startswith(s) and kind_of(path) in KINDS for s in FILES):
+            near = get_close_matches(stem.split("-")[0], FILES, 1, 0.75)
+            if near:
+                out.append(f"{path.name}: expected a file {near[0]} that ends in {', '.join(KINDS)} (or .gz of one)")
+    return out
 
 
 def read_folder(folder: Path) -> tuple[list[Instrument], list[Account], list[Counterparty]]:
@@ -135,31 +115,24 @@ def read_folder(folder: Path) -> tuple[list[Instrument], list[Account], list[Cou
 
     Raises
     ------
-    ReferenceDataError
+    FileRefused
         With every problem found, not only the first.
     """
+    if not folder.is_dir():
+        raise FileRefused(f"{folder}: expected a folder with instruments and accounts")
     found: dict[str, dict[str, Any]] = {stem: {} for stem in FILES}
-    problems: list[str] = []
+    problems = _misnamed(folder)
     for stem, (cls, key, needed) in FILES.items():
-        paths = sorted(p for p in folder.glob(f"{stem}*") if p.suffix in (".csv", ".yaml", ".yml", ".parquet"))
+        paths = sorted(p for p in folder.glob(f"{stem}*") if kind_of(p) in KINDS)
         if needed and not paths:
-            problems.append(f"{folder}: expected a file {stem}.csv, .yaml or .parquet, found none")
+            problems.append(f"{folder}: expected a file {stem}.csv, .yaml, .jsonl or .parquet, found none")
         for path in paths:
             try:
-                for where, row in rows_of(path):
-                    try:
-                        record = _record_of(row, cls)
-                    except (ValueError, ArithmeticError) as error:
-                        problems.append(f"{where}: {error}")
-                        continue
-                    name = getattr(record, key)
-                    if name in found[stem]:
-                        problems.append(f"{where}: {key} {name!r} appears twice")
-                    found[stem][name] = record
-            except ReferenceDataError as error:
-                problems.append(str(error))
+                problems += _records(read_table(path), cls, key, found[stem])
+            except FileRefused as error:
+                problems += error.problems
     if problems:
-        raise ReferenceDataError("\n".join(problems))
+        raise FileRefused(problems)
     return (list(found["instruments"].values()), list(found["accounts"].values()),
             list(found["counterparties"].values()))
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.reference import LEVELS
 from models.trading_day import TradingDay
@@ -21,12 +25,15 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SHARED_MEMORY = Path("/dev/shm")
 Role = Literal["positions", "marks", "risk", "gate"]
 ROLES: tuple[Role, ...] = ("positions", "marks", "risk", "gate")
+PREFIX = "DESKRISK_"
+#: variables of that prefix that are no settings: of commands that ask a gateway, of the embedded broker, of tests
+BESIDE = ("GATEWAY_URL", "CACHE", "SEED", "SEEDS", "PROFILE", "FAULT", "SOAK_MINUTES", "BENCH_TRADES")
 
 
 class Settings(BaseSettings):
     """Everything a process may be told. Secrets come from the environment only and are never printed."""
 
-    model_config = SettingsConfigDict(env_prefix="DESKRISK_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     brokers: str | None = Field(None, description="Kafka bootstrap servers; empty: the embedded broker (demo, up)")
     prefix: str = Field("", description="in front of every topic and group name")
@@ -40,7 +47,7 @@ class Settings(BaseSettings):
     base_currency: str = Field("USD", description="currency of the firm node and the cross-cutting groupings")
     day_start: str = Field("00:00", description="local time at which a trading day begins (roll, daily limits)")
     day_zone: str = Field("UTC", description="time zone of `day_start`, as IANA names it")
-    levels: tuple[str, ...] = Field(LEVELS, description="hierarchy above the position, bottom up, the firm last")
+    levels: Annotated[tuple[str, ...], NoDecode] = Field(LEVELS, description="hierarchy above the position, bottom up, the firm last")
     trade_ids_per_partition: Annotated[int, Field(ge=4096, le=1 << 24)] = Field(
         131_072, description="trade ids kept for deduplication, corrections and re-ordering, per partition")
     lateness_ms: Annotated[int, Field(ge=0, le=3_600_000)] = Field(
@@ -97,6 +104,19 @@ class Settings(BaseSettings):
     key_file: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
+
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """Take names with commas between them, as well as a list of JSON."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            try:
+                return json.loads(value)
+            except ValueError as error:
+                raise ValueError(f"expected names with commas between them, was {value!r}") from error
+        return [name.strip() for name in value.split(",")]
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
@@ -156,3 +176,17 @@ class Settings(BaseSettings):
     def group(self, role: str) -> str:
         """Return the consumer group of a role."""
         return f"{self.prefix}deskrisk-{role}"
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return a line for each ``DESKRISK_`` variable that nobody reads, with the nearest one that somebody does."""
+    # Kubernetes tells every container of a namespace where its services are
+    of_services = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP)(_\w+)?$")
+    known = sorted(PREFIX + name.upper() for name in (*Settings.model_fields, *BESIDE))
+    out = []
+    for name in sorted(n for n in environment if n.upper().startswith(PREFIX) and n.upper() not in known
+                       and not of_services.search(n)):
+        near = get_close_matches(name.upper(), known, 1)
+        out.append(f"expected a setting (docs/reference/settings.md){f', the nearest is {near[0]}' if near else ''}, "
+                   f"was {name}")
+    return out

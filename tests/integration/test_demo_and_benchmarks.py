@@ -72,5 +72,5 @@ def test_reference_files_are_checked_with_file_line_and_field(tmp_path: Path) ->
     done = subprocess.run([sys.executable, "-m", "app", "reference", "load", str(tmp_path), "--brokers", "127.0.0.1:1"],
                           cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    for text in ("instruments.csv:3", "share", "instruments.csv:4: instrument 'X' appears twice", "accounts.yaml:1", "fund"):
+    for text in ("instruments.csv:3", "share", "instruments.csv:4: instrument: expected each record once, 'X' appears twice", "accounts.yaml:1", "fund"):
         assert text in done.stderr, (text, done.stderr)

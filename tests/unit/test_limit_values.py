@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.control import Refused, new_limit
-from app.reference_files import ReferenceDataError, read_folder
+from app.files.refusals import FileRefused
+from app.reference_files import read_folder
 from models.limits import LimitKey, LimitMonitor
 from models.risk.exposure import tiered_maintenance
 from models.risk.limit_values import limit_values
@@ -123,5 +124,5 @@ def test_margin_tiers_are_read_from_text_and_from_yaml_and_what_is_wrong_is_name
     want = [MarginTier(up_to=None if up_to == math.inf else Decimal(int(up_to)), initial=Decimal(str(i)), maintenance=Decimal(str(m))) for up_to, i, m in TIERS]
     assert x.margin_tiers == y.margin_tiers == want
     (tmp_path / "instruments.csv").write_text("instrument,asset_class,currency,margin_tiers\nX,future,USD,5000:0.05:0.03 4000:0.1:0.06\n")
-    with pytest.raises(ReferenceDataError, match=r"instruments.csv:2: margin_tiers\[1\].up_to: expected more than 5000 of the tier before, was 4000"):
+    with pytest.raises(FileRefused, match=r"instruments.csv:2: margin_tiers\[1\].up_to: expected more than 5000 of the tier before, was 4000"):
         read_folder(tmp_path)
