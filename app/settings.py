@@ -47,7 +47,8 @@ class Settings(BaseSettings):
     base_currency: str = Field("USD", description="currency of the firm node and the cross-cutting groupings")
     day_start: str = Field("00:00", description="local time at which a trading day begins (roll, daily limits)")
     day_zone: str = Field("UTC", description="time zone of `day_start`, as IANA names it")
-    levels: Annotated[tuple[str, ...], NoDecode] = Field(LEVELS, description="hierarchy above the position, bottom up, the firm last")
+    levels: Annotated[tuple[str, ...], NoDecode] = Field(
+        LEVELS, description="hierarchy above the position, bottom up, the firm last")
     trade_ids_per_partition: Annotated[int, Field(ge=4096, le=1 << 24)] = Field(
         131_072, description="trade ids kept for deduplication, corrections and re-ordering, per partition")
     lateness_ms: Annotated[int, Field(ge=0, le=3_600_000)] = Field(

@@ -24,7 +24,7 @@ SEPARATORS = ",;\t|"
 #: what stands in a cell whose formula failed
 SHEET_ERRORS = frozenset({"#N/A", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!", "#SPILL!"})
 #: characters that nobody sees: two names that look alike would be two names
-_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\u200b-\u200f\u2028\u2029\u202a-\u202e\u2060\ufeff\ufffd]")
+_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060\ufeff\ufffd]")
 #: digits that a spreadsheet put in place of a long number
 _ROUNDED = re.compile(r"\d\.\d+E\+\d+", re.ASCII)
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"),
@@ -218,7 +218,8 @@ def _head(name: str, line: int, names: list[str]) -> list[str]:
         raise FileRefused(f"{name}:{line}: expected names of columns, was {shown(','.join(names))}")
     twice = sorted({n for n in found if found.count(n) > 1})
     if twice:
-        raise FileRefused(f"{name}:{line}: {twice[0]}: expected each column once, was there {found.count(twice[0])} times")
+        raise FileRefused(f"{name}:{line}: {twice[0]}: expected each column once, "
+                          f"was there {found.count(twice[0])} times")
     return names
 
 

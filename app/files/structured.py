@@ -115,8 +115,9 @@ def json_rows(name: str, text: str, lines: bool) -> tuple[list[Row], list[str]]:
     """
     rows: list[Row] = []
     problems: list[str] = []
-    documents = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()] if lines else [(1, text)]
-    for number, document in documents:
+    for number, document in enumerate(text.split("\n") if lines else [text], start=1):
+        if lines and not document.strip():
+            continue
         try:
             found = json.loads(document, parse_float=_exact, parse_constant=_constant, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
