@@ -32,10 +32,11 @@ _alert = decoder_of(Alert)
 _FOLLOWED = (b'"limit_id":"', b'"alert_id":"gate.room.')
 
 
-async def newest_alerts(client: KafkaClient, topic: str, partitions: int) -> dict[TopicPartition, int]:
-    """Return where the newest alerts of every partition begin."""
+async def newest_alerts(client: KafkaClient, topic: str, partitions: int, most: int = ALERTS_READ,
+                        ) -> dict[TopicPartition, int]:
+    """Return where the newest records of every partition begin, so many of each."""
     ends = await ends_of(client, [TopicPartition(topic, p) for p in range(partitions)])
-    return {tp: max(0, end - ALERTS_READ) for tp, end in ends.items()}
+    return {tp: max(0, end - most) for tp, end in ends.items()}
 
 
 class LimitAlerts:

@@ -18,7 +18,7 @@ from app.settings import Settings
 from models.gate.held_limits import PRICE_METRICS, SCOPES, check_limit
 from models.gate.state import METRICS as GATE_METRICS
 from models.limit_changes import needs_second
-from models.limits import POSITION_METRICS
+from models.limits import POSITION_METRICS, STILL, is_still_approached
 from models.limits_in_force import end_of, same_person
 from models.reference import FIRM
 from models.rollup import GREEKS
@@ -306,9 +306,15 @@ async def set_touched(settings: Settings, option: str, touched: bool, by: str, r
     return touch
 
 
+def acknowledged(alert: Alert, by: str, note: str) -> Alert:
+    """Return the record that a person has seen an alert; the note of one that says what stands goes on saying so."""
+    return msgspec.structs.replace(alert, ack_by=check_person(by),
+                                   note=f"{STILL}: {note}" if is_still_approached(alert) else note)
+
+
 async def acknowledge(settings: Settings, alert: Alert, by: str, note: str) -> Alert:
     """Write that a person has seen an alert; return the record."""
-    seen = msgspec.structs.replace(alert, ack_by=check_person(by), note=note)
+    seen = acknowledged(alert, by, note)
     await publish(settings, "alerts", alert.node, seen)
     return seen
 

@@ -44,6 +44,10 @@ class LadderLines:
             self.values = grown(self.values, 2 * line, np.nan)
         self.trade_t[row] = trade_t
 
+    def line_of(self, row: int) -> int:
+        """Return the line that a row lies in."""
+        return int(self._line_of[row])
+
     def add_up(self, rows: np.ndarray, rollup: ru.RollUp) -> tuple[np.ndarray, np.ndarray]:
         """Add up the lines of rows that have changed.
 

@@ -22,7 +22,7 @@ HYSTERESIS = 0.03
 ESCALATE_NS = 60_000_000_000
 #: a figure that stays unknown, or leaves something out, for so long is said to be: a start, or one late mark, is not
 UNKNOWN_NS = 10_000_000_000
-#: the note of a clear that leaves its limit approached
+#: how the note of a clear begins that leaves its limit approached; what a person notes on it comes after
 STILL = "below the limit, still approached"
 #: what alerts that say so are about: this, and the limit
 UNKNOWN_ID = "unknown."
@@ -175,7 +175,7 @@ class LimitMonitor:
             return
         if alert.raised_ts > watch.raised_ns:
             seen = watch.escalated and watch.alert is not None and watch.alert.alert_id == alert.alert_id
-            watch.state = APPROACH if alert.note == STILL else _STATE_OF_KIND[alert.kind]
+            watch.state = APPROACH if is_still_approached(alert) else _STATE_OF_KIND[alert.kind]
             watch.raised_ns = watch.severe_ns = alert.raised_ts
             watch.alert, watch.escalated = alert if _stands(alert) else None, alert.escalated or seen
             self.standing.add(key_of(watch.limit))
@@ -249,8 +249,13 @@ class LimitMonitor:
         return [change for change in out if change is not None]
 
 
+def is_still_approached(alert: Alert) -> bool:
+    """Whether an alert ends a breach and leaves its limit approached."""
+    return alert.kind == "clear" and alert.note is not None and alert.note.startswith(STILL)
+
+
 def _stands(alert: Alert) -> bool:
-    return alert.kind != "clear" or alert.note == STILL
+    return alert.kind != "clear" or is_still_approached(alert)
 
 
 def _is_unknown(alert: Alert) -> bool:

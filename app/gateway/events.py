@@ -6,12 +6,19 @@ from typing import Any
 
 import msgspec
 
+from models.limits import is_still_approached
 from schemas.nodes import Risk
 from schemas.records import Alert, Control, Decision
 
 
+def standing(alert: Alert) -> Alert:
+    """Return an alert as what stands after it: a clear that leaves its limit approached is an approach."""
+    return msgspec.structs.replace(alert, kind="approach") if is_still_approached(alert) else alert
+
+
 def alert_event(alert: Alert) -> dict[str, Any]:
     """Return an alert as the stream carries it."""
+    alert = standing(alert)
     state = "acked" if alert.ack_by else "cleared" if alert.kind == "clear" else "raised"
     times = {"cause_t": alert.cause_ts // 1_000_000, "raised_t": alert.raised_ts // 1_000_000}
     return msgspec.to_builtins(alert) | times | {"aid": alert.alert_id, "state": state, "ack": alert.ack_by}

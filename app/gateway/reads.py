@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from app.gateway.answers import json_answer, known_node, scope_of
 from app.gateway.state import GatewayState
+from app.gateway.stream import FACTS_FIRST
 
 #: positions valued before others get a turn
 AT_ONCE = 200
@@ -28,7 +29,8 @@ class Reads:
         """Return the routes."""
         return [Route("/api/positions", self.get_positions),
                 Route("/api/risk/{node:path}/contributors", self.get_contributors),
-                Route("/api/risk/{node:path}", self.get_risk)]
+                Route("/api/risk/{node:path}", self.get_risk),
+                Route("/api/facts", self.get_facts)]
 
     async def get_positions(self, request: Request) -> Response:
         """`GET /api/positions?scope=&account=&instrument=`: rows with value and Greeks on one snapshot."""
@@ -45,6 +47,17 @@ class Reads:
             out += [self.state.valued(row) for row in chosen[start : start + AT_ONCE]]
             await asyncio.sleep(0)
         return json_answer(out)
+
+    async def get_facts(self, request: Request) -> Response:
+        """`GET /api/facts?before=&limit=`: alerts, rejects and breakers before a number, the newest page of them."""
+        asked = request.query_params
+        before, limit = asked.get("before", str(self.state.seq + 1)), asked.get("limit", str(FACTS_FIRST))
+        for name, text, most in (("before", before, 1 << 53), ("limit", limit, FACTS_FIRST)):
+            if not (text.isascii() and text.isdecimal() and len(text) < 18 and 1 <= int(text) <= most):
+                raise HTTPException(400, f"{name}: expected a whole number of 1 to {most}, was {text!r}")
+        facts, more = self.state.facts_before(int(before), int(limit))
+        return json_answer({"epoch": self.state.epoch, "facts": [{"event": f.event, "data": f.data} for f in facts],
+                            "more": more, "forgotten": self.state.facts_floor > 0})
 
     async def get_risk(self, request: Request) -> Response:
         """`GET /api/risk/{node}`."""

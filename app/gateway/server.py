@@ -8,9 +8,10 @@ import logging
 import math
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ from schemas.addresses import LimitsUsed
 from schemas.market import Surface, Touch
 from schemas.nodes import MODELS_SUFFIX
 from schemas.records import Account, Alert, Approval, Control, Decision, Instrument, Limit, Mark, Quarantined
+from schemas.units import parse_ts_ns
 from tables.records import RecordBatch
 from tables.tail import Tail
 from tables.tasks import process, turned
@@ -68,6 +70,8 @@ RATE_MIN, RATE_MAX = 2, 20
 FOLLOWING = ("numbers tail", "alerts tail", "decisions tail", "rules tail", "turns")
 #: a quiet tail's turn takes a second; from here on it is late, and one that does not run is so for ever
 TAIL_LATE_S, LOST_S = 3.0, 86_400.0
+#: of each partition so many decisions are read at a start: refused orders among them are known to a new gateway too
+DECISIONS_READ = 500
 #: a gateway that follows no more for so long is not ready
 NOT_READY_MS = 5_000
 
@@ -124,7 +128,7 @@ class Gateway:
         self._tail = Tail(client, [topics[t] for t in wanted], self._on_batch, isolation_level="read_uncommitted",
                           without_keys=(topics["positions"],))
         self._alerts = Tail(client, [topics["alerts"]], self._on_batch, pace_s=0.0)
-        self._decisions = Tail(client, [topics["decisions"]], self._on_batch, from_end=True)
+        self._decisions = Tail(client, [topics["decisions"]], self._on_batch)
         rules = ("limits", "controls", "approvals", "touches", "limits-used")
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100)
         self._refused = Tail(client, [topics["quarantine"]], self._on_batch, wait_ms=500)
@@ -135,6 +139,8 @@ class Gateway:
         #: ms, when the last turn was completed
         self.turned_ms = 0
         self.ready = False
+        #: facts of before this gateway began, with their times
+        self._past: list[tuple[int, Callable[[], None]]] = []
         self.clients = 0
         self.stopping = asyncio.Event()
 
@@ -144,7 +150,7 @@ class Gateway:
                                            future_ns=self.settings.future_ns)
         router.subscribe("marks", Mark, self._take_mark)
         router.subscribe("risk", None, self._take_risk, lambda place: state.end_node(place.key))
-        router.subscribe("alerts", Alert, lambda alert, _: state.add_alert(alert))
+        router.subscribe("alerts", Alert, self._take_alert)
         router.subscribe("decisions", Decision, self._take_decision)
         router.subscribe("limits", Limit, lambda limit, _: state.add_limit(limit),
                          lambda place: state.limits.pop(place.key, None))
@@ -155,7 +161,7 @@ class Gateway:
         router.subscribe("limits-used", LimitsUsed, lambda used, _: self.used.take(used))
         router.subscribe("touches", Touch, lambda touch, _: state.book.add_touch(touch))
         router.subscribe("market.surfaces", Surface, lambda surface, _: state.book.add_surface(surface))
-        router.subscribe("reference.instruments", Instrument, lambda record, _: state.book.add_instrument(record))
+        router.subscribe("reference.instruments", Instrument, lambda record, _: state.add_instrument(record))
         router.subscribe("reference.accounts", Account, lambda record, _: state.add_account(record))
         return router
 
@@ -179,15 +185,25 @@ class Gateway:
         else:
             self.state.take_risk(place.key, value)
 
+    def _take_alert(self, alert: Alert, _: Place) -> None:
+        self._fact(alert.raised_ts, lambda: self.state.add_alert(alert))
+
     def _take_decision(self, decision: Decision, _: Place) -> None:
         if decision.outcome != "accept":
-            self.state.add_fact("reject", reject_event(decision))
+            self._fact(decision.ts_decision, lambda: self.state.add_fact("reject", reject_event(decision)))
+
+    def _fact(self, ts_ns: int, add: Callable[[], None]) -> None:
+        """Add a fact; one of before this gateway began waits, so that those of all partitions are in order of time."""
+        if self.ready:
+            add()
+        else:
+            self._past.append((ts_ns, add))
 
     def _take_control(self, control: Control, _: Place) -> None:
         if not replaces(control, self.state.controls.get(control.scope)):
             return
         self.state.controls[control.scope] = control
-        self.state.add_fact("breaker", breaker_event(control))
+        self._fact(parse_ts_ns(control.ts, "ts"), lambda: self.state.add_fact("breaker", breaker_event(control)))
 
     async def start(self) -> None:
         """Read what there is, then follow."""
@@ -197,9 +213,14 @@ class Gateway:
         await self._rules.start()
         await self._rules.read_to_end()
         s = self.settings
-        await self._alerts.start(await newest_alerts(s.client(), s.topics()["alerts"], s.partitions))
-        await self._alerts.read_to_end()
-        await self._decisions.start()
+        topics = s.topics()
+        await self._alerts.start(await newest_alerts(s.client(), topics["alerts"], s.partitions))
+        await self._decisions.start(await newest_alerts(s.client(), topics["decisions"], s.partitions, DECISIONS_READ))
+        for tail in (self._alerts, self._decisions):
+            await tail.read_to_end()
+        for _, add in sorted(self._past, key=itemgetter(0)):
+            add()
+        self._past.clear()
         await self._refused.start()
         self.state.turn()
         self.turned_ms = int(time.time() * 1000)

@@ -6,6 +6,7 @@ the number it has. Facts are never dropped: they are kept in a ring and sent to 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import uuid
 from collections import deque
@@ -18,8 +19,8 @@ import msgspec
 import numpy as np
 
 from app.gateway.approvals import Approvals
-from app.gateway.events import alert_event
-from app.gateway.lines import Lines
+from app.gateway.events import alert_event, standing
+from app.gateway.lines import Lines, ScopeLines
 from models import rollup as ru
 from models.ladder import AVERAGE, DELTA, NO_GREEKS, PRICE, ROWS
 from models.reference import FIRM
@@ -27,7 +28,7 @@ from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
 from schemas.codec import decoder_of
 from schemas.nodes import MODELS_SUFFIX, Risk
-from schemas.records import Account, Alert, Control, Limit, Position
+from schemas.records import Account, Alert, Control, Instrument, Limit, Position
 
 FACTS_KEPT = 10_000
 #: alerts of a state that lasts, until it clears
@@ -60,7 +61,7 @@ class GatewayState:
         self.seq = 1
         self.levels = levels
         self.book = ValuedBook(base_currency, levels, trading_day)
-        self.lines = Lines(levels)
+        self.lines = Lines(levels, self.book)
         self.nodes: dict[str, tuple[int, list[Any]]] = {}
         self._node_risks: dict[str, Risk] = {}
         #: nodes whose records were withdrawn, and the number of it
@@ -97,7 +98,7 @@ class GatewayState:
         """Take a slice of the `positions` topic in; return what was refused, and why."""
         taken = self.book.add_positions(values, shard)
         if len(taken.rows):
-            self.lines.sums.trade_t[taken.rows] = taken.ts_source
+            self.lines.traded_at(taken.rows, taken.ts_source)
             self.last_trade_ms = max(self.last_trade_ms, int(taken.ts_source.max()))
         for _, row in taken.filled:
             self._place(row)
@@ -105,8 +106,16 @@ class GatewayState:
 
     def _place(self, row: int) -> None:
         """Put a row into its line of the ladder."""
-        self.lines.place(self.book, row)
+        self.lines.place(row)
         self.last_trade_ms = max(self.last_trade_ms, self.book.positions[row].ts_source)
+
+    def add_instrument(self, instrument: Instrument) -> None:
+        """Take an instrument in; its rows may lie under another issuer or sector."""
+        if self.book.reference.instrument_records.get(instrument.instrument) == instrument:
+            return
+        self.book.add_instrument(instrument)
+        for row in self.book.rows_in(instrument.instrument):
+            self._place(row)
 
     def add_account(self, account: Account) -> None:
         """Take an account in; one that moves takes its rows with it."""
@@ -188,16 +197,22 @@ class GatewayState:
         out.reverse()
         return out
 
+    def facts_before(self, seq: int, most: int) -> tuple[list[Fact], bool]:
+        """Return the newest facts before a sequence number, the oldest first, and whether earlier ones are kept."""
+        earlier = [fact for fact in self.facts if fact.seq < seq]
+        return earlier[-most:], len(earlier) > most
+
     def add_alert(self, alert: Alert) -> None:
         """Take an alert in: what stands is open until it clears, what only happened until a person has seen it."""
-        lasts = alert.kind in STANDING
-        key = ("" if lasts or alert.kind == "clear" else alert.kind, alert.limit_id or alert.alert_id, alert.node,
+        stands = standing(alert)
+        lasts = stands.kind in STANDING
+        key = ("" if lasts or stands.kind == "clear" else stands.kind, alert.limit_id or alert.alert_id, alert.node,
                alert.metric)
         self.alerts[alert.alert_id] = alert
-        if alert.kind == "clear" or (alert.ack_by is not None and not lasts):
+        if stands.kind == "clear" or (alert.ack_by is not None and not lasts):
             self._open.pop(key, None)
         else:
-            self._open[key] = alert
+            self._open[key] = stands
         while len(self.alerts) > FACTS_KEPT:
             del self.alerts[next(iter(self.alerts))]
         self.add_fact("alert", alert_event(alert))
@@ -229,10 +244,16 @@ class GatewayState:
         return changed
 
     # ---- what goes out --------------------------------------------------------------------------------------------
+    def view(self, scope: str) -> ScopeLines:
+        """Return what a scope shows; one that is new, and has sums of its own, begins with a turn."""
+        if self.lines.is_part(scope) and not self.lines.follows(scope):
+            self.turn()
+        return self.lines.scope(scope, self.seq)
+
     def ladder(self, scope: str, since: int, traded: bool = False) -> tuple[list[list[Any]], int]:
         """Return (rows of a scope changed since a sequence number, or by trades alone, how many rows it has)."""
-        view = self.lines.scope(scope, self.seq)
-        return self.rows_of(view.since(self.lines.traded if traded else self.lines.changed, since)), view.total
+        view = self.view(scope)
+        return self.rows_of(view, view.since(since, traded)), view.total
 
     def _places(self) -> np.ndarray:
         """Return by line the instrument's place in the market."""
@@ -241,12 +262,12 @@ class GatewayState:
             self._group_places = np.array([self.book.market.instruments[name] for name in of], np.int64)
         return self._group_places
 
-    def rows_of(self, which: np.ndarray) -> list[Any]:
-        """Return lines as rows of the stream; what is unknown is null."""
-        values = self.lines.sums.values[which].T
+    def rows_of(self, view: ScopeLines, which: np.ndarray) -> list[Any]:
+        """Return lines of a scope as rows of the stream; what is unknown is null."""
+        values, k = view.table.sums.values[which].T, view.named(which)
         qty, mv, upnl, rpnl, bad, stale, fees, trade_t = values[:DELTA]
         average, mid, known = values[AVERAGE], values[PRICE], bad == 0
-        g, k = self.lines.groups, which.tolist()
+        g = self.lines.groups
         quality = np.where(known, np.where(stale != 0, STALE, GOOD), BAD).tolist()
         as_of = int(self.book.snapshot_id // 1_000_000)
         return list(zip([g.id[i] for i in k], [g.instrument[i] for i in k], [g.book[i] for i in k],
@@ -254,9 +275,9 @@ class GatewayState:
                         _or_none(mid, np.isfinite(mid)), _or_none(mv, known),
                         _or_none(upnl, known & ~np.isnan(upnl)), _or_none(rpnl, ~np.isnan(rpnl)),
                         _or_none(fees, ~np.isnan(fees)), [g.currency[i] for i in k], quality, [as_of] * len(k),
-                        trade_t.astype(np.int64).tolist(), *self._greeks(values, which, known), strict=True))
+                        trade_t.astype(np.int64).tolist(), *self._greeks(values, k, known), strict=True))
 
-    def _greeks(self, values: np.ndarray, which: np.ndarray, known: np.ndarray) -> list[list[float | None]]:
+    def _greeks(self, values: np.ndarray, which: list[int], known: np.ndarray) -> list[list[float | None]]:
         """Return the columns of cash Greeks: what has no optionality has a delta, its value, and no others."""
         known = known & (values[NO_GREEKS] == 0)
         optional = known & (self.book.market.greek_kind[self._places()[which]] != 0)
@@ -307,6 +328,23 @@ class GatewayState:
         if node is None:
             return np.zeros(0, np.int64)
         return np.flatnonzero((rollup.ancestors[: rollup.count] == node).any(axis=1))
+
+    def state_hash(self) -> str:
+        """Return a digest of what is known of the firm: another gateway that read the same logs has the same one.
+
+        Numbers of this process (of changes, of facts) are no part of it.
+        """
+        rollup, live = self.book.rollup, self.book.rollup.rows["live"]
+        lines = sorted((name, self.lines.groups.id[self.lines.sums.line_of(row)])
+                       for row, name in enumerate(self.book.names) if live[row])
+        nodes = {name: encode_json(risk) for name, risk in self._node_risks.items()}
+        nodes |= {name: encode_json(_risk.decode(raw)) for name, raw in self._unread.items()}
+        parts = (rollup.state_hash(self.book.names), lines, sorted(nodes.items()),
+                 sorted((name, raw) for name, (_, raw) in self._models.items()),
+                 [encode_json(limit) for limit in self.limits.values()],  # the newest one last
+                 sorted((scope, encode_json(control)) for scope, control in self.controls.items()),
+                 sorted((*map(str, key), encode_json(alert)) for key, alert in self._open.items()))
+        return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
     def children(self, node: str) -> list[str]:
         """Return the nodes one level below a node."""

@@ -42,9 +42,9 @@ class Frames:
     def bodies(self, scope: str) -> list[dict[str, Any]]:
         """Return the bodies of a scope's snapshot, one a table."""
         state = self.state
-        view = state.lines.scope(scope, state.seq)
+        view = state.view(scope)
         base = {"v": 1, "seq": state.seq, "t": self.fresh_ms(), "reset": True, "epoch": state.epoch}
-        return [base | {"table": "position", "cols": LADDER_COLUMNS, "rows": state.rows_of(view.shown),
+        return [base | {"table": "position", "cols": LADDER_COLUMNS, "rows": state.rows_of(view, view.shown),
                         "total": view.total},
                 base | {"table": "node", "cols": NODE_COLUMNS, "rows": state.node_rows(-1, scope),
                         "children": state.children(scope)}]
@@ -63,10 +63,10 @@ class Frames:
 
     def _encode(self, scope: str, seq: int, traded: bool) -> list[bytes]:
         state, out = self.state, []
-        view = state.lines.scope(scope, state.seq)
+        view = state.view(scope)
         base = {"v": 1, "seq": state.seq, "t": self.fresh_ms()}
-        rows = state.rows_of(view.since(state.lines.traded if traded else state.lines.changed, seq))
-        gone = [] if traded else [state.lines.groups.id[k] for k in view.gone(seq)]
+        rows = state.rows_of(view, view.since(seq, traded))
+        gone = [] if traded else view.gone(seq)
         if rows or gone or (not traded and view.resized > seq):
             out.append(frame_of("delta", base | {"table": "position", "cols": LADDER_COLUMNS, "rows": rows,
                                                  "del": gone, "total": view.total}))
@@ -138,13 +138,18 @@ class ClientView:
         return due
 
     def _lines(self) -> ScopeLines:
-        return self.state.lines.scope(self.scope, self.state.seq)
+        return self.state.view(self.scope)
 
     def _all(self) -> list[bytes]:
         """Return everything: rows, what is tripped, what stands, and the newest facts."""
         state = self.state
         out = [frame_of("snapshot", body) for body in self.frames.bodies(self.scope)]
-        out += [fact_frame(f) for f in state.facts_since(-1)[-FACTS_FIRST:]]
+        facts, more = state.facts_before(state.seq + 1, FACTS_FIRST)
+        out += [fact_frame(f) for f in facts]
+        # how many there are before the first of these: `GET /api/facts?before=` has those that are kept
+        out.append(frame_of("facts", {"seq": state.seq, "sent": len(facts), "before": facts[0].seq if facts else None,
+                                      "earlier": len(state.facts) - len(facts), "more": more,
+                                      "forgotten": state.facts_floor > 0}))
         out += [frame_of("breaker", breaker_event(control)) for control in state.controls.values()]
         out += [frame_of("alert", alert_event(alert)) for alert in state.open_alerts()]
         self.since = self._traded = self._facts = state.seq

@@ -9,6 +9,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.control import acknowledged
 from models.limits import BREACH, SEVERITY, SIGNED, UNKNOWN_NS, LimitKey, LimitMonitor
 from models.risk.limit_values import COUNTS, limit_values, unknown_figures
 from models.risk.live import RiskModels
@@ -137,7 +138,7 @@ class Life:
         elif step[0] == "seen":
             raised = [r for topic, r in self.records if topic == "alerts" and r.limit_id == step[1]]
             if raised:
-                self.log.sent.append(("alerts", msgspec.structs.replace(raised[-1], ack_by="ann")))
+                self.log.sent.append(("alerts", acknowledged(raised[-1], "ann", "seen")))
         elif step[0] == "lift":
             held = [r for topic, r in self.records if topic == "controls" and r.scope == step[1]]
             self.log.sent.append(("controls", Control(scope=step[1], state="active", reason="looked", by="ann", ts=self.now, rev=(held[-1].rev if held else 0) + 1)))

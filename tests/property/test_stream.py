@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 from app.gateway import lines, state, stream
 from app.gateway.state import GatewayState
 from app.gateway.stream import ClientView, Frames
+from models.rollup import NET
 from schemas.nodes import Exposure, Pnl, Quality, Risk
-from schemas.records import Control
+from schemas.records import Account, Control
 from tests.property.test_rollup import INSTRUMENTS, LEVELS, account, mark, position
 
 NAMES = [i.instrument for i in INSTRUMENTS]
-SCOPES = ["firm", "book:B1", "desk:D0", "desk:D1", "fund:F0", "account:A1"]
+SCOPES = ["firm", "book:B1", "desk:D0", "desk:D1", "fund:F0", "account:A1", "account:A4", "dealer:X1", "pm:P0", "issuer:I1",
+          "asset_class:fx", "currency:JPY"]
 STEP_S = 0.05
 
 
@@ -31,6 +34,8 @@ class Client:
         self.breakers: dict[str, int] = {}
         self.total = 0
         self.resets = 0
+        #: what is said of facts that were not sent
+        self.said: dict[str, Any] = {}
         self.view = ClientView(frames, scope, rate, keeps)
 
     def again(self, frames: Frames, rate: float) -> None:
@@ -53,6 +58,8 @@ class Client:
                 for row in body["rows"]:
                     table[row[0]] = row
                 self.total = body.get("total", self.total)
+            elif event == "facts":
+                self.said = body
             elif event in ("reject", "breaker", "alert"):
                 if "seq" in body:
                     self.facts[body["seq"]] = event
@@ -74,6 +81,7 @@ ROWS = st.one_of(
     st.tuples(st.just("position"), st.integers(0, 5), st.sampled_from(NAMES), st.integers(-500, 500)),
     st.tuples(st.just("mark"), st.sampled_from(NAMES), st.one_of(st.none(), st.floats(0.5, 5e4))),
     st.tuples(st.just("move"), st.integers(0, 5), st.integers(0, 5)),
+    st.tuples(st.just("issued"), st.sampled_from(NAMES), st.integers(0, 2)),
     st.sampled_from([("remove", a, name) for _, a, name, _ in BEFORE]),
     st.tuples(st.just("risk"), st.sampled_from(["firm", "desk:D0", "account:A1"])),
     st.tuples(st.just("end"), st.sampled_from(["desk:D0", "account:A1"])))
@@ -85,6 +93,23 @@ ROUNDS = st.lists(st.tuples(st.lists(st.one_of(ROWS, ROWS, FACTS), min_size=1, m
                             st.sampled_from([("turn",), ("turn",), ("reject",)]), st.one_of(st.none(), CLIENTS)), min_size=1, max_size=12)
 
 
+def account_of(k: int, book: int) -> Account:
+    """Return an account of a PM who has accounts in several books."""
+    return msgspec.structs.replace(account(f"A{k}", book), pm=f"P{k % 2}")
+
+
+def lines_of(house: GatewayState, scope: str) -> dict[str, tuple[float, float]]:
+    """Return quantity and value of each line of a scope, from the positions that lie under it, one by one."""
+    out: dict[str, tuple[float, float]] = {}
+    for row in house.rows_under(scope).tolist():
+        if house.book.rollup.rows["live"][row]:
+            held, names = house.book.positions[row], house.book.reference.account_records
+            line = f"{names[held.account].desk}|{names[held.account].book}|{held.instrument}"
+            quantity, value = out.get(line, (0.0, 0.0))
+            out[line] = quantity + float(held.quantity), value + float(house.book.rollup.contribution[row, NET])
+    return out
+
+
 def happen(house: GatewayState, event: tuple[Any, ...], rev: int) -> None:
     """Let one thing come to the gateway."""
     match event:
@@ -93,7 +118,10 @@ def happen(house: GatewayState, event: tuple[Any, ...], rev: int) -> None:
         case "mark", name, mid:
             house.book.add_mark(mark(name, mid))
         case "move", a, book:
-            house.add_account(account(f"A{a}", book))
+            house.add_account(account_of(a, book))
+        case "issued", name, k:
+            record = house.book.reference.instrument_records[name]
+            house.add_instrument(msgspec.structs.replace(record, issuer=f"I{k}"))
         case "remove", a, name:
             house.book.remove(f"A{a}|{name}")
         case "risk", name:
@@ -122,7 +150,7 @@ def test_late_and_resuming_clients_end_with_what_an_early_one_has(most: int, rou
         for record in INSTRUMENTS:
             house.book.add_instrument(record)
         for k in range(6):
-            house.add_account(account(f"A{k}", k))
+            house.add_account(account_of(k, k))
         frames, now = Frames(house, lambda: 1), 0.0
         clients = [Client(frames, scope, rate) for rate in (20, 2)]
         happens = [*BEFORE, ("turn",), *(e for came, turn, act in rounds for e in (*came, turn, act) if e is not None)]
@@ -145,9 +173,11 @@ def test_late_and_resuming_clients_end_with_what_an_early_one_has(most: int, rou
         for client in clients:
             client.step(now + 10.0)
         early, last = clients[0], clients[-1]
-        view = house.lines.scope(scope, house.seq)
-        assert set(early.tables["position"]) == {house.lines.groups.id[k] for k in view.shown}
-        assert len(early.tables["position"]) == min(most, early.total)
+        view, wanted = house.view(scope), lines_of(house, scope)
+        quantity, value = (stream.LADDER_COLUMNS.index(c) for c in ("qty", "mv"))
+        assert len(early.tables["position"]) == min(most, early.total) and early.total == len(wanted)
+        for name, row in early.tables["position"].items():
+            assert row[quantity] == pytest.approx(wanted[name][0]) and (row[value] or 0.0) == pytest.approx(wanted[name][1])
         kept = {f.seq for f in house.facts}
         for client in clients:
             assert as_values(client) == as_values(last) and client.total == last.total

@@ -6,14 +6,19 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import httpx
 import pytest
 
+from app.control import acknowledged
 from app.gateway import server
+from app.gateway.events import alert_event
 from app.gateway.server import FOLLOWING, Gateway
 from app.settings import Settings
+from models.limits import LimitMonitor, key_of
+from schemas.records import Limit
 from tests.property.test_rollup import INSTRUMENTS, account, mark, position
 
 
@@ -104,5 +109,39 @@ def first_events(gateway: Gateway, count: int) -> list[tuple[str, Any]]:
 
 
 def test_a_stream_begins_with_everything(gateway: Gateway) -> None:
-    assert [e for e, _ in first_events(gateway, 6)] == ["hello", "snapshot", "snapshot", "feed", "hb"]
+    assert [e for e, _ in first_events(gateway, 6)] == ["hello", "snapshot", "snapshot", "facts", "feed", "hb"]
     assert gateway.clients == 0
+
+
+def test_a_breach_that_has_become_an_approach_is_shown_as_one(gateway: Gateway) -> None:
+    """It was shown as ok: the record is a clear, whose note says what stands."""
+    monitor, state = LimitMonitor(), gateway.state
+    limit = Limit(limit_id="L", node="desk:D0", metric="gross", limit=Decimal(100), version=1, by="ann", reason="of a test")
+    monitor.add(limit)
+    state.add_limit(limit)
+
+    def shown(value: float, second: int) -> tuple[str, list[tuple[str, str]]]:
+        for change in monitor.measure({key_of(limit): value}, second * 10**9, second):
+            state.add_alert(change.alert)
+        (found,) = get(gateway, "/api/limits?scope=desk:D0")[1]["limits"]
+        return found["state"], [(a["kind"], a["state"]) for a in map(alert_event, state.open_alerts())]
+
+    assert shown(120.0, 1) == ("breach", [("breach", "raised")])
+    assert shown(90.0, 2) == ("approach", [("approach", "raised")])
+    newest = [f.data for f in state.facts if f.event == "alert"][-1]
+    assert (newest["kind"], newest["state"]) == ("approach", "raised"), "an early client has what a late one has"
+    state.add_alert(acknowledged(list(state.alerts.values())[-1], "bob", "seen it"))
+    assert shown(90.0, 3) == ("approach", [("approach", "acked")])
+    assert shown(10.0, 4) == ("ok", [])
+
+
+def test_facts_are_paged_and_a_page_that_cannot_be_is_refused(gateway: Gateway) -> None:
+    for k in range(5):
+        gateway.state.add_fact("reject", {"rid": k})
+    status, first = get(gateway, "/api/facts?limit=2")
+    assert status == 200 and [f["data"]["rid"] for f in first["facts"]] == [3, 4] and first["more"]
+    before = first["facts"][0]["data"]["seq"]
+    rest = get(gateway, f"/api/facts?before={before}")[1]
+    assert [f["data"]["rid"] for f in rest["facts"]] == [0, 1, 2] and not rest["more"] and not rest["forgotten"]
+    for wrong in ("before=0", "before=x", "limit=1001", "limit=-1", "before=" + "9" * 40):
+        assert get(gateway, f"/api/facts?{wrong}")[0] == 400

@@ -10,10 +10,10 @@ import { RiskPanel } from "./risk.js";
 import { Stream } from "./stream.js";
 
 const $ = (id) => document.getElementById(id);
-const CHART_POINTS = 1200;
+const CHART_POINTS = 1200, REJECTS_SHOWN = 100;
 const HEAD = ["head-day", "head-upnl", "head-gross", "head-net", "head-var"];
 const state = { scope: "firm", nodes: new Map(), staleMs: 1500,
-  chart: null, xs: [], ys: [], roles: [], rejects: 0, levels: ["book", "desk", "strategy", "fund", "firm"], total: 0 };
+  chart: null, xs: [], ys: [], roles: [], rejects: 0, earlier: 0, levels: ["book", "desk", "strategy", "fund", "firm"], total: 0 };
 
 const may = () => state.roles.includes("risk");
 const breakers = new Breakers($("breakers"), $("state-dialog"), may);
@@ -23,7 +23,7 @@ const alerts = new AlertPanel($("alerts"), $("assertive"), may, (alert) => overr
 });
 const limits = new LimitTable($("limits"), () => state.scope);
 const quarantine = new QuarantinePanel($("data"), may);
-const risk = new RiskPanel($("models"), $("top"), $("expiries"), $("metric-select"), $("risk-note"));
+const risk = new RiskPanel($("models"), $("top"), $("expiries"), $("metric-select"), $("risk-note"), $("risk-said"));
 const ladder = new Grid($("ladder"), [
   { key: "inst", title: "instrument", width: 128, text: true },
   { key: "book", title: "book", width: 130, text: true },
@@ -77,6 +77,20 @@ function apply(body) {
     for (const id of body.del || []) { state.nodes.delete(id); blotter.remove(id); }
     showNodes(records(body));
   }
+}
+
+// where no numbers can come, the panel says why
+function modelsSaid(levels) {
+  const level = state.scope.split(":")[0];
+  return levels.includes(level) ? `${state.scope} is not measured yet.`
+    : `The eight models are measured for each ${levels.slice(0, -1).join(", ")} and the firm. Of ${state.scope} there are positions, P&L, exposure and Greeks, above.`;
+}
+
+function rejectsSaid() {
+  if (!state.rejects && !state.earlier) return;
+  const shown = Math.min(state.rejects, REJECTS_SHOWN);
+  $("reject-note").textContent = [state.rejects > shown ? `${shown} shown of ${fmt.number(state.rejects, 0)} of late` : `${fmt.number(state.rejects, 0)} of late`,
+    state.earlier ? `${fmt.number(state.earlier, 0)} earlier alerts and rejects not sent` : ""].filter(Boolean).join(", ");
 }
 
 function note() {
@@ -176,6 +190,7 @@ const stream = new Stream({
     $("state-open").hidden = !may(); $("sign-in").hidden = !data.sign_in;
     $("limits-ccy").textContent = data.base_currency;
     breakers.draw(); limits.load(); quarantine.load();
+    if (!risk.last) risk.say(modelsSaid(data.levels));
     fill($("level-select"), data.levels.filter((l) => l !== "firm").map((l) => [l, l]), $("level-select").value || "desk");
   },
   snapshot: apply, delta: apply,
@@ -196,9 +211,10 @@ const stream = new Stream({
     item.textContent = `${data.order} ${data.side} ${fmt.quantity(data.qty)} ${data.inst}: ${data.checks.map((c) => c.check).join(", ")}` +
       (first.limit ? ` (${first.would_be} against ${first.limit})` : "");
     list.prepend(item);
-    while (list.children.length > 100) list.lastChild.remove();
-    $("reject-note").textContent = `${fmt.number(state.rejects, 0)} of late`;
+    while (list.children.length > REJECTS_SHOWN) list.lastChild.remove();
+    rejectsSaid();
   },
+  facts: (data) => { state.earlier = data.earlier; rejectsSaid(); },
   breaker: (data) => breakers.take(data),
   alert: (data) => alerts.take(data),
   refused: (scope) => { $("ladder").querySelector(".empty").textContent = `No stream for ${scope}: it may not be a node, or you may have to sign in. Trying again.`; },

@@ -10,15 +10,22 @@ function cells(row, values) {
 }
 
 export class RiskPanel {
-  constructor(models, top, expiries, select, note) {
-    Object.assign(this, { models: models.tBodies[0], top: top.tBodies[0], expiries, select, note, last: null });
+  constructor(models, top, expiries, select, note, said) {
+    Object.assign(this, { models: models.tBodies[0], top: top.tBodies[0], expiries, select, note, said, last: null });
     select.addEventListener("change", () => this.showTop());
   }
 
-  clear() { this.last = null; this.models.replaceChildren(); this.top.replaceChildren(); this.note.textContent = ""; }
+  clear() { this.last = null; this.models.replaceChildren(); this.top.replaceChildren(); this.note.textContent = ""; this.say(""); }
+
+  // in words, where a scope has no models (yet)
+  say(text) {
+    this.said.textContent = text; this.said.hidden = !text;
+    for (const part of [this.models.parentElement, this.top.parentElement, this.select.closest(".title")]) part.hidden = !!text;
+  }
 
   show(data) {
     this.last = data;
+    this.say("");
     this.models.replaceChildren(...data.models.map((m) => {
       const tr = document.createElement("tr"), digits = SHARES.has(m.metric) && m.m !== "greeks" ? 4 : 0;
       tr.dataset.model = m.m; tr.title = JSON.stringify(m.detail, null, 1);

@@ -9,7 +9,7 @@ export class Stream {
     this.close();
     this.opened = Date.now(); this.last = 0;
     const source = this.source = new EventSource(`/api/stream?scope=${encodeURIComponent(scope)}&rate=10`);
-    for (const name of ["hello", "snapshot", "delta", "feed", "alert", "reject", "breaker", "risk", "hb", "bye"]) {
+    for (const name of ["hello", "snapshot", "delta", "feed", "alert", "reject", "breaker", "facts", "risk", "hb", "bye"]) {
       source.addEventListener(name, (event) => {
         if (source !== this.source) return; // of a scope that was left
         const data = JSON.parse(event.data);
