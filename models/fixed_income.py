@@ -32,14 +32,15 @@ def paper_of(record: Instrument) -> Bond | MoneyMarket | None:
         return None
     calendar_of(record.calendar or "WEEKENDS")
     maturity = parse_date(record.maturity, "maturity")
-    dated = None if record.dated is None else parse_date(record.dated, "dated")
+    dated, first = (None if day is None else parse_date(day, name)
+                    for name, day in (("dated", record.dated), ("first_coupon", record.first_coupon)))
+    coupon = float(record.coupon or 0)
+    if record.asset_class == "bond":
+        return Bond(coupon, maturity, 2 if record.frequency is None else record.frequency,
+                    _day_count(record, "ACT/ACT ICMA"), dated, first_coupon=first, end_of_month=record.end_of_month,
+                    ex_dividend_days=record.ex_dividend_days or 0, calendar=record.calendar or "WEEKENDS")
     if dated is not None and dated >= maturity:
         raise ValueError(f"dated: expected before maturity {maturity}, was {dated}")
-    coupon = float(record.coupon or 0)
-    if record.frequency not in (None, 1, 2, 4, 12):
-        raise ValueError(f"frequency: expected 1, 2, 4 or 12, was {record.frequency}")
-    if record.asset_class == "bond":
-        return Bond(coupon, maturity, record.frequency or 2, _day_count(record, "ACT/ACT ICMA"), dated)
     return MoneyMarket(maturity, coupon, _day_count(record, "ACT/360"), dated)
 
 

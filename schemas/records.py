@@ -163,6 +163,11 @@ class Instrument(FiniteNumbers, frozen=True, kw_only=True):
     dated: str | None = None
     calendar: str | None = None
     settlement_days: Annotated[int, msgspec.Meta(ge=0, le=30)] | None = None
+    #: a bond's first coupon where the first period is a long one; whether coupons fall on last days of months where
+    #: maturity does; the business days before a coupon from which it stays with the seller
+    first_coupon: str | None = None
+    end_of_month: bool = True
+    ex_dividend_days: Annotated[int, msgspec.Meta(ge=0, le=60)] | None = None
     issuer: str | None = None
     sector: str | None = None
     country: str | None = None

@@ -70,3 +70,9 @@ def day_counter(name: str) -> ql.DayCounter:
 def settlement_date(traded: date, business_days: int, calendar: str) -> date:
     """Return when a trade of a day settles: so many business days later, on a business day."""
     return py_date(calendar_of(calendar).advance(ql_date(traded), business_days, ql.Days, ql.Following))
+
+
+@lru_cache(maxsize=4096)
+def business_days_before(day: date, business_days: int, calendar: str) -> date:
+    """Return the business day so many business days before a day."""
+    return py_date(calendar_of(calendar).advance(ql_date(day), -business_days, ql.Days, ql.Preceding))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import date
 
-from models.pricing.bond import year_fraction
+from models.pricing.bond import add_months, year_fraction
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,13 @@ class MoneyMarket:
         """Return the interest paid in (after, until], per 100."""
         return self.interest(self.maturity) if after < self.maturity <= until else 0.0
 
+    def years(self, settle: date) -> float:
+        """Return the years to maturity by the day count."""
+        return year_fraction(settle, self.maturity, self.day_count)
+
     def sensitivity(self, settle: date, clean: float) -> tuple[float, float, float]:
         """Return (simple yield, first and second derivative of the price to it) at a clean price, per 100."""
-        t = year_fraction(settle, self.maturity, self.day_count)
+        t = self.years(settle)
         redemption, dirty = 100.0 + self.interest(self.maturity), clean + self.accrued(settle)
         if not t > 0.0 or not dirty > 0.0:
             raise ValueError(f"price: expected above 0 before {self.maturity}, was {clean!r} on {settle}")
@@ -54,7 +59,7 @@ class MoneyMarket:
 
     def price(self, settle: date, yield_: float) -> float:
         """Return the clean price at a simple yield, per 100."""
-        t = year_fraction(settle, self.maturity, self.day_count)
+        t = self.years(settle)
         return (100.0 + self.interest(self.maturity)) / (1.0 + yield_ * t) - self.accrued(settle)
 
 
@@ -66,3 +71,30 @@ def bank_discount(price: float, days: int) -> float:
 def discount_price(rate: float, days: int) -> float:
     """Return the price of a bill at a discount rate."""
     return 100.0 * (1.0 - rate * days / 360.0)
+
+
+def year_from(issue: date) -> int:
+    """Return the days of the year that begins on a day: 366 where it holds a 29 February."""
+    return (add_months(issue, 12) - issue).days
+
+
+def bond_equivalent_yield(price: float, settle: date, maturity: date, year: int) -> float:
+    """Return the investment rate of a bill: comparable with a bond that pays twice a year (31 CFR 356, appendix B).
+
+    Parameters
+    ----------
+    year : days of the year that began when it was issued
+
+    Raises
+    ------
+    ValueError
+        More than a year is left: the rule ends there.
+    """
+    days = (maturity - settle).days
+    if days > year:
+        raise ValueError(f"maturity: expected within {year} days of {settle}, was {maturity}")
+    if 2 * days <= year:  # interest is simple up to half a year
+        return (100.0 / price - 1.0) * year / days
+    # beyond, half a year's interest is paid: price (1 + y/2) (1 + y (days/year - 1/2)) = 100
+    a, b, c = days / (2.0 * year) - 0.25, days / year, 1.0 - 100.0 / price
+    return -2.0 * c / (b + math.sqrt(b * b - 4.0 * a * c))

@@ -108,12 +108,12 @@ def initial_margin(notional: float, rate: float = 1.0, leverage_: float = 1.0) -
 
 
 def notional(quantity: float, price: float, inverse: bool, multiplier: float = 1.0) -> float:
-    """Return the notional: quote currency for linear contracts, base coin for inverse ones."""
-    return abs(quantity) * multiplier / price if inverse else abs(quantity) * multiplier * price
+    """Return the notional: quote currency for linear contracts, base coin for inverse ones; never below 0."""
+    return abs(quantity) * multiplier / price if inverse else abs(quantity * multiplier * price)
 
 
-def tiered_maintenance(value: float, tiers: Sequence[tuple[float, float]]) -> float:
-    """Return maintenance margin on ascending (up to, rate) tiers, each rate on its slice of the notional."""
+def tiered_margin(value: float, tiers: Sequence[tuple[float, float]]) -> float:
+    """Return margin on ascending (up to, rate) tiers, each rate on its slice of the notional."""
     left, low, out = abs(value), 0.0, 0.0
     for up_to, rate in tiers:
         part = min(left, up_to - low)

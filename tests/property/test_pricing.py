@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import date, timedelta
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from models.jit import kernel
 from models.pricing import black_scholes as bs
 from models.pricing import exotic, fx
 from models.pricing.american import american_greeks, american_prices
-from models.pricing.bond import Bond, measures, yield_of
 from models.pricing.normal import cdf, exp, log
 
 SIGN = st.sampled_from([1.0, -1.0])
@@ -173,24 +171,3 @@ def test_fx_strikes_from_deltas_return_the_deltas(w: float, convention: str, del
     dfs = math.exp(-rd), math.exp(-rf)
     k = fx.strike_from_delta(w, w * delta, s, sd, *dfs, convention)
     assert fx.option_delta(w, s, k, sd, *dfs, convention) == pytest.approx(w * delta, abs=1e-10)
-
-
-@given(st.floats(0.0, 12.0), st.sampled_from([1, 2, 4]), st.integers(1, 12000), st.integers(0, 400), st.floats(-0.01, 0.15))
-def test_bonds_equal_quantlib(coupon: float, frequency: int, life: int, age: int, y: float) -> None:
-    settle = date(2024, 1, 30) + timedelta(days=age)
-    maturity = settle + timedelta(days=life)
-    assume(maturity.day <= 28)
-    bond = Bond(coupon, maturity, frequency)
-    got = measures(bond, settle, y)
-    q_settle, q_maturity = (ql.Date(d.day, d.month, d.year) for d in (settle, maturity))
-    ql.Settings.instance().evaluationDate = q_settle
-    schedule = ql.Schedule(q_settle - 800, q_maturity, ql.Period(12 // frequency, ql.Months), ql.NullCalendar(), ql.Unadjusted,
-                           ql.Unadjusted, ql.DateGeneration.Backward, False)
-    dc = ql.ActualActual(ql.ActualActual.ISMA, schedule)
-    reference = ql.FixedRateBond(0, 100.0, schedule, [coupon / 100], dc)
-    assert got["accrued"] == pytest.approx(reference.accruedAmount(q_settle), abs=1e-9)
-    rate = ql.InterestRate(y, dc, ql.Compounded, {1: ql.Annual, 2: ql.Semiannual, 4: ql.Quarterly}[frequency])
-    assert got["dirty"] == pytest.approx(ql.BondFunctions.cleanPrice(reference, rate, q_settle) + got["accrued"], abs=1e-7 * got["dirty"])
-    assert got["modified_duration"] == pytest.approx(ql.BondFunctions.duration(reference, rate, ql.Duration.Modified, q_settle), rel=1e-7, abs=1e-9)
-    amounts, times, _ = bond.flows(settle)
-    assert yield_of(amounts, times, got["dirty"], frequency) == pytest.approx(y, abs=1e-8)

@@ -15,7 +15,7 @@ from app.control import Refused, new_limit
 from app.files.refusals import FileRefused
 from app.reference_files import read_folder
 from models.limits import LimitKey, LimitMonitor
-from models.risk.exposure import tiered_maintenance
+from models.risk.exposure import tiered_margin
 from models.risk.limit_values import limit_values
 from models.risk.live import RiskModels
 from models.risk.margin import Margins
@@ -59,8 +59,8 @@ def test_margin_of_tiers_is_the_calculators(quantity: float) -> None:
     b = book(held(quantity, "X"))
     initial, maintenance = Margins().of(b)[b.rollup.node_index["account:A"]].tolist()
     notional = abs(quantity) * 100.0
-    assert initial == pytest.approx(tiered_maintenance(notional, [(up_to, i) for up_to, i, _ in TIERS]), rel=1e-9)
-    assert maintenance == pytest.approx(tiered_maintenance(notional, [(up_to, m) for up_to, _, m in TIERS]), rel=1e-9)
+    assert initial == pytest.approx(tiered_margin(notional, [(up_to, i) for up_to, i, _ in TIERS]), rel=1e-9)
+    assert maintenance == pytest.approx(tiered_margin(notional, [(up_to, m) for up_to, _, m in TIERS]), rel=1e-9)
 
 
 def test_margin_sums_up_the_tree_in_the_firms_currency() -> None:
