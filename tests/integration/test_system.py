@@ -85,12 +85,16 @@ def wait_for(condition: Any, seconds: float = 30.0) -> None:
 
 
 def test_levels_add_up_on_the_stream_and_in_the_snapshot(running: dict[str, Any]) -> None:
-    """I2, and the unpriced positions are named: BTC has no rate, so the inverse contract is excluded, not zero."""
+    """I2, and the unpriced positions are named: BTC has no rate, so the inverse contract is excluded, not zero.
+
+    What it realised, in BTC, is not known either: neither is that of a node above it.
+    """
     tables = {t["table"]: t for t in httpx.get(f"{running['url']}/api/snapshot").json()["tables"]}
     nodes = {r[0]: dict(zip(tables["node"]["cols"], r, strict=True)) for r in tables["node"]["rows"]}
     for level in ("book", "desk", "strategy", "fund"):
         parts = [n for name, n in nodes.items() if name.startswith(f"{level}:")]
-        for figure in ("gross", "net", "realised", "unrealised", "positions", "unpriced"):
+        assert nodes["firm"]["realised"] is None and None in [p["realised"] for p in parts], level
+        for figure in ("gross", "net", "unrealised", "positions", "unpriced"):
             assert sum(p[figure] for p in parts) == pytest.approx(nodes["firm"][figure], rel=1e-9), (level, figure)
     inverse = len({(t["account"]) for t in running["sent"] if t["instrument"] == "INV"})
     assert nodes["firm"]["unpriced"] == inverse and nodes["firm"]["q"] == 2

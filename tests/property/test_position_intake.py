@@ -18,6 +18,7 @@ from models.position_scan import FLOAT_AT, INTEGER_AT, READ, TEXT_AT, UNREAD, sc
 from models.record_scan import ByteRows
 from models.valued_book import ValuedBook
 from schemas.codec import decoder_of, encode
+from schemas.numbers import TS_END
 from schemas.records import AsOf, Fifo, Instrument, Position
 from tests.property.test_rollup import INSTRUMENTS, LEVELS, account, mark, position
 
@@ -27,15 +28,16 @@ BOND = Instrument(instrument="BND", asset_class="bond", currency="EUR", coupon=D
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 TEXTS = st.one_of(st.sampled_from(["", "A1", "USD", "desk 7"]), st.text(max_size=12))
 AMOUNTS = st.dictionaries(st.sampled_from(["USD", "EUR", "BTC", "", "USDT2345", "NINECHARS", "£"]), FINITE, max_size=5)
-INT64 = st.integers(-(2**63), 2**63 - 1)
+# as the fields of the record are bounded
+INT64, STAMPS = st.integers(-(2**63) + 1, 2**63 - 1), st.integers(0, TS_END - 1)
 NUMBERS = st.one_of(st.decimals(allow_nan=False, allow_infinity=False, places=4).map(str), st.integers(-10**21, 10**21).map(str))
 POSITIONS = st.builds(
     Position, account=TEXTS, instrument=TEXTS, quantity=NUMBERS, average_price=st.one_of(st.none(), FINITE),
-    realised_pnl=FINITE, fees=AMOUNTS, currency=TEXTS, trades=INT64, last_ts_event=INT64,
+    realised_pnl=FINITE, fees=AMOUNTS, currency=TEXTS, trades=INT64, last_ts_event=STAMPS,
     fifo=st.builds(Fifo, FINITE, st.one_of(st.none(), FINITE), INT64, st.booleans()),
     break_even_price=st.one_of(st.none(), FINITE), as_of=st.builds(AsOf, INT64, INT64), revision=INT64,
     opening_quantity=NUMBERS, opening_price=st.one_of(st.none(), FINITE), opening_realised_pnl=FINITE,
-    opening_fees=AMOUNTS, funding=AMOUNTS, opening_funding=AMOUNTS, opening_ts=INT64,
+    opening_fees=AMOUNTS, funding=AMOUNTS, opening_funding=AMOUNTS, opening_ts=STAMPS,
     opening_kind=st.sampled_from(["none", "statement", "roll"]), stated=st.booleans(), late_trades=INT64, book=TEXTS,
     desk=TEXTS, strategy=TEXTS, fund=TEXTS, ts_source=INT64)
 
