@@ -104,7 +104,7 @@ def test_a_rewind_repairs_the_table_and_work_goes_on(made: Installation) -> None
 
     async def after() -> None:
         async with Upstream(made, 23) as upstream:
-            upstream._n = 10_000
+            upstream.first = 10_000
             await upstream.send(300)
         report = await made.assert_exact()
         assert report["positions"] > 100

@@ -150,7 +150,7 @@ def test_a_client_that_stops_reading_is_dropped_and_costs_the_others_nothing(run
 
     async def load() -> None:
         async with Upstream(running["made"], 99) as upstream:
-            upstream._n = 10_000_000
+            upstream.first = 10_000_000
             await upstream.send(6_000, pause_s=0.05)
     meter = StreamMeter()
     asyncio.run(load())
@@ -212,7 +212,7 @@ def test_rows_in_clickhouse_are_the_log_also_after_a_kill(running: dict[str, Any
 
         async def more() -> None:
             async with Upstream(made, 55) as upstream:
-                upstream._n = 20_000_000
+                upstream.first = 20_000_000
                 await upstream.send(500)
         asyncio.run(more())
         sink.kill()
