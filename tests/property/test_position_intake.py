@@ -30,7 +30,8 @@ TEXTS = st.one_of(st.sampled_from(["", "A1", "USD", "desk 7"]), st.text(max_size
 AMOUNTS = st.dictionaries(st.sampled_from(["USD", "EUR", "BTC", "", "USDT2345", "NINECHARS", "£"]), FINITE, max_size=5)
 # as the fields of the record are bounded
 INT64, STAMPS = st.integers(-(2**63) + 1, 2**63 - 1), st.integers(0, TS_END - 1)
-NUMBERS = st.one_of(st.decimals(allow_nan=False, allow_infinity=False, places=4).map(str), st.integers(-10**21, 10**21).map(str))
+NUMBERS = st.one_of(
+    st.decimals(-10**22, 10**22, places=4).map(lambda d: f"{d:f}"), st.integers(-10**21, 10**21).map(str))
 POSITIONS = st.builds(
     Position, account=TEXTS, instrument=TEXTS, quantity=NUMBERS, average_price=st.one_of(st.none(), FINITE),
     realised_pnl=FINITE, fees=AMOUNTS, currency=TEXTS, trades=INT64, last_ts_event=STAMPS,
