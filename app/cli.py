@@ -15,7 +15,7 @@ guard.check()
 import typer  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from app import cli_calc, cli_control, cli_quarantine, cli_recovery, cli_rehearse  # noqa: E402
+from app import cli_calc, cli_control, cli_files, cli_quarantine, cli_recovery, cli_rehearse  # noqa: E402
 from app.cli_common import (  # noqa: E402
     EXIT_DIFFERENT,
     EXIT_FAILED,
@@ -44,6 +44,7 @@ cli_control.register(cli)
 cli_recovery.register(cli)
 cli_quarantine.register(cli)
 cli_rehearse.register(cli)
+cli.command()(cli_files.replay)
 cli.add_typer(topics_cli, name="topics")
 cli.add_typer(reference_cli, name="reference")
 
@@ -245,20 +246,6 @@ def reference_load(folder: Path, check: Annotated[bool, typer.Option("--check", 
     _say(f"published {sent} records: {found}")
     for line in run(Notices(settings).look()):
         err.print(line, markup=False)
-
-
-@cli.command()
-def replay(files: list[Path],
-           speed: Annotated[float, typer.Option(help="Times real time; 0: as fast as it goes.")] = 1.0,
-           as_is: Annotated[bool, typer.Option(help="Keep the files' times (default: moved to now).")] = False,
-           limit: Annotated[int | None, typer.Option(help="Records at most.")] = None,
-           reference: Annotated[bool, typer.Option(help="Publish an instrument for each symbol first.")] = True,
-           brokers: Brokers = None) -> None:
-    """CSV or Parquet ticks and trades into the topics, in time order over all files."""
-    from app.replay import run_replay
-
-    settings = with_brokers(brokers=brokers)
-    _say(json.dumps(run(run_replay(settings, files, speed, as_is, limit, reference, err))))
 
 
 @cli.command()

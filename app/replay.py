@@ -1,100 +1,104 @@
-"""CSV and Parquet files of ticks and trades into the topics, in time order, at a chosen speed."""
+"""Files of ticks and trades into the topics, in time order, at a chosen speed; all of them, or nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from pyarrow import csv, parquet
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from app.files.market import Asked, MarketFile, read_market
+from app.files.refusals import FileRefused
+from app.files.symbols import pair_of
 from app.publisher import BatchingPublisher
 from app.reference_files import publish_reference
 from app.settings import Settings
-from models.market import pair_currencies
 from schemas.codec import encode
 from schemas.records import Instrument
 from schemas.topics import TOPICS
 from tables.tail import Tail
 
-#: names other people's files use for our fields
-ALIASES = {"ts": "ts_event", "timestamp": "ts_event", "symbol": "instrument", "size": "quantity"}
 STEP_S = 0.02
 CHUNK = 20_000
+#: decimals of instruments that a replay makes, at least and at most
+DECIMALS = {"price_increment": (5, 9), "quantity_increment": (2, 8)}
+_COLUMNS = (TextColumn("replay"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
-def read_table(path: Path) -> pa.Table:
-    """Return a file as a table with our field names.
+@dataclass(frozen=True)
+class Pace:
+    """How records are sent: times real time (0: at once), with the times of the files, at most so many."""
 
-    Raises
-    ------
-    ValueError
-        If it has no time, or neither quotes nor trades.
+    speed: float = 1.0
+    as_is: bool = False
+    limit: int | None = None
+    reference: bool = True
+
+
+def read_files(files: Sequence[Path], asked: Asked, as_is: bool,
+               console: Console) -> tuple[list[MarketFile], list[str]]:
+    """Return the files as records, and everything that is wrong with them.
+
+    Times without a zone are of one clock as long as they are moved to now, and no other file names a zone.
     """
-    table = parquet.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path)
-    names = [ALIASES.get(n.lower(), n.lower()) for n in table.column_names]
-    table = table.rename_columns(names)
-    if "instrument" not in names:
-        parts = [part.upper() for part in path.stem.split("_")]
-        symbol = next((p for p in parts if _pair_of(p)), path.stem.upper())
-        table = table.append_column("instrument", pa.array([symbol] * len(table)))
-    if "ts_event" not in table.column_names:
-        raise ValueError(f"{path.name}: expected a column ts_event, ts or timestamp, found {', '.join(names)}")
-    if not {"bid", "ask"} & set(names) and not {"trade_id", "account"} <= set(names):
-        raise ValueError(f"{path.name}: expected bid and ask, or the fields of a trade, found {', '.join(names)}")
-    return table
+    parts: list[MarketFile] = []
+    problems: list[str] = []
+    with Progress(TextColumn("read"), *_COLUMNS[1:], console=console, transient=True) as progress:
+        for number, path in enumerate(progress.track(files), start=1):
+            try:
+                parts.append(read_market(path, asked, number))
+                problems += parts[-1].refused
+            except FileRefused as error:
+                problems += error.problems
+    zones = {part.naive for part in parts}
+    for part in parts:
+        if part.naive and (as_is or len(zones) > 1):
+            problems.append(f"{part.name}: expected times with a zone, or --time-zone, was without one "
+                            f"({'they are kept' if as_is else 'other files name theirs'})")
+    return parts, problems
 
 
-def _pair_of(name: str) -> tuple[str, str] | None:
-    """Return the currencies of a name of six letters, separators aside."""
-    letters = "".join(c for c in name if c.isalpha())
-    return pair_currencies(letters, letters[3:]) if len(letters) == 6 else None
+def report_of(parts: Sequence[MarketFile], problems: Sequence[str]) -> dict[str, Any]:
+    """Return what was read, file by file, and how much was refused."""
+    return {"files": [{"file": p.name, "kind": p.kind, "records": len(p.records), "refused": len(p.refused),
+                       "times": p.times, "instruments": sorted({r["instrument"] for r in p.records})[:20],
+                       **({"left_out": p.left_out} if p.left_out else {}),
+                       **({"not_carried": p.not_carried} if p.not_carried else {})} for p in parts],
+            "refused": len(problems)}
 
 
-def _nanoseconds(column: Any) -> np.ndarray:
-    kind = column.type
-    if pa.types.is_timestamp(kind):
-        return np.asarray(pc.cast(column, pa.timestamp("ns")).to_numpy()).astype("datetime64[ns]").astype(np.int64)
-    if pa.types.is_integer(kind):
-        return np.asarray(column.to_numpy()).astype(np.int64)
-    return np.asarray(column.to_pylist(), dtype="datetime64[ns]").astype(np.int64)
+def _increment(records: Sequence[dict[str, Any]], fields: tuple[str, ...], bounds: tuple[int, int]) -> Decimal:
+    found = bounds[0]
+    for record in records:
+        for name in fields:
+            if (value := record.get(name)) is not None:
+                _, _, exponent = Decimal(value).as_tuple()
+                found = max(found, -exponent if isinstance(exponent, int) else 0)
+    return Decimal(1).scaleb(-min(found, bounds[1]))
 
 
-def _prepare(path: Path, number: int) -> tuple[np.ndarray, list[tuple[str, str, dict[str, Any]]]]:
-    table = read_table(path)
-    ts = _nanoseconds(table["ts_event"])
-    is_trade = "trade_id" in table.column_names and "account" in table.column_names
-    keep = [n for n in table.column_names if n in (
-        "instrument", "bid", "ask", "last", "bid_size", "ask_size", "source", "trade_id", "account", "side",
-        "quantity", "price", "order_id", "trader", "counterparty", "venue")]
-    rows = table.select(keep).to_pylist()
-    topic, key = ("trades", "account") if is_trade else ("ticks", "instrument")
+def instruments_of(parts: Sequence[MarketFile]) -> list[Instrument]:
+    """Return an instrument for each name: a pair of known currencies is one, all else a share in dollars."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for part in parts:
+        for record in part.records:
+            by_name.setdefault(record["instrument"], []).append(record)
     out = []
-    for row in rows:
-        record = {k: repr(v) if isinstance(v, float) else v for k, v in row.items() if v is not None}
-        if not is_trade:
-            record.setdefault("source", f"{number}-{path.stem}")
-        out.append((topic, str(record[key]), record))
-    return ts, out
-
-
-def _instruments(records: list[tuple[str, str, dict[str, Any]]]) -> list[Instrument]:
-    out = {}
-    for _, _, record in records:
-        name = record["instrument"]
-        if name not in out:
-            pair = _pair_of(name)
-            out[name] = Instrument(instrument=name, asset_class="fx" if pair else "equity",
-                                   currency=pair[1] if pair else "USD", quantity_increment=Decimal("0.01"),
-                                   price_increment=Decimal("0.00001"))
-    return list(out.values())
+    for name, records in by_name.items():
+        pair = pair_of(name.removesuffix("-PERP"))
+        out.append(Instrument(
+            instrument=name, currency=pair[1] if pair else "USD",
+            asset_class=("perpetual" if name.endswith("-PERP") else "fx") if pair else "equity",
+            price_increment=_increment(records, ("bid", "ask", "last", "price"), DECIMALS["price_increment"]),
+            quantity_increment=_increment(records, ("quantity",), DECIMALS["quantity_increment"])))
+    return out
 
 
 async def _known_instruments(settings: Settings) -> set[str]:
@@ -110,42 +114,49 @@ async def _known_instruments(settings: Settings) -> set[str]:
     return names
 
 
-async def run_replay(settings: Settings, files: list[Path], speed: float, as_is: bool, limit: int | None,
-                     reference: bool, console: Console) -> dict[str, Any]:
-    """Publish files in time order; return what was sent."""
-    parts = [_prepare(path, i + 1) for i, path in enumerate(files)]
-    ts = np.concatenate([p[0] for p in parts])
-    records = [r for p in parts for r in p[1]]
-    order = np.argsort(ts, kind="stable")[: limit or len(ts)]
+async def run_replay(settings: Settings, parts: Sequence[MarketFile], pace: Pace, console: Console) -> dict[str, Any]:
+    """Publish records in time order; return what was sent.
+
+    Raises
+    ------
+    FileRefused
+        There is none.
+    """
+    ts = np.concatenate([p.ts for p in parts] or [np.zeros(0, np.int64)])
+    records = [(p.topic, r) for p in parts for r in p.records]
+    order = np.argsort(ts, kind="stable")[: pace.limit if pace.limit is not None else len(ts)]
+    if not len(order):
+        raise FileRefused("files: expected records, found none")
     client, topics = settings.client(), settings.topics()
-    if reference:
+    made: list[Instrument] = []
+    if pace.reference:
         known = await _known_instruments(settings)
-        await publish_reference(client, topics, [i for i in _instruments(records) if i.instrument not in known], [])
+        made = [i for i in instruments_of(parts) if i.instrument not in known]
+        await publish_reference(client, topics, made, [])
     counts = {topics[t.name]: settings.partitions if t.partitions == "data" else 1 for t in TOPICS}
     publisher = BatchingPublisher(client, counts)
     await publisher.start()
     first, started, started_ns = int(ts[order[0]]), time.monotonic(), time.time_ns()
     sent = {"ticks": 0, "trades": 0}
-    columns = (TextColumn("replay"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("replay", total=len(order))
-        at = 0
-        while at < len(order):
-            if speed > 0:
-                until = first + int((time.monotonic() - started) * speed * 1e9)
-                end = at + int(np.searchsorted(ts[order[at:]], until, side="right"))
-            else:
+    try:
+        with Progress(*_COLUMNS, console=console) as progress:
+            task = progress.add_task("replay", total=len(order))
+            at = 0
+            while at < len(order):
                 end = at + CHUNK
-            for i in order[at:end].tolist():
-                topic, key, record = records[i]
-                when = int(ts[i]) if as_is else started_ns + int((int(ts[i]) - first) / (speed or 1e3))
-                publisher.send(topics[topic], key.encode(), encode(record | {"ts_event": when}))
-                sent[topic] += 1
-            progress.update(task, completed=min(end, len(order)))
-            at = min(end, len(order))
-            if speed > 0:
-                await asyncio.sleep(STEP_S)
-            else:
-                await publisher.flush()
-    await publisher.stop()
-    return sent | {"files": len(files), "seconds": round(time.monotonic() - started, 2)}
+                if pace.speed > 0:
+                    until = first + int((time.monotonic() - started) * pace.speed * 1e9)
+                    end = at + int(np.searchsorted(ts[order[at:]], until, side="right"))
+                for i in order[at:end].tolist():
+                    topic, record = records[i]
+                    when = int(ts[i]) if pace.as_is else started_ns + int((int(ts[i]) - first) / (pace.speed or 1e3))
+                    key = record["account" if topic == "trades" else "instrument"]
+                    publisher.send(topics[topic], key.encode(), encode(record | {"ts_event": when}))
+                    sent[topic] += 1
+                progress.update(task, completed=min(end, len(order)))
+                at = min(end, len(order))
+                await (asyncio.sleep(STEP_S) if pace.speed > 0 else publisher.flush())
+    finally:
+        await publisher.stop()
+    return sent | {"seconds": round(time.monotonic() - started, 2),
+                   "instruments_made": {i.instrument: f"{i.asset_class} in {i.currency}" for i in made}}

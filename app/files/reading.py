@@ -225,10 +225,10 @@ def _head(name: str, line: int, names: list[str]) -> list[str]:
 
 def _check_text(table: Table, name: str, cells: list[Any]) -> None:
     """Say what nobody can have meant in a column of text; leave it out."""
-    for i, cell in enumerate(cells):
-        if not isinstance(cell, str):
-            continue
-        if _UNSEEN.search(cell) or cell in SHEET_ERRORS or _ROUNDED.fullmatch(cell):
+    wrong = {c for c in {c for c in cells if isinstance(c, str)}
+             if _UNSEEN.search(c) or c in SHEET_ERRORS or _ROUNDED.fullmatch(c)}
+    for i, cell in enumerate(cells if wrong else ()):
+        if isinstance(cell, str) and cell in wrong:
             what = ("a value, not an error of a spreadsheet" if cell in SHEET_ERRORS
                     else "all digits of a number" if _ROUNDED.fullmatch(cell) else "characters that can be seen")
             table.problems.append(f"{table.where(i, name)}: {name}: expected {what}, was {shown(cell)}")
