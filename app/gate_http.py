@@ -20,6 +20,8 @@ from agents.gate import GateStage
 from app.gate_addresses import GateAddresses
 from app.gateway.access import Access, User, need_role
 from app.gateway.answers import error_answer, json_answer
+from app.gateway.sight import Sight
+from models.reference import FIRM
 from schemas.codec import decoder_of
 from schemas.records import Order
 from schemas.refusal import refusal
@@ -65,10 +67,11 @@ class GateHttp:
         elsewhere = self._elsewhere(order, request)
         if elsewhere is not None:
             return elsewhere
+        sight = self._sight(request, order)
         decision = self._stage.judge(order, None)
         (kept,) = self._stage.keep([decision])
         self._stage.record(decision, kept)
-        return json_answer(msgspec.structs.replace(decision, inputs={}, order=None))
+        return json_answer(sight.decision(msgspec.structs.replace(decision, inputs={}, order=None)))
 
     async def check(self, request: Request) -> Response:
         """`POST /orders/check`: the decision the order would get."""
@@ -76,10 +79,21 @@ class GateHttp:
         elsewhere = self._elsewhere(order, request)
         if elsewhere is not None:
             return elsewhere
+        sight = self._sight(request, order)
         try:
-            return json_answer(self._stage.check(order))
+            return json_answer(sight.decision(self._stage.check(order)))
         except ValueError as error:
             raise HTTPException(400, str(error)) from error
+
+    def _sight(self, request: Request, order: Order) -> Sight:
+        """Return what a request's user may read; answer 403 where the account of the order is no part of it."""
+        user: User | None = request.scope.get("deskrisk.user")
+        book = self._stage.gate.book
+        nodes = user.nodes if user is not None else (FIRM,)
+        sight = Sight(nodes, book.reference.account_records, book.levels)
+        sight.look(0, 0)
+        sight.need_account(order.account)
+        return sight
 
     def _elsewhere(self, order: Order, request: Request) -> Response | None:
         partition = owner_partition(order.account, self._partitions)

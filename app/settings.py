@@ -90,7 +90,8 @@ class Settings(BaseSettings):
         "127.0.0.1", description="address the gateway listens on; beyond loopback only with api_tokens")
     gateway_port: Annotated[int, Field(ge=0, le=65_535)] = Field(8321, description="0: any free port")
     api_tokens: SecretStr | None = Field(
-        None, description="token:user:role+role,... who may read and (role risk) write over HTTP; empty: no writes")
+        None, description="token:user:role+role:node+node,... who may read those nodes (none: the firm) and, with role "
+                          "risk, write there over HTTP; empty: no writes")
     api_open_reads: bool = Field(
         False, description="with api_tokens: only writes need one; for a gateway on the loopback address")
     api_token: SecretStr | None = Field(None, description="one's own token, for commands that ask a gateway")

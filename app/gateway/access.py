@@ -1,4 +1,4 @@
-"""Who may do what: bearer tokens or a cookie, compared in constant time; writes need a role.
+"""Who may do what: bearer tokens or a cookie, compared in constant time; writes need a role, reads a granted node.
 
 Without tokens in the settings reads are open (the gateway listens on the loopback address only) and every write is
 refused. With them every request needs one, or only writes (``open_reads``, on the loopback address too).
@@ -7,6 +7,7 @@ refused. With them every request needs one, or only writes (``open_reads``, on t
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from models.reference import FIRM
+
 COOKIE = "deskrisk-session"
+#: a node as a token grants it, or a request names it
+NODE = re.compile(r"^(firm|[a-z_]+:[^\s]{1,128})$")
 OPEN_PATHS = ("/login", "/health/", "/static/", "/vendor/")
 LOGIN_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>deskrisk: sign in</title>
 <link rel="stylesheet" href="/static/app.css"><link rel="icon" href="/static/icon.svg" type="image/svg+xml">
@@ -30,23 +35,31 @@ class User:
 
     name: str
     roles: frozenset[str]
+    #: what may be read: these and what lies under them; the first one is where the holder's page begins
+    nodes: tuple[str, ...] = (FIRM,)
 
 
 def parse_tokens(text: str | None) -> dict[str, User]:
-    """Return users by token from ``token:user:role+role,...``.
+    """Return users by token from ``token:user:role+role:node+node,...``; without nodes the firm.
 
     Raises
     ------
     ValueError
-        An entry has another form (the token itself is never in the message).
+        An entry has another form, or a token is there twice (the token itself is never in the message).
     """
     out: dict[str, User] = {}
     for number, entry in enumerate((text or "").split(",") if text else [], 1):
-        token, _, rest = entry.strip().partition(":")
-        name, _, roles = rest.partition(":")
+        token, name, *rest = (*entry.strip().split(":", 3), "") if ":" not in entry else entry.strip().split(":", 3)
         if len(token) < 16 or not name:
-            raise ValueError(f"api_tokens: entry {number}: expected token:user:roles, a token of 16 characters or more")
-        out[token] = User(name, frozenset(r for r in roles.split("+") if r))
+            raise ValueError(f"api_tokens: entry {number}: expected token:user:roles, or with :nodes after it, "
+                             "and a token of 16 characters or more")
+        if token in out:
+            raise ValueError(f"api_tokens: entry {number}: expected a token of its own, was that of another entry")
+        nodes = tuple(rest[1].split("+")) if len(rest) > 1 else (FIRM,)
+        if wrong := [node for node in nodes if not NODE.match(node)]:
+            raise ValueError(f"api_tokens: entry {number}: expected nodes as firm or level:name joined by +, "
+                             f"was {wrong[0]!r}")
+        out[token] = User(name, frozenset(r for r in rest[0].split("+") if r) if rest else frozenset(), nodes)
     return out
 
 

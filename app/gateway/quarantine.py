@@ -11,7 +11,8 @@ from starlette.routing import Route
 
 from app.control import Refused
 from app.gateway.access import need_one_of
-from app.gateway.answers import json_answer
+from app.gateway.answers import json_answer, sight_of
+from app.gateway.state import GatewayState
 from app.quarantine import shortened, since_ns
 from models.quarantined import QuarantineLog, explained
 from schemas.records import Quarantined
@@ -24,8 +25,8 @@ ROLES = ("risk", "admin")
 class QuarantineView:
     """The newest records of the topic, for people who may put right what they say."""
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
+    def __init__(self, prefix: str, state: GatewayState) -> None:
+        self._prefix, self._state = prefix, state
         self.log = QuarantineLog(KEPT)
 
     def take(self, record: Quarantined) -> None:
@@ -39,6 +40,7 @@ class QuarantineView:
     async def get(self, request: Request) -> Response:
         """`GET /api/quarantine?topic=&reason=&since=&limit=`: counts, and the newest records (roles risk, admin)."""
         need_one_of(request, ROLES)
+        sight_of(request, self._state).need_whole("quarantine")  # of what could not be read nobody knows the account
         asked = request.query_params
         unknown = sorted(asked.keys() - {"topic", "reason", "since", "limit"})
         limit = asked.get("limit", str(SHOWN))

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.gateway.answers import json_answer, known_node, scope_of
+from app.gateway.answers import json_answer, known_node, scope_of, sight_of
 from app.gateway.state import GatewayState
 from app.gateway.stream import FACTS_FIRST
 
@@ -27,16 +27,24 @@ class Reads:
 
     def routes(self) -> list[Route]:
         """Return the routes."""
-        return [Route("/api/positions", self.get_positions),
+        return [Route("/api/me", self.get_me), Route("/api/positions", self.get_positions),
                 Route("/api/risk/{node:path}/contributors", self.get_contributors),
                 Route("/api/risk/{node:path}", self.get_risk),
                 Route("/api/facts", self.get_facts)]
+
+    async def get_me(self, request: Request) -> Response:
+        """`GET /api/me`: who asks, and what may be read: the first node is where a page begins."""
+        user, sight = request.scope.get("deskrisk.user"), sight_of(request, self.state)
+        return json_answer({"user": user.name if user else "local", "roles": sorted(user.roles) if user else [],
+                            "nodes": sight.nodes, "home": sight.home})
 
     async def get_positions(self, request: Request) -> Response:
         """`GET /api/positions?scope=&account=&instrument=`: rows with value and Greeks on one snapshot."""
         account, instrument = request.query_params.get("account"), request.query_params.get("instrument")
         book = self.state.book
         chosen = self.state.rows_under(scope_of(request, self.state)).tolist()
+        if account is not None:
+            sight_of(request, self.state).need_account(account)
         for wanted, rows_of in ((account, book.rows_of), (instrument, book.rows_in)):
             if wanted is not None:
                 among = set(rows_of(wanted))
@@ -55,13 +63,13 @@ class Reads:
         for name, text, most in (("before", before, 1 << 53), ("limit", limit, FACTS_FIRST)):
             if not (text.isascii() and text.isdecimal() and len(text) < 18 and 1 <= int(text) <= most):
                 raise HTTPException(400, f"{name}: expected a whole number of 1 to {most}, was {text!r}")
-        facts, more = self.state.facts_before(int(before), int(limit))
+        facts, earlier = self.state.facts_before(int(before), int(limit), sight_of(request, self.state))
         return json_answer({"epoch": self.state.epoch, "facts": [{"event": f.event, "data": f.data} for f in facts],
-                            "more": more, "forgotten": self.state.facts_floor > 0})
+                            "more": earlier > 0, "forgotten": self.state.facts_floor > 0})
 
     async def get_risk(self, request: Request) -> Response:
         """`GET /api/risk/{node}`."""
-        risk = self.state.risk(known_node(request.path_params["node"], self.state))
+        risk = self.state.risk(known_node(request.path_params["node"], self.state, sight_of(request, self.state)))
         if risk is None:
             raise HTTPException(404, f"node {request.path_params['node']!r} is not known")
         held = self.state.models_since(risk.node, -1)
@@ -72,7 +80,7 @@ class Reads:
 
     async def get_contributors(self, request: Request) -> Response:
         """`GET /api/risk/{node}/contributors?metric=`."""
-        node = known_node(request.path_params["node"], self.state)
+        node = known_node(request.path_params["node"], self.state, sight_of(request, self.state))
         metric = request.query_params.get("metric", "var_hist")
         held = self.state.models_since(node, -1)
         if held is None or metric not in (held[1].top or {}):

@@ -31,7 +31,7 @@ from agents.limit_alerts import newest_alerts
 from agents.router import Place, Router
 from app.collector import settle_collector
 from app.gateway.access import Access, User, login, parse_tokens
-from app.gateway.answers import error_answer, json_answer, scope_of
+from app.gateway.answers import error_answer, json_answer, scope_of, sight_of
 from app.gateway.events import breaker_event, reject_event
 from app.gateway.quarantine import QuarantineView
 from app.gateway.read_so_far import read_route
@@ -121,7 +121,7 @@ class Gateway:
         topics = settings.topics()
         self._names = {v: k for k, v in topics.items()}
         self.used = UsedLimits(settings.partitions)
-        self.quarantine = QuarantineView(settings.prefix)
+        self.quarantine = QuarantineView(settings.prefix, self.state)
         self._router = self._routes()
         client = settings.client()
         wanted = ("reference.instruments", "reference.accounts", "market.surfaces", "marks", "positions", "risk")
@@ -291,7 +291,8 @@ class Gateway:
                      user: User | None = None) -> AsyncIterator[bytes]:
         """Yield the frames of one client until it goes, is too slow, or the server stops."""
         state = self.state
-        client = ClientView(self.frames, scope, rate, last_id)
+        sight = state.sights.of(user.nodes) if user else state.sights.of()
+        client = ClientView(self.frames, scope, rate, last_id, sight.nodes)
         self.clients += 1
         self.counters.set("sse_clients", self.clients)
         try:
@@ -299,7 +300,7 @@ class Gateway:
                 "v": 1, "epoch": state.epoch, "seq": state.seq, "server_time": datetime.now(UTC).isoformat(),
                 "user": user.name if user else "local",
                 "roles": sorted(user.roles) if user else [], "sign_in": bool(self.tokens) and user is None,
-                "scope": scope, "build": BUILD, "stale_ms": STALE_MS,
+                "scope": scope, "nodes": sight.nodes, "home": sight.home, "build": BUILD, "stale_ms": STALE_MS,
                 "levels": state.levels, "base_currency": self.settings.base_currency})
             yield b"retry: 1000\n\n"
             while not self.stopping.is_set():
@@ -307,6 +308,9 @@ class Gateway:
                 now = time.monotonic()
                 for frame in client.step(now):
                     yield frame
+                if client.ended:  # what it shows has moved out of what its user may read
+                    yield frame_of("bye", {"reason": "auth", "retry_ms": 2000})
+                    return
                 if client.beat_due(now):
                     yield frame_of("feed", self._feeds())
                     yield frame_of("hb", {"t": self._fresh_ms(), "seq": state.seq, "turned": self.turned_ms,
@@ -336,7 +340,7 @@ class Gateway:
         """`GET /api/snapshot?scope=`."""
         scope = scope_of(request, self.state)
         return json_answer({"v": 1, "epoch": self.state.epoch, "seq": self.state.seq, "scope": scope,
-                      "tables": self.frames.bodies(scope)})
+                      "tables": self.frames.bodies(scope, sight_of(request, self.state))})
 
     async def live(self, request: Request) -> Response:
         """`GET /health/live`."""
@@ -350,7 +354,8 @@ class Gateway:
         return JSONResponse(body, 200 if status == "ready" else 503)
 
     async def metrics(self, request: Request) -> Response:
-        """`GET /metrics`."""
+        """`GET /metrics`: of the whole process."""
+        sight_of(request, self.state).need_whole("metrics")
         return Response(generate_latest(self.counters.registry), media_type="text/plain; version=0.0.4")
 
     async def page(self, request: Request) -> Response:

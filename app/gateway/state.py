@@ -21,6 +21,7 @@ import numpy as np
 from app.gateway.approvals import Approvals
 from app.gateway.events import alert_event, standing
 from app.gateway.lines import Lines, ScopeLines
+from app.gateway.sight import Sight, Sights
 from models import rollup as ru
 from models.ladder import AVERAGE, DELTA, NO_GREEKS, PRICE, ROWS
 from models.reference import FIRM
@@ -62,6 +63,7 @@ class GatewayState:
         self.levels = levels
         self.book = ValuedBook(base_currency, levels, trading_day)
         self.lines = Lines(levels, self.book)
+        self.sights = Sights(self.book.reference.account_records, levels, lambda: self.seq)
         self.nodes: dict[str, tuple[int, list[Any]]] = {}
         self._node_risks: dict[str, Risk] = {}
         #: nodes whose records were withdrawn, and the number of it
@@ -119,7 +121,10 @@ class GatewayState:
 
     def add_account(self, account: Account) -> None:
         """Take an account in; one that moves takes its rows with it."""
+        if self.book.reference.account_records.get(account.account) == account:
+            return
         self.book.add_account(account)
+        self.sights.changes += 1
         for row in self.book.rows_of(account.account):
             self._place(row)
 
@@ -197,10 +202,23 @@ class GatewayState:
         out.reverse()
         return out
 
-    def facts_before(self, seq: int, most: int) -> tuple[list[Fact], bool]:
-        """Return the newest facts before a sequence number, the oldest first, and whether earlier ones are kept."""
-        earlier = [fact for fact in self.facts if fact.seq < seq]
-        return earlier[-most:], len(earlier) > most
+    def facts_before(self, seq: int, most: int, sight: Sight | None = None) -> tuple[list[Fact], int]:
+        """Return the newest facts before a sequence number, the oldest first, and how many earlier ones are kept.
+
+        Parameters
+        ----------
+        sight : of who asks: facts as they may be read
+        """
+        earlier = self.facts_seen([fact for fact in self.facts if fact.seq < seq], sight)
+        return earlier[-most:], max(0, len(earlier) - most)
+
+    @staticmethod
+    def facts_seen(facts: list[Fact], sight: Sight | None) -> list[Fact]:
+        """Return facts as who asks may read them."""
+        if sight is None or sight.whole:
+            return facts
+        bodies = [(fact, sight.fact(fact.event, fact.data)) for fact in facts]
+        return [Fact(fact.seq, fact.event, body) for fact, body in bodies if body is not None]
 
     def add_alert(self, alert: Alert) -> None:
         """Take an alert in: what stands is open until it clears, what only happened until a person has seen it."""
@@ -296,16 +314,16 @@ class GatewayState:
             "quality": "unpriced" if not priced else "stale" if c[ru.STALE] else "good",
             "snapshot_id": self.book.snapshot_id}
 
-    def node_rows(self, since: int, scope: str | None = None) -> list[list[Any]]:
-        """Return the nodes changed since a sequence number (accounts only where one is the scope)."""
+    def node_rows(self, since: int, scope: str | None = None, sight: Sight | None = None) -> list[list[Any]]:
+        """Return the nodes changed since a sequence number that may be read (accounts only where one is the scope)."""
         if scope is not None:
             self._ask(scope)
-        return [row for name, (seq, row) in self.nodes.items()
-                if seq > since and (not name.startswith("account:") or name == scope)]
+        return [row for name, (seq, row) in self.nodes.items() if seq > since and (sight is None or sight.sees(name))
+                and (not name.startswith("account:") or name == scope)]
 
-    def nodes_ended(self, since: int) -> list[str]:
-        """Return the nodes whose records were withdrawn since a sequence number."""
-        return [name for name, seq in self._ended.items() if seq > since]
+    def nodes_ended(self, since: int, sight: Sight | None = None) -> list[str]:
+        """Return the nodes whose records were withdrawn since a sequence number, of those that may be read."""
+        return [name for name, seq in self._ended.items() if seq > since and (sight is None or sight.sees(name))]
 
     def knows(self, node: str) -> bool:
         """Return whether there is such a node: positions or records of risk, or an account's record, say so."""

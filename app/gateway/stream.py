@@ -12,7 +12,9 @@ from typing import Any
 
 from app.gateway.events import alert_event, breaker_event, risk_event
 from app.gateway.lines import ScopeLines
+from app.gateway.sight import Sight
 from app.gateway.state import LADDER_COLUMNS, NODE_COLUMNS, Fact, GatewayState, encode_json
+from models.reference import FIRM
 
 #: frames go out this much earlier than their rate says, so that a turn that is nearly due is not missed
 SLACK_S = 0.025
@@ -36,32 +38,33 @@ class Frames:
 
     def __init__(self, state: GatewayState, fresh_ms: Callable[[], int]) -> None:
         self.state, self.fresh_ms = state, fresh_ms
-        self._held: dict[tuple[str, int, bool], list[bytes]] = {}
+        self._held: dict[tuple[str, int, bool, tuple[str, ...], int], list[bytes]] = {}
         self._at = (-1, -1)
 
-    def bodies(self, scope: str) -> list[dict[str, Any]]:
-        """Return the bodies of a scope's snapshot, one a table."""
+    def bodies(self, scope: str, sight: Sight) -> list[dict[str, Any]]:
+        """Return the bodies of a scope's snapshot, one a table, as they may be read."""
         state = self.state
         view = state.view(scope)
         base = {"v": 1, "seq": state.seq, "t": self.fresh_ms(), "reset": True, "epoch": state.epoch}
         return [base | {"table": "position", "cols": LADDER_COLUMNS, "rows": state.rows_of(view, view.shown),
                         "total": view.total},
-                base | {"table": "node", "cols": NODE_COLUMNS, "rows": state.node_rows(-1, scope),
+                base | {"table": "node", "cols": NODE_COLUMNS, "rows": state.node_rows(-1, scope, sight),
                         "children": state.children(scope)}]
 
-    def since(self, scope: str, seq: int, traded: bool) -> list[bytes]:
+    def since(self, scope: str, seq: int, traded: bool, sight: Sight) -> list[bytes]:
         """Return the frames from a number to now; those of trades alone go out between the whole ones."""
         state = self.state
         at = (state.seq, state.turns)
         if self._at != at:
             self._held.clear()
             self._at = at
-        found = self._held.get((scope, seq, traded))
+        key = (scope, seq, traded, sight.nodes, sight.version)
+        found = self._held.get(key)
         if found is None:
-            found = self._held[scope, seq, traded] = self._encode(scope, seq, traded)
+            found = self._held[key] = self._encode(scope, seq, traded, sight)
         return found
 
-    def _encode(self, scope: str, seq: int, traded: bool) -> list[bytes]:
+    def _encode(self, scope: str, seq: int, traded: bool, sight: Sight) -> list[bytes]:
         state, out = self.state, []
         view = state.view(scope)
         base = {"v": 1, "seq": state.seq, "t": self.fresh_ms()}
@@ -71,7 +74,7 @@ class Frames:
             out.append(frame_of("delta", base | {"table": "position", "cols": LADDER_COLUMNS, "rows": rows,
                                                  "del": gone, "total": view.total}))
         if not traded:
-            nodes, ended = state.node_rows(seq, scope), state.nodes_ended(seq)
+            nodes, ended = state.node_rows(seq, scope, sight), state.nodes_ended(seq, sight)
             if nodes or ended:
                 out.append(frame_of("delta", base | {"table": "node", "cols": NODE_COLUMNS, "rows": nodes,
                                                      "del": ended}))
@@ -85,13 +88,23 @@ class ClientView:
     ----------
     rate : row frames a second
     last_id : of the last frame the client had, as it says; None: it had none
+    nodes : that its user may read
     """
 
-    def __init__(self, frames: Frames, scope: str, rate: float, last_id: str | None = None) -> None:
+    def __init__(self, frames: Frames, scope: str, rate: float, last_id: str | None = None,
+                 nodes: tuple[str, ...] = (FIRM,)) -> None:
         self.frames, self.state, self.scope, self.rate = frames, frames.state, scope, rate
+        self._nodes = nodes
+        sight = self.state.sights.of(nodes)
+        #: as it was looked at last; who sees more than that, or less, is sent everything anew
+        self._version = sight.version
+        #: the scope lies outside of what may be read by now
+        self.ended = False
         self._lines().watchers += 1
         self.state.follow(scope)
         since = resume_point(last_id, self.state.epoch, self.state.seq)
+        if since is not None and since <= sight.changed_at and not sight.whole:
+            since = None
         #: numbers up to which it has rows, rows of trades, and facts; None: it has nothing yet
         self.since: int | None = since
         self._traded = self._facts = since or 0
@@ -104,24 +117,29 @@ class ClientView:
     def step(self, now: float) -> list[bytes]:
         """Return the frames that are due at a time (monotonic, seconds), in order; the client has them from then on."""
         state = self.state
+        sight = state.sights.of(self._nodes)
+        if not sight.sees(self.scope):
+            self.ended = True
+            return []
         lines = self._lines()
         out: list[bytes] = []
         began = self.since is None or self.since < lines.floor or self._facts < state.facts_floor
-        if began:
-            out += self._all()
+        if began or sight.version != self._version:
+            self._version = sight.version
+            out += self._all(sight)
             self._next_rows = now + 1.0 / self.rate - SLACK_S
         else:
             assert self.since is not None
-            out += [fact_frame(f) for f in state.facts_since(self._facts)]
+            out += [fact_frame(f) for f in state.facts_seen(state.facts_since(self._facts), sight)]
             self._facts = state.seq
             if state.rows_seq <= self.since:
                 self.since = self._traded = state.seq
             elif now >= self._next_rows:
-                out += self.frames.since(self.scope, self.since, False)
+                out += self.frames.since(self.scope, self.since, False, sight)
                 self.since = self._traded = state.seq
                 self._next_rows = now + 1.0 / self.rate - SLACK_S
             elif state.rows_seq > self._traded:
-                out += self.frames.since(self.scope, self._traded, True)
+                out += self.frames.since(self.scope, self._traded, True, sight)
                 self._traded = state.seq
         if out and self.since == state.seq:  # whole: who has this frame has all there is
             out[-1] = f"id: {state.epoch}-{state.seq}\n".encode() + out[-1]
@@ -140,18 +158,18 @@ class ClientView:
     def _lines(self) -> ScopeLines:
         return self.state.view(self.scope)
 
-    def _all(self) -> list[bytes]:
+    def _all(self, sight: Sight) -> list[bytes]:
         """Return everything: rows, what is tripped, what stands, and the newest facts."""
         state = self.state
-        out = [frame_of("snapshot", body) for body in self.frames.bodies(self.scope)]
-        facts, more = state.facts_before(state.seq + 1, FACTS_FIRST)
+        out = [frame_of("snapshot", body) for body in self.frames.bodies(self.scope, sight)]
+        facts, earlier = state.facts_before(state.seq + 1, FACTS_FIRST, sight)
         out += [fact_frame(f) for f in facts]
         # how many there are before the first of these: `GET /api/facts?before=` has those that are kept
         out.append(frame_of("facts", {"seq": state.seq, "sent": len(facts), "before": facts[0].seq if facts else None,
-                                      "earlier": len(state.facts) - len(facts), "more": more,
-                                      "forgotten": state.facts_floor > 0}))
-        out += [frame_of("breaker", breaker_event(control)) for control in state.controls.values()]
-        out += [frame_of("alert", alert_event(alert)) for alert in state.open_alerts()]
+                                      "earlier": earlier, "more": earlier > 0, "forgotten": state.facts_floor > 0}))
+        controls = [c for c in map(sight.control, state.controls.values()) if c is not None]
+        out += [frame_of("breaker", breaker_event(control)) for control in controls]
+        out += [frame_of("alert", alert_event(alert)) for alert in state.open_alerts() if sight.sees_alert(alert)]
         self.since = self._traded = self._facts = state.seq
         return out
 

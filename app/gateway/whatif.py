@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.gateway.answers import sight_of
 from app.gateway.state import GatewayState
 from app.history import load_history
 from app.settings import Settings
@@ -39,7 +40,8 @@ class Reverse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class WhatIfRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is asked: effects of trades on a node, scenarios on it, a reverse stress."""
 
-    node: str = "firm"
+    #: the user's own where none is named
+    node: str | None = None
     trades: list[WhatIfTrade] = msgspec.field(default_factory=list)
     scenarios: list[Scenario] = msgspec.field(default_factory=list)
     reverse: Reverse | None = None
@@ -63,16 +65,18 @@ class WhatIf:
         except msgspec.DecodeError as error:
             raise HTTPException(400, f"body: {error}") from error
         book = self._state.book
-        node = book.rollup.node_index.get(asked.node)
+        sight = sight_of(request, self._state)
+        name = sight.need(sight.home if asked.node is None else asked.node)
+        node = book.rollup.node_index.get(name)
         if node is None:
-            raise HTTPException(404, f"node {asked.node!r} is not known")
+            raise HTTPException(404, f"node {name!r} is not known")
         async with self._lock:
             if self._history is None and self._settings.history:
                 self._history = await asyncio.get_running_loop().run_in_executor(
                     None, load_history, self._settings.history, self._settings.scenario_volatility == "current",
                     self._settings.var_horizon_days)
             book.revalue()
-            out: dict[str, Any] = {"node": asked.node, "snapshot_id": book.snapshot_id}
+            out: dict[str, Any] = {"node": name, "snapshot_id": book.snapshot_id}
             try:
                 if asked.trades:
                     out["trades"] = self._trades(node, asked.trades)
@@ -81,7 +85,7 @@ class WhatIf:
                     out["scenarios"] = {s.name: float(shocked.vectors[node, k]) for k, s in enumerate(asked.scenarios)}
                     out["missing"] = int(shocked.missing[node])
                 if asked.reverse is not None:
-                    out["reverse"] = reverse_stress(book, book.contracts, asked.node, asked.reverse.shock,
+                    out["reverse"] = reverse_stress(book, book.contracts, name, asked.reverse.shock,
                                                     asked.reverse.loss)
             except ValueError as error:
                 raise HTTPException(400, str(error)) from error

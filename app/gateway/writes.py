@@ -1,4 +1,4 @@
-"""Limits, alerts, breakers and decisions over HTTP: reads for everyone, writes for the role `risk`."""
+"""Limits, alerts, breakers and decisions over HTTP: reads of granted nodes, writes there for the role `risk`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.routing import Route
 from app import control
 from app.decisions import decisions_of
 from app.gateway.access import need_role
-from app.gateway.answers import json_answer
+from app.gateway.answers import json_answer, sight_of
 from app.gateway.approvals import new_approval
 from app.gateway.standing import standings
 from app.gateway.state import GatewayState
@@ -23,8 +23,9 @@ from app.gateway.used_limits import UsedLimits
 from app.settings import Settings
 from models.gate.explain import explain
 from models.limits_in_force import same_person
+from models.reference import FIRM
 from schemas.codec import JsonDecoder, encode
-from schemas.records import Alert, Approval
+from schemas.records import Alert, Approval, Decision
 
 _fields = JsonDecoder(dict[str, Any])
 
@@ -57,8 +58,10 @@ class Writes:
 
     async def limits(self, request: Request) -> Response:
         """`GET /api/limits?scope=`: limits of a node and how they stand; or all, and which are wider than above."""
-        scope = request.query_params.get("scope")
-        found = [x for x in self.state.limits.values() if scope is None or x.node == scope]
+        scope, sight = request.query_params.get("scope"), sight_of(request, self.state)
+        if scope is not None:
+            sight.need(scope)
+        found = [x for x in sight.limits(self.state.limits.values()) if scope is None or x.node == scope]
         stand = standings(self.state, self.used, found, time.time_ns())
         answer: dict[str, Any] = {
             "limits": [msgspec.to_builtins(x) | s._asdict() for x, s in zip(found, stand, strict=True)]}
@@ -74,6 +77,7 @@ class Writes:
         """
         user = need_role(request, "risk")
         fields = await _body(request) | {"limit_id": request.path_params["id"]}
+        self._need_limit(request, fields)
         if fields.pop("two_people", False):
             return await self._ask("limit", fields, user.name)
         return await self._set_or_ask(_no_names(fields), user.name)
@@ -82,6 +86,7 @@ class Writes:
         """`DELETE /api/limits/{id}` {reason}: it holds no more; one that two people set waits for a second person."""
         user = need_role(request, "risk")
         fields = {"limit_id": request.path_params["id"], "reason": (await _body(request)).get("reason"), "remove": True}
+        self._need_limit(request, fields)
         return await self._set_or_ask(fields, user.name)
 
     async def _set_or_ask(self, fields: dict[str, Any], by: str) -> Response:
@@ -95,7 +100,19 @@ class Writes:
     async def override(self, request: Request) -> Response:
         """`POST /api/overrides` {limit_id or order_id, limit, minutes, reason}: waits for a second person."""
         user = need_role(request, "risk")
-        return await self._ask("override", await _body(request), user.name)
+        fields = await _body(request)
+        self._need_limit(request, fields)
+        return await self._ask("override", fields, user.name)
+
+    def _need_limit(self, request: Request, fields: dict[str, Any]) -> None:
+        """Refuse a write to a limit of a node that its user may not read, as it stands or as it is asked for."""
+        sight, named = sight_of(request, self.state), str(fields.get("limit_id"))
+        held = [self.state.limits[k] for k in (named, f"{named}~temporary", f"{named}~override")
+                if k in self.state.limits]
+        if "node" in fields:
+            sight.need(str(fields["node"]))
+        if len(sight.limits(held)) < len(held) or (not held and "node" not in fields):
+            sight.need_whole(f"limit {named}")
 
     async def _ask(self, kind: Literal["override", "limit"], fields: dict[str, Any], by: str) -> Response:
         """Check what is asked for as if it were approved, keep it, and say so on the topic of alerts."""
@@ -116,14 +133,16 @@ class Writes:
 
     async def waiting(self, request: Request) -> Response:
         """`GET /api/approvals`: what waits for a second person."""
-        return json_answer(self.approvals.waiting(time.time_ns()))
+        sight = sight_of(request, self.state)
+        return json_answer([asked for asked in self.approvals.waiting(time.time_ns())
+                            if sight.sees_approval(asked, self.state.limits)])
 
     async def approve(self, request: Request) -> Response:
         """`POST /api/approvals/{id}` {refuse?}: a second person who is signed in approves, or either one refuses."""
         user = need_role(request, "risk")
         refused = (await _body(request)).get("refuse", False)
         asked = self.approvals.find(request.path_params["id"], time.time_ns())
-        if asked is None:
+        if asked is None or not sight_of(request, self.state).sees_approval(asked, self.state.limits):
             raise HTTPException(404, f"approval {request.path_params['id']!r}: it does not wait (any more)")
         if refused:
             self.approvals.decide(asked)
@@ -151,24 +170,28 @@ class Writes:
 
     async def alerts(self, request: Request) -> Response:
         """`GET /api/alerts`: the newest first."""
-        return json_answer(list(self.state.alerts.values())[::-1][:1000])
+        sight = sight_of(request, self.state)
+        return json_answer([a for a in reversed(self.state.alerts.values()) if sight.sees_alert(a)][:1000])
 
     async def ack(self, request: Request) -> Response:
         """`POST /api/alerts/{id}/ack` {note}."""
         user = need_role(request, "risk")
         alert = self.state.alerts.get(request.path_params["id"])
-        if alert is None:
+        if alert is None or not sight_of(request, self.state).sees_alert(alert):
             raise HTTPException(404, f"alert {request.path_params['id']!r} is not known")
         note = str((await _body(request)).get("note", ""))
         return await _write(control.acknowledge(self.settings, alert, user.name, note))
 
     async def breakers(self, request: Request) -> Response:
         """`GET /api/breakers`: every scope that was ever set."""
-        return json_answer(list(self.state.controls.values()))
+        sight = sight_of(request, self.state)
+        return json_answer([c for c in map(sight.control, self.state.controls.values()) if c is not None])
 
     async def set_breaker(self, request: Request) -> Response:
         """`POST /api/breakers/{scope}` {action: halt|reduce|kill|resume, reason, rev}."""
         user = need_role(request, "risk")
+        scope = request.path_params["scope"]
+        sight_of(request, self.state).need(FIRM if scope == "all" else scope)
         fields = await _body(request)
         action = fields.get("action")
         if action not in ACTIONS:
@@ -176,7 +199,7 @@ class Writes:
         rev = fields.get("rev")
         if rev is not None and not isinstance(rev, int):
             raise HTTPException(400, f"rev: expected a whole number, was {rev!r}")
-        return await _write(control.set_state(self.settings, request.path_params["scope"], ACTIONS[action], user.name,
+        return await _write(control.set_state(self.settings, scope, ACTIONS[action], user.name,
                                               str(fields.get("reason", "")), rev))
 
     async def check(self, request: Request) -> Response:
@@ -184,6 +207,8 @@ class Writes:
         fields = await _body(request)
         if not fields.setdefault("dry_run", True):
             need_role(request, "trader")
+        sight = sight_of(request, self.state)
+        sight.need_account(str(fields.get("account")))
         path = self.settings.gate_socket
         if path is None:
             raise HTTPException(503, "no local gate: set DESKRISK_GATE_SOCKET to that of a worker on this machine")
@@ -197,12 +222,17 @@ class Writes:
         finally:
             writer.close()
         found = msgspec.json.decode(answer, type=dict[str, Any])
+        if "error" not in found and not sight.whole:
+            answer = encode(sight.decision(msgspec.convert(found, Decision)))
         return Response(answer, 400 if "error" in found else 200, media_type="application/json")
 
     async def decision(self, request: Request) -> Response:
         """`GET /api/decisions/{order_id}?account=`: the verdict, its inputs, and what is reached anew from them."""
-        found = await decisions_of(self.settings, request.path_params["order_id"],
-                                   account=request.query_params.get("account"))
+        sight, account = sight_of(request, self.state), request.query_params.get("account")
+        if account is not None:
+            sight.need_account(account)
+        on_log = await decisions_of(self.settings, request.path_params["order_id"], account=account)
+        found = [d for d in map(sight.decision, on_log) if d is not None]
         if not found:
             raise HTTPException(404, f"no decision on {request.path_params['order_id']!r}")
         first, again, why, differences = found[0], None, None, None
@@ -212,6 +242,8 @@ class Writes:
                 again, differences = [r.code for r in explained.reasons], explained.differs_from(first)
             except ValueError as error:  # of another version: what it was is on the log, not what it would be
                 why = str(error)
+        elif not sight.whole:
+            why = "inputs: they show nodes outside of what you may read"
         return json_answer({"decision": first, "again": again, "differences": differences, "why_not": why,
                             "later": found[1:]})
 

@@ -63,7 +63,7 @@ class Installation:
         s = self.settings
         out = {f"DESKRISK_{k.upper()}": _text(v) for k, v in self._more.items()}
         users = [f"{token}:{who}:{PEOPLE[who]}" for who, token in self.tokens.items()]
-        users += [f"{token}:dealer-{name}:trader" for name, token in self.dealers.items()]
+        users += [f"{token}:dealer-{name}:trader:{self._nodes[name]}" for name, token in self.dealers.items()]
         return out | {
             "DESKRISK_BROKERS": str(s.brokers), "DESKRISK_PREFIX": s.prefix, "DESKRISK_DATA_DIR": str(s.data_dir),
             "DESKRISK_PARTITIONS": str(s.partitions), "DESKRISK_SESSION_TIMEOUT_S": str(s.session_timeout_s),

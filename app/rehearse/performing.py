@@ -210,7 +210,7 @@ class Rehearsal:
         if address is None:
             return {"error": "no gate says where it answers over HTTP"}
         async with self._live.session.post(f"{address}/orders", json=made,
-                                           headers=self._live.headers("dealer", self._names.prefix)) as reply:
+                                           headers=self._live.headers("trader", self._names.prefix)) as reply:
             text = await reply.text()
         try:
             body = json.loads(text)

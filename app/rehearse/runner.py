@@ -58,7 +58,8 @@ class Runner:
         """Run scenarios side by side; those that were under way when a role stood still run again by themselves."""
         waiting, suspects = list(scenarios), list[Scenario]()
         while waiting:
-            live = self._live(waiting, {})
+            prefixes = [prefix_of(self._number + k) for k in range(1, len(waiting) + 1)]
+            live = self._live(waiting, {prefix: f"book:{prefix}B" for prefix in prefixes})
             done: asyncio.Queue[Result] = asyncio.Queue()
             tasks: set[asyncio.Task[None]] = set()
             try:
@@ -101,7 +102,7 @@ class Runner:
 
     # ---- one by one -----------------------------------------------------------------------------------------------
     async def _alone(self, scenario: Scenario) -> Result:
-        live = self._live([scenario], {}, scenario.history)
+        live = self._live([scenario], {"": "book:B"}, scenario.history)
         try:
             await live.start()
             return await self._perform(live, scenario, "")

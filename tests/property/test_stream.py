@@ -27,8 +27,8 @@ STEP_S = 0.05
 class Client:
     """A page: what it holds of what it was sent, and the id of the last whole frame."""
 
-    def __init__(self, frames: Frames, scope: str, rate: float, keeps: str | None = None) -> None:
-        self.scope, self.last_id = scope, keeps
+    def __init__(self, frames: Frames, scope: str, rate: float, keeps: str | None = None, nodes: tuple[str, ...] = ("firm",)) -> None:
+        self.scope, self.last_id, self.nodes = scope, keeps, nodes
         self.tables: dict[str, dict[str, list[Any]]] = {"position": {}, "node": {}}
         self.facts: dict[int, str] = {}
         self.breakers: dict[str, int] = {}
@@ -36,12 +36,12 @@ class Client:
         self.resets = 0
         #: what is said of facts that were not sent
         self.said: dict[str, Any] = {}
-        self.view = ClientView(frames, scope, rate, keeps)
+        self.view = ClientView(frames, scope, rate, keeps, nodes)
 
     def again(self, frames: Frames, rate: float) -> None:
         """Come back with the last id, as EventSource does."""
         self.view.close()
-        self.view = ClientView(frames, self.scope, rate, self.last_id)
+        self.view = ClientView(frames, self.scope, rate, self.last_id, self.nodes)
 
     def step(self, now: float, lose_after: int | None = None) -> None:
         """Take what is due; or only the first frames of it, after which the connection breaks."""

@@ -12,8 +12,11 @@ import { Stream } from "./stream.js";
 const $ = (id) => document.getElementById(id);
 const CHART_POINTS = 1200, REJECTS_SHOWN = 100;
 const HEAD = ["head-day", "head-upnl", "head-gross", "head-net", "head-var"];
-const state = { scope: "firm", nodes: new Map(), staleMs: 1500,
+const state = { scope: "", nodes: new Map(), staleMs: 1500,
   chart: null, xs: [], ys: [], roles: [], rejects: 0, earlier: 0, levels: ["book", "desk", "strategy", "fund", "firm"], total: 0 };
+
+// who looks on: a page begins at the first node that may be read
+const me = await fetch("/api/me").then((r) => (r.ok ? r.json() : null)).catch(() => null) || { home: "firm", nodes: ["firm"] };
 
 const may = () => state.roles.includes("risk");
 const breakers = new Breakers($("breakers"), $("state-dialog"), may);
@@ -108,8 +111,8 @@ function decorate(row) {
 function showNodes(rows) {
   const level = $("level-select").value;
   for (const row of rows) if (row.level === level && row.id !== "firm") blotter.set(decorate({ ...row }));
-  const firm = state.nodes.get("firm");
-  if (firm) blotter.setTotal(decorate({ ...firm }));
+  const whole = state.nodes.get(me.home);
+  if (whole) blotter.setTotal(decorate({ ...whole }));
   const own = state.nodes.get(state.scope);
   if (own) {
     for (const [id, key, signed] of [["head-day", "day", true], ["head-upnl", "unrealised", true], ["head-gross", "gross", false], ["head-net", "net", false], ["head-var", "var_99", false]]) {
@@ -158,7 +161,7 @@ function chart(t, value) {
 function crumbs() {
   const nav = $("crumbs");
   nav.replaceChildren();
-  const trail = state.scope === "firm" ? ["firm"] : ["firm", state.scope];
+  const trail = me.nodes.includes(state.scope) ? me.nodes : [...me.nodes, state.scope];
   for (const id of trail) {
     const b = document.createElement("button");
     b.textContent = id; b.type = "button"; b.addEventListener("click", () => go(id));
@@ -217,7 +220,7 @@ const stream = new Stream({
   facts: (data) => { state.earlier = data.earlier; rejectsSaid(); },
   breaker: (data) => breakers.take(data),
   alert: (data) => alerts.take(data),
-  refused: (scope) => { $("ladder").querySelector(".empty").textContent = `No stream for ${scope}: it may not be a node, or you may have to sign in. Trying again.`; },
+  refused: (scope) => { $("ladder").querySelector(".empty").textContent = `No stream for ${scope}: it may not be a node, or lie outside of what you may read (${me.nodes.join(", ")}), or you may have to sign in. Trying again.`; },
   bye: (data) => { $("polite").textContent = `Stream closed: ${data.reason}`; },
 });
 
@@ -236,7 +239,7 @@ setInterval(() => {
 }, 250);
 
 $("filter").addEventListener("input", (e) => ladder.setFilter(e.target.value));
-$("book-select").addEventListener("change", (e) => go(e.target.value || "firm"));
+$("book-select").addEventListener("change", (e) => go(e.target.value || me.home));
 $("level-select").addEventListener("change", () => { blotter.clear(); showNodes([...state.nodes.values()]); });
 $("csv").addEventListener("click", () => {
   const link = document.createElement("a");
@@ -244,7 +247,7 @@ $("csv").addEventListener("click", () => {
   link.download = `positions-${state.scope.replaceAll(":", "-")}.csv`; link.click();
 });
 $("state-open").addEventListener("click", () => breakers.open(state.scope === "firm" ? "all" : state.scope, "halt"));
-const asked = () => new URLSearchParams(location.search).get("scope") || "firm";
+const asked = () => new URLSearchParams(location.search).get("scope") || me.home;
 addEventListener("popstate", () => enter(asked()));
 addEventListener("keydown", (e) => {
   if (e.target.matches("input,select,textarea")) {
@@ -254,7 +257,7 @@ addEventListener("keydown", (e) => {
     }
     return;
   }
-  if (e.key === "/") { $("filter").focus(); e.preventDefault(); } else if (e.key === "Backspace") go("firm");
+  if (e.key === "/") { $("filter").focus(); e.preventDefault(); } else if (e.key === "Backspace") go(me.home);
 });
 enter(asked());
 window.deskrisk = { ladder, blotter, state, stream };
