@@ -10,7 +10,7 @@ import numpy as np
 
 from app.settings import Settings
 from app.sink.clickhouse import ServerClickHouse
-from models.risk.backtest import backtest
+from models.risk.backtest import backtest, hits_of
 
 #: the day's last VaR is held against the change of total P&L from that day's end to the next one's
 SQL = """SELECT toDate(ts) AS day, argMax(var_99, (ts, offset)), argMax(total, (ts, offset)) FROM deskrisk.risk
@@ -54,4 +54,4 @@ def run_backtest(settings: Settings, node: str, file: Path | None, level: float)
     pnl, var = from_file(file) if file is not None else from_store(settings, node)
     if (var < 0).any():
         raise NoData(f"var: expected positive losses, was {float(var.min())!r}")
-    return {"node": node, "level": level} | backtest(pnl, var, level)
+    return {"node": node, "level": level} | backtest(hits_of(pnl, var), level)

@@ -8,7 +8,8 @@ from typing import Any
 import app.calc.options
 import app.calc.positions
 import app.calc.rates
-import app.calc.risk  # noqa: F401
+import app.calc.risk
+import app.calc.statistics  # noqa: F401
 from app.calc.answers import calculate, run_lines
 from app.calc.line import CALCULATORS
 

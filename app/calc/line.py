@@ -339,16 +339,21 @@ class Line:
         out, field = self.matrix(*names, square=square), self.name_of(*names)
         if out.shape[0] != out.shape[1]:
             raise FieldError(field, list(out.shape), "a square matrix")
-        scale = float(np.abs(out).max()) or 1.0
-        if not (np.abs(out - out.T) <= 1e-9 * scale).all():
-            i, j = (int(v) for v in np.unravel_index(int(np.abs(out - out.T).argmax()), out.shape))
+        variance = np.diag(out)
+        if (variance < 0.0).any() or (out[variance == 0.0] != 0.0).any():
+            raise FieldError(field, variance.tolist(), "variances of at least 0 on the diagonal, nothing beside a 0")
+        sd = np.sqrt(np.where(variance > 0.0, variance, 1.0))
+        scaled = out / np.outer(sd, sd)  # small variances are looked at as closely as large ones
+        if not (np.abs(scaled - scaled.T) <= 1e-9).all():
+            i, j = (int(v) for v in np.unravel_index(int(np.abs(scaled - scaled.T).argmax()), out.shape))
             raise FieldError(field, [float(out[i, j]), float(out[j, i])], f"a symmetric matrix (row {i + 1}, "
                                                                           f"column {j + 1} and its mirror)")
-        if unit_diagonal and not (np.abs(np.diag(out) - 1.0) <= 1e-9).all():
-            raise FieldError(field, np.diag(out).tolist(), "ones on the diagonal")
-        least = float(np.linalg.eigvalsh(0.5 * (out + out.T)).min())
-        if least < -1e-9 * scale * len(out):
-            raise FieldError(field, least, "a matrix without an eigenvalue below zero (the least one is shown)")
+        if unit_diagonal and not (np.abs(variance - 1.0) <= 1e-9).all():
+            raise FieldError(field, variance.tolist(), "ones on the diagonal")
+        least = float(np.linalg.eigvalsh(0.5 * (scaled + scaled.T)).min())
+        if least < -1e-9 * len(out):
+            raise FieldError(field, least, "a matrix without an eigenvalue below zero (the least one is shown, of the "
+                                           "correlations)")
         return np.array(0.5 * (out + out.T))
 
     def mapping(self, *names: str, minimum: int = 1) -> dict[str, float]:

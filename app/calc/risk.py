@@ -1,4 +1,4 @@
-"""Calculators of VaR, ES, backtests, performance and factors."""
+"""Calculators of VaR and ES, their components and backtest statistics, of factors and exposures."""
 
 from __future__ import annotations
 
@@ -9,16 +9,53 @@ import numpy as np
 
 from app.calc.line import FieldError, Line, calculator
 from models.risk import backtest as bt
-from models.risk import exposure, factor, monte_carlo, parametric, performance, quantile
+from models.risk import exposure, factor, monte_carlo, parametric, quantile
 
 METHODS = ("historical", "gaussian", "modified", "monte_carlo", "delta_gamma")
 ES_RULES = ("fractional", "ceil", "beyond_linear")
 
 
+LEVEL = ("levels", "level", "confidence", "alpha")
+#: levels of the tail over which a corrected quantile has to rise
+TAIL = 0.9
+
+
 def levels(x: Line) -> list[float]:
     """Return the confidence levels asked for: ``level`` (one or several), default 0.95, 0.975, 0.99."""
-    out = x.confidences("levels", "level", "confidence", "alpha", default=[0.95, 0.975, 0.99])
+    out = x.confidences(*LEVEL, default=[0.95, 0.975, 0.99])
     x.conventions |= {"level": out, "sign": "VaR and ES are positive losses"}
+    return out
+
+
+def level_of(x: Line, default: Any = ...) -> float:
+    """Return the one confidence level asked for."""
+    out = x.confidences(*LEVEL, default=default)
+    if len(out) != 1:
+        raise FieldError(x.name_of(*LEVEL), out, "one confidence level")
+    x.conventions["level"] = out[0]
+    return out[0]
+
+
+def vector(x: Line, *names: str) -> np.ndarray:
+    """Return numbers none of which may be missing."""
+    out = x.series(*names, keep_missing=True)
+    if np.isnan(out).any():
+        raise FieldError(f"{x.name_of(*names)}[{int(np.isnan(out).argmax())}]", None, "a number: none may be missing")
+    return out
+
+
+def covariance_of(x: Line, size: int, name: str = "covariance", unit_diagonal: bool = False) -> np.ndarray:
+    """Return a covariance or correlation matrix that is one; with ``repair`` the nearest one, and how far it is."""
+    if x.choice("repair", among=("none", "spectral"), default="none") == "none":
+        return x.covariance(name, square=size, unit_diagonal=unit_diagonal)
+    given = x.matrix(name, square=size)
+    if not np.allclose(given, given.T, rtol=1e-9, atol=0.0) or (np.diag(given) < 0.0).any() or (
+            unit_diagonal and not np.allclose(np.diag(given), 1.0, rtol=1e-9)):
+        raise FieldError(x.name_of(name), None, "a symmetric matrix with " + ("ones" if unit_diagonal else "no number "
+                         "below 0") + " on its diagonal: only negative eigenvalues are repaired")
+    out = parametric.salvaged(given)
+    x.conventions[f"{name}_repair"] = {"method": "negative eigenvalues set to 0, the diagonal kept",
+                                       "largest_change": float(np.abs(out - given).max())}
     return out
 
 
@@ -35,8 +72,8 @@ def var(x: Line) -> dict[str, Any]:
     out: dict[str, Any] = {"var": {}, "es": {}}
     if method in ("historical", "modified", "gaussian"):
         series = x.series("pnl", "returns", minimum=1 if method == "historical" else 2)
-        {"historical": _historical, "gaussian": _gaussian, "modified": _modified}[method](x, series, wanted, out)
         out["n"] = len(series)
+        {"historical": _historical, "gaussian": _gaussian, "modified": _modified}[method](x, series, wanted, out)
     elif method == "delta_gamma":
         _delta_gamma(x, wanted, out)
     else:
@@ -61,13 +98,17 @@ def _historical(x: Line, series: np.ndarray, wanted: list[float], out: dict[str,
         x.conventions["volatility_scaling"] = f"EWMA, decay {decay!r}, the oldest value first"
     if x.has("decay", "age_decay", "lambda"):
         decay = x.number("decay", "age_decay", "lambda", above=0.0, high=1.0)
-        x.conventions["weighting"] = f"age, decay {decay!r}, the oldest value first, middle-of-weight interpolation"
+        x.conventions["weighting"] = (f"age, decay {decay!r}, the oldest value first; VaR is the quantile interpolated "
+                                      "between the middles of weights, ES the mean of that quantile over the tail")
         weights = quantile.age_weights(len(series), decay)[::-1]
         for level in wanted:
             out["var"][str(level)], out["es"][str(level)] = quantile.weighted_tail(series, weights, level)
         return
     rule = x.choice("rule", "quantile_rule", "quantile", among=quantile.RULES, default="default")
     es_rule = x.choice("es_rule", among=ES_RULES, default="fractional")
+    if rule in ("sample", "exclusive") and es_rule != "fractional":
+        raise FieldError("es_rule", es_rule, f"fractional with rule {rule}: this mean may lie below that quantile, and "
+                                             "ES is never below VaR of one distribution")
     for level in wanted:
         out["var"][str(level)] = quantile.quantile_loss(series, level, rule)
         out["es"][str(level)] = quantile.expected_shortfall(series, level, es_rule)
@@ -75,7 +116,10 @@ def _historical(x: Line, series: np.ndarray, wanted: list[float], out: dict[str,
 
 def _gaussian(x: Line, series: np.ndarray, wanted: list[float], out: dict[str, Any]) -> None:
     if x.has("window"):
-        series = series[-x.whole("window", low=2):]
+        window = x.whole("window", low=2)
+        series = series[-window:]
+        x.conventions["window"] = f"the last {window}, of which {len(series)} are there"
+        out["n"] = len(series)
     sample = x.choice("sd", among=("population", "sample"), default="population") == "sample"
     mean = 0.0 if x.choice("mean", among=("sample", "zero"), default="sample") == "zero" else float(series.mean())
     deviation = float(series.std(ddof=int(sample)))
@@ -84,16 +128,29 @@ def _gaussian(x: Line, series: np.ndarray, wanted: list[float], out: dict[str, A
 
 
 def _modified(x: Line, series: np.ndarray, wanted: list[float], out: dict[str, Any]) -> None:
+    sd, skew, kurtosis = parametric.sample_moments(series)
+    slope = parametric.cornish_fisher_slope(min(TAIL, *wanted), max(wanted), skew, kurtosis)
+    if not slope > 0.0:
+        raise FieldError(x.name_of("pnl", "returns"), {"skewness": skew, "excess_kurtosis": kurtosis},
+                         f"moments at which the corrected quantile rises with the level up to {max(wanted)!r}: these "
+                         "lie outside the domain of modified VaR")
     x.undefined("es", "not offered by this method")
     x.conventions["moments"] = "population; Cornish-Fisher with excess kurtosis"
+    out |= {"skewness": skew, "excess_kurtosis": kurtosis, "sd": sd}
     for level in wanted:
         out["var"][str(level)] = parametric.modified(series, level)
 
 
-def _delta_gamma(x: Line, wanted: list[float], out: dict[str, Any]) -> None:
-    delta = x.series("delta", keep_missing=True)
-    covariance = x.matrix("covariance", square=len(delta))
+def _sensitivities(x: Line) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    delta = vector(x, "delta")
     gamma = x.matrix("gamma", square=len(delta)) if x.has("gamma") else None
+    if gamma is not None and not np.allclose(gamma, gamma.T, rtol=1e-9, atol=0.0):
+        raise FieldError("gamma", None, "a symmetric matrix: second derivatives do not depend on their order")
+    return delta, gamma, covariance_of(x, len(delta))
+
+
+def _delta_gamma(x: Line, wanted: list[float], out: dict[str, Any]) -> None:
+    delta, gamma, covariance = _sensitivities(x)
     mean, sd = parametric.delta_gamma(delta, gamma, covariance)
     for level in wanted:
         out["var"][str(level)], out["es"][str(level)] = parametric.gaussian(mean, sd, level)
@@ -103,11 +160,9 @@ def _delta_gamma(x: Line, wanted: list[float], out: dict[str, Any]) -> None:
 
 
 def _monte_carlo(x: Line, wanted: list[float], out: dict[str, Any]) -> None:
-    delta = x.series("delta", keep_missing=True)
-    covariance = x.matrix("covariance", square=len(delta))
-    gamma = x.matrix("gamma", square=len(delta)) if x.has("gamma") else None
+    delta, gamma, covariance = _sensitivities(x)
     paths, seed = x.whole("paths", default=10_000, low=100), x.whole("seed", default=1)
-    x.conventions |= {"paths": paths, "seed": seed, "draws": "normal, antithetic, PCG64; covariance salvaged"}
+    x.conventions |= {"paths": paths, "seed": seed, "draws": "normal, antithetic, PCG64"}
     moves = monte_carlo.factor_draws(covariance, paths, seed)
     pnl = moves @ delta
     if gamma is not None:
@@ -124,170 +179,109 @@ def component_var(x: Line) -> dict[str, Any]:
     """Component, marginal, incremental and individual VaR of linear positions.
 
     Fields: values {name: value}, and covariance or vols {name: vol} with correlation (one number or a matrix);
-    z or level. Components sum to the portfolio's VaR; incremental = with less without.
+    z or level (0.95); repair spectral for a matrix with negative eigenvalues, which is refused otherwise. Components
+    sum to the portfolio's VaR; incremental = with less without.
     """
     values = x.mapping("values")
     names = list(values)
     v = np.array(list(values.values()))
-    if x.has("covariance"):
-        covariance = x.covariance("covariance", square=len(v))
-    else:
-        vols = x.mapping("vols", "volatilities")
-        if set(vols) != set(names):
-            raise FieldError("vols", sorted(vols), f"a volatility for each of {', '.join(names)}")
-        sd = np.array([vols[n] for n in names])
-        if x.is_list("correlation"):
-            rho = x.covariance("correlation", square=len(v), unit_diagonal=True)
-        else:
-            rho = np.full((len(v), len(v)), x.number("correlation", default=0.0, low=-1.0, high=1.0))
-            np.fill_diagonal(rho, 1.0)
-        covariance = rho * np.outer(sd, sd)
-    z = x.number("z") if x.has("z") else parametric.z_of(levels(x)[0])
+    covariance = covariance_of(x, len(v)) if x.has("covariance") else _of_vols(x, names)
+    z = x.ways((("z",), lambda: x.number("z", above=0.0)), (LEVEL, lambda: parametric.z_of(level_of(x))),
+               default=parametric.z_of(0.95))
     x.conventions["z"] = z
     found = parametric.components(v, covariance, z)
+    for kind in ("marginal_var", "component_var"):
+        x.undefined(kind, "the portfolio does not vary: its volatility has no derivative")
     out: dict[str, Any] = {"portfolio_var": found["portfolio"]}
     for kind in ("individual", "marginal", "component", "incremental"):
         out[f"{kind}_var"] = dict(zip(names, np.asarray(found[kind]).tolist(), strict=True))
     return out
 
 
+def _of_vols(x: Line, names: list[str]) -> np.ndarray:
+    """Return the covariance of volatilities and a correlation: one number for every pair, or a matrix."""
+    vols = x.mapping("vols", "volatilities")
+    field = x.name_of("vols", "volatilities")
+    if set(vols) != set(names):
+        raise FieldError(field, sorted(vols), f"a volatility for each of {', '.join(names)}")
+    for name, vol in vols.items():
+        if vol < 0.0:
+            raise FieldError(f"{field}.{name}", vol, "a volatility of at least 0")
+    if x.is_list("correlation"):
+        rho = covariance_of(x, len(names), "correlation", unit_diagonal=True)
+    else:
+        one = x.number("correlation", default=0.0, low=-1.0, high=1.0)
+        if one * (len(names) - 1) < -1.0:
+            raise FieldError("correlation", one, f"at least {-1.0 / (len(names) - 1):g}: {len(names)} values cannot "
+                                                 "all fall together less than that")
+        rho = np.full((len(names), len(names)), one)
+        np.fill_diagonal(rho, 1.0)
+    sd = np.array([vols[n] for n in names])
+    return rho * np.outer(sd, sd)
+
+
+def _rate(x: Line, default: Any = ...) -> float:
+    """Return the exception rate that is expected: ``p``, or one less ``level``."""
+    return x.ways((("p",), lambda: x.number("p", above=0.0, high=0.5)),
+                  (LEVEL, lambda: round(1.0 - level_of(x), 12)), default=default)
+
+
+def _exceptions(x: Line, n: int) -> int:
+    return x.whole("exceptions", high=n)
+
+
 @calculator("kupiec")
 def kupiec(x: Line) -> dict[str, Any]:
     """Kupiec's proportion of failures: n, exceptions, p (or level); chi-square with 1 degree of freedom."""
-    p = x.ways((("p",), lambda: x.number("p", above=0.0, below=0.5)),
-               (("levels", "level", "confidence", "alpha"), lambda: round(1.0 - levels(x)[0], 12)))
-    out: dict[str, Any] = bt.kupiec(x.whole("n", "days", low=1), x.whole("exceptions"), p)
+    n = x.whole("n", "days", low=1)
+    out: dict[str, Any] = bt.kupiec(n, _exceptions(x, n), _rate(x))
     if x.has("lr_independence"):
-        out["lr_conditional"] = out["lr_pof"] + x.number("lr_independence")
+        out["lr_conditional"] = out["lr_pof"] + x.number("lr_independence", low=0.0)
         out["p_value_conditional"] = bt.chi_square_tail(out["lr_conditional"], 2)
     return out | {"rejected_at_95": out["p_value"] < 0.05}
 
 
 @calculator("traffic_light")
 def traffic_light(x: Line) -> dict[str, Any]:
-    """Basel zone and multipliers from exceptions in n days (250) at p (0.01); zone names both ways (amber = yellow)."""
-    p = x.ways((("p",), lambda: x.number("p", above=0.0, below=0.5)),
-               (("level", "confidence", "alpha"), lambda: round(1.0 - levels(x)[0], 12)), default=0.01)
-    found = bt.traffic_light(x.whole("exceptions"), x.whole("n", "days", default=250, low=1), p)
+    """Basel zone and multipliers from exceptions in n days (250) at p (0.01) or level; the zone under both names."""
+    n = x.whole("n", "days", default=250, low=1)
+    found = bt.traffic_light(_exceptions(x, n), n, _rate(x, default=0.01))
     return found | {"zone_1996": "yellow" if found["zone"] == "amber" else found["zone"]}
 
 
 @calculator("backtest", "christoffersen")
 def backtest(x: Line) -> dict[str, Any]:
-    """Backtest: pnl and var a day (oldest first), or hits (0 or 1 a day); level. Kupiec, Christoffersen, Basel zone."""
-    level = levels(x)[0]
+    """Backtest: pnl and var a day (oldest first), or hits (0 or 1 a day); level. Kupiec, Christoffersen, Basel zone.
+
+    A day on which either is missing (null) is left out; what follows it does not count as following a day.
+    """
+    level = level_of(x, default=[0.95])
     if x.has("hits"):
-        hits = x.series("hits")
-        return bt.backtest(-hits, np.full(len(hits), 0.5), level)
-    pnl, var_ = x.series("pnl"), x.series("var")
-    if len(pnl) != len(var_):
-        raise FieldError("var", len(var_), f"as many days as pnl ({len(pnl)})")
-    return bt.backtest(pnl, var_, level)
-
-
-@calculator("drawdown")
-def drawdown(x: Line) -> dict[str, Any]:
-    """Drawdowns of returns or of an equity curve: deepest (negative), episodes (deepest first), longest recovery."""
-    if x.has("equity", "values"):
-        equity = x.series("equity", "values")
-        returns = equity[1:] / equity[:-1] - 1.0
+        hits = x.series("hits", keep_missing=True)
+        bad = hits[np.isfinite(hits) & (hits != 0.0) & (hits != 1.0)]
+        if len(bad):
+            raise FieldError("hits", float(bad[0]), "0 or 1 a day")
     else:
-        returns = x.series("returns")
-        equity = performance.wealth(returns)
-    episodes = [e.__dict__ for e in performance.drawdown_episodes(returns)[: x.whole("top", default=5)]]
-    if x.has("dates"):
-        labels = x.texts("dates", count=len(equity) if x.has("equity", "values") else len(returns))
-        for e in episodes:
-            e |= {"from": labels[e["start"]], "trough_at": labels[e["trough"]],
-                  "to": None if e["end"] is None else labels[e["end"]]}
-    for name in ("end", "to", "recovery"):
-        x.undefined(name, "not recovered by the last observation")
-    return {"max_drawdown": performance.max_drawdown(equity), "episodes": episodes,
-            "max_recovery_days": performance.longest_recovery(equity)}
-
-
-@calculator("performance")
-def measures(x: Line) -> dict[str, Any]:
-    """Statistics of simple returns: volatility, Sharpe, Sortino, downside and semi-deviation, drawdown, beta.
-
-    Fields: returns (null = missing), benchmark, periods_per_year (252), mar, risk_free, window.
-    """
-    raw = x.series("returns", keep_missing=True)
-    r = raw[~np.isnan(raw)]
-    periods = x.number("periods_per_year", "periods", default=252.0, above=0.0)
-    mar = x.number("mar", default=0.0)
-    x.conventions |= {"periods_per_year": periods, "mar": mar}
-    for name, why in (("sharpe", "returns do not vary"), ("sortino", "no return lies below mar"),
-                      ("beta", "the benchmark does not vary"), ("rolling_beta", "a benchmark that does not vary"),
-                      ("annual_return", "wealth falls to zero or below")):
-        x.undefined(name, why)
-    out: dict[str, Any] = {
-        "n": len(r), "mean": float(r.mean()), "max_drawdown": performance.max_drawdown(performance.wealth(r)),
-        "annual_return": performance.annual_return(r, periods), "semi_deviation": performance.semi_deviation(r),
-        "downside_deviation": performance.downside_deviation(r, mar),
-        "downside_risk": performance.downside_deviation(r, mar) * math.sqrt(periods)}
-    if len(r) > 1:
-        out |= {"stddev": float(r.std(ddof=1)), "annual_volatility": performance.annual_volatility(r, periods),
-                "sharpe": performance.sharpe(r, periods, x.number("risk_free", default=0.0)),
-                "sortino": performance.sortino(r, periods, mar)}
-    window = x.whole("window", default=0)
-    if x.has("benchmark"):
-        b = x.series("benchmark", keep_missing=True)
-        if len(b) != len(raw):
-            raise FieldError("benchmark", len(b), f"as many periods as returns ({len(raw)})")
-        out["beta"] = performance.beta(raw, b)
-        if window:
-            out["rolling_beta"] = performance.rolling(performance.beta, window, raw, b)
-    if window:
-        out["rolling_max_drawdown"] = performance.rolling(
-            lambda w: performance.max_drawdown(performance.wealth(w)), window, r)
-    return out
-
-
-@calculator("capm", "single_factor")
-def capm(x: Line) -> dict[str, Any]:
-    """Single-factor regression of excess returns on excess benchmark returns, pairwise complete periods.
-
-    Fields: returns, benchmark, risk_free (a series or one number), periods_per_year (12).
-    """
-    r, b = x.series("returns", keep_missing=True), x.series("benchmark", keep_missing=True)
-    rf = x.series("risk_free", keep_missing=True) if x.is_list("risk_free") else np.full(
-        len(r), x.number("risk_free", default=0.0))
-    both = np.isfinite(r) & np.isfinite(b) & np.isfinite(rf)
-    r, b, rf = r[both], b[both], rf[both]
-    periods = x.number("periods_per_year", default=12.0, above=0.0)
-    x.conventions |= {"periods_per_year": periods, "n": len(r)}
-    e, m = r - rf, b - rf
-    fit = performance.regression(e, m)
-    active = r - b
-    slope, alpha = float(fit["coefficients"][0]), float(fit["intercept"])
-    tracking = float(active.std(ddof=1)) * math.sqrt(periods)
-    premium = performance.annual_return(r, periods) - performance.annual_return(b, periods)
-    return {"alpha": alpha, "beta": slope, "beta_bull": performance.beta(e[m > 0], m[m > 0]),
-            "beta_bear": performance.beta(e[m <= 0], m[m <= 0]), "r_squared": fit["r_squared"],
-            "alpha_annualised": (1 + alpha) ** periods - 1, "correlation": float(np.corrcoef(e, m)[0, 1]),
-            "tracking_error": tracking, "active_premium": premium, "information_ratio": premium / tracking,
-            "treynor": performance.annual_return(e, periods) / slope}
-
-
-@calculator("regression", "ols", "factor_regression")
-def regression(x: Line) -> dict[str, Any]:
-    """Ordinary least squares y = X b + c: y, X (rows of regressors), intercept (true). The constant comes last."""
-    y, regressors = x.series("y"), x.matrix("X", "x")
-    intercept = x.flag("intercept", default=True)
-    fit = performance.regression(y, regressors, intercept)
-    params = [*fit["coefficients"].tolist(), *([fit["intercept"]] if intercept else [])]
-    k, r2 = regressors.shape[1], fit["r_squared"]
-    return fit | {"params": params, "residual_ss": fit["residual_sum_squares"],
-                  "f_value": r2 / k / ((1 - r2) / fit["degrees_of_freedom"])}
+        pnl, var_ = x.series("pnl", keep_missing=True), x.series("var", keep_missing=True)
+        if len(pnl) != len(var_):
+            raise FieldError("var", len(var_), f"as many days as pnl ({len(pnl)})")
+        hits = bt.hits_of(pnl, var_)
+    missing = int(np.isnan(hits).sum())
+    if missing:
+        x.conventions["missing_skipped"] = missing
+    if missing == len(hits):
+        raise FieldError("hits" if x.has("hits") else "pnl", None, "at least one day that is known")
+    for name in ("lr_independence", "p_value_independence", "lr_conditional", "p_value_conditional"):
+        x.undefined(name, "no two days follow each other")
+    return bt.backtest(hits, level)
 
 
 @calculator("factor_risk")
 def factor_risk(x: Line) -> dict[str, Any]:
     """Factor decomposition of volatility: exposures, covariance, specific_variance; contributions sum to it."""
-    e = x.series("exposures", "exposure", keep_missing=True)
+    e = vector(x, "exposures", "exposure")
     specific = x.number("specific_variance", default=0.0, low=0.0)
-    found = factor.decompose(e, x.matrix("covariance", square=len(e)), specific)
+    found = factor.decompose(e, covariance_of(x, len(e)), specific)
     return {name: values.tolist() for name, values in found.items()}
 
 
@@ -305,7 +299,7 @@ def liquidity(x: Line) -> dict[str, Any]:
     """Days to liquidate and liquidity-adjusted VaR: quantity, adv, participation (0.2), spread, value, var."""
     participation = x.number("participation", default=0.20, above=0.0, high=1.0)
     x.conventions["participation"] = participation
-    quantity, adv = np.array([x.number("quantity", "qty")]), np.array([x.number("adv", default=None)])
+    quantity, adv = np.array([x.number("quantity", "qty")]), np.array([x.number("adv", default=None, above=0.0)])
     x.undefined("days_to_liquidate", "adv is not known")
     days = exposure.days_to_liquidate(quantity, adv, participation)
     out: dict[str, Any] = {"days_to_liquidate": float(days[0])}

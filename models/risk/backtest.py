@@ -43,21 +43,27 @@ def kupiec(n: int, exceptions: int, p: float) -> dict[str, float]:
 
 
 def christoffersen(hits: np.ndarray, p: float) -> dict[str, float]:
-    """Return independence and conditional coverage statistics of a sequence of exceptions (0 or 1 a day).
+    """Return independence and conditional coverage statistics of a sequence of exceptions (0 or 1 a day, NaN: missing).
 
-    Conditional coverage adds the unconditional statistic of the whole sequence and the independence statistic.
+    A day follows another only where both are known; without such a pair there is no statistic (NaN). Conditional
+    coverage adds the unconditional statistic of all days and the independence statistic.
     """
-    before, after = hits[:-1].astype(bool), hits[1:].astype(bool)
+    known = hits[np.isfinite(hits)]
+    both = np.isfinite(hits[:-1]) & np.isfinite(hits[1:])
+    before, after = hits[:-1][both].astype(bool), hits[1:][both].astype(bool)
     n00, n01 = int((~before & ~after).sum()), int((~before & after).sum())
     n10, n11 = int((before & ~after).sum()), int((before & after).sum())
+    total = n00 + n01 + n10 + n11
+    if not total:
+        names = ("lr_independence", "p_value_independence", "lr_conditional", "p_value_conditional")
+        return dict.fromkeys(names, math.nan)
     p01 = n01 / (n00 + n01) if n00 + n01 else 0.0
     p11 = n11 / (n10 + n11) if n10 + n11 else 0.0
-    total = n00 + n01 + n10 + n11
-    share = (n01 + n11) / total if total else 0.0
+    share = (n01 + n11) / total
     null = _xlogy(n00 + n10, 1.0 - share) + _xlogy(n01 + n11, share)
     free = _xlogy(n00, 1.0 - p01) + _xlogy(n01, p01) + _xlogy(n10, 1.0 - p11) + _xlogy(n11, p11)
-    independence = max(-2.0 * (null - free), 0.0)
-    pof = kupiec(len(hits), int(hits.sum()), p)["lr_pof"]
+    independence = max(2.0 * (free - null), 0.0)
+    pof = kupiec(len(known), int(known.sum()), p)["lr_pof"]
     return {"lr_independence": independence, "p_value_independence": chi_square_tail(independence, 1),
             "lr_conditional": pof + independence, "p_value_conditional": chi_square_tail(pof + independence, 2)}
 
@@ -75,28 +81,39 @@ def traffic_light(exceptions: int, n: int = 250, p: float = 0.01) -> dict[str, A
     Returns
     -------
     dict
-        ``zone``: green while P(X <= k) < 95 %, amber while < 99.99 %, red beyond; ``multiplier`` by MAR33 (1.50 to
-        2.00), ``multiplier_1996`` by the first framework (3.00 to 4.00); both only for 250 days at 99 %.
+        ``zone``: green while P(X <= k) < 95 %, amber while < 99.99 %, red beyond; ``zone_days`` and ``zone_basis``:
+        what it rests on; ``multiplier`` by MAR33 (1.50 to 2.00), ``multiplier_1996`` by the first framework (3.00 to
+        4.00); both only for 250 days at 99 %.
     """
     cumulative = binomial_cumulative(exceptions, n, p)
     zone = "green" if cumulative < 0.95 else "amber" if cumulative < 0.9999 else "red"
-    out: dict[str, Any] = {"cumulative_probability": cumulative, "zone": zone}
-    if n == 250 and abs(p - 0.01) < 1e-12:
+    basel = n == 250 and abs(p - 0.01) < 1e-12
+    out: dict[str, Any] = {"cumulative_probability": cumulative, "zone": zone, "zone_days": n,
+                           "zone_basis": "Basel's table: 250 days at 0.99" if basel else
+                           f"probability of at most {exceptions} exceptions in {n} days at {round(1.0 - p, 12)!r}; "
+                           "Basel's table is for 250 days at 0.99, no multiplier follows"}
+    if basel:
         red = exceptions > 9
         out["multiplier"] = 2.0 if red else 1.5 + STEPS_MAR33.get(exceptions, 0.0)
         out["multiplier_1996"] = 4.0 if red else 3.0 + STEPS_1996.get(exceptions, 0.0)
     return out
 
 
-def backtest(pnl: np.ndarray, var: np.ndarray, level: float) -> dict[str, Any]:
-    """Return the whole backtest of a node: exceptions are days whose loss exceeds that day's VaR.
+def hits_of(pnl: np.ndarray, var: np.ndarray) -> np.ndarray:
+    """Return 1 for every day whose loss exceeds that day's VaR, 0 for another; NaN where either is missing.
 
     Parameters
     ----------
     pnl, var : one number a day, the oldest first; VaR as a positive loss known before the day
     """
-    hits = (-np.asarray(pnl) > np.asarray(var)).astype(np.int8)
+    pnl, var = np.asarray(pnl, np.float64), np.asarray(var, np.float64)
+    return np.where(np.isnan(pnl) | np.isnan(var), np.nan, (-pnl > var).astype(np.float64))
+
+
+def backtest(hits: np.ndarray, level: float) -> dict[str, Any]:
+    """Return the whole backtest of a node from `hits_of` its days; the zone is of the last 250 that are known."""
     p = round(1.0 - level, 12)
-    out: dict[str, Any] = {"days": len(hits), "exceptions": int(hits.sum())}
-    out |= kupiec(len(hits), int(hits.sum()), p) | christoffersen(hits, p)
-    return out | traffic_light(int(hits[-250:].sum()), min(len(hits), 250), p)
+    known = hits[np.isfinite(hits)]
+    out: dict[str, Any] = {"days": len(known), "exceptions": int(known.sum())}
+    out |= kupiec(len(known), int(known.sum()), p) | christoffersen(hits, p)
+    return out | traffic_light(int(known[-250:].sum()), min(len(known), 250), p)

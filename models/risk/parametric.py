@@ -37,6 +37,18 @@ def cornish_fisher(z: float, skew: float, excess_kurtosis: float) -> float:
             - (2.0 * z ** 3 - 5.0 * z) * skew * skew / 36.0)
 
 
+def cornish_fisher_slope(low: float, high: float, skew: float, excess_kurtosis: float) -> float:
+    """Return the least derivative of the corrected quantile to the normal one, over the tails of two levels.
+
+    Where it is not above 0 a higher level has a smaller loss: the moments are outside the domain of the correction.
+    """
+    near, far = _N.inv_cdf(1.0 - low), _N.inv_cdf(1.0 - high)
+    a = excess_kurtosis / 8.0 - skew * skew / 6.0
+    b, c = skew / 3.0, 1.0 - excess_kurtosis / 8.0 + 5.0 * skew * skew / 36.0
+    turn = -b / (2.0 * a) if a > 0.0 else near
+    return min(a * z * z + b * z + c for z in (near, far, min(max(turn, far), near)))
+
+
 def modified(returns: np.ndarray, level: float) -> float:
     """Return the modified VaR of simple returns, a positive loss."""
     sd, skew, kurtosis = sample_moments(returns)
@@ -58,6 +70,13 @@ def delta_gamma(delta: np.ndarray, gamma: np.ndarray | None, covariance: np.ndar
     return 0.5 * float(np.trace(gc)), math.sqrt(max(variance + 0.5 * float((gc * gc.T).sum()), 0.0))
 
 
+def _volatility(values: np.ndarray, covariance: np.ndarray) -> float:
+    """Return the deviation of a portfolio; what is rounding beside the terms that cancel in it is none."""
+    terms = covariance * np.outer(values, values)
+    variance = float(values @ covariance @ values)
+    return math.sqrt(variance) if variance > 1e-14 * float(np.abs(terms).sum()) else 0.0
+
+
 def components(values: np.ndarray, covariance: np.ndarray, z: float) -> dict[str, np.ndarray | float]:
     """Return the VaR of linear positions and how it divides.
 
@@ -69,16 +88,17 @@ def components(values: np.ndarray, covariance: np.ndarray, z: float) -> dict[str
     Returns
     -------
     dict
-        ``portfolio``; per position ``individual`` (alone), ``marginal`` (dVaR/dvalue), ``component`` (value times
-        marginal, sums to the portfolio) and ``incremental`` (portfolio less portfolio without it).
+        ``portfolio``; per position ``individual`` (alone), ``marginal`` (dVaR/dvalue, NaN where nothing varies),
+        ``component`` (value times marginal, sums to the portfolio) and ``incremental`` (portfolio less portfolio
+        without it).
     """
-    volatility = math.sqrt(max(float(values @ covariance @ values), 0.0))
-    marginal = z * (covariance @ values) / volatility if volatility > 0.0 else np.zeros(len(values))
+    volatility = _volatility(values, covariance)
+    marginal = z * (covariance @ values) / volatility if volatility > 0.0 else np.full(len(values), math.nan)
     incremental = np.empty(len(values))
     for i in range(len(values)):
         without = values.copy()
         without[i] = 0.0
-        incremental[i] = z * (volatility - math.sqrt(max(float(without @ covariance @ without), 0.0)))
+        incremental[i] = z * (volatility - _volatility(without, covariance))
     return {"portfolio": z * volatility, "individual": z * np.abs(values) * np.sqrt(np.diag(covariance)),
             "marginal": marginal, "component": values * marginal, "incremental": incremental}
 

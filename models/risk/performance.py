@@ -10,6 +10,21 @@ import numpy as np
 
 from models.jit import kernel
 
+#: what is smaller than this part of the numbers it is the rest of is rounding
+ROUNDING = 1e-12
+
+
+def varies(values: np.ndarray) -> bool:
+    """Whether numbers differ by more than rounding."""
+    return len(values) > 1 and float(np.ptp(values)) > ROUNDING * float(np.abs(values).max())
+
+
+def ruin(returns: np.ndarray) -> int | None:
+    """Return the first return after which no wealth exists: one below -100 %, or any after a loss of all."""
+    bad = returns < -1.0
+    bad[1:] |= np.maximum.accumulate(returns <= -1.0)[:-1]
+    return int(bad.argmax()) if bad.any() else None
+
 
 def wealth(returns: np.ndarray) -> np.ndarray:
     """Return compounded wealth, starting with 1 before the first return."""
@@ -39,8 +54,17 @@ class Episode:
 
 def drawdown_episodes(returns: np.ndarray) -> list[Episode]:
     """Return every drawdown of a return series, the deepest first; lengths count periods inclusively."""
-    level = wealth(returns)[1:]
-    peak = np.maximum.accumulate(np.concatenate([[1.0], level]))[1:]
+    return episodes_of(wealth(returns)[1:], 1.0)
+
+
+def episodes_of(level: np.ndarray, before: float) -> list[Episode]:
+    """Return every drawdown of a series of values, the deepest first; its indices are those of the values.
+
+    Parameters
+    ----------
+    before : the first peak: what there was before the first value
+    """
+    peak = np.maximum.accumulate(np.concatenate([[before], level]))[1:]
     below = level / peak - 1.0
     found: list[Episode] = []
     i, n = 0, len(level)
@@ -71,9 +95,14 @@ def longest_recovery(equity: np.ndarray) -> int:
     return longest
 
 
+def deviation(returns: np.ndarray) -> float:
+    """Return the sample standard deviation; NaN of one return."""
+    return float(returns.std(ddof=1)) if len(returns) > 1 else math.nan
+
+
 def annual_volatility(returns: np.ndarray, periods: float) -> float:
     """Return the sample standard deviation times the root of periods a year."""
-    return float(returns.std(ddof=1)) * math.sqrt(periods)
+    return deviation(returns) * math.sqrt(periods)
 
 
 def downside_deviation(returns: np.ndarray, mar: float = 0.0) -> float:
@@ -87,21 +116,27 @@ def semi_deviation(returns: np.ndarray) -> float:
 
 
 def sharpe(returns: np.ndarray, periods: float, risk_free: float = 0.0) -> float:
-    """Return annualised mean excess return over its sample deviation."""
-    excess = returns - risk_free
-    sd = float(excess.std(ddof=1))
-    return float(excess.mean()) / sd * math.sqrt(periods) if sd > 0 else math.nan
+    """Return annualised mean excess return over its sample deviation; NaN where returns do not vary."""
+    if not varies(returns):
+        return math.nan
+    return float((returns - risk_free).mean()) / deviation(returns) * math.sqrt(periods)
 
 
 def sortino(returns: np.ndarray, periods: float, mar: float = 0.0) -> float:
-    """Return annualised mean excess return over annualised downside deviation."""
-    down = downside_deviation(returns, mar) * math.sqrt(periods)
-    return float((returns - mar).mean()) * periods / down if down > 0 else math.nan
+    """Return annualised mean excess return over annualised downside deviation; NaN where none falls short of it."""
+    short = mar - float(returns.min())
+    if not short > ROUNDING * max(abs(mar), float(np.abs(returns).max())):
+        return math.nan
+    return float((returns - mar).mean()) * periods / (downside_deviation(returns, mar) * math.sqrt(periods))
 
 
 def annual_return(returns: np.ndarray, periods: float) -> float:
-    """Return the geometric annual return."""
-    return float(np.prod(1.0 + returns) ** (periods / len(returns)) - 1.0)
+    """Return the geometric annual return; NaN where wealth falls below zero, or returns follow a loss of all."""
+    if ruin(returns) is not None:
+        return math.nan
+    growth = float(np.log1p(returns).sum()) if returns.min() > -1.0 else -math.inf
+    year = growth * periods / len(returns)
+    return math.expm1(year) if year < 700.0 else math.inf
 
 
 def paired(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,11 +146,12 @@ def paired(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def beta(returns: np.ndarray, benchmark: np.ndarray) -> float:
-    """Return cov(r, b) / var(b) over the periods both have."""
+    """Return cov(r, b) / var(b) over the periods both have; NaN where the benchmark does not vary."""
     r, b = paired(returns, benchmark)
+    if not varies(b):
+        return math.nan
     centred = b - b.mean()
-    variance = float(centred @ centred)
-    return float(centred @ (r - r.mean())) / variance if variance > 0 else math.nan
+    return float(centred @ (r - r.mean())) / float(centred @ centred)
 
 
 def rolling(function: Any, window: int, *series: np.ndarray) -> np.ndarray:
@@ -144,12 +180,15 @@ def regression(y: np.ndarray, x: np.ndarray, intercept: bool = True) -> dict[str
     y_shift = float(y.mean()) if intercept else 0.0
     centred = x - shift
     scale = np.sqrt((centred ** 2).sum(axis=0))
-    if n <= k + intercept or (scale == 0.0).any():
+    constant = scale <= ROUNDING * np.sqrt((x ** 2).sum(axis=0))
+    if n <= k + intercept or constant.any():
         raise ValueError(f"x: expected more rows than columns and no constant column, was {n} x {k}")
     q, r = np.linalg.qr(centred / scale)
+    if np.abs(np.diag(r)).min() <= ROUNDING:
+        raise ValueError(f"x: expected columns that are linearly independent, was {n} x {k}")
     solved = np.linalg.solve(r, q.T @ (y - y_shift))
     coefficients = solved / scale
-    constant = y_shift - float(shift @ coefficients) if intercept else 0.0
+    offset = y_shift - float(shift @ coefficients) if intercept else 0.0
     residual = y - y_shift - centred @ coefficients
     freedom = n - k - int(intercept)
     variance = float(residual @ residual) / freedom
@@ -159,9 +198,12 @@ def regression(y: np.ndarray, x: np.ndarray, intercept: bool = True) -> dict[str
     if intercept:
         errors = np.append(errors, math.sqrt(variance / n + float(shift @ cov @ shift)))
     total = float(((y - y_shift) ** 2).sum())
-    all_coefficients = np.append(coefficients, constant) if intercept else coefficients
-    return {"coefficients": coefficients, "intercept": constant, "standard_errors": errors,
-            "t_values": all_coefficients / errors, "r_squared": 1.0 - float(residual @ residual) / total,
+    all_coefficients = np.append(coefficients, offset) if intercept else coefficients
+    with np.errstate(divide="ignore", invalid="ignore"):  # an exact fit has no t-values
+        t_values = all_coefficients / errors
+    r_squared = 1.0 - float(residual @ residual) / total if varies(y) or (total and not intercept) else math.nan
+    return {"coefficients": coefficients, "intercept": offset, "standard_errors": errors,
+            "t_values": t_values, "r_squared": r_squared,
             "residual_sd": math.sqrt(variance), "residual_sum_squares": float(residual @ residual),
             "degrees_of_freedom": freedom}
 
