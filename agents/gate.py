@@ -69,12 +69,12 @@ class GateStage(ReadingStage):
                  clock: Clock, counters: Counters, base_currency: str, levels: tuple[str, ...],
                  partitions: int, lease: Lease, day: TradingDay | None = None,
                  journal: Journal | None = None, write_down_s: float = 20.0,
-                 future_ns: int = FUTURE_NS) -> None:
+                 future_ns: int = FUTURE_NS, takes_last: bool = False) -> None:
         self._client, self._topics, self._lease = client, topics, lease
         self._names = {v: k for k, v in topics.items()}
         self._publisher, self._clock, self._counters = publisher, clock, counters
         self._quarantine = Quarantine(topics["quarantine"], publisher, counters)
-        self._partitions, self._journal = partitions, journal
+        self._partitions, self._journal, self._takes_last = partitions, journal, takes_last
         self.gate = GateBook(base_currency, levels, day)
         self.gate.future_ns = future_ns
         self.watch = GateWatch(self.gate, topics, publisher, counters, partitions, self.owns)
@@ -162,7 +162,7 @@ class GateStage(ReadingStage):
     def _take_mark(self, mark: Mark, _: Place) -> None:
         self.gate.book.add_mark(mark)
         self.gate.set_price(mark.instrument, mark.bid, mark.ask, mark.mid, mark.last, mark.ts_event,
-                            mark.quality == "good")
+                            mark.quality == "good" or (self._takes_last and mark.quality == "last"))
 
     def _take_limit(self, limit: Limit, _: Place) -> None:
         self.gate.add_limit(limit)

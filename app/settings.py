@@ -44,7 +44,8 @@ class Settings(BaseSettings):
     standby: bool = Field(
         False, description="role positions: follow the partitions of other workers into the local stores, for a quick "
                            "takeover; each worker needs a data_dir of its own")
-    base_currency: str = Field("USD", description="currency of the firm node and the cross-cutting groupings")
+    base_currency: Annotated[str, Field(pattern=r"^[A-Z0-9]{2,12}$")] = Field(
+        "USD", description="currency of the firm node and the cross-cutting groupings")
     day_start: str = Field("00:00", description="local time at which a trading day begins (roll, daily limits)")
     day_zone: str = Field("UTC", description="time zone of `day_start`, as IANA names it")
     levels: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -74,6 +75,9 @@ class Settings(BaseSettings):
     gate_write_down_s: Annotated[float, Field(gt=0)] = Field(
         20.0, description="a gate writes down what works and what its day has come to this often: who takes over reads "
                           "the log of decisions since")
+    gate_takes_last: bool = Field(
+        False, description="a gate takes orders against a mark of quality `last` (nobody quotes, the price is that of "
+                           "the last trade); otherwise they are STALE_PRICE")
     gate_realtime: bool = Field(True, description="a gate with a socket or HTTP of its own runs at real-time priority "
                                 "where the system permits")
     gate_http_host: str = Field("127.0.0.1", description="address the gate of a worker listens on over HTTP; beyond "

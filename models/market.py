@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from models.columns import grown
@@ -9,6 +11,9 @@ from models.exchange_rates import Pair, solve_rates
 
 #: a close without a date is of whatever day it is asked for
 ANY_TIME = (0, 2**63 - 1)
+#: what parts the words of an instrument's name, and the code of a currency
+_SEPARATORS, _CODE = re.compile(r"[\W_]+"), re.compile(r"[A-Z0-9]{2,12}", re.ASCII)
+
 
 class Market:
     """One snapshot's prices and exchange rates, by index."""
@@ -182,11 +187,15 @@ class Market:
 
 
 def pair_currencies(instrument: str, currency: str) -> tuple[str, str] | None:
-    """Return (base, quote) of an FX instrument named ``EURUSD``, ``EUR/USD`` or ``USDT.USD``, or None.
+    """Return (base, quote) of an FX instrument named ``EURUSD``, ``EUR/USD``, ``USDT.USD`` or ``EURUSD.EBS``, or None.
 
-    The base is what stands before the currency in the name, separators aside: capital letters and digits, 2 to 12.
+    The base is what stands before the currency in the name, separators aside: capital letters and digits, 2 to 12. What
+    follows the currency is set apart by a separator, and says nothing of it.
     """
-    code = "".join(c for c in instrument if c.isalnum())
-    base = code.removesuffix(currency)
-    known = base != code and base != currency and 2 <= len(base) <= 12 and base.isascii() and base == base.upper()
-    return (base, currency) if known else None
+    parts = _SEPARATORS.split(instrument)
+    for k in range(len(parts), 0, -1):
+        code = "".join(parts[:k])
+        base = code.removesuffix(currency)
+        if base != code and base != currency and _CODE.fullmatch(base):
+            return base, currency
+    return None

@@ -7,8 +7,9 @@ market may really have moved. Bounds are relative to the price or so many ticks,
 fraction of the price means nothing.
 
 The quality of a mark is computed from its sources whenever it is read (`quality_of`): the age of the last good price
-comes first, whatever was refused after it. A side that a feed stops quoting is gone after the same time. Where nobody
-quotes, the last trade is the mark, with a quality of its own.
+comes first, whatever was refused after it; quotes that were withdrawn are stale at once. A side that a feed stops
+quoting is gone after the same time. Where nobody quotes, or has for too long, or no more, the last trade is the mark,
+with a quality of its own; the next quote takes over from it.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ MARK_DTYPE = np.dtype([
     ("wild_mid", "f8"), ("wild_count", "i4"),
     # why what came after the last good price was refused, GOOD: nothing was; whether the mark is a trade's price
     ("refused", "i4"), ("printed", "i4"),
+    # whether the newest quote took both sides away
+    ("withdrawn", "i4"),
     # what was published last
     ("quality", "i4"), ("changed", "i4"), ("sources", "i4"),
 ], align=True)
@@ -76,7 +79,8 @@ def to_record(name: str, row: Any, ts_source: int) -> Mark:
     """Return a mark as a record: what readers see, and what a mark stage that starts goes on from."""
     def number(value: float) -> float | None:
         return float(value) if value == value else None
-    kept = Kept(**{f: int(row[f]) for f in _KEPT}, wild_mid=number(row["wild_mid"]))
+    kept = Kept(**{f: int(row[f]) for f in _KEPT}, wild_mid=number(row["wild_mid"]),
+                withdrawn=int(row["withdrawn"]))
     return Mark(instrument=name, window_end=int(row["window_end"]), ts_event=int(row["ts_event"]),
                 bid=number(row["bid"]), ask=number(row["ask"]), mid=number(row["mid"]), last=number(row["last"]),
                 quality=QUALITIES[int(row["quality"])],  # type: ignore[arg-type]
@@ -94,6 +98,7 @@ def from_record(row: Any, mark: Mark, now_ns: int) -> None:
         for field, value in zip(_KEPT, msgspec.structs.astuple(mark.kept), strict=False):
             row[field] = value
         row["wild_mid"] = np.nan if mark.kept.wild_mid is None else mark.kept.wild_mid
+        row["withdrawn"] = mark.kept.withdrawn
     else:  # of a version that kept no more than the prices
         for field in ("received_ns", "bid_ns", "ask_ns", "last_ts"):
             row[field] = mark.ts_event
@@ -109,7 +114,7 @@ def quality_of(mark: Any, now_ns: int, stale_ns: int) -> int:
     """Return how good a mark is at a time."""
     if mark.mid != mark.mid:
         return NONE
-    if now_ns - mark.received_ns > stale_ns:
+    if mark.withdrawn != 0 or now_ns - mark.received_ns > stale_ns:
         return STALE
     if mark.refused != GOOD:
         return int(mark.refused)
@@ -148,7 +153,8 @@ def _is_believed(mark: Any, mid: float, tick: float, any_sign: bool) -> bool:
 def _drop_old_sides(mark: Any, now_ns: int, stale_ns: int) -> None:
     """Take away the side of a quote that nobody has quoted for too long, where the other one is there."""
     bid_is_old, ask_is_old = now_ns - mark.bid_ns > stale_ns, now_ns - mark.ask_ns > stale_ns
-    if mark.printed != 0 or mark.bid != mark.bid or mark.ask != mark.ask or bid_is_old == ask_is_old:
+    both = mark.bid == mark.bid and mark.ask == mark.ask
+    if mark.printed != 0 or mark.withdrawn != 0 or not both or bid_is_old == ask_is_old:
         return
     if bid_is_old:
         mark.bid, mark.mid = np.nan, mark.ask
@@ -166,9 +172,9 @@ def _quote(mark: Any, bid: float, ask: float, now_ns: int, terms: Any) -> bool:
         return False
     both = bid == bid and ask == ask
     new_bid, new_ask = bid, ask
-    if bid != bid and now_ns - mark.bid_ns <= terms.stale_ns:
+    if bid != bid and mark.withdrawn == 0 and now_ns - mark.bid_ns <= terms.stale_ns:
         new_bid = mark.bid
-    if ask != ask and now_ns - mark.ask_ns <= terms.stale_ns:
+    if ask != ask and mark.withdrawn == 0 and now_ns - mark.ask_ns <= terms.stale_ns:
         new_ask = mark.ask
     if new_bid > new_ask:
         if both:
@@ -195,15 +201,24 @@ def _quote(mark: Any, bid: float, ask: float, now_ns: int, terms: Any) -> bool:
 
 
 @inline_kernel
+def _withdraw(mark: Any, ts: int) -> None:
+    """Take the quotes back: their prices stay, and none of the sides goes together with a later one."""
+    mark.withdrawn, mark.wild_count = 1, 0
+    mark.ts_event = max(mark.ts_event, ts)
+    mark.changed = 1
+
+
+@inline_kernel
 def _print(mark: Any, last: float, now_ns: int, terms: Any) -> bool:
-    """Take a trade's price in; return whether it became the mark: where nobody quotes, or has for too long."""
+    """Take a trade's price in; return whether it became the mark: where nobody quotes now."""
     any_sign = terms.any_sign != 0
     if _is_no_price(last, any_sign):
         mark.rejected += 1
         return False
     mark.last = last
     mark.changed = 1
-    if mark.mid == mark.mid and mark.printed == 0 and now_ns - mark.received_ns <= terms.stale_ns:
+    quoted = mark.printed == 0 and mark.withdrawn == 0 and now_ns - mark.received_ns <= terms.stale_ns
+    if mark.mid == mark.mid and quoted:
         return False
     if not _is_believed(mark, last, terms.tick, any_sign):
         _refuse(mark, WILD)
@@ -229,14 +244,16 @@ def apply_quotes(marks: np.ndarray, rows: np.ndarray, terms: np.ndarray, receive
             continue
         k = rows[i].instrument_index
         bid, ask, last, ts = rows[i].bid, rows[i].ask, rows[i].last, rows[i].ts_event
-        mark, became = marks[k], False
-        quoted = bid == bid or ask == ask
+        mark, became, withdrawn = marks[k], False, rows[i].withdrawn != 0
+        quoted = withdrawn or bid == bid or ask == ask
         newest = mark.ts_event if quoted else mark.last_ts
         if ts < newest:
             if newest - ts > lateness_ns:
                 mark.late += 1
             continue
-        if quoted:
+        if withdrawn:
+            _withdraw(mark, ts)
+        elif quoted:
             became = _quote(mark, bid, ask, received_ns, terms[k])
         if last == last and ts >= mark.last_ts:
             mark.last_ts = ts
@@ -246,7 +263,7 @@ def apply_quotes(marks: np.ndarray, rows: np.ndarray, terms: np.ndarray, receive
                 mark.last = last
         if not became:
             continue
-        mark.wild_count = 0
+        mark.wild_count = mark.withdrawn = 0
         mark.ts_event = max(mark.ts_event, ts)
         mark.received_ns = received_ns
         mark.refused = GOOD

@@ -26,7 +26,15 @@ from models.json_scan import (
     string_end,
 )
 from models.record_scan import ByteRows
-from schemas.codec import TICK_BLOCK_HEADER, TICK_BLOCK_MAGIC, TICK_DTYPE, split_array, tick_decoder, unpack_ticks
+from schemas.codec import (
+    TICK_BLOCK_HEADER,
+    TICK_BLOCKS,
+    TICK_WITHDRAWN,
+    split_array,
+    states_null,
+    tick_decoder,
+    unpack_ticks,
+)
 from schemas.reasons import QuarantineReason
 from schemas.records import Tick
 from schemas.refusal import reason_of
@@ -36,6 +44,8 @@ UNREAD, READ, POISON, UNKNOWN = 0, 1, 2, 3
 QUOTE_DTYPE = np.dtype([
     ("status", "i4"), ("instrument_index", "i4"), ("name_start", "i8"), ("name_length", "i8"), ("bid", "f8"),
     ("ask", "f8"), ("last", "f8"), ("ts_event", "i8"), ("source", "u8"),
+    # bid and ask are given, as null
+    ("withdrawn", "i4"),
 ], align=True)
 _POW10_F = 10.0 ** np.arange(19)
 K_NONE, K_INSTRUMENT, K_BID, K_ASK, K_LAST, K_TS, K_SOURCE, K_SIZE = range(8)
@@ -73,6 +83,7 @@ def _scan_quote(buf: np.ndarray, at: int, end: int, out: np.ndarray, i: int) -> 
     out[i].source = 0
     out[i].name_length = 0
     out[i].ts_event = 0
+    no_bid, no_ask = False, False
     at = skip_space(buf, at, end)
     if at >= end or buf[at] != OPEN:
         return False
@@ -106,9 +117,9 @@ def _scan_quote(buf: np.ndarray, at: int, end: int, out: np.ndarray, i: int) -> 
         elif is_null(buf, at, end):
             at += 4
             if kind == K_BID:
-                out[i].bid = np.nan
+                out[i].bid, no_bid = np.nan, True
             elif kind == K_ASK:
-                out[i].ask = np.nan
+                out[i].ask, no_ask = np.nan, True
             elif kind == K_LAST:
                 out[i].last = np.nan
         elif kind == K_SOURCE:
@@ -123,9 +134,9 @@ def _scan_quote(buf: np.ndarray, at: int, end: int, out: np.ndarray, i: int) -> 
             at, mantissa, scale = read_number_value(buf, at, end)
             value = mantissa / _POW10_F[scale]
             if kind == K_BID:
-                out[i].bid = value
+                out[i].bid, no_bid = value, False
             elif kind == K_ASK:
-                out[i].ask = value
+                out[i].ask, no_ask = value, False
             elif kind == K_LAST:
                 out[i].last = value
         if at == REFUSED:
@@ -139,6 +150,7 @@ def _scan_quote(buf: np.ndarray, at: int, end: int, out: np.ndarray, i: int) -> 
         if buf[at] == CLOSE:
             break
         return False
+    out[i].withdrawn = 1 if no_bid and no_ask else 0
     return skip_space(buf, at + 1, end) == end and out[i].ts_event > 0 and out[i].name_length > 0
 
 
@@ -221,7 +233,10 @@ def decode_quotes(values: Sequence[bytes | None], names: NameArrays, known: np.n
     for m, value in enumerate(values):
         if value is None:
             out.poison.append((m, QuarantineReason.NULL_VALUE, "expected a tick, was null", b""))
-        elif value[:4] == TICK_BLOCK_MAGIC:
+        elif value[:4] in TICK_BLOCKS:
+            if packed and packed[0][:4] != value[:4]:
+                parts.append(_packed_rows(packed, places, names, known, out))
+                packed, places = [], []
             if run:
                 parts.append(_json_rows(run, places, names, known, out))
                 run, places = [], []
@@ -277,6 +292,9 @@ def _packed_rows(blocks: list[bytes], places: Sequence[int], names: NameArrays, 
     out.unknown += int(unknown.sum())
     for name in ("bid", "ask", "last"):
         rows[name] = ticks[name]
+    if "flags" in (ticks.dtype.names or ()):
+        rows["withdrawn"] = (ticks["flags"] & TICK_WITHDRAWN) != 0
+        rows["bid"][rows["withdrawn"] != 0] = rows["ask"][rows["withdrawn"] != 0] = np.nan
     return rows
 
 
@@ -297,12 +315,13 @@ def _equal_blocks(blocks: list[bytes]) -> np.ndarray | None:
     joined = b"".join(blocks)
     if len(joined) != size * len(blocks) or set(map(len, blocks)) != {size} or size <= TICK_BLOCK_HEADER.size:
         return None
-    count, rest = divmod(size - TICK_BLOCK_HEADER.size, TICK_DTYPE.itemsize)
-    layout = np.dtype([("magic", "S4"), ("count", "<u4"), ("rows", TICK_DTYPE, (count,))])
+    magic = blocks[0][:4]
+    count, rest = divmod(size - TICK_BLOCK_HEADER.size, TICK_BLOCKS[magic].itemsize)
+    layout = np.dtype([("magic", "S4"), ("count", "<u4"), ("rows", TICK_BLOCKS[magic], (count,))])
     if rest or not count:
         return None
     found = np.frombuffer(joined, layout)
-    if (found["magic"] != TICK_BLOCK_MAGIC).any() or (found["count"] != count).any():
+    if (found["magic"] != magic).any() or (found["count"] != count).any():
         return None
     return np.ascontiguousarray(found["rows"]).reshape(-1)
 
@@ -338,6 +357,7 @@ def _read_slowly(raws: Sequence[Any], places: Sequence[int], rows: np.ndarray, b
                     decimal_parts(value, name)
                 rows[name][i] = np.nan if value is None else float(value)
             rows["ts_event"][i] = parse_ts_ns(tick.ts_event)
+            rows["withdrawn"][i] = tick.bid is None and tick.ask is None and states_null(raws[i], "bid", "ask")
         except (msgspec.DecodeError, ValueError, ArithmeticError) as error:
             out.poison.append((places[i], *reason_of(error, raws[i], Tick), raws[i]))
             rows["status"][i] = POISON

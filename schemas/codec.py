@@ -101,6 +101,12 @@ def decoder_of(cls: type[T]) -> JsonDecoder[T]:
     return _decoders[cls]
 
 
+def states_null(raw: bytes, *names: str) -> bool:
+    """Return whether a record gives each of these fields, and gives it as null: absent is not null."""
+    record = _fields.decode(raw)
+    return all(name in record and record[name] is None for name in names)
+
+
 def split_array(value: bytes) -> list[bytes]:
     """Return the records of a message that is a JSON array, each as its own bytes.
 
@@ -123,19 +129,24 @@ def records_in(value: bytes) -> list[bytes]:
     return split_array(value) if value.lstrip()[:1] == b"[" else [value]
 
 
-# ---- packed ticks, version 1 -------------------------------------------------------------------------------------
-#: magic, version, record count
-TICK_BLOCK_MAGIC = b"DRT1"
+# ---- packed ticks ------------------------------------------------------------------------------------------------
+#: magic with the version, record count
 TICK_BLOCK_HEADER = struct.Struct("<4sI")
-#: one record: NUL-padded name, UTC ns, prices as float64 (NaN: side absent)
+#: one record of version 1: NUL-padded name, UTC ns, prices as float64 (NaN: side absent)
 TICK_DTYPE = np.dtype(
     [("instrument", "S24"), ("ts_event", "<i8"), ("bid", "<f8"), ("ask", "<f8"), ("last", "<f8")]
 )
+#: version 2 says more of a record in flags; bits that have no meaning yet are 0
+FLAGGED_TICK_DTYPE = np.dtype([*((name, TICK_DTYPE[name]) for name in TICK_DTYPE.names or ()), ("flags", "<u8")])
+#: both sides are withdrawn: as bid and ask of null in JSON
+TICK_WITHDRAWN = 1
+TICK_BLOCKS = {b"DRT1": TICK_DTYPE, b"DRT2": FLAGGED_TICK_DTYPE}
 
 
 def pack_ticks(rows: np.ndarray) -> bytes:
-    """Return one binary message of ``TICK_DTYPE`` rows: header then rows."""
-    return TICK_BLOCK_HEADER.pack(TICK_BLOCK_MAGIC, len(rows)) + rows.tobytes()
+    """Return one binary message of ``TICK_DTYPE`` or ``FLAGGED_TICK_DTYPE`` rows: header then rows."""
+    magic = next(m for m, layout in TICK_BLOCKS.items() if layout == rows.dtype)
+    return TICK_BLOCK_HEADER.pack(magic, len(rows)) + rows.tobytes()
 
 
 def unpack_ticks(message: bytes) -> np.ndarray:
@@ -149,12 +160,13 @@ def unpack_ticks(message: bytes) -> np.ndarray:
     if len(message) < TICK_BLOCK_HEADER.size:
         raise ValueError(f"binary ticks: expected at least {TICK_BLOCK_HEADER.size} bytes, was {len(message)}")
     magic, count = TICK_BLOCK_HEADER.unpack_from(message)
-    if magic != TICK_BLOCK_MAGIC:
-        raise ValueError(f"binary ticks: expected magic {TICK_BLOCK_MAGIC!r}, was {magic!r}")
-    expected = TICK_BLOCK_HEADER.size + count * TICK_DTYPE.itemsize
+    layout = TICK_BLOCKS.get(magic)
+    if layout is None:
+        raise ValueError(f"binary ticks: expected a magic of {sorted(TICK_BLOCKS)}, was {magic!r}")
+    expected = TICK_BLOCK_HEADER.size + count * layout.itemsize
     if len(message) != expected:
         raise ValueError(f"binary ticks: expected {expected} bytes for {count} rows, was {len(message)}")
-    return np.frombuffer(message, TICK_DTYPE, offset=TICK_BLOCK_HEADER.size)
+    return np.frombuffer(message, layout, offset=TICK_BLOCK_HEADER.size)
 
 
 def json_schemas() -> dict[str, Any]:

@@ -57,7 +57,7 @@ QUARANTINE_REMEDY: dict[QuarantineReason, str] = {
     QuarantineReason.PRICE_NOT_POSITIVE: "correct the price, or the instrument's asset class and retry",
     QuarantineReason.TRADE_ID_REUSED: "have the sender give the trade an id of its own, or send a correction",
     QuarantineReason.REF_TRADE_UNKNOWN: "bring back the trade it names first, then retry",
-    QuarantineReason.BAD_BINARY: "have the sender send the block again in the packed form of version 1",
+    QuarantineReason.BAD_BINARY: "have the sender send the block again in the packed form of version 1 or 2",
     QuarantineReason.NOT_APPLIED: "report the class and text; retry with a version that is mended",
     QuarantineReason.SKIPPED: "have the sender send what the batch held again, in a form that can be read",
 }

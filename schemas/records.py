@@ -15,6 +15,8 @@ from schemas.numbers import FiniteNumbers, StampNs, Timestamp, check_decimal
 from schemas.units import INT64_MAX
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+#: ISO codes, coins, points of a house: two to twelve capital letters and digits (no line break after them)
+Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9]{2,12}$(?!\n)")]
 #: money, price or quantity: exact from a JSON string or a JSON number
 Number = Decimal
 #: a number that is counted with in 64 bits
@@ -27,7 +29,7 @@ class Fee(msgspec.Struct, frozen=True, gc=False):
     """One fee of a fill; ``amount`` > 0 is a cost, < 0 a rebate, in ``currency``."""
 
     amount: Number
-    currency: Text
+    currency: Currency
 
     def __post_init__(self) -> None:
         """Check the amount."""
@@ -57,7 +59,10 @@ class Trade(FiniteNumbers, frozen=True, kw_only=True):
 
 
 class Tick(FiniteNumbers, frozen=True, kw_only=True):
-    """One quote. A side that is missing leaves that side as it was."""
+    """One quote, or the print of a trade (``last``). A side that is missing, or null alone, leaves it as it was.
+
+    ``bid`` and ``ask`` both given as null: the quotes are withdrawn. The prices stay, stale at once, until the next one.
+    """
 
     instrument: Text
     ts_event: Timestamp
@@ -134,7 +139,7 @@ class Instrument(FiniteNumbers, frozen=True, kw_only=True):
     instrument: Text
     asset_class: Literal["equity", "bond", "fx", "future", "option", "fx_option", "perpetual", "cash", "fx_forward",
                          "money_market"]
-    currency: Text
+    currency: Currency
     price_increment: Number | None = None
     quantity_increment: Number | None = None
     multiplier: Number = Decimal(1)
@@ -151,7 +156,7 @@ class Instrument(FiniteNumbers, frozen=True, kw_only=True):
     #: a digital (European): pays ``payout`` in cash, or one unit of the underlying, where it ends in the money
     digital_kind: Literal["cash_or_nothing", "asset_or_nothing"] | None = None
     payout: Number | None = None
-    settlement: str | None = None
+    settlement: Currency | None = None
     inverse: bool = False
     quanto_rate: Number | None = None
     coupon: Number | None = None
@@ -206,7 +211,7 @@ class Account(FiniteNumbers, frozen=True, kw_only=True):
     desk: Text
     strategy: Text
     fund: Text
-    base_currency: Text = "USD"
+    base_currency: Currency = "USD"
     dealer: str | None = None
     pm: str | None = None
     nav: Number | None = None
@@ -292,13 +297,14 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     refused: int
     printed: int
     wild_mid: float | None
+    withdrawn: int = 0
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """Last good prices of one instrument at the end of a 100 ms window.
 
     ``quality`` is that of the mark, not of the last quote. stale: the last good price is too old, whatever came after
-    it; crossed, wild, stub (no price, or a spread of no use): the newest quote was refused, the prices are the last
+    it, or its quotes were withdrawn; crossed, wild, stub (no price, or a spread of no use): the newest quote was refused, the prices are the last
     good ones; one_sided: only one side is quoted; last: nobody quotes, it is the price of the last trade; none.
     """
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from models import trade_columns as tc
 from models.quote_columns import READ, decode_quotes
 from models.trade_decode import decode_trades
-from schemas.codec import TICK_DTYPE, pack_ticks, tick_decoder, trade_decoder
+from schemas.codec import FLAGGED_TICK_DTYPE, TICK_DTYPE, TICK_WITHDRAWN, pack_ticks, tick_decoder, trade_decoder
 from schemas.reasons import QuarantineReason
 from schemas.units import TS_END, TS_MIN, decimal_parts, format_ts_ns, parse_ts_ns
 from tests.folding import reference
@@ -106,6 +106,8 @@ def test_scanned_ticks_are_what_msgspec_reads(ticks: list[dict[str, Any]]) -> No
             continue
         np.testing.assert_allclose([row[n] for n in ("bid", "ask", "last")], want, rtol=1e-15)
         assert int(row["ts_event"]) == ts
+        given = json.loads(raw)
+        assert row["withdrawn"] == all(side in given and given[side] is None for side in ("bid", "ask"))
         assert (row["status"] == READ) == (tick.instrument in ("EURUSD", "ACME"))
 
 
@@ -119,6 +121,30 @@ def test_packed_ticks_come_back_as_they_were(rows: list[tuple[bytes, int, float,
     got = decode_quotes([pack_ticks(block)], arrays.instruments, arrays.instrument_known)
     assert len(got.rows) == len(rows) and got.unknown == sum(r[0] != b"EURUSD" for r in rows)
     np.testing.assert_array_equal(got.rows["bid"], block["bid"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.floats(1, 9), st.booleans()), max_size=12))
+def test_packed_ticks_of_both_versions_say_what_json_says(rows: list[tuple[int, bool, float, bool]]) -> None:
+    """A message of either version, or JSON; its quotes stand, or are withdrawn (version 1 cannot say that)."""
+    values, want = list[bytes](), list[tuple[float, bool]]()
+    for form, withdrawn, price, pair in rows:
+        if form == 0:
+            sides = '"bid":null,"ask":null' if withdrawn else f'"bid":{price!r},"ask":{price!r}'
+            values.append(f'{{"instrument":"EURUSD","ts_event":{TS_MIN},{sides}}}'.encode())
+            pair = False
+        else:
+            block = np.zeros(1 + pair, TICK_DTYPE if form == 1 else FLAGGED_TICK_DTYPE)
+            block["instrument"], block["ts_event"], block["bid"], block["ask"] = b"EURUSD", TS_MIN, price, price
+            if form > 1:
+                block["flags"] = (TICK_WITHDRAWN if withdrawn else 0) | (form == 3) << 5
+            values.append(pack_ticks(block))
+        gone = withdrawn and form != 1
+        want += [(np.nan if gone else price, gone)] * (1 + pair)
+    arrays = reference().arrays()
+    got = decode_quotes(values, arrays.instruments, arrays.instrument_known)
+    assert not got.poison
+    np.testing.assert_allclose(got.rows["bid"], [w for w, _ in want], rtol=1e-15)
+    np.testing.assert_array_equal(got.rows["withdrawn"] != 0, [gone for _, gone in want])
 
 
 def test_arrays_nulls_and_poison_keep_their_places() -> None:

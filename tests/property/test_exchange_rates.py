@@ -94,6 +94,9 @@ def test_what_the_field_found() -> None:
 
 
 def test_names_of_pairs() -> None:
-    assert [pair_currencies(*x) for x in (("EURUSD", "USD"), ("USDT/USD", "USD"), ("BTC-USDT", "USDT"), ("1INCH.USD", "USD"))
-            ] == [("EUR", "USD"), ("USDT", "USD"), ("BTC", "USDT"), ("1INCH", "USD")]
-    assert [pair_currencies(*x) for x in (("EURUSD", "GBP"), ("USD", "USD"), ("eurUSD", "USD"), ("USDUSD", "USD"))] == [None] * 4
+    assert [pair_currencies(*x) for x in (("EURUSD", "USD"), ("USDT/USD", "USD"), ("BTC-USDT", "USDT"), ("1INCH.USD", "USD"),
+            ("1INCHUSDT", "USDT"), ("BTC_USDT", "USDT"), ("USDUSDT", "USDT"), ("EURUSD.EBS", "USD"), ("ABCDEFGHIJKL/USD", "USD"), ("WBTC-BTC", "BTC"))
+            ] == [("EUR", "USD"), ("USDT", "USD"), ("BTC", "USDT"), ("1INCH", "USD"),
+                  ("1INCH", "USDT"), ("BTC", "USDT"), ("USD", "USDT"), ("EUR", "USD"), ("ABCDEFGHIJKL", "USD"), ("WBTC", "BTC")]
+    assert [pair_currencies(*x) for x in (("EURUSD", "GBP"), ("USD", "USD"), ("eurUSD", "USD"), ("USDUSD", "USD"),
+                                                ("EURUSDT", "USD"), ("ABCDEFGHIJKLMUSD", "USD"), ("ÉURUSD", "USD"), ("XUSD", "USD"))] == [None] * 8

@@ -15,6 +15,8 @@ from schemas.codec import decoder_of, encode
 from schemas.records import Mark
 
 NAN = float("nan")
+#: bid and ask, both given as null
+GONE = (None, None)
 S = 1_000_000_000
 STALE_S = 10
 # quotes (bid, ask, last, seconds) one after the other -> bid, ask, mid, quality, rejected
@@ -46,6 +48,17 @@ TABLE = [
      (20, 22, 21, mk.GOOD, 2)),
     ("wild in two directions", [(10, 12, NAN, 1), (20, 22, NAN, 2), (5, 6, NAN, 3), (20, 22, NAN, 4)],
      (10, 12, 11, mk.WILD, 3)),
+    ("withdrawn", [(10, 12, NAN, 1), (*GONE, NAN, 2)], (10, 12, 11, mk.STALE, 0)),
+    ("the next quote is good", [(10, 12, NAN, 1), (*GONE, NAN, 2), (10, 11, NAN, 3)], (10, 11, 10.5, mk.GOOD, 0)),
+    ("a quote of before brings nothing back", [(10, 12, NAN, 1), (*GONE, NAN, 3), (10, 11, NAN, 2)], (10, 12, 11, mk.STALE, 0)),
+    ("a crossed one neither", [(10, 12, NAN, 1), (*GONE, NAN, 2), (13, 12, NAN, 3)], (10, 12, 11, mk.STALE, 1)),
+    ("one side after it goes with no old one", [(10, 10.2, NAN, 1), (*GONE, NAN, 2), (10, NAN, NAN, 3)], (10, NAN, 10, mk.ONE_SIDED, 0)),
+    ("a withdrawal of before the newest quote", [(10, 12, NAN, 2), (*GONE, NAN, 1)], (10, 12, 11, mk.GOOD, 0)),
+    ("nothing to withdraw", [(*GONE, NAN, 1)], (NAN, NAN, NAN, mk.NONE, 0)),
+    ("trades go on where quotes are withdrawn", [(10, 12, NAN, 1), (*GONE, NAN, 2), (NAN, NAN, 11.5, 3)], (NAN, NAN, 11.5, mk.LAST, 0)),
+    ("a trade, and nobody quotes", [(10, 12, NAN, 1), (*GONE, 11.5, 2)], (NAN, NAN, 11.5, mk.LAST, 0)),
+    ("a wild trade, and nobody quotes", [(10, 12, NAN, 1), (*GONE, 30, 2)], (10, 12, 11, mk.STALE, 1)),
+    ("a quote takes over from trades", [(NAN, NAN, 11, 1), (10, 12, NAN, 2), (NAN, NAN, 11.5, 3)], (10, 12, 11, mk.GOOD, 0)),
     ("older than the mark", [(10, 12, NAN, 2), (10, 11, NAN, 1)], (10, 12, 11, mk.GOOD, 0)),
 ]
 # quotes of an instrument with prices of any sign and a tick -> mid, quality
@@ -65,12 +78,14 @@ def terms(tick: float = 0.0, any_sign: bool = False, n: int = 1) -> np.ndarray:
     return np.array([(STALE_S * S, tick, any_sign)] * n, mk.TERMS_DTYPE)
 
 
-def quotes(rows: list[tuple[float, float, float, float]], source: int = 1) -> np.ndarray:
+def quotes(rows: list[tuple[float | None, float | None, float, float]], source: int = 1) -> np.ndarray:
     """Return quotes of instrument 0."""
     out = np.zeros(len(rows), QUOTE_DTYPE)
     for i, (bid, ask, last, ts) in enumerate(rows):
         out[i]["status"], out[i]["source"] = READ, source
-        out[i]["bid"], out[i]["ask"], out[i]["last"], out[i]["ts_event"] = bid, ask, last, int(ts * S)
+        out[i]["withdrawn"] = bid is None and ask is None
+        out[i]["bid"], out[i]["ask"] = (NAN if side is None else side for side in (bid, ask))
+        out[i]["last"], out[i]["ts_event"] = last, int(ts * S)
     return out
 
 
@@ -81,7 +96,7 @@ def quality(marks: np.ndarray, now_s: float) -> int:
 
 
 @pytest.mark.parametrize(("name", "given", "want"), TABLE, ids=[row[0] for row in TABLE])
-def test_quotes_become_marks(name: str, given: list[tuple[float, float, float, float]],
+def test_quotes_become_marks(name: str, given: list[tuple[float | None, float | None, float, float]],
                              want: tuple[float, float, float, int, int]) -> None:
     marks = mk.empty_marks(1)
     for row in given:
@@ -127,12 +142,12 @@ def test_nothing_that_is_refused_keeps_a_mark_young(refused: list[tuple[float, f
     assert quality(marks, at + 3600) == mk.STALE and float(marks[0]["mid"]) == 11
 
 
-EVENT = st.tuples(st.sampled_from([NAN, 0.0, 9.9, 10.0, 10.1, 20.0]), st.sampled_from([NAN, 10.0, 10.2, 20.5, 1e5]),
+EVENT = st.tuples(st.sampled_from([NAN, None, 0.0, 9.9, 10.0, 10.1, 20.0]), st.sampled_from([NAN, None, 10.0, 10.2, 20.5, 1e5]),
                   st.sampled_from([NAN, NAN, 10.05, 30.0]), st.sampled_from([0.0, 0.5, 4.0, 11.0]), st.integers(1, 3))
 
 
 @given(st.lists(EVENT, max_size=20), st.integers(0, 20))
-def test_a_restart_anywhere_changes_nothing(events: list[tuple[float, float, float, float, int]], cut: int) -> None:
+def test_a_restart_anywhere_changes_nothing(events: list[tuple[float | None, float | None, float, float, int]], cut: int) -> None:
     """R1: the marks that the `marks` topic brings back go on as those that lived."""
     lived, restarted, at = mk.empty_marks(1), mk.empty_marks(1), 1.0
     for k, (bid, ask, last, wait, source) in enumerate(events):
