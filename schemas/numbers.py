@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from schemas.units import SHOWN, TS_END, parse_ts_ns
+from schemas.units import INT64_MAX, SHOWN, TS_END, parse_ts_ns
 
 #: digits before the point, and zeros behind it before the first other digit
 DIGITS_MAX = 30
@@ -23,6 +23,15 @@ _DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|-?(?:s?NaN|inf
 Timestamp = str | int
 #: nanoseconds since 1970 in records that only this system writes
 StampNs = Annotated[int, msgspec.Meta(ge=0, lt=TS_END)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+#: ISO codes, coins, points of a house: two to twelve capital letters and digits (no line break after them)
+Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9]{2,12}$(?!\n)")]
+#: money, price or quantity: exact from a JSON string or a JSON number
+Number = Decimal
+#: a number that is counted with in 64 bits
+Whole = Annotated[int, msgspec.Meta(ge=-INT64_MAX, le=INT64_MAX)]
+#: a quantity in a record that only this system writes: plain digits
+Amount = Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]{1,24}(\.[0-9]{1,24})?$")]
 
 
 class FiniteNumbers(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,24 +5,17 @@ Decimals come as JSON strings or numbers and are read exactly (`msgspec` keeps a
 
 from __future__ import annotations
 
-from datetime import date
-from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from schemas.numbers import FiniteNumbers, StampNs, Timestamp, check_decimal
-from schemas.units import INT64_MAX
-
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-#: ISO codes, coins, points of a house: two to twelve capital letters and digits (no line break after them)
-Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9]{2,12}$(?!\n)")]
-#: money, price or quantity: exact from a JSON string or a JSON number
-Number = Decimal
-#: a number that is counted with in 64 bits
-Whole = Annotated[int, msgspec.Meta(ge=-INT64_MAX, le=INT64_MAX)]
-#: a quantity in a record that only this system writes: plain digits
-Amount = Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]{1,24}(\.[0-9]{1,24})?$")]
+from schemas.instruments import MARGIN_TIERS_MAX as MARGIN_TIERS_MAX
+from schemas.instruments import Instrument as Instrument
+from schemas.instruments import MarginTier as MarginTier
+from schemas.numbers import Amount, Currency, FiniteNumbers, StampNs, Timestamp, check_decimal
+from schemas.numbers import Number as Number
+from schemas.numbers import Text as Text
+from schemas.numbers import Whole as Whole
 
 
 class Fee(msgspec.Struct, frozen=True, gc=False):
@@ -61,7 +54,7 @@ class Trade(FiniteNumbers, frozen=True, kw_only=True):
 class Tick(FiniteNumbers, frozen=True, kw_only=True):
     """One quote, or the print of a trade (``last``). A side that is missing, or null alone, leaves it as it was.
 
-    ``bid`` and ``ask`` both given as null: the quotes are withdrawn. The prices stay, stale at once, until the next one.
+    ``bid`` and ``ask`` both given as null: the quotes are withdrawn. The prices stay, stale until the next one.
     """
 
     instrument: Text
@@ -118,89 +111,6 @@ class External(FiniteNumbers, frozen=True, kw_only=True):
     average_price: Number | None = None
     #: settlement currency, since the position began
     realised_pnl: Number | None = None
-
-
-#: rates of one instrument
-MARGIN_TIERS_MAX = 6
-
-
-class MarginTier(FiniteNumbers, frozen=True, kw_only=True):
-    """Margin rates on the slice of a position's notional that ends here, and begins where the tier before ends."""
-
-    #: settlement currency; absent: all that is above
-    up_to: Number | None = None
-    initial: Number
-    maintenance: Number
-
-
-class Instrument(FiniteNumbers, frozen=True, kw_only=True):
-    """What is traded. ``price_increment`` and ``quantity_increment`` fix the decimals quantities are counted in."""
-
-    instrument: Text
-    asset_class: Literal["equity", "bond", "fx", "future", "option", "fx_option", "perpetual", "cash", "fx_forward",
-                         "money_market"]
-    currency: Currency
-    price_increment: Number | None = None
-    quantity_increment: Number | None = None
-    multiplier: Number = Decimal(1)
-    underlying: str | None = None
-    right: Literal["call", "put"] | None = None
-    strike: Number | None = None
-    expiry: str | None = None
-    style: Literal["european", "american"] | None = None
-    #: a single-barrier option (European, watched at every mark window); out: ``rebate`` is paid when it is touched, in:
-    #: at expiry where it never was
-    barrier_kind: Literal["down_and_out", "down_and_in", "up_and_out", "up_and_in"] | None = None
-    barrier: Number | None = None
-    rebate: Number | None = None
-    #: a digital (European): pays ``payout`` in cash, or one unit of the underlying, where it ends in the money
-    digital_kind: Literal["cash_or_nothing", "asset_or_nothing"] | None = None
-    payout: Number | None = None
-    settlement: Currency | None = None
-    inverse: bool = False
-    quanto_rate: Number | None = None
-    coupon: Number | None = None
-    frequency: int | None = None
-    day_count: str | None = None
-    maturity: str | None = None
-    #: first day that interest accrues; the holiday calendar (see ``deskrisk calc settlement``) and the business days
-    #: after which trades settle: what a bond has accrued by then is what its buyer pays for
-    dated: str | None = None
-    calendar: str | None = None
-    settlement_days: Annotated[int, msgspec.Meta(ge=0, le=30)] | None = None
-    #: a bond's first coupon where the first period is a long one; whether coupons fall on last days of months where
-    #: maturity does; the business days before a coupon from which it stays with the seller
-    first_coupon: str | None = None
-    end_of_month: bool = True
-    ex_dividend_days: Annotated[int, msgspec.Meta(ge=0, le=60)] | None = None
-    issuer: str | None = None
-    sector: str | None = None
-    country: str | None = None
-    adv: Number | None = None
-    #: shares of the notional, leverage included (a tenth: ten times)
-    margin_initial: Number | None = None
-    margin_maintenance: Number | None = None
-    #: in place of the two above where rates rise with the notional, ascending
-    margin_tiers: Annotated[list[MarginTier], msgspec.Meta(min_length=1, max_length=MARGIN_TIERS_MAX)] | None = None
-    restricted: bool = False
-    shortable: bool = True
-    prior_close: Number | None = None
-    #: the trading day that ``prior_close`` is of (YYYY-MM-DD): it is used for openings of the next one alone
-    prior_close_date: str | None = None
-
-    def __post_init__(self) -> None:
-        """Check every number and date.
-
-        Raises
-        ------
-        ValueError
-            If one cannot be counted with.
-        """
-        super().__post_init__()
-        if self.prior_close_date is not None:
-            day = date.fromisoformat(self.prior_close_date)
-            if not 2000 <= day.year < 2200:
-                raise ValueError(f"prior_close_date: expected a day of 2000 to 2199, was {self.prior_close_date}")
 
 
 class Account(FiniteNumbers, frozen=True, kw_only=True):
@@ -304,8 +214,9 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """Last good prices of one instrument at the end of a 100 ms window.
 
     ``quality`` is that of the mark, not of the last quote. stale: the last good price is too old, whatever came after
-    it, or its quotes were withdrawn; crossed, wild, stub (no price, or a spread of no use): the newest quote was refused, the prices are the last
-    good ones; one_sided: only one side is quoted; last: nobody quotes, it is the price of the last trade; none.
+    it, or its quotes were withdrawn; crossed, wild, stub (no price, or a spread of no use): the newest quote was
+    refused, the prices are the last good ones; one_sided: only one side is quoted; last: nobody quotes, it is the price
+    of the last trade; none.
     """
 
     instrument: str
