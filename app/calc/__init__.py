@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import app.calc.foreign_exchange
 import app.calc.options
 import app.calc.positions
 import app.calc.rates

@@ -75,7 +75,7 @@ def calculate(name: str, fields: dict[str, Any]) -> dict[str, Any]:
     KeyError
         There is no such calculator.
     """
-    line = Line(fields)
+    line = Line(fields, called=name)
     label: dict[str, Any] = {k: fields[k] for k in ("id", "name") if k in fields}
     line.read |= set(label)
     try:

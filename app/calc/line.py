@@ -79,10 +79,11 @@ class Line:
     ----------
     path : where the object lies in its line, as ``fills[0]``; empty for the line itself
     above : the line in which it lies; conventions and reasons are kept there
+    called : the name under which the calculator was called: some synonyms say a model or a style
     """
 
-    def __init__(self, fields: dict[str, Any], path: str = "", above: Line | None = None) -> None:
-        self.fields, self.path = fields, path
+    def __init__(self, fields: dict[str, Any], path: str = "", above: Line | None = None, called: str = "") -> None:
+        self.fields, self.path, self.called = fields, path, called
         self.read: set[str] = set()
         self._asked: list[tuple[str, ...]] = []
         self._parts: list[Line] = []
@@ -145,7 +146,7 @@ class Line:
                 out.append(FieldError(self.name_of(name), _show(value), "no such field beside "
                                       + (", ".join(used) or "the others") + ": it would not be used", name))
                 continue
-            near = get_close_matches(name.lower(), list(known), 1, 0.5)
+            near = get_close_matches(name.lower(), list(known), 1, 0.6)
             nearest = known[near[0]] if near else None
             hint = f"nearest known name: {nearest}" if near else "known here: " + ", ".join(known.values())
             out.append(FieldError(self.name_of(name), _show(value), f"no such field; {hint}", nearest))
@@ -229,7 +230,8 @@ class Line:
             near = get_close_matches(value.lower(), among, 1, 0.6) if isinstance(value, str) else []
             raise FieldError(self.name_of(*names), _show(value), "one of " + ", ".join(among),
                              near[0] if near else None)
-        self.conventions[names[0]] = value
+        if not self.path:
+            self.conventions[names[0]] = value
         return value
 
     def flag(self, *names: str, default: bool = False) -> bool:

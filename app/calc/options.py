@@ -1,20 +1,27 @@
-"""Calculators of options and FX."""
+"""Calculators of options on one underlying: European and American, barriers, digitals."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from app.calc.line import FieldError, Line, calculator
+from models.pricing import american, dividends, exotic
 from models.pricing import black_scholes as bs
-from models.pricing import exotic, fx
-from models.pricing.american import american_greeks
+from models.pricing.bachelier import bachelier_greeks, bachelier_implied
 
-MODELS = ("bs", "bsm", "black_scholes", "black_scholes_merton", "gbs", "black", "black76", "garman_kohlhagen", "gk",
-          "bachelier")
+FUTURES = ("black", "black76")
+FOREIGN = ("garman_kohlhagen", "gk")
+LOGNORMAL = ("bs", "bsm", "black_scholes", "black_scholes_merton", "gbs", *FUTURES, *FOREIGN)
 CALL_PUT = ("call", "put", "c", "p")
+VOL = ("vol", "volatility", "sigma", "implied_vol")
+RATE = ("rate", "r", "r_domestic", "domestic_rate")
+QUOTE = ("market_price", "price", "premium")
+#: rates beyond ten times a year, or that grow a unit beyond e^100 by expiry, are typing errors
+MOST_RATE, MOST_GROWTH, MOST_YEARS = 10.0, 100.0, 200.0
 
 
 def sign_of(x: Line) -> float:
@@ -26,29 +33,64 @@ def years(x: Line) -> float:
     """Time to expiry in years: ``t``, or ``t_days`` over 365 (or ``days_per_year``); both where they agree."""
 
     def from_days() -> float:
-        return x.number("t_days", "days", low=0.0) / x.number("days_per_year", default=365.0, above=0.0)
+        return x.number("t_days", "days", low=0.0, high=1e5) / x.number("days_per_year", default=365.0, low=250.0,
+                                                                       high=366.0)
 
     names = ("t", "t_years", "expiry_years")
-    return x.ways((names, lambda: x.number(*names, low=0.0)), (("t_days", "days"), from_days))
+    return x.ways((names, lambda: x.number(*names, low=0.0, high=MOST_YEARS)), (("t_days", "days"), from_days))
 
 
-def market(x: Line) -> tuple[float, float, float, float]:
-    """Return (spot or futures price, rate, carry, whether carry moves with the rate)."""
-    model = x.choice("model", among=MODELS, default="black_scholes_merton")
-    if model in ("black", "black76"):
-        spot = x.number("forward", "F", "futures_price", "spot", "S", above=0.0)
-        x.conventions["carry"] = "none: the price is a futures price"
-        return spot, x.number("rate", "r", "r_domestic"), 0.0, 0.0
-    spot = x.number("spot", "S", "underlying_price", above=0.0)
-    rate = x.number("rate", "r", "r_domestic", "domestic_rate")
-    if x.has("carry", "b", "cost_of_carry"):
-        carry = x.number("carry", "b", "cost_of_carry")
-        x.conventions["carry"] = "b as given; q = r - b is held when r moves"
+def rate_of(x: Line, *names: str, default: Any = ...) -> float:
+    """Return a continuous annual rate."""
+    return x.number(*names, default=default, low=-MOST_RATE, high=MOST_RATE)
+
+
+def hold(x: Line, names: tuple[str, ...], t: float, *rates: float) -> None:
+    """Refuse rates that grow a unit beyond what the formulas can carry."""
+    worst = max(rates, key=abs)
+    if abs(worst) * t > MOST_GROWTH:
+        raise FieldError(x.name_of(*names), worst, f"rates that times {t!r} years stay below {MOST_GROWTH:g}")
+
+
+def price_of(x: Line, *names: str) -> float:
+    """Return a price above 0."""
+    return x.number(*names, above=0.0, high=1e15)
+
+
+@dataclass(frozen=True)
+class Market:
+    """What a lognormal option rests on: spot (or futures price), rate, carry, whether carry moves with the rate."""
+
+    spot: float
+    rate: float
+    carry: float
+    follows: float
+
+
+def market(x: Line, model: str, t: float) -> Market:
+    """Return the market of a line for a lognormal model."""
+    if model in FUTURES:
+        x.conventions["carry"] = "none: the price is a futures price, held when the rate moves"
+        out = Market(price_of(x, "forward", "F", "futures_price", "spot", "S"),
+                     rate_of(x, *RATE), 0.0, 0.0)
     else:
-        q = x.number("dividend_yield", "q", "r_foreign", "foreign_rate", "dividend", default=0.0)
-        carry = rate - q
-        x.conventions["carry"] = f"b = r - q, q = {q!r} continuous"
-    return spot, rate, carry, 1.0
+        spot, rate = price_of(x, "spot", "S", "underlying_price"), rate_of(x, *RATE)
+        if x.has("carry", "b", "cost_of_carry"):
+            carry = rate_of(x, "carry", "b", "cost_of_carry")
+            x.conventions["carry"] = "b as given; q = r - b is held when r moves"
+        else:
+            q = rate_of(x, "dividend_yield", "q", "r_foreign", "foreign_rate", "dividend",
+                        default=... if model in FOREIGN else 0.0)
+            carry = rate - q
+            x.conventions["carry"] = f"b = r - q, q = {q!r} continuous"
+        out = Market(spot, rate, carry, 1.0)
+    hold(x, RATE, t, out.rate, out.carry, out.carry - out.rate)
+    return out
+
+
+def lognormal(x: Line) -> str:
+    """Return the model of a line that knows lognormal ones alone."""
+    return x.choice("model", among=LOGNORMAL, default="black_scholes_merton")
 
 
 def one(*values: float) -> list[np.ndarray]:
@@ -63,183 +105,265 @@ def greek_names(price: float, delta: float, gamma: float, vega: float, theta: fl
             "rho": rho, "rho_per_1pct": rho / 100.0}
 
 
-def implied(x: Line, sign: float, spot: float, strike: float, t: float, rate: float, carry: float) -> float:
-    """Return the implied volatility of the line's price."""
-    price = x.number("market_price", "price", "premium", above=0.0)
-    vol = np.empty(1)
-    bs.implied_volatilities(*one(sign, spot, strike, t, rate, carry, price), vol)
-    if math.isnan(vol[0]):
-        carried, strike_pv = spot * math.exp((carry - rate) * t), strike * math.exp(-rate * t)
-        low = max(sign * (carried - strike_pv), 0.0)
-        raise FieldError("market_price", price, f"above {low!r} and below {carried if sign > 0 else strike_pv!r} "
-                                                "(no-arbitrage bounds)")
-    return float(vol[0])
+def european_greeks(*values: float) -> dict[str, float]:
+    """Return the Greeks of one European option (sign, spot, strike, t, vol, rate, carry, carry follows rate)."""
+    g = bs.greeks(*one(*values))
+    return greek_names(*(float(getattr(g, n)[0]) for n in ("price", "delta", "gamma", "vega", "theta", "rho")))
 
 
 @calculator("option", "option_price", "greeks", "equity_option", "black_scholes", "black76", "american_option")
 def option(x: Line) -> dict[str, Any]:
-    """European or American option: price and five Greeks; the volatility is implied where a market_price is given.
+    """European or American option: price, five Greeks and more; volatility is implied where a market_price is given.
 
-    Fields: type, spot|S (or forward|F with model black76), strike|K, t (years) or t_days, vol, rate|r,
-    dividend_yield|q or carry|b, exercise european|american. Greeks are per unit of the underlying; vega and rho per
-    1.00 and per 0.01, theta a year and a calendar day (year/365); rho holds the dividend yield.
+    Fields: type, spot|S (or forward|F with model black76 or bachelier), strike|K, t (years) or t_days, vol or
+    market_price, rate|r, dividend_yield|q or carry|b, exercise european|american (also implied from), model.
+    dividends [[years, amount], ...] are cash: European escrowed, American by finite differences on the spot.
+    model bachelier is normal: F and K of either sign, vol in price units a year, European. premium_in_underlying:
+    price and market_price are in the underlying (coin): value is price x spot, delta comes raw and less the premium.
+    Greeks are per unit of the underlying; vega and rho per 1.00 and per 0.01, theta a year and a calendar day
+    (year/365); rho holds the dividend yield, dividend_rho is by it; elasticity is delta x spot / price;
+    undiscounted_price is price x e^(rt).
     """
-    sign, strike, t = sign_of(x), x.number("strike", "K", above=0.0), years(x)
-    spot, rate, carry, follows = market(x)
-    exercise = x.choice("exercise", "style", among=("european", "american"), default="european")
-    out: dict[str, Any] = {}
-    if x.has("vol", "volatility", "sigma", "implied_vol"):
-        vol = x.number("vol", "volatility", "sigma", "implied_vol", low=0.0)
-    elif exercise == "american":
-        raise FieldError("vol", None, "a volatility: implying it from American prices is not offered")
-    else:
-        vol = out["implied_vol"] = implied(x, sign, spot, strike, t, rate, carry)
-    columns = one(sign, spot, strike, t, vol, rate, carry)
-    if exercise == "american":
-        found = np.empty((1, 6))
-        american_greeks(*columns, found)
-        x.conventions["method"] = "Leisen-Reimer trees of 101 and 203 steps, extrapolated; Greeks by central bumps"
-        return out | greek_names(*found[0].tolist())
-    g = bs.greeks(*columns, one(follows)[0])
-    return out | greek_names(*(float(getattr(g, n)[0]) for n in ("price", "delta", "gamma", "vega", "theta", "rho")))
+    return _option(x, x.has(*QUOTE) and not x.has(*VOL))
 
 
 @calculator("implied_vol", "implied_volatility")
 def implied_vol(x: Line) -> dict[str, Any]:
-    """Implied volatility of a European option from market_price|price, with the Greeks at it."""
-    sign, strike, t = sign_of(x), x.number("strike", "K", above=0.0), years(x)
-    spot, rate, carry, follows = market(x)
-    vol = implied(x, sign, spot, strike, t, rate, carry)
-    g = bs.greeks(*one(sign, spot, strike, t, vol, rate, carry, follows))
-    return {"implied_vol": vol} | greek_names(
-        *(float(getattr(g, n)[0]) for n in ("price", "delta", "gamma", "vega", "theta", "rho")))
+    """Implied volatility of an option (of any kind that `option` takes) from market_price|price; Greeks at it."""
+    return _option(x, True)
+
+
+def _option(x: Line, implied: bool) -> dict[str, Any]:
+    sign, t = sign_of(x), years(x)
+    default = "black76" if x.called == "black76" else "black_scholes_merton"
+    model = x.choice("model", among=(*LOGNORMAL, "bachelier"), default=default)
+    if implied and t <= 0.0:
+        raise FieldError(x.name_of("t", "t_years", "expiry_years", "t_days", "days"), t,
+                         "above 0: a price at expiry says nothing of volatility")
+    if model == "bachelier":
+        return _bachelier(x, sign, t, implied)
+    m, strike = market(x, model, t), price_of(x, "strike", "K")
+    exercise = x.choice("exercise", "style", among=("european", "american"),
+                        default="american" if x.called == "american_option" else "european")
+    coin = x.flag("premium_in_underlying") if x.has("premium_in_underlying") else False
+    kind: type[_European] = {"european": _European, "american": _American}[exercise]
+    priced = kind(x, sign, strike, t, m)
+    out: dict[str, Any] = {}
+    if implied:
+        quoted = x.number(*QUOTE, above=0.0)
+        vol = out["implied_vol"] = priced.implied(quoted * m.spot if coin else quoted, quoted)
+    else:
+        vol = x.number(*VOL, low=0.0, high=100.0)
+    out |= priced.greeks(vol)
+    value = out["price"]
+    x.undefined("elasticity", "the option is worth nothing")
+    out["elasticity"] = out["delta"] * m.spot / value if value > 0.0 else None
+    out["undiscounted_price"] = value * math.exp(m.rate * t)
+    if coin:
+        x.conventions["premium"] = "in the underlying: price = value / spot; value and Greeks in the quote currency"
+        out |= {"value": value, "price": value / m.spot, "delta_less_premium": out["delta"] - value / m.spot}
+    return out
+
+
+class _European:
+    """A European option by the closed formula; cash dividends are escrowed."""
+
+    def __init__(self, x: Line, sign: float, strike: float, t: float, m: Market) -> None:
+        self.x, self.sign, self.strike, self.t, self.m = x, sign, strike, t, m
+        self.times, self.amounts = np.empty(0), np.empty(0)
+        if m.follows and x.has("dividends"):
+            self._read_dividends()
+        self.worth, self.weighted = dividends.escrowed(self.times, self.amounts, t, m.carry)
+        self.spot = m.spot - self.worth
+        if self.spot <= 0.0:
+            raise FieldError("dividends", self.amounts.tolist(), f"dividends worth less than the spot {m.spot!r}")
+
+    def _read_dividends(self) -> None:
+        rows = sorted(self.x.table("dividends", columns=(2,)))
+        for when, amount in rows:
+            if when <= 0.0 or amount < 0.0:
+                raise FieldError("dividends", [when, amount], "a time above 0 years and an amount of at least 0")
+        within = [r for r in rows if r[0] <= self.t]
+        self.x.conventions["dividends"] = f"cash, {len(within)} of {len(rows)} before expiry: {self.way}"
+        if within:
+            self.times, self.amounts = np.array([r[0] for r in within]), np.array([r[1] for r in within])
+
+    way = "escrowed, spot less their value in the closed formula"
+
+    def greeks(self, vol: float) -> dict[str, float]:
+        """Return price and Greeks at a volatility."""
+        out = european_greeks(self.sign, self.spot, self.strike, self.t, vol, self.m.rate, self.m.carry, self.m.follows)
+        if self.m.follows:
+            out["dividend_rho"] = -out["delta"] * (self.t * self.spot + self.weighted)
+        # the value of what is still to be paid grows with time and falls as the rate rises
+        theta, rho = out["theta"] - out["delta"] * self.m.carry * self.worth, out["rho"] + out["delta"] * self.weighted
+        return out | {"theta": theta, "theta_per_year": theta, "theta_per_day": theta / 365.0, "rho": rho,
+                      "rho_per_1pct": rho / 100.0}
+
+    def implied(self, price: float, quoted: float) -> float:
+        """Return the volatility at which the option is worth a price."""
+        vol, m, t = np.empty(1), self.m, self.t
+        bs.implied_volatilities(*one(self.sign, self.spot, self.strike, t, m.rate, m.carry, price), vol)
+        if math.isnan(vol[0]):
+            carried, strike_pv = self.spot * math.exp((m.carry - m.rate) * t), self.strike * math.exp(-m.rate * t)
+            low, high = max(self.sign * (carried - strike_pv), 0.0), carried if self.sign > 0 else strike_pv
+            self.refuse(quoted, price, low, f" and below {high * quoted / price!r} (no-arbitrage bounds)")
+        return float(vol[0])
+
+    def refuse(self, quoted: float, price: float, low: float, more: str) -> None:
+        """Refuse a price that no volatility gives."""
+        raise FieldError(self.x.name_of(*QUOTE), quoted, f"above {low * quoted / price!r}{more}")
+
+
+class _American(_European):
+    """An American option: by trees, with cash dividends by finite differences on the spot."""
+
+    way = "finite differences on the spot, which falls by each amount at its time; exercise before it is allowed"
+
+    def _prices(self, vol: float, rate: float, carry: float) -> np.ndarray:
+        """Return price, delta and gamma (these two with dividends alone)."""
+        found = np.full(3, np.nan)
+        if len(self.times):
+            dividends.american_with_dividends(self.sign, self.m.spot, self.strike, self.t, vol, rate, carry, self.times,
+                                              self.amounts, found)
+        else:
+            american.american_prices(*one(self.sign, self.m.spot, self.strike, self.t, vol, rate, carry), found[:1])
+        return found
+
+    def greeks(self, vol: float) -> dict[str, float]:
+        """Return price and Greeks at a volatility."""
+        x, m, t = self.x, self.m, self.t
+        if len(self.times):
+            if vol < 0.005:
+                raise FieldError(x.name_of(*VOL), vol, "at least 0.005 for American options with cash dividends")
+            price, delta, gamma = self._prices(vol, m.rate, m.carry).tolist()
+            dv = min(0.005, 0.5 * vol)
+            vega = (self._prices(vol + dv, m.rate, m.carry)[0] - self._prices(vol - dv, m.rate, m.carry)[0]) / (2 * dv)
+            held = price > self.sign * (m.spot - self.strike) + 1e-9 * self.strike
+            # the equation itself says what time does, where the option is not exercised at once
+            alive = m.rate * price - m.carry * m.spot * delta - 0.5 * vol * vol * m.spot * m.spot * gamma
+            theta = alive if held else 0.0
+            out = greek_names(price, delta, gamma, float(vega), theta, self._slope(vol, 1.0, 1.0))
+            x.conventions["method"] = f"finite differences, {dividends.POINTS} points, {dividends.STEPS} steps"
+        else:
+            found = np.empty((1, 6))
+            american.american_greeks(*one(self.sign, m.spot, self.strike, t, vol, m.rate, m.carry), found)
+            price, delta, gamma, vega, theta, rho = found[0].tolist()
+            if vol * math.sqrt(t) < 1e-8:
+                gamma = vega = 0.0
+            out = greek_names(price, delta, gamma, vega, theta, rho if m.follows else self._slope(vol, 1.0, 0.0))
+            x.conventions["method"] = (f"Leisen-Reimer trees of {american.STEPS} and {2 * american.STEPS + 1} steps, "
+                                       "extrapolated; Greeks by central bumps")
+        return out | ({"dividend_rho": -self._slope(vol, 0.0, 1.0)} if m.follows else {})
+
+    def _slope(self, vol: float, by_rate: float, by_carry: float) -> float:
+        """Return the slope of the price as rate, carry or both move by the same."""
+        h, m = 1e-4, self.m
+        up = self._prices(vol, m.rate + h * by_rate, m.carry + h * by_carry)[0]
+        return float(up - self._prices(vol, m.rate - h * by_rate, m.carry - h * by_carry)[0]) / (2.0 * h)
+
+    def implied(self, price: float, quoted: float) -> float:
+        """Return the volatility at which the option is worth a price."""
+        m, bounds = self.m, " (what it is worth without volatility, exercise now included) and below what it can be"
+        if len(self.times):
+            return self._implied_by_bisection(price, quoted, bounds)
+        vol = np.empty(1)
+        american.american_implied(*one(self.sign, m.spot, self.strike, self.t, m.rate, m.carry, price), vol)
+        if math.isnan(vol[0]):
+            self.refuse(quoted, price, float(self._prices(0.0, m.rate, m.carry)[0]), bounds)
+        return float(vol[0])
+
+    def _implied_by_bisection(self, price: float, quoted: float, bounds: str) -> float:
+        low, high = 0.005, 5.0
+        for end, wrong in ((low, 1.0), (high, -1.0)):
+            worth = float(self._prices(end, self.m.rate, self.m.carry)[0])
+            if wrong * (worth - price) >= 0.0:
+                self.refuse(quoted, price, worth, bounds if wrong > 0 else " is beyond a volatility of 5; below it")
+        while high - low > 1e-9:
+            middle = 0.5 * (low + high)
+            if float(self._prices(middle, self.m.rate, self.m.carry)[0]) < price:
+                low = middle
+            else:
+                high = middle
+        return high
+
+
+def _bachelier(x: Line, sign: float, t: float, implied: bool) -> dict[str, Any]:
+    """Return an option on a forward under the normal model."""
+    names = ("forward", "F", "futures_price")
+    if not x.has(*names) and x.has("spot", "S", "underlying_price"):
+        field = x.name_of("spot", "S", "underlying_price")
+        raise FieldError(field, x.fields[field], "the forward, as F: the normal model is one of a forward")
+    forward, strike = x.number(*names, low=-1e15, high=1e15), x.number("strike", "K", low=-1e15, high=1e15)
+    rate = rate_of(x, *RATE)
+    hold(x, RATE, t, rate)
+    x.choice("exercise", "style", among=("european",), default="european")
+    x.conventions |= {"carry": "none: the price is a forward, held when the rate moves",
+                      "vol": "in price units a year (normal model)"}
+    out: dict[str, Any] = {}
+    if implied:
+        price, vols = x.number(*QUOTE, above=0.0), np.empty(1)
+        bachelier_implied(*one(sign, forward, strike, t, rate, price), vols)
+        if math.isnan(vols[0]):
+            low = max(sign * (forward - strike), 0.0) * math.exp(-rate * t)
+            raise FieldError(x.name_of(*QUOTE), price, f"above {low!r}, what it is worth without volatility")
+        vol = out["implied_vol"] = float(vols[0])
+    else:
+        vol = x.number(*VOL, low=0.0, high=1e15)
+    found = np.empty((1, 6))
+    bachelier_greeks(*one(sign, forward, strike, t, vol, rate), found)
+    out |= greek_names(*found[0].tolist())
+    x.undefined("elasticity", "the option is worth nothing")
+    return out | {"elasticity": out["delta"] * forward / out["price"] if out["price"] > 0.0 else None,
+                  "undiscounted_price": out["price"] * math.exp(rate * t)}
 
 
 @calculator("barrier", "barrier_option")
 def barrier(x: Line) -> dict[str, Any]:
-    """Single-barrier option, continuously monitored: barrier_type, barrier, rebate (out: at hit; in: at expiry)."""
+    """Single-barrier option, continuously monitored: barrier_type, barrier, rebate, rebate_at, touched.
+
+    Out: the rebate is paid at_hit (default) or at_expiry where the barrier was touched; in: at_expiry where it never
+    was.
+    """
     kind = x.choice("barrier_type", "kind", among=tuple(exotic.BARRIER_KINDS))
-    sign, strike, t = sign_of(x), x.number("strike", "K", above=0.0), years(x)
-    spot, rate, carry, _ = market(x)
-    level, rebate = x.number("barrier", "B", "H", above=0.0), x.number("rebate", default=0.0)
-    vol, touched = x.number("vol", "volatility", above=0.0), x.flag("touched")
+    sign, strike, t = sign_of(x), price_of(x, "strike", "K"), years(x)
+    m = market(x, lognormal(x), t)
+    level, rebate = price_of(x, "barrier", "B", "H"), x.number("rebate", default=0.0, low=0.0)
+    out_kind = kind.endswith("out")
+    at_hit = x.choice("rebate_at", among=("hit", "expiry") if out_kind else ("expiry",),
+                      default="hit" if out_kind else "expiry") == "hit"
+    vol, touched = x.number("vol", "volatility", "sigma", low=0.0, high=100.0), x.flag("touched")
     x.conventions["touched"] = "a spot on or beyond the barrier counts as touched"
-    return _exotic(exotic.BARRIER_KINDS[kind], -1, sign, spot, strike, level, rebate, t, vol, rate, carry, touched)
+
+    def greeks(name: str, paid: float) -> np.ndarray:
+        return _exotic(exotic.BARRIER_KINDS[name], -1, sign, strike, level, paid, t, vol, m, touched)
+
+    found = greeks(kind, rebate if at_hit or not out_kind else 0.0)
+    if out_kind and not at_hit and rebate:
+        # touched or not, one of the two is paid at expiry; what the opposite knock-in pays is the second
+        opposite = kind.replace("out", "in")
+        sure, discount = greeks(opposite, 0.0) - greeks(opposite, rebate), rebate * math.exp(-m.rate * t)
+        found = found + sure + np.array([discount, 0.0, 0.0, 0.0, m.rate * discount, -t * discount])
+    return greek_names(*found.tolist())
 
 
 @calculator("digital", "digital_option", "binary_option")
 def digital(x: Line) -> dict[str, Any]:
     """European digital: payoff cash_or_nothing (cash), asset_or_nothing, gap (payoff_strike)."""
     kind = x.choice("payoff", "kind", among=tuple(exotic.DIGITAL_KINDS))
-    sign, strike, t = sign_of(x), x.number("strike", "K", above=0.0), years(x)
-    spot, rate, carry, _ = market(x)
-    pays = {"cash_or_nothing": ("cash",), "gap": ("payoff_strike",), "asset_or_nothing": ()}[kind]
-    payoff = x.number(*pays) if pays else 0.0
-    vol = x.number("vol", "volatility", above=0.0)
-    return _exotic(-1, exotic.DIGITAL_KINDS[kind], sign, spot, strike, 0.0, payoff, t, vol, rate, carry, False)
+    sign, strike, t = sign_of(x), price_of(x, "strike", "K"), years(x)
+    m = market(x, lognormal(x), t)
+    payoff = {"cash_or_nothing": lambda: x.number("cash", low=0.0), "gap": lambda: price_of(x, "payoff_strike"),
+              "asset_or_nothing": lambda: 0.0}[kind]()
+    vol = x.number("vol", "volatility", "sigma", low=0.0, high=100.0)
+    x.conventions["at_the_strike"] = "without time or volatility, a spot at the strike pays half"
+    return greek_names(*_exotic(-1, exotic.DIGITAL_KINDS[kind], sign, strike, 0.0, payoff, t, vol, m, False).tolist())
 
 
-def _exotic(barrier_kind: int, digital_kind: int, sign: float, spot: float, strike: float, level: float,
-            payoff: float, t: float, vol: float, rate: float, carry: float, touched: bool) -> dict[str, Any]:
+def _exotic(barrier_kind: int, digital_kind: int, sign: float, strike: float, level: float, payoff: float, t: float,
+            vol: float, m: Market, touched: bool) -> np.ndarray:
     out = np.empty((1, 6))
     exotic.exotic_greeks(np.array([barrier_kind]), np.array([digital_kind]),
-                         *one(sign, spot, strike, level, payoff, t, vol, rate, carry),
+                         *one(sign, m.spot, strike, level, payoff, t, vol, m.rate, m.carry),
                          np.array([touched], np.int8), out)
-    return greek_names(*out[0].tolist())
-
-
-@calculator("fx_option", "garman_kohlhagen")
-def fx_option(x: Line) -> dict[str, Any]:
-    """FX option: price, the four deltas, Greeks, and with notional_foreign the premium in every quote style."""
-    sign, strike, t = sign_of(x), x.number("strike", "K", above=0.0), years(x)
-    spot = x.number("spot", "S", above=0.0)
-    r_d = x.number("r_domestic", "rate", "r", "domestic_rate")
-    r_f = x.number("r_foreign", "foreign_rate", "q", "dividend_yield")
-    vol = x.number("vol", "volatility", above=0.0)
-    g = bs.greeks(*one(sign, spot, strike, t, vol, r_d, r_d - r_f))
-    out: dict[str, Any] = greek_names(
-        *(float(getattr(g, n)[0]) for n in ("price", "delta", "gamma", "vega", "theta", "rho")))
-    dfs = math.exp(-r_d * t), math.exp(-r_f * t)
-    for convention in fx.DELTA_CONVENTIONS:
-        out[f"delta_{convention}"] = fx.option_delta(sign, spot, strike, vol * math.sqrt(t), *dfs, convention)
-    if x.has("pair"):
-        pair = x.text("pair").replace("/", "")
-        out["premium_adjusted_by_custom"] = pair in fx.PREMIUM_ADJUSTED_PAIRS
-    notional = x.number("notional_foreign", "notional", default=1.0)
-    return out | fx.premium_styles(out["price"], spot, strike, notional) | {
-        "forward": fx.forward_rate(spot, *dfs),
-        "atm_delta_neutral_strike": fx.atm_delta_neutral_strike(fx.forward_rate(spot, *dfs), vol * math.sqrt(t), False)}
-
-
-@calculator("fx_delta", "fx_strike", "fx_delta_strike")
-def fx_delta(x: Line) -> dict[str, Any]:
-    """FX delta from strike|K, strike from delta, or both: delta_type, spot, df_domestic, df_foreign, std_dev.
-
-    Discount factors may be given as r_domestic and r_foreign with t; std_dev as vol with t. ``delta`` is answered
-    where a strike is given, ``strike`` where a (signed) delta is.
-    """
-    sign, spot = sign_of(x), x.number("spot", "S", above=0.0)
-    convention = x.choice("delta_type", "convention", among=fx.DELTA_CONVENTIONS)
-    if x.has("df_domestic"):
-        dfs = x.number("df_domestic", above=0.0), x.number("df_foreign", above=0.0)
-    else:
-        t = years(x)
-        dfs = math.exp(-x.number("r_domestic") * t), math.exp(-x.number("r_foreign") * t)
-    std_dev = (x.number("std_dev", above=0.0) if x.has("std_dev")
-               else x.number("vol", "volatility", above=0.0) * math.sqrt(years(x)))
-    out: dict[str, Any] = {}
-    if x.has("strike", "K"):
-        out["delta"] = fx.option_delta(sign, spot, x.number("strike", "K", above=0.0), std_dev, *dfs, convention)
-    if x.has("delta"):
-        delta = x.number("delta")
-        if sign * delta <= 0.0:
-            raise FieldError("delta", delta, "above 0 for a call, below 0 for a put")
-        out["strike"] = out["K"] = fx.strike_from_delta(sign, delta, spot, std_dev, *dfs, convention)
-    if not out:
-        raise FieldError("strike", None, "a strike or a delta")
-    return out
-
-
-@calculator("fx_forward")
-def fx_forward(x: Line) -> dict[str, Any]:
-    """Outright forward and its value: spot, deposits (simple, ACT/360) or discount factors, strike, notional."""
-    spot = x.number("spot", "S", above=0.0)
-    if x.has("pair"):
-        x.conventions["pair"] = x.text("pair")
-    if x.has("df_domestic"):
-        dfs = x.number("df_domestic", above=0.0), x.number("df_foreign", above=0.0)
-    elif x.has("deposit_domestic"):
-        days = 365.0 * years(x) if x.has("t", "t_years", "expiry_years") else x.number(
-            "days", "t_days", default=365.0, low=0.0)
-        basis = x.number("basis", default=360.0, above=0.0)
-        x.conventions |= {"deposits": "simple", "days": days, "basis": basis}
-        dfs = (1.0 / (1.0 + x.number("deposit_domestic") * days / basis),
-               1.0 / (1.0 + x.number("deposit_foreign") * days / basis))
-    else:
-        t = years(x)
-        x.conventions["rates"] = "continuous"
-        dfs = math.exp(-x.number("r_domestic", "r") * t), math.exp(-x.number("r_foreign", "q") * t)
-    forward = fx.forward_rate(spot, *dfs)
-    out = {"forward": forward, "forward_points": forward - spot, "df_domestic": dfs[0], "df_foreign": dfs[1]}
-    if x.has("strike", "K"):
-        value = fx.forward_value(forward, x.number("strike", "K", above=0.0),
-                                 x.number("notional_foreign", "notional", default=1.0), dfs[0])
-        out |= {"value_domestic": value, "value_foreign": value / spot}
-    return out
-
-
-@calculator("fx_cross", "fx_cross_rate", "fx_cross_rates")
-def fx_cross(x: Line) -> dict[str, Any]:
-    """Exchange rate of pair "AAA/BBB" from quotes {"AAA/CCC": [bid, ask], ...}; null where no path exists."""
-    pair = x.text("pair")
-    side = x.choice("side", among=("bid", "ask", "mid", "bid_reciprocal", "dealer_bid", "dealer_ask"), default="mid")
-    quotes = x.arrays("quotes", count=2)
-    for name in (pair, *quotes):
-        if name.count("/") != 1 or not all(name.split("/")):
-            raise FieldError("pair" if name == pair else f"quotes.{name}", name, "AAA/BBB")
-    for name, quote in quotes.items():
-        if not (quote > 0.0).all():
-            raise FieldError(f"quotes.{name}", quote, "a bid and an ask above 0")
-    sides = {k: (float(v[0]), float(v[1])) for k, v in quotes.items()}
-    x.undefined("value", "no path of pairs leads from one currency to the other")
-    return {"value": fx.cross_rate(*pair.split("/", 1), sides, side)}
+    return np.array(out[0])

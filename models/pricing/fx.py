@@ -34,11 +34,13 @@ def option_delta(sign: float, spot: float, strike: float, std_dev: float, df_dom
     Parameters
     ----------
     sign : +1 call, -1 put (on the foreign currency)
-    std_dev : vol * sqrt(t)
+    std_dev : vol * sqrt(t), not below 0
     convention : one of `DELTA_CONVENTIONS`; premium-adjusted is the delta less the premium in foreign currency
     """
     forward = forward_rate(spot, df_domestic, df_foreign)
-    d1 = math.log(forward / strike) / std_dev + 0.5 * std_dev
+    far = math.log(forward / strike)
+    # without time or volatility it is certain who exercises; at the strike itself it is the toss of a coin
+    d1 = far / std_dev + 0.5 * std_dev if std_dev > 0.0 else math.copysign(math.inf, far) if far else 0.0
     factor = df_foreign if convention.startswith("spot") else 1.0
     if convention.endswith("premium_adjusted"):
         return sign * factor * strike / forward * _N.cdf(sign * (d1 - std_dev))

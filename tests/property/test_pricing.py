@@ -115,7 +115,7 @@ def test_american_prices_and_greeks_are_close_to_an_integral_method() -> None:
     today = ql.Date(20, 11, 2026)
     ql.Settings.instance().evaluationDate = today
     worst = worst_delta = 0.0
-    for _ in range(150):
+    for _ in range(40):
         w, s, days = float(rng.choice([-1.0, 1.0])), float(rng.uniform(70, 140)), int(rng.integers(5, 1000))
         v, r, q = float(rng.uniform(0.08, 0.7)), float(rng.uniform(0.0, 0.1)), float(rng.uniform(0.0, 0.08))
         option = ql.VanillaOption(ql.PlainVanillaPayoff(ql.Option.Call if w > 0 else ql.Option.Put, 100.0),
@@ -134,7 +134,7 @@ def test_american_prices_and_greeks_are_close_to_an_integral_method() -> None:
             ends.append(option.NPV())
         worst_delta = max(worst_delta, abs(greeks[0, 1] - (ends[0] - ends[1]) / (2 * h)))
     print(f"\nAmerican options: largest gap {worst:.2g} on a strike of 100, delta {worst_delta:.2g}")
-    assert worst < 0.02 and worst_delta < 0.02
+    assert worst < 0.003 and worst_delta < 0.02
 
 
 @given(st.sampled_from(sorted(exotic.BARRIER_KINDS)), SIGN, st.floats(60, 160), st.floats(60, 160), st.floats(0.5, 0.95),
