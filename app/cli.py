@@ -44,7 +44,7 @@ cli_control.register(cli)
 cli_recovery.register(cli)
 cli_quarantine.register(cli)
 cli_rehearse.register(cli)
-cli.command()(cli_files.replay)
+cli_files.register(cli)
 cli.add_typer(topics_cli, name="topics")
 cli.add_typer(reference_cli, name="reference")
 

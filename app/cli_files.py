@@ -1,4 +1,4 @@
-"""The command that replays files."""
+"""Commands of files: the replay of ticks and trades, a look at a history."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
-from app.cli_common import EXIT_FAILED, Brokers, err, run, settings_of, with_brokers
+from app.cli_common import EXIT_FAILED, AsJson, Brokers, err, fail, run, settings_of, show_table, with_brokers
 
 
 def replay(files: list[Path],
@@ -53,3 +54,38 @@ def replay(files: list[Path],
         raise typer.Exit(EXIT_FAILED) from error
     typer.echo(json.dumps(report | {"published": True}))
     raise typer.Exit(EXIT_FAILED if problems else 0)
+
+
+def history(source: Annotated[str | None, typer.Argument(help="A file or table; else DESKRISK_HISTORY.")] = None,
+            as_json: AsJson = False) -> None:
+    """What a history of prices holds: gaps, repeats, splits, zeros, outliers, and how each factor moves."""
+    from app.history import HistoryError, load_levels
+    from app.history_report import examine
+
+    source = source or settings_of().history
+    if source is None:
+        raise fail("history", "expected a file, or DESKRISK_HISTORY, was empty")
+    try:
+        found = examine(load_levels(source))
+    except HistoryError as error:
+        err.print(str(error), markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED) from error
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    err.print(f"{found['name']}: {found['days']} days from {found['first']} to {found['last']}, a median of "
+              f"{found['median_distance_days']:g} days apart; {len(found['gaps'])} gaps, {found['repeated']} values "
+              "said twice", markup=False, soft_wrap=True)
+    columns = ("factor", "moves", "values", "first", "last", "missing", "longest_gap", "zeros", "below_zero")
+    table = Table(*(c.replace("_", " ") for c in columns), "splits", "outliers")
+    for f in found["factors"]:
+        jumps = [", ".join(f"{j['day']} ({j['like']})" if "like" in j else j["day"] for j in f.get(kind, [])[:5])
+                 for kind in ("splits", "outliers")]
+        table.add_row(*(str(f.get(c, "")) for c in columns), *jumps)
+    show_table(table)
+
+
+def register(cli: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (replay, history):
+        cli.command()(command)

@@ -15,8 +15,10 @@ from app.files.refusals import FileRefused
 _NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
-def parquet_columns(name: str, raw: bytes) -> dict[str, list[Any]]:
-    """Return the columns of a Parquet file: text, exact numbers, dates, `Utc` and `Naive` times; None is missing.
+def parquet_columns(name: str, raw: bytes) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    """Return the columns of a Parquet file, and the time zones of those that name one.
+
+    Cells are text, exact numbers, dates, `Utc` and `Naive` times; None is missing.
 
     Raises
     ------
@@ -31,7 +33,8 @@ def parquet_columns(name: str, raw: bytes) -> dict[str, list[Any]]:
     twice = sorted({n for n in table.column_names if table.column_names.count(n) > 1})
     if twice:
         raise FileRefused(f"{name}: {twice[0]}: expected each column once, was there twice")
-    return {n: _cells(column) for n, column in zip(table.column_names, table.columns, strict=True)}
+    zones = {f.name: f.type.tz for f in table.schema if pa.types.is_timestamp(f.type) and f.type.tz}
+    return {n: _cells(column) for n, column in zip(table.column_names, table.columns, strict=True)}, zones
 
 
 def _cells(column: Any) -> list[Any]:

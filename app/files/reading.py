@@ -41,6 +41,7 @@ class Table:
     head : the line with the names of the columns, where there is one
     at : lines of single fields, where they are not that of their record
     problems : refusals of records that are not among them
+    zones : time zones of columns of times, where the file names them
     """
 
     name: str
@@ -50,6 +51,7 @@ class Table:
     head: int | None = None
     at: dict[tuple[int, str], int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    zones: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -105,9 +107,9 @@ def read_table(path: Path) -> Table:
     if kind == ".parquet":
         from app.files.columns import parquet_columns  # pyarrow takes 100 ms to import: only where it is used
 
-        columns = parquet_columns(path.name, raw)
+        columns, zones = parquet_columns(path.name, raw)
         count = len(next(iter(columns.values()), []))
-        table = Table(path.name, columns, list(range(1, count + 1)), has_lines=False)
+        table = Table(path.name, columns, list(range(1, count + 1)), has_lines=False, zones=zones)
     elif kind == ".csv":
         table = _csv(path.name, raw)
     else:

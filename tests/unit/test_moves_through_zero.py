@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -31,7 +32,7 @@ def book_of(price: float, *more: Instrument) -> ValuedBook:
 def test_a_history_through_zero_moves_by_differences() -> None:
     found = from_columns({"date": ["2020-04-17", "2020-04-20", "2020-04-21"], "CL": [18.27, -37.63, 10.01]}, 500)
     assert found.moves[:, 0].tolist() == pytest.approx([-55.9, 47.64]) and found.absolute == {"CL"}
-    usual = from_columns({"date": ["a", "b"], "X": [100.0, 110.0], "RATE:USD": [0.01, 0.02]}, 500)
+    usual = from_columns({"date": ["2026-01-01", "2026-01-02"], "X": [100.0, 110.0], "RATE:USD": [0.01, 0.02]}, 500)
     assert usual.moves[0].tolist() == pytest.approx([0.1, 0.01]) and not usual.absolute
 
 
@@ -40,7 +41,7 @@ def test_the_risk_of_a_spread_does_not_depend_on_where_it_is(price: float, level
     """100 lots of 1000 with a deviation of 0.05 a day: from a history around zero, or of before it came there."""
     steps = np.random.default_rng(3).normal(0.0, 0.05, 400)
     levels = level + np.concatenate([[0.02], 0.02 + np.cumsum(steps)])
-    history = from_columns({"date": [f"{k:04}" for k in range(401)], "CL": levels.tolist()}, 500)
+    history = from_columns({"date": [date.fromordinal(737_000 + k) for k in range(401)], "CL": levels.tolist()}, 500)
     book = book_of(price)
     book.revalue(NOW)
     scenarios = ScenarioBook(book, book.contracts, history, INSTRUMENT_GROUPINGS)
@@ -62,7 +63,7 @@ def test_a_put_on_a_future_gains_where_the_future_falls_below_zero() -> None:
         book.add_mark(Mark(instrument="CL", window_end=1, ts_event=1, bid=18.27, ask=18.27, mid=18.27, last=None, quality=quality))  # type: ignore[arg-type]
         book.revalue(NOW)
         assert book.market.stale[book.market.instruments["P"]] == stale
-    history = from_columns({"date": ["a", "b", "c"], "CL": [18.27, -37.63, 10.01]}, 500)
+    history = from_columns({"date": ["2020-04-17", "2020-04-20", "2020-04-21"], "CL": [18.27, -37.63, 10.01]}, 500)
     scenarios = ScenarioBook(book, book.contracts, history, INSTRUMENT_GROUPINGS)
     scenarios.fill_units()
     k = book.market.instruments
