@@ -73,7 +73,7 @@ class GateStage(ReadingStage):
         self._client, self._topics, self._lease = client, topics, lease
         self._names = {v: k for k, v in topics.items()}
         self._publisher, self._clock, self._counters = publisher, clock, counters
-        self._quarantine = Quarantine(topics["quarantine"], publisher, counters)
+        self._quarantine = Quarantine(topics, publisher, counters)
         self._partitions, self._journal, self._takes_last = partitions, journal, takes_last
         self.gate = GateBook(base_currency, levels, day)
         self.gate.future_ns = future_ns

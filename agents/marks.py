@@ -50,7 +50,7 @@ class MarkStage(Stage):
         self._client, self._topics, self._reference = client, topics, reference
         self._publisher, self._clock, self._counters = publisher, clock, counters
         # many a bad quote is like the next: its beginning says enough
-        self._quarantine = Quarantine(topics["quarantine"], publisher, counters, raw_bytes=4096)
+        self._quarantine = Quarantine(topics, publisher, counters, raw_bytes=4096)
         self._lateness_ns, self._future_ns = lateness_ns, future_ns
         self._commit = commit
         self._marks = mk.empty_marks(256)

@@ -71,7 +71,7 @@ class PositionStage(ReadingStage):
         self._data_dir = data_dir
         self._reference = reference
         self._publisher, self._clock, self._counters = publisher, clock, counters
-        self._quarantine = Quarantine(topics["quarantine"], publisher, counters)
+        self._quarantine = Quarantine(topics, publisher, counters)
         self._fills_max, self._lateness_ns, self._future_ns = fills_max, lateness_ns, future_ns
         self._standby = standby
         self.parts: dict[int, PositionPartition] = {}
@@ -246,6 +246,11 @@ class PositionStage(ReadingStage):
             else:
                 reason = REASONS[int(rows["status"][i])]
                 decoded.refuse(i, reason, detail_of(decoded, i, reason))
+        for i in np.flatnonzero(rows["inexact"]).tolist():  # what it took back had left the chain: the log is exact
+            slot = int(rows["taken_slot"][i])
+            account, instrument = (x.decode() for x in reference.key_name(*_key_of(part, slot)).rsplit(b"|", 1))
+            offsets = self.writers[part.partition].marker.offsets | {batch.topic: batch.next_offset}
+            self._reloads.request(part, account, instrument, offsets)
         for bad in decoded.poison:
             sends.append(self._quarantine.send(batch, bad.message, bad.reason, bad.detail, bad.raw, bad.index))
 
@@ -324,7 +329,7 @@ class PositionStage(ReadingStage):
             return
         if statement.kind == "reload":
             offsets = self.writers[part.partition].marker.offsets | {batch.topic: batch.next_offset}
-            self._reloads.request(part, statement, offsets)
+            self._reloads.request(part, statement.account, statement.instrument, offsets)
             return
         self._terms.follow(part)
         key = reference.intern_key(statement.account, statement.instrument)

@@ -55,9 +55,14 @@ class KeyReloads:
         self._open: list[_Reload] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def request(self, part: PositionPartition, statement: External, offsets: dict[str, int]) -> None:
-        """Start to fold a key again; ``offsets`` is what the live state includes: later records are seen here."""
-        reload = _Reload(part, statement.account, statement.instrument)
+    def request(self, part: PositionPartition, account: str, instrument: str, offsets: dict[str, int]) -> None:
+        """Start to fold a key again; ``offsets`` is what the live state includes: later records are seen here.
+
+        One that is being folded again sees them, too.
+        """
+        if any((r.part, r.account, r.instrument) == (part, account, instrument) for r in self._open):
+            return
+        reload = _Reload(part, account, instrument)
         self._open.append(reload)
         task = process.errand("reload", lambda: self._run(reload, dict(offsets)))
         self._tasks.add(task)
@@ -145,7 +150,8 @@ class KeyReloads:
             self._say(reload, f"reloaded from {trades} trades: unchanged", float(now), float(was))
             return
         realised = float(rows["realised_pnl"][slot]), float(fold_rows["realised_pnl"][other])
-        part.positions.replace(slot, *shadow.positions.whole_fold(other))
+        netted = float(shadow.positions.arrays.stated[other])
+        part.positions.replace(slot, *shadow.positions.whole_fold(other), netted)
         if other in shadow.side or slot in part.side:
             mine, theirs = part.side_of(slot), shadow.side_of(other)
             mine.fees, mine.opening_fees, mine.openings = theirs.fees, theirs.opening_fees, theirs.openings

@@ -34,7 +34,6 @@ from schemas.addresses import PositionProgress, UnitVars
 from schemas.codec import decoder_of, encode
 from schemas.market import Surface, Touch
 from schemas.nodes import MODELS_SUFFIX, Exposure, Pnl, Quality, Risk
-from schemas.reasons import QuarantineReason
 from schemas.records import Account, Alert, AsOf, Control, Instrument, Limit, Mark
 from schemas.units import FUTURE_NS
 from tables.kafka import KafkaClient, owner_partition
@@ -107,8 +106,8 @@ class RiskStage(Stage):
             self._owners.accounts_changed()
 
     def _routes(self, future_ns: int) -> Router:
-        router = Router({v: k for k, v in self._topics.items()}, self._counters, "risk_refused", self._put_aside,
-                        future_ns)
+        put_aside = Quarantine(self._topics, self._publisher, self._counters).send
+        router = Router({v: k for k, v in self._topics.items()}, self._counters, "risk_refused", put_aside, future_ns)
         router.subscribe("marks", Mark, self._take_mark)
         router.subscribe("market.surfaces", Surface, lambda record, _: self.book.add_surface(record))
         router.subscribe("touches", Touch, lambda record, _: self.book.add_touch(record))
@@ -117,9 +116,6 @@ class RiskStage(Stage):
         router.subscribe("controls", Control, lambda record, _: self.limits.take_control(record))
         router.subscribe("progress", PositionProgress, lambda record, _: self._in_step.heard(record, self._clock()))
         return router
-
-    def _put_aside(self, batch: RecordBatch, k: int, reason: QuarantineReason, detail: str, raw: bytes) -> None:
-        Quarantine(self._topics["quarantine"], self._publisher, self._counters).send(batch, k, reason, detail, raw)
 
     def _take_mark(self, mark: Mark, _: Place) -> None:
         self.book.add_mark(mark)

@@ -170,7 +170,7 @@ class Engine:
         reference = Reference(lambda account: owner_partition(account, s.partitions))
         self.reference = ReferenceTail(self.client, self.topics["reference.instruments"],
                                        self.topics["reference.accounts"], reference, self.counters,
-                                       Quarantine(self.topics["quarantine"], self.publisher, self.counters).send)
+                                       Quarantine(self.topics, self.publisher, self.counters).send)
         await self.reference.start()
         self.built = await self.parts.build(Surroundings(s, self.client, self.topics, self.reference, self.publisher,
                                                          self.counters, steady_clock(), self._commit, self.lease))

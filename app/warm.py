@@ -20,8 +20,8 @@ from models import marks as mk
 from models import record_scan as rs
 from models.gate.book import GateBook
 from models.ladder import LadderLines
+from models.position_order import check_half_chain, evict_oldest
 from models.position_state import PartitionPositions, find_slot, other_averages
-from models.position_window import absorb_half_chain, evict_oldest
 from models.pricing.black_scholes import option_prices
 from models.quote_columns import decode_quotes
 from models.reference import Reference
@@ -131,7 +131,7 @@ def _warm_positions() -> None:
     again = PartitionPositions(0)
     again.load([blob[bounds[0] : bounds[1]]], [(0, 0)])
     again.load_fills(0, [(seq, fills, flags)])
-    absorb_half_chain(again.arrays, 0)
+    check_half_chain(again.arrays, 0)
     evict_oldest(again.arrays, 1)
 
 

@@ -21,12 +21,19 @@ FOLD_FIELDS = (
     ("lot_head", "i4"), ("lot_tail", "i4"), ("lot_count", "i4"), ("fifo_merged", "i4"),
 )
 FOLD_DTYPE = np.dtype(list(FOLD_FIELDS), align=True)
-POSITION_DTYPE = np.dtype([
+#: columns of a row of version 1 of the changelog
+POSITION_DTYPE_1 = np.dtype([
     *FOLD_FIELDS,
     ("unit_value", "f8"), ("last_ts_event", "i8"), ("offset", "i8"), ("revision", "i8"), ("ts_source", "i8"),
     ("opening_quantity", "i8"), ("opening_price", "f8"), ("opening_realised_pnl", "f8"), ("opening_ts", "i8"),
     ("account_index", "i4"), ("instrument_index", "i4"), ("last_fill", "i4"), ("chain_length", "i4"),
     ("late_trades", "i4"), ("inverse", "i1"), ("quantity_decimals", "i1"), ("based", "i1"), ("rolled", "i1"),
+], align=True)
+#: a base says up to where it reaches: the time of the last thing in it, of the last fill and of the last statement, and
+#: a hash of the splits in it; ``rolled``: what the day began with is in it, too, and these are the fees of that opening
+POSITION_DTYPE = np.dtype([
+    *[(name, POSITION_DTYPE_1[name]) for name in POSITION_DTYPE_1.names or ()],
+    ("horizon_ts", "i8"), ("filled_ts", "i8"), ("stated_ts", "i8"), ("actions_hash", "u8"), ("opening_fees", "f8"),
 ], align=True)
 LOT_DTYPE = np.dtype([("quantity", "i8"), ("price", "f8"), ("next", "i4"), ("spare", "i4")], align=True)
 NO_LOT = -1
@@ -188,3 +195,33 @@ def fold_fill(pool: LotPool, rows: np.ndarray, s: int, d: int, price: float, fee
         rest = d + signed
         if rest != 0:
             _open(pool, rows, s, rest, price, inverse)
+
+
+@kernel
+def fold_statement(pool: LotPool, rows: np.ndarray, s: int, quantity: int, price: float) -> None:
+    """Let ``rows[s]`` go on from what is stated: what was realised stays, what is held is as stated.
+
+    A price that is not stated (NaN) is the average so far where the quantity agrees, else it is not known.
+    """
+    known = rows[s].average_price if rows[s].quantity == quantity else np.nan
+    use = price if price == price else known
+    free_lots(pool, rows, s)
+    rows[s].quantity = quantity
+    rows[s].average_price = use if quantity != 0 else 0.0
+    rows[s].cost = 0.0 if quantity == 0 else (quantity / use if rows[s].inverse != 0 else quantity * use)
+    rows[s].break_even_realised_pnl = rows[s].realised_pnl
+    rows[s].fifo_realised_pnl = rows[s].realised_pnl
+    if quantity != 0:
+        append_lot(pool, rows, s, quantity, use, rows[s].inverse != 0)
+
+
+@kernel
+def fold_split(pool: LotPool, rows: np.ndarray, s: int, up: int, down: int, ratio: float) -> None:
+    """Make ``ratio`` (``up / down``) units of every one that ``rows[s]`` holds; what they cost stays."""
+    rows[s].quantity = rows[s].quantity * up // down
+    rows[s].average_price /= ratio
+    index = rows[s].lot_head
+    while index != NO_LOT:
+        pool.lots[index].quantity = pool.lots[index].quantity * up // down
+        pool.lots[index].price /= ratio
+        index = pool.lots[index].next

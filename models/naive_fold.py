@@ -20,13 +20,12 @@ ZERO = Decimal(0)
 
 @dataclass
 class NaiveFill:
-    """One fill of a position, with the time it is ordered by."""
+    """One fill of a position."""
 
     trade_id: str
     quantity: Decimal  # signed
     price: Decimal
     ts: int
-    effective_ts: int
     fees: dict[str, Decimal]
     funding: dict[str, Decimal] = field(default_factory=dict)
     busted: bool = False
@@ -127,7 +126,7 @@ class NaiveBook:
         self._by_id: dict[tuple[str, str], NaiveChain] = {}
         self._busts: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._arrivals = 0
-        self._last_ts: dict[tuple[str, str], int] = {}
+        self._newest: dict[tuple[str, str], int] = {}
         self.duplicates = self.late = self.refused = 0
 
     def apply(self, trade: Trade) -> str:
@@ -167,22 +166,32 @@ class NaiveBook:
         chain.live, chain.key = fill, key
         chain.said.setdefault(trade.trade_id, []).append(content)
         self._by_id[own] = chain
-        late = corrected is None and fill.effective_ts != ts
-        self._last_ts[key] = max(self._last_ts.get(key, 0), fill.effective_ts)
+        newest = self._newest.get(key, 0)
+        late = corrected is None and newest - ts > self._lateness_ns
+        self._newest[key] = newest if late else max(newest, ts)
         self.late += late
         return "late" if late else "applied"
 
     def _fill(self, trade: Trade, quantity: Decimal, ts: int, cash: bool, corrected: NaiveFill | None) -> NaiveFill:
-        newest = self._last_ts.get((trade.account, trade.instrument), 0)
-        if corrected is not None:  # it is ordered as if it had come when what it corrects came
-            newest = corrected.effective_ts if corrected.effective_ts != corrected.ts else 0
         fees: dict[str, Decimal] = {}
         for fee in trade.fees or ():
             fees[fee.currency] = fees.get(fee.currency, ZERO) + fee.amount
         self._arrivals += 1
-        return NaiveFill(trade.trade_id, quantity, trade.price, ts, newest if newest - ts > self._lateness_ns else ts,
-                         {} if cash else fees, fees if cash else {},
+        return NaiveFill(trade.trade_id, quantity, trade.price, ts, {} if cash else fees, fees if cash else {},
                          arrival=corrected.arrival if corrected else self._arrivals)
+
+    def in_order(self, key: tuple[str, str]) -> list[NaiveFill]:
+        """Return the fills of a position by trade time, then arrival; one that came too late by the newest one then.
+
+        Those that are no longer there say nothing of what came too late.
+        """
+        newest, placed = 0, []
+        live = [f for f in self.fills.get(key, ()) if not f.busted]
+        for f in sorted(live, key=lambda f: f.arrival):
+            late = newest - f.ts > self._lateness_ns
+            placed.append((newest if late else f.ts, f.arrival, f))
+            newest = newest if late else max(newest, f.ts)
+        return [f for _, _, f in sorted(placed, key=lambda x: x[:2])]
 
     def _bust(self, trade: Trade) -> str:
         own, ref = (trade.account, trade.trade_id), (trade.account, trade.ref_trade_id or trade.trade_id)
@@ -210,11 +219,9 @@ class NaiveBook:
         return "refused"
 
     def position(self, account: str, instrument: str) -> NaivePosition:
-        """Return a position, folded from all its fills by effective time, then arrival."""
-        fills = [f for f in self.fills.get((account, instrument), ()) if not f.busted]
+        """Return a position, folded from all its fills in order."""
         with localcontext(PRECISION):
-            in_order = sorted(fills, key=lambda f: (f.effective_ts, f.arrival))
-            return fold(in_order, self._inverse.get(instrument, False))
+            return fold(self.in_order((account, instrument)), self._inverse.get(instrument, False))
 
 
 def content_of(trade: Trade) -> tuple[Any, ...]:

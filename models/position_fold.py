@@ -1,6 +1,6 @@
 """Kernels that fold a batch of trades into a partition's positions, in log order, exactly once.
 
-A late fill, a correction and a bust are all one thing: change the window of recent fills, fold that row again.
+A late fill, a correction and a bust are all one thing: change what the window holds of a row, fold that row again.
 Nothing here depends on how the log was cut into batches.
 """
 
@@ -11,22 +11,26 @@ import numpy as np
 from models.fills import fold_fill
 from models.interning import ABSENT
 from models.jit import hot_kernel, inline_kernel, kernel
-from models.position_opening import absorbed_by_opening, before_the_day, fold_into_opening
+from models.position_chain import last_split
+from models.position_order import check_half_chain, refold_row, refold_whole
 from models.position_window import (
     ABSORBED,
     BUSTED,
     CHAIN_MAX,
+    CHECKED,
+    FEE_ONLY,
     FIRST_FILL_SEQ,
     FLAGS_ROOM_MIN,
+    LATENESS,
     LOTS_ROOM_MIN,
     MARKER,
+    N_DUE,
     N_FILLS,
     N_FLAGGED,
     N_ROWS,
     ORIGIN_SHIFT,
     REVERSAL,
     PositionArrays,
-    absorb_half_chain,
     append_fill,
     ensure_row,
     find_fill,
@@ -34,7 +38,6 @@ from models.position_window import (
     flag_fill,
     live_end,
     mark_dirty,
-    refold_row,
 )
 from models.trade_columns import (
     APPLIED,
@@ -57,6 +60,9 @@ from models.trade_columns import (
 POW10 = 10 ** np.arange(19, dtype=np.int64)
 POW10_F = 10.0 ** np.arange(19)
 INT64_MAX = 2**63 - 1
+OVERFLOW_FROM = 4.6e18
+#: how much of a row is to be folded again: what is not in its checkpoint, all with its opening
+LATER, WHOLE = 1, 2
 
 
 @inline_kernel
@@ -76,9 +82,13 @@ def scale_quantity(mantissa: int, scale: int, decimals: int) -> tuple[int, int]:
 
 
 @inline_kernel
-def _would_overflow(q: int, d: int) -> bool:
-    total = float(q) + float(d)
-    return abs(total) > 4.6e18
+def _would_overflow(st: PositionArrays, s: int, d: int) -> bool:
+    """Return whether a row cannot be counted with another fill; one that is due is folded first where it may be."""
+    if st.due_kind[s] != 0 and st.due_bound[s] + abs(float(d)) > OVERFLOW_FROM:
+        refold_whole(st, s)
+        st.due_bound[s] = abs(float(st.rows[s].quantity))
+        return st.due_bound[s] + abs(float(d)) > OVERFLOW_FROM
+    return st.due_kind[s] == 0 and abs(float(st.rows[s].quantity) + float(d)) > OVERFLOW_FROM
 
 
 @inline_kernel
@@ -114,28 +124,37 @@ def _apply_bust(st: PositionArrays, rows: np.ndarray, i: int, f: int) -> int:
     if not own:
         append_fill(st, s, rows[i].id_hash, rows[i].id_hash2, 0, 0.0, 0.0, rows[i].ts_event, 0, MARKER,
                     rows[i].content)
-    refold_row(st, s)
     return APPLIED
 
 
 @inline_kernel
 def _take_out(st: PositionArrays, rows: np.ndarray, i: int, g: int) -> None:
     """Take back what was booked of a fill, where it was booked; its row is yet to be folded again."""
-    s, d, fee, flags = st.fills[g].slot, st.fills[g].quantity, st.fills[g].fee, st.fills[g].flags
+    s, fee, flags = st.fills[g].slot, st.fills[g].fee, st.fills[g].flags
     rows[i].taken = st.meta[FIRST_FILL_SEQ] + g + 1
     rows[i].taken_slot, rows[i].taken_ts = s, st.fills[g].ts_event
     flag_fill(st, g, BUSTED)
     touch_row(st, rows, i, s)
-    if absorbed_by_opening(st, s, st.fills[g].ts_event):  # the statement says what is held: only the fee was booked
-        d = 0
-        st.rows[s].opening_realised_pnl += fee
-    elif before_the_day(st, s, st.fills[g].ts_event):
-        fold_into_opening(st, s, -d, st.fills[g].price, -fee)
-    if flags & ABSORBED == 0:
+    be_due(st, s, WHOLE)
+    if flags & (ABSORBED | CHECKED) == 0:
         st.rows[s].chain_length -= 1
-    else:  # no longer in the chain: the opposite fill in its place has the same total P&L
-        append_fill(st, s, rows[i].id_hash, rows[i].id_hash2, -d, st.fills[g].price, -fee, st.fills[g].ts_event,
-                    st.fills[g].effective_ts, REVERSAL, np.uint64(0))
+    if flags & FEE_ONLY:
+        _book_fee(st, s, -fee)
+    elif flags & ABSORBED:  # not in the chain any more: its opposite in its place has the same total P&L
+        rows[i].inexact = 1
+        if st.fills[g].ts_event < st.base[s].stated_ts:  # what the statement says is held is not touched
+            _book_fee(st, s, -fee)
+        else:
+            append_fill(st, s, np.uint64(0), np.uint64(0), -st.fills[g].quantity, st.fills[g].price, -fee,
+                        st.fills[g].ts_event, st.fills[g].ts_event, REVERSAL, np.uint64(0))
+
+
+@inline_kernel
+def _book_fee(st: PositionArrays, s: int, fee: float) -> None:
+    """Book the fee of a fill that a statement in the base includes: what it cost to trade, no statement says."""
+    st.base[s].fees += fee
+    if st.base[s].rolled != 0:
+        st.base[s].opening_fees += fee
 
 
 @hot_kernel
@@ -148,53 +167,62 @@ def touch_row(st: PositionArrays, rows: np.ndarray, i: int, s: int) -> None:
 
 
 @hot_kernel
-def _effective_ts(st: PositionArrays, s: int, ts: int, g: int, lateness_ns: int) -> tuple[int, int]:
-    """Return (APPLIED or LATE, the time a fill is ordered by); ``g`` is the fill that it corrects, or ABSENT."""
-    if g != ABSENT:
-        newest = st.fills[g].effective_ts
-        moved = newest != st.fills[g].ts_event and newest - ts > lateness_ns
-        return APPLIED, newest if moved else ts
-    if ts >= st.rows[s].last_ts_event or st.rows[s].last_ts_event - ts <= lateness_ns:
-        return APPLIED, ts
-    return LATE, st.rows[s].last_ts_event
-
-
-@hot_kernel
-def _apply_fill(st: PositionArrays, rows: np.ndarray, i: int, s: int, d: int, price: float, g: int,
-                lateness_ns: int) -> int:
-    status, effective = _effective_ts(st, s, rows[i].ts_event, g, lateness_ns)
-    in_order = effective >= st.rows[s].last_ts_event
-    absorbed = absorbed_by_opening(st, s, rows[i].ts_event)
-    f = append_fill(st, s, rows[i].id_hash, rows[i].id_hash2, d, price, rows[i].fee, rows[i].ts_event, effective,
-                    ABSORBED if absorbed else 0, rows[i].content)
+def _apply_fill(st: PositionArrays, rows: np.ndarray, i: int, s: int, d: int, price: float, g: int) -> int:
+    ts, newest = rows[i].ts_event, st.rows[s].last_ts_event
+    late = g == ABSENT and newest - ts > st.meta[LATENESS]
+    effective = newest if late else ts
+    included = ts < st.base[s].stated_ts
+    f = append_fill(st, s, rows[i].id_hash, rows[i].id_hash2, d, price, rows[i].fee, ts, effective,
+                    ABSORBED | FEE_ONLY if included else 0, rows[i].content)
     rows[i].fill = st.meta[FIRST_FILL_SEQ] + f + 1
     if g != ABSENT:
         st.fills[g].successor = f - g
         st.fills[f].flags |= (f - g + (st.fills[g].flags >> ORIGIN_SHIFT)) << ORIGIN_SHIFT
     touch_row(st, rows, i, s)
-    if status == LATE:
-        st.rows[s].late_trades += 1
-    if absorbed:  # the statement says what was held; what it cost to trade, it does not say
-        st.base[s].fees += rows[i].fee
-        st.rows[s].fees += rows[i].fee
-        st.rows[s].opening_realised_pnl -= rows[i].fee
-    elif before_the_day(st, s, rows[i].ts_event):
-        fold_into_opening(st, s, d, price, rows[i].fee)
-    st.rows[s].last_ts_event = max(st.rows[s].last_ts_event, effective)
-    if g != ABSENT or not in_order:
-        refold_row(st, s)
-        if g != ABSENT and st.fills[g].slot != s:
-            refold_row(st, st.fills[g].slot)
-    elif not absorbed:
-        fold_fill(st.pool, st.rows, s, d, price, rows[i].fee)
+    if included:
+        _book_fee(st, s, rows[i].fee)
+    whole = g != ABSENT or included or ts < st.rows[s].opening_ts or ts < last_split(st, st.rows[s].instrument_index)
+    if whole or effective < newest or st.due_kind[s] != 0:
+        be_due(st, s, WHOLE if whole else LATER)
+        st.due_bound[s] += abs(float(d))
+        st.rows[s].last_ts_event = max(newest, effective)
+        return LATE if late else APPLIED
+    fold_fill(st.pool, st.rows, s, d, price, rows[i].fee)
+    st.rows[s].last_ts_event = effective
+    st.rows[s].late_trades += 1 if late else 0
     if st.rows[s].chain_length > CHAIN_MAX:
-        absorb_half_chain(st, s)
-    return status
+        check_half_chain(st, s)
+    return LATE if late else APPLIED
+
+
+@inline_kernel
+def be_due(st: PositionArrays, s: int, kind: int) -> None:
+    """Have a row folded again at the end of the batch: once, whatever else comes for it."""
+    if st.due_kind[s] == 0:
+        st.due[st.meta[N_DUE]] = s
+        st.meta[N_DUE] += 1
+        st.due_bound[s] = abs(float(st.rows[s].quantity))
+    st.due_kind[s] = max(st.due_kind[s], kind)
+
+
+@kernel
+def refold_due(st: PositionArrays) -> int:
+    """Fold rows again that something changed amid; return how many are left, for which there is no room."""
+    while st.meta[N_DUE] > 0 and st.pool.lots.shape[0] - st.pool.meta[2] >= LOTS_ROOM_MIN:
+        st.meta[N_DUE] -= 1
+        s = st.due[st.meta[N_DUE]]
+        if st.due_kind[s] == WHOLE:
+            refold_whole(st, s)
+        else:
+            refold_row(st, s)
+        st.due_kind[s] = 0
+        if st.rows[s].chain_length > CHAIN_MAX:
+            check_half_chain(st, s)
+    return st.meta[N_DUE]
 
 
 @hot_kernel
-def _apply_one(st: PositionArrays, rows: np.ndarray, i: int, ref: ReferenceArrays, partition: int,
-               lateness_ns: int) -> int:
+def _apply_one(st: PositionArrays, rows: np.ndarray, i: int, ref: ReferenceArrays, partition: int) -> int:
     account, instrument = rows[i].account_index, rows[i].instrument_index
     if ref.account_partition[account] != partition:
         return FOREIGN
@@ -211,7 +239,7 @@ def _apply_one(st: PositionArrays, rows: np.ndarray, i: int, ref: ReferenceArray
     if status != READ:
         return status
     price = rows[i].price / POW10_F[rows[i].price_scale]
-    if units != 0 and (price == 0.0 or (price < 0.0 and ref.price_any_sign[instrument] == 0)):
+    if units != 0 and rows[i].free == 0 and (price == 0.0 or (price < 0.0 and ref.price_any_sign[instrument] == 0)):
         if ref.price_any_sign[instrument] == 0 or ref.inverse[instrument] != 0:
             return BAD_PRICE
     d = units * rows[i].side
@@ -220,7 +248,7 @@ def _apply_one(st: PositionArrays, rows: np.ndarray, i: int, ref: ReferenceArray
             return DUPLICATE
         if action == NEW or rows[i].ref_hash != rows[i].id_hash or rows[i].ref_hash2 != rows[i].id_hash2:
             return ID_REUSED
-    if s != ABSENT and _would_overflow(st.rows[s].quantity, d):
+    if s != ABSENT and _would_overflow(st, s, d):
         return OVERFLOW
     g = ABSENT
     if action == CORRECT:
@@ -235,12 +263,12 @@ def _apply_one(st: PositionArrays, rows: np.ndarray, i: int, ref: ReferenceArray
         _take_out(st, rows, i, g)
     # only now, when nothing can refuse the record any more, may it open a row: every row is in the changelog
     s = ensure_row(st, account, instrument, ref)
-    return _apply_fill(st, rows, i, s, d, price, g, lateness_ns)
+    return _apply_fill(st, rows, i, s, d, price, g)
 
 
 @kernel
 def apply_trades(st: PositionArrays, rows: np.ndarray, start: int, ref: ReferenceArrays, partition: int,
-                 lateness_ns: int, fills_max: int) -> int:
+                 fills_max: int) -> int:
     """Apply READ records from ``start`` on, in order; each gets its final status.
 
     Returns the index of the first record not yet handled: the number of records, or less when the window is full
@@ -255,5 +283,5 @@ def apply_trades(st: PositionArrays, rows: np.ndarray, start: int, ref: Referenc
                 or st.flagged.shape[0] - st.meta[N_FLAGGED] < FLAGS_ROOM_MIN \
                 or st.meta[N_ROWS] == st.rows.shape[0]:
             return i
-        rows[i].status = _apply_one(st, rows, i, ref, partition, lateness_ns)
+        rows[i].status = _apply_one(st, rows, i, ref, partition)
     return rows.shape[0]

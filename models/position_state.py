@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from models import position_fold as pf
 from models import position_opening as po
+from models import position_order as order
 from models import position_window as pw
 from models.columns import grown
 from models.fills import FOLD_FIELDS, LOT_DTYPE, NO_LOT, POSITION_DTYPE, LotPool, link_lots
 from models.interning import ABSENT
 from models.jit import kernel
+from models.position_chain import judge_all
 from models.position_pack import (
-    HEADER_BYTES,
     HEADER_DTYPE,
-    LOT_BYTES,
     OTHER_TAIL,
     PACKED_LOT_DTYPE,
     PAIR_DTYPE,
-    ROW_BYTES,
     ROW_VERSION,
     assemble,
     collect_lots,
     packed_sizes,
+    read_rows,
     unpack_rows,
 )
 from models.position_window import (
+    ACTION_DTYPE,
+    CHECKED,
     EPOCH,
     FILL_DTYPE,
     FIRST_FILL_SEQ,
+    LATENESS,
     META_SIZE,
     N_DIRTY,
     N_FILLS,
@@ -43,6 +47,11 @@ from models.position_window import (
     PositionArrays,
 )
 from models.trade_columns import ReferenceArrays
+
+#: columns that have an entry for every row
+_BY_ROW = ("rows", "base", "mid", "dirty", "dirty_epoch", "out", "out_epoch", "due", "due_kind", "due_bound", "stated")
+#: of a row, the figures that hold what several sources net to
+STATED_IN = ("realised_pnl", "break_even_realised_pnl", "fifo_realised_pnl")
 
 
 @kernel
@@ -97,15 +106,20 @@ class PartitionPositions:
         """Forget everything."""
         meta = np.zeros(META_SIZE, np.int64)
         meta[EPOCH] = meta[OUT_EPOCH] = 1
+        meta[LATENESS] = self.lateness_ns
         pool = LotPool(np.zeros(2 * pw.LOTS_ROOM_MIN, LOT_DTYPE), np.array([NO_LOT, 0, 0], np.int64))
+        spare = np.zeros(2, POSITION_DTYPE)
+        spare["lot_head"] = spare["lot_tail"] = NO_LOT
         self.arrays = PositionArrays(
-            rows=np.zeros(256, POSITION_DTYPE), base=np.zeros(256, POSITION_DTYPE), pool=pool,
-            fills=np.zeros(1024, FILL_DTYPE), content=np.zeros(1024, np.uint64),
+            rows=np.zeros(256, POSITION_DTYPE), base=np.zeros(256, POSITION_DTYPE), mid=np.zeros(256, POSITION_DTYPE),
+            spare=spare, pool=pool, fills=np.zeros(1024, FILL_DTYPE), content=np.zeros(1024, np.uint64),
             fill_index=np.full(4096, ABSENT, np.int32), row_index=np.full(1024, ABSENT, np.int32),
             dirty=np.zeros(256, np.int32),
             dirty_epoch=np.zeros(256, np.int64), out=np.zeros(256, np.int32), out_epoch=np.zeros(256, np.int64),
-            flagged=np.zeros(1024, np.int64), scratch=np.zeros(1024, np.int32),
-            day_start=np.zeros(256, np.int64), meta=meta)
+            flagged=np.zeros(1024, np.int64), scratch=np.zeros(2048, np.int32), key=np.zeros(1024, np.int64),
+            due=np.zeros(256, np.int32), due_kind=np.zeros(256, np.int8), due_bound=np.zeros(256),
+            stated=np.zeros(256), day_start=np.zeros(256, np.int64), actions=np.zeros(0, ACTION_DTYPE),
+            action_start=np.zeros(1, np.int64), meta=meta)
 
     def __len__(self) -> int:
         return int(self.arrays.meta[N_ROWS])
@@ -122,7 +136,8 @@ class PartitionPositions:
         need_fills = min(int(a.meta[N_FILLS]) + 2 * records + 2, self.fills_max)
         if need_fills > len(a.fills):
             size = min(max(need_fills, 2 * len(a.fills)), self.fills_max)
-            a = a._replace(fills=grown(a.fills, size), content=grown(a.content, size), scratch=grown(a.scratch, size))
+            a = a._replace(fills=grown(a.fills, size), content=grown(a.content, size), key=grown(a.key, size),
+                           scratch=grown(a.scratch, 2 * size))
         if 2 * need_fills > len(a.fill_index):
             a = a._replace(fill_index=np.full(1 << (2 * need_fills).bit_length(), ABSENT, np.int32))
             pw.reindex_fills(a)
@@ -138,9 +153,8 @@ class PartitionPositions:
         a = self.arrays
         if need > len(a.rows):
             size = max(need, len(a.rows) * 3 // 2)
-            a = a._replace(rows=grown(a.rows, size), base=grown(a.base, size), dirty=grown(a.dirty, size),
-                           dirty_epoch=grown(a.dirty_epoch, size), out=grown(a.out, size),
-                           out_epoch=grown(a.out_epoch, size))
+            larger: dict[str, Any] = {name: grown(getattr(a, name), size) for name in _BY_ROW}
+            a = a._replace(**larger)
         if 2 * len(a.rows) > len(a.row_index):
             a = a._replace(row_index=np.full(1 << (2 * len(a.rows)).bit_length(), ABSENT, np.int32))
             pw.reindex_rows(a)
@@ -158,16 +172,22 @@ class PartitionPositions:
         self._reserve_accounts(len(ref.account_partition))
         at = 0
         while True:
-            at = pf.apply_trades(self.arrays, rows, at, ref, self.partition, self.lateness_ns, self.fills_max)
+            at = pf.apply_trades(self.arrays, rows, at, ref, self.partition, self.fills_max)
+            while pf.refold_due(self.arrays):
+                self._grow_lots(pw.LOTS_ROOM_MIN)
             if at == len(rows):
                 return
             self._grow_lots(pw.LOTS_ROOM_MIN)
-            if self.fill_count + 2 > self.fills_max:
-                half = self.fill_count // 2
-                self._grow_lots(self.fill_count + pw.LOTS_ROOM_MIN)
-                self._grow_flags(self.fill_count)
-                pw.evict_oldest(self.arrays, half)
+            self._let_go()
             self.reserve(len(rows) - at)
+
+    def _let_go(self) -> None:
+        """Let the older half of the window go where it is full."""
+        if self.fill_count + 2 > self.fills_max:
+            half = self.fill_count // 2
+            self._grow_lots(self.fill_count + pw.LOTS_ROOM_MIN)
+            self._grow_flags(self.fill_count)
+            order.evict_oldest(self.arrays, half)
 
     def _reserve_accounts(self, count: int) -> None:
         if count > len(self.arrays.day_start):
@@ -195,57 +215,70 @@ class PartitionPositions:
         self._reserve_accounts(account + 1)
         self.arrays.day_start[account] = ts
 
-    def copy_opening(self, slot: int, source: np.ndarray) -> None:
-        """Take the opening of another row (POSITION_DTYPE)."""
-        for name in po.OPENING_FIELDS:
-            self.arrays.rows[name][slot] = source[name]
+    def takes_statement(self, account: int, instrument: int, ts: int) -> bool:
+        """Return whether all that a position took in since ``ts`` is still in the window."""
+        return bool(po.statement_fits(self.arrays, account, instrument, ts))
 
     def open_position(self, account: int, instrument: int, quantity: int, price: float, ts: int,
-                      ref: ReferenceArrays, ts_source: int = 0) -> int:
-        """Start a position from an outside statement (counted units); returns its row."""
+                      ref: ReferenceArrays, ts_source: int = 0, pnl: float = 0.0) -> int:
+        """Let a position go on from an outside statement (counted units); returns its row.
+
+        Parameters
+        ----------
+        pnl : what the sides of several sources net to
+        """
+        self._let_go()
         self.reserve(1)
         self._reserve_accounts(account + 1)
         self._grow_lots(pw.LOTS_ROOM_MIN)
-        slot = int(po.apply_opening(self.arrays, account, instrument, quantity, price, ts, ref, ts_source))
-        self._roll_row(slot, int(self.arrays.day_start[account]))  # a statement of before the roll is no new day
-        return slot
+        return int(po.apply_opening(self.arrays, account, instrument, quantity, price, ts, pnl, ref, ts_source))
 
-    def make_room_for_a_fold(self) -> None:
-        """Make sure that a row can be folded again."""
+    def traded_since(self, slot: int, ts: int) -> int:
+        """Return the sum of a row's fills from a time on, counted units; ``slot`` below 0: there is no row."""
+        fills = self.arrays.fills[: self.fill_count]
+        mine = ((fills["slot"] == slot) & (fills["ts_event"] >= ts)
+                & (fills["flags"] & (pw.BUSTED | pw.MARKER | pw.ABSORBED | pw.STATED) == 0))
+        return int(fills["quantity"][mine].sum())
+
+    def restore_stated(self, slot: int, amount: float, in_base: bool) -> None:
+        """Know again what the sides of several sources net to; version 1 had it in a row's base."""
+        self.arrays.stated[slot] = amount
+        if in_base and amount:
+            for name in STATED_IN:
+                self.arrays.base[name][slot] -= amount
+            self.arrays.base["opening_realised_pnl"][slot] -= amount
+
+    def refold(self, slot: int) -> None:
+        """Fold a row and its opening again, and have it written and published."""
         self._grow_lots(pw.LOTS_ROOM_MIN)
+        order.refold_whole(self.arrays, slot)
+        self.arrays.rows["revision"][slot] += 1
+        pw.mark_dirty(self.arrays, slot)
 
     def rewrite_fills(self) -> None:
         """Have every fill of the window written again."""
         self.arrays.meta[N_FLUSHED] = self.arrays.meta[N_FLAGGED] = 0
-
-    def book_stated(self, slot: int, pnl: float) -> None:
-        """Book what the sides of several sources net to, for a unit value of 1, as part of a position's opening."""
-        if pnl == 0.0:
-            return
-        a = self.arrays
-        amount = pnl * float(a.base["unit_value"][slot])
-        for name in ("realised_pnl", "break_even_realised_pnl", "fifo_realised_pnl"):
-            a.base[name][slot] += amount
-        a.rows["opening_realised_pnl"][slot] += amount
-        self._grow_lots(pw.LOTS_ROOM_MIN)
-        pw.refold_row(self.arrays, slot)
 
     def whole_fold(self, slot: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the fold of a row with all its fills (FOLD_DTYPE fields of one row), and its open lots."""
         lots = self.lots_of(slot)
         return self.arrays.rows[slot : slot + 1].copy(), np.array(lots, PACKED_LOT_DTYPE)
 
-    def replace(self, slot: int, fold: np.ndarray, lots: np.ndarray) -> None:
+    def replace(self, slot: int, fold: np.ndarray, lots: np.ndarray, stated: float = 0.0) -> None:
         """Put another fold in place of a row's; its fills in the window stay known by identity only."""
         self.reserve(1)
         self._grow_lots(pw.LOTS_ROOM_MIN + 2 * len(lots))
+        self._grow_flags(self.fill_count)
         a = self.arrays
-        pw.retire_fills(a, slot)
+        order.retire_fills(a, slot)
         for name, _ in FOLD_FIELDS:
             if not name.startswith("lot_"):
                 a.base[name][slot] = fold[name][0]
+        for name in STATED_IN:  # what several sources net to is no part of a fold
+            a.base[name][slot] -= stated
+        a.stated[slot] = stated
         link_lots(a.pool, a.base, slot, lots)
-        pw.refold_row(a, slot)
+        order.refold_whole(a, slot)
 
     def take_dirty(self) -> np.ndarray:
         """Return the rows changed since the last call, and start a new set."""
@@ -290,14 +323,16 @@ class PartitionPositions:
         changed = np.unique(a.flagged[: a.meta[N_FLAGGED]])
         flags = np.zeros(len(changed), PAIR_DTYPE)
         flags["seq"] = changed
-        flags["flags"] = a.fills["flags"][changed - seq].astype(np.int64) | (
+        flags["flags"] = (a.fills["flags"][changed - seq] & ~CHECKED).astype(np.int64) | (
             a.fills["successor"][changed - seq].astype(np.int64) << 32)
         content = np.zeros(end - first, PAIR_DTYPE)
         content["seq"] = ~np.arange(seq + first, seq + end)
         content["flags"] = a.content[first:end].view(np.int64)
         a.meta[N_FLUSHED] = end
         a.meta[N_FLAGGED] = 0
-        return seq + first, a.fills[first:end].tobytes(), np.concatenate([flags, content]).tobytes()
+        fills = a.fills[first:end].copy()
+        fills["flags"] &= ~CHECKED
+        return seq + first, fills.tobytes(), np.concatenate([flags, content]).tobytes()
 
     @property
     def first_fill_seq(self) -> int:
@@ -327,30 +362,14 @@ class PartitionPositions:
         Raises
         ------
         ValueError
-            If a row has another version: it is never read by guess.
+            If a row has a version that is not known: it is never read by guess.
         """
+        headers, rows, bases, lots, tails = read_rows(values)
         n = len(values)
-        headers = np.frombuffer(b"".join([v[:HEADER_BYTES] for v in values]), HEADER_DTYPE)
-        if n and (headers["version"] != ROW_VERSION).any():
-            found = sorted(set(headers["version"].tolist()))
-            raise ValueError(f"packed row: expected version {ROW_VERSION}, was {found}")
-        rows = np.frombuffer(b"".join([v[HEADER_BYTES : HEADER_BYTES + ROW_BYTES] for v in values]),
-                             POSITION_DTYPE).copy()
-        bases = np.zeros(n, POSITION_DTYPE)
-        tails: list[bytes] = []
-        lots: list[bytes] = []
-        for k, value in enumerate(values):
-            at = HEADER_BYTES + ROW_BYTES
-            if headers["based"][k]:
-                bases[k] = np.frombuffer(value, POSITION_DTYPE, 1, at)[0]
-                at += ROW_BYTES
-            else:
-                bases[k] = rows[k]
-                pw.clear_row(bases, k)
-                bases["opening_ts"][k] = 0
-            end = at + LOT_BYTES * int(headers["lots"][k] + headers["base_lots"][k])
-            lots.append(value[at:end])
-            tails.append(value[end:])
+        fresh = np.flatnonzero(headers["based"] == 0)
+        bases[fresh] = rows[fresh]
+        for k in fresh.tolist():
+            pw.clear_base(bases, k)
         for name, column in zip(("account_index", "instrument_index"), zip(*keys, strict=True), strict=False):
             rows[name] = bases[name] = column
         slots_needed = int(headers["slot"].max()) + 1 if n else 0
@@ -358,6 +377,9 @@ class PartitionPositions:
         joined = np.frombuffer(b"".join(lots), PACKED_LOT_DTYPE)
         self._grow_lots(len(joined) + pw.LOTS_ROOM_MIN)
         unpack_rows(self.arrays, rows, bases, headers, joined)
+        for s in headers["slot"].tolist():
+            pw.clear_row(self.arrays.mid, s)
+            self.arrays.mid["chain_length"][s] = 0
         self.arrays.meta[N_ROWS] = max(len(self), slots_needed)
         pw.reindex_rows(self.arrays)
         return tails
@@ -384,6 +406,7 @@ class PartitionPositions:
             a.fills["successor"][changed["seq"] - first_seq] = changed["flags"] >> 32
         pw.reindex_fills(a)
         pw.relink_rows(a, -1)
+        judge_all(a)
 
     def lots_of(self, slot: int) -> list[tuple[int, float]]:
         """Return the open lots of a row, oldest first."""
@@ -412,7 +435,9 @@ class PartitionPositions:
             for field in rows.dtype.names or ():
                 digest.update(rows[field][s].tobytes())
             digest.update(repr(self.lots_of(s)).encode())
-        fills = a.fills[: a.meta[N_FILLS]]
+        fills = a.fills[: a.meta[N_FILLS]].copy()
+        fills["flags"] &= ~CHECKED
+        fills["effective_ts"][fills["flags"] & (pw.OUT_OF_CHAIN | pw.REVERSAL) != 0] = 0
         for field in ("id_hash", "id_hash2", "quantity", "price", "fee", "ts_event", "effective_ts", "flags",
                       "successor"):
             digest.update(np.ascontiguousarray(fills[field]).tobytes())

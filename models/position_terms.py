@@ -6,12 +6,11 @@ import numpy as np
 
 from models import position_window as pw
 from models.fills import NO_LOT
-from models.position_state import PartitionPositions
-from models.position_window import ABSORBED, MARKER, N_FILLS, N_ROWS
+from models.position_order import uncheck
+from models.position_state import STATED_IN, PartitionPositions
+from models.position_window import N_FILLS, N_ROWS
 from models.trade_columns import ReferenceArrays
 from schemas.units import UNITS_MAX
-
-_MONEY = ("realised_pnl", "break_even_realised_pnl", "fifo_realised_pnl")
 
 
 def differing(positions: PartitionPositions, ref: ReferenceArrays) -> np.ndarray:
@@ -31,28 +30,25 @@ def restate(positions: PartitionPositions, slot: int, unit_value: float, decimal
     row, base = a.rows[slot], a.base[slot]
     shift = decimals - int(row["quantity_decimals"])
     mine = np.flatnonzero(a.fills["slot"][: a.meta[N_FILLS]] == slot)
-    lots = _lots(a, int(row["lot_head"])) + _lots(a, int(base["lot_head"]))
-    counted = [int(row["quantity"]), int(row["opening_quantity"]), int(base["quantity"]),
+    lots = _lots(a, int(base["lot_head"]))
+    counted = [int(row["quantity"]), int(row["opening_quantity"]), int(base["quantity"]), int(base["opening_quantity"]),
                *a.fills["quantity"][mine].tolist(), *a.pool.lots["quantity"][lots].tolist()]
     up, down = 10 ** max(shift, 0), 10 ** max(-shift, 0)
     if any(q % down or abs(q) * up > UNITS_MAX for q in counted):
         return False
-    before = _fees_before(a, slot, mine)
+    uncheck(a, slot)
     ratio = unit_value / float(row["unit_value"]) * (up / down)
     for target in (row, base):
         target["unit_value"], target["quantity_decimals"] = unit_value, decimals
-        target["quantity"] = int(target["quantity"]) * up // down
-        target["cost"] *= up / down
-        for name in _MONEY:
-            target[name] *= ratio
-    row["opening_quantity"] = int(row["opening_quantity"]) * up // down
-    row["opening_realised_pnl"] = (float(row["opening_realised_pnl"]) + before) * ratio - before
+    for name in ("quantity", "opening_quantity"):
+        base[name] = int(base[name]) * up // down
+    base["cost"] *= up / down
+    for name in (*STATED_IN, "opening_realised_pnl"):
+        base[name] *= ratio
+    a.stated[slot] *= ratio
     a.fills["quantity"][mine] = a.fills["quantity"][mine] * up // down
     a.pool.lots["quantity"][lots] = a.pool.lots["quantity"][lots] * up // down
-    row["revision"] += 1
-    positions.make_room_for_a_fold()
-    pw.refold_row(positions.arrays, slot)
-    pw.mark_dirty(positions.arrays, slot)
+    positions.refold(slot)
     return True
 
 
@@ -63,11 +59,3 @@ def _lots(a: pw.PositionArrays, head: int) -> list[int]:
         head = int(a.pool.lots["next"][head])
     return out
 
-
-def _fees_before(a: pw.PositionArrays, slot: int, mine: np.ndarray) -> float:
-    """Return the settlement fees that are part of a row's opening: they are money, and stay what they are."""
-    if not a.rows["opening_ts"][slot]:
-        return 0.0
-    fills = a.fills[mine]
-    today = (fills["flags"] & (pw.BUSTED | MARKER | ABSORBED) == 0) & (fills["ts_event"] >= a.rows["opening_ts"][slot])
-    return float(a.rows["fees"][slot]) - float(fills["fee"][today].sum())

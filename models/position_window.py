@@ -1,7 +1,6 @@
-"""A partition's positions and its window of recent fills, as columns: indices, chains, growth of the base.
+"""A partition's positions and its window of recent fills, as columns: indices and chains.
 
-A row is always the fold of its ``base`` and of its fills in the window, ordered by effective time. Fills leave the
-window by count, the oldest half at once, and are then part of the base.
+A row is always the fold of its ``base`` and of what the window holds of it (see `models.position_order`).
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.fills import FOLD_FIELDS, LOTS_MAX, NO_LOT, POSITION_DTYPE, LotPool, fold_fill, free_lots, new_lot
+from models.fills import FOLD_FIELDS, LOTS_MAX, NO_LOT, POSITION_DTYPE, LotPool
 from models.interning import ABSENT, mix64
 from models.jit import hot_kernel, inline_kernel, kernel
 from models.trade_columns import ReferenceArrays
@@ -19,19 +18,25 @@ FILL_DTYPE = np.dtype([
     ("id_hash", "u8"), ("id_hash2", "u8"), ("quantity", "i8"), ("price", "f8"), ("fee", "f8"), ("ts_event", "i8"),
     ("effective_ts", "i8"), ("slot", "i4"), ("previous", "i4"), ("flags", "i4"), ("successor", "i4"),
 ], align=True)
-#: ``REVERSAL``: the opposite of a fill that is part of the base already; it has no identity of its own
-BUSTED, MARKER, ABSORBED, REVERSAL = 1, 2, 4, 8
+#: ``ABSORBED``: part of the base for good. ``REVERSAL``: the opposite of such a fill; ``STATED``: no fill, but what
+#: outside sources state from its time on; neither has an identity. ``FEE_ONLY``: a statement that is part of the base
+#: includes it, only its fee was booked. ``CHECKED``: part of the row's checkpoint; in memory alone
+BUSTED, MARKER, ABSORBED, REVERSAL, STATED, FEE_ONLY, CHECKED = 1, 2, 4, 8, 16, 32, 64
+NO_IDENTITY = REVERSAL | STATED
+OUT_OF_CHAIN = BUSTED | MARKER | ABSORBED | CHECKED
 #: above the flags: how many fills back the first record of a chain of corrections came, whose place the fill takes
 ORIGIN_SHIFT = 8
 
 # places in `meta`
-N_ROWS, N_FILLS, FIRST_FILL_SEQ, N_DIRTY, N_OUT, EPOCH, OUT_EPOCH, N_FLAGGED, N_FLUSHED = range(9)
+N_ROWS, N_FILLS, FIRST_FILL_SEQ, N_DIRTY, N_OUT, EPOCH, OUT_EPOCH, N_FLAGGED, N_FLUSHED, LATENESS, N_DUE = range(11)
 META_SIZE = 16
-#: a position with more fills than this in the window folds the older half of them into its base
+#: of more fills than this the older half is folded once into the row's checkpoint, from which late ones are folded
 CHAIN_MAX = 4096
-#: one record may fold a row again (its base's lots and its chain), and absorb half of that chain
-LOTS_ROOM_MIN = 2 * (LOTS_MAX + CHAIN_MAX)
-FLAGS_ROOM_MIN = CHAIN_MAX + 2
+#: one record may fold two rows again, their openings, and a checkpoint
+LOTS_ROOM_MIN = 6 * (LOTS_MAX + 2)
+FLAGS_ROOM_MIN = 4
+#: splits of instruments: from ``ts`` on ``up / down`` units for one; ``mark``: hash of what the record says
+ACTION_DTYPE = np.dtype([("ts", "i8"), ("up", "i8"), ("down", "i8"), ("ratio", "f8"), ("mark", "u8")], align=True)
 
 
 class PositionArrays(NamedTuple):
@@ -39,6 +44,8 @@ class PositionArrays(NamedTuple):
 
     rows: np.ndarray
     base: np.ndarray
+    mid: np.ndarray  # checkpoints: the fold of a base and the older fills of a long chain; in memory alone
+    spare: np.ndarray  # two rows to fold openings in
     pool: LotPool
     fills: np.ndarray
     content: np.ndarray  # uint64[fills]: hash of what a record says beside the columns of its fill; 0: not known
@@ -50,7 +57,14 @@ class PositionArrays(NamedTuple):
     out_epoch: np.ndarray
     flagged: np.ndarray  # int64: sequence numbers of window fills whose flags changed since the last flush
     scratch: np.ndarray  # int32
+    key: np.ndarray  # int64[fills]: the time each is folded at, see `position_order.arrange`
+    due: np.ndarray  # int32: rows to fold again at the end of a batch
+    due_kind: np.ndarray  # int8[rows]
+    due_bound: np.ndarray  # float64[rows]: how much a row that is due holds at most
+    stated: np.ndarray  # float64[rows]: what the sides of several sources net to; not part of any fold
     day_start: np.ndarray  # int64[accounts]: when the account's day began, 0: it was not rolled
+    actions: np.ndarray  # ACTION_DTYPE: splits that are in force, by instrument and time
+    action_start: np.ndarray  # int64[instruments + 1]: where those of an instrument begin
     meta: np.ndarray
 
 
@@ -112,6 +126,30 @@ def clear_row(rows: np.ndarray, s: int) -> None:
     rows[s].fifo_merged = 0
 
 
+@kernel
+def clear_base(rows: np.ndarray, s: int) -> None:
+    """Make a row that nothing was folded into, in its terms."""
+    clear_row(rows, s)
+    rows[s].last_ts_event = 0
+    rows[s].revision = 0
+    rows[s].opening_quantity = 0
+    rows[s].opening_price = np.nan
+    rows[s].opening_realised_pnl = 0.0
+    rows[s].opening_ts = 0
+    rows[s].rolled = 0
+    rows[s].late_trades = 0
+    rows[s].last_fill = ABSENT
+    rows[s].chain_length = 0
+    rows[s].based = 0
+    rows[s].offset = -1
+    rows[s].ts_source = 0
+    rows[s].horizon_ts = 0
+    rows[s].filled_ts = 0
+    rows[s].stated_ts = 0
+    rows[s].actions_hash = 0
+    rows[s].opening_fees = 0.0
+
+
 @inline_kernel
 def ensure_row(st: PositionArrays, account: int, instrument: int, ref: ReferenceArrays) -> int:
     """Return the row of a key, opening it if it is new. Its contract terms are fixed from then on."""
@@ -120,26 +158,15 @@ def ensure_row(st: PositionArrays, account: int, instrument: int, ref: Reference
         return s
     s = st.meta[N_ROWS]
     st.meta[N_ROWS] += 1
-    for target in (st.rows, st.base):
-        clear_row(target, s)
+    st.stated[s] = 0.0
+    st.due_kind[s] = 0
+    for target in (st.rows, st.base, st.mid):
+        clear_base(target, s)
         target[s].unit_value = ref.unit_value[instrument]
         target[s].inverse = ref.inverse[instrument]
         target[s].quantity_decimals = ref.quantity_decimals[instrument]
         target[s].account_index = account
         target[s].instrument_index = instrument
-        target[s].last_ts_event = 0
-        target[s].revision = 0
-        target[s].opening_quantity = 0
-        target[s].opening_price = np.nan
-        target[s].opening_realised_pnl = 0.0
-        target[s].opening_ts = 0
-        target[s].rolled = 0
-        target[s].late_trades = 0
-        target[s].last_fill = ABSENT
-        target[s].chain_length = 0
-        target[s].based = 0
-        target[s].offset = -1
-        target[s].ts_source = 0
     if st.day_start[account] != 0:  # what was traded before the roll is still to come
         st.rows[s].opening_ts = st.day_start[account]
         st.rows[s].rolled = 1
@@ -165,7 +192,7 @@ def index_fill(st: PositionArrays, f: int) -> None:
 
     From it the others are reached: they are later links of one chain of corrections.
     """
-    if st.fills[f].flags & REVERSAL:
+    if st.fills[f].flags & NO_IDENTITY:
         return
     mask = np.uint64(st.fill_index.shape[0] - 1)
     h, h2 = st.fills[f].id_hash, st.fills[f].id_hash2
@@ -218,144 +245,6 @@ def flag_fill(st: PositionArrays, f: int, flag: int) -> None:
     st.meta[N_FLAGGED] += 1
 
 
-@inline_kernel
-def sorted_chain(st: PositionArrays, s: int) -> int:
-    """Put a row's fills into ``scratch``, by effective time, then by arrival; return how many.
-
-    A correction takes the place of the record that it corrects in the first place.
-    """
-    n = 0
-    f = st.rows[s].last_fill
-    while f != ABSENT:
-        if st.fills[f].flags & (BUSTED | MARKER | ABSORBED) == 0:
-            st.scratch[n] = f
-            n += 1
-        f = st.fills[f].previous
-    for i in range(n // 2):
-        st.scratch[i], st.scratch[n - 1 - i] = st.scratch[n - 1 - i], st.scratch[i]
-    for i in range(1, n):
-        f = st.scratch[i]
-        ts, arrival = st.fills[f].effective_ts, f - (st.fills[f].flags >> ORIGIN_SHIFT)
-        j = i - 1
-        while j >= 0:
-            g = st.scratch[j]
-            other = st.fills[g].effective_ts
-            if other < ts or (other == ts and g - (st.fills[g].flags >> ORIGIN_SHIFT) <= arrival):
-                break
-            st.scratch[j + 1] = g
-            j -= 1
-        st.scratch[j + 1] = f
-    return n
-
-
-@inline_kernel
-def copy_fold(pool: LotPool, source: np.ndarray, target: np.ndarray, s: int) -> None:
-    """Copy the fold part of ``source[s]`` to ``target[s]``, lots included."""
-    free_lots(pool, target, s)
-    target[s].quantity = source[s].quantity
-    target[s].trades = source[s].trades
-    target[s].average_price = source[s].average_price
-    target[s].realised_pnl = source[s].realised_pnl
-    target[s].cost = source[s].cost
-    target[s].break_even_realised_pnl = source[s].break_even_realised_pnl
-    target[s].fifo_realised_pnl = source[s].fifo_realised_pnl
-    target[s].fees = source[s].fees
-    target[s].fifo_merged = source[s].fifo_merged
-    index = source[s].lot_head
-    while index != NO_LOT:
-        copy = new_lot(pool, pool.lots[index].quantity, pool.lots[index].price)
-        if target[s].lot_head == NO_LOT:
-            target[s].lot_head = copy
-        else:
-            pool.lots[target[s].lot_tail].next = copy
-        target[s].lot_tail = copy
-        target[s].lot_count += 1
-        index = pool.lots[index].next
-
-
-@kernel
-def refold_row(st: PositionArrays, s: int) -> None:
-    """Fold ``rows[s]`` again from its base and its fills in the window."""
-    n = sorted_chain(st, s)
-    copy_fold(st.pool, st.base, st.rows, s)
-    for i in range(n):
-        f = st.scratch[i]
-        fold_fill(st.pool, st.rows, s, st.fills[f].quantity, st.fills[f].price, st.fills[f].fee)
-
-
-@kernel
-def absorb_half_chain(st: PositionArrays, s: int) -> None:
-    """Fold the older half of a long chain into the base; those fills stay known by identity only."""
-    n = sorted_chain(st, s)
-    half = n // 2
-    for i in range(half):
-        f = st.scratch[i]
-        fold_fill(st.pool, st.base, s, st.fills[f].quantity, st.fills[f].price, st.fills[f].fee)
-        flag_fill(st, f, ABSORBED)
-    st.base[s].based = 1
-    st.rows[s].based = 1
-    relink_rows(st, s)
-
-
-@kernel
-def retire_fills(st: PositionArrays, s: int) -> None:
-    """Empty the base of ``rows[s]`` for another fold; its window fills stay known by identity only."""
-    for f in range(st.meta[N_FILLS]):
-        if st.fills[f].slot == s and st.fills[f].flags & (BUSTED | MARKER | ABSORBED) == 0:
-            flag_fill(st, f, ABSORBED)
-    free_lots(st.pool, st.base, s)
-    st.base[s].based = 1
-    st.rows[s].based = 1
-    st.rows[s].revision += 1
-    relink_rows(st, s)
-    mark_dirty(st, s)
-
-
-@hot_kernel
-def _absorb_until(st: PositionArrays, s: int, count: int) -> None:
-    """Fold the fills of a row that leave the window into its base, and with them all that were traded before."""
-    n = sorted_chain(st, s)
-    last = -1
-    for i in range(n):
-        if st.scratch[i] < count:
-            last = i
-    for i in range(last + 1):
-        f = st.scratch[i]
-        fold_fill(st.pool, st.base, s, st.fills[f].quantity, st.fills[f].price, st.fills[f].fee)
-        if f < count:
-            st.fills[f].flags |= ABSORBED
-        else:
-            flag_fill(st, f, ABSORBED)
-    st.base[s].based = 1
-    st.rows[s].based = 1
-    mark_dirty(st, s)
-
-
-@kernel
-def evict_oldest(st: PositionArrays, count: int) -> None:
-    """Fold the ``count`` oldest fills into their bases, in order of trade time, and forget their identities."""
-    n = st.meta[N_FILLS]
-    for f in range(count):
-        if st.fills[f].flags & (BUSTED | MARKER | ABSORBED) == 0:
-            _absorb_until(st, st.fills[f].slot, count)
-    for f in range(count, n):
-        st.fills[f - count] = st.fills[f]
-        st.content[f - count] = st.content[f]
-        back = st.fills[f].previous
-        st.fills[f - count].previous = back - count if back >= count else ABSENT
-    st.meta[N_FILLS] = n - count
-    st.meta[FIRST_FILL_SEQ] += count
-    st.meta[N_FLUSHED] = max(st.meta[N_FLUSHED] - count, 0)
-    kept = 0
-    for i in range(st.meta[N_FLAGGED]):
-        if st.flagged[i] >= st.meta[FIRST_FILL_SEQ]:
-            st.flagged[kept] = st.flagged[i]
-            kept += 1
-    st.meta[N_FLAGGED] = kept
-    relink_rows(st, -1)
-    reindex_fills(st)
-
-
 @kernel
 def reindex_fills(st: PositionArrays) -> None:
     """Build the identity index again."""
@@ -381,7 +270,7 @@ def relink_rows(st: PositionArrays, only: int) -> None:
             st.rows[s].chain_length = 0
     for f in range(st.meta[N_FILLS]):
         s = st.fills[f].slot
-        if (only >= 0 and s != only) or st.fills[f].flags & (BUSTED | MARKER | ABSORBED) != 0:
+        if (only >= 0 and s != only) or st.fills[f].flags & OUT_OF_CHAIN != 0:
             continue
         st.fills[f].previous = st.rows[s].last_fill
         st.rows[s].last_fill = f

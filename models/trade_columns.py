@@ -43,6 +43,8 @@ TRADE_DTYPE = np.dtype([
     # what it says beside identity, quantity, price and time; what it did: the sequence numbers, plus 1, of the fill
     # that it put into the window, and of the one that it took out
     ("content", "u8"), ("fill", "i8"), ("taken", "i8"), ("taken_ts", "i8"), ("taken_slot", "i4"),
+    # received at no cost: a price of 0 is meant; what it took back had left the window: the log knows it exactly
+    ("free", "i1"), ("inexact", "i1"),
 ], align=True)
 #: the content of a record that says nothing beside the columns of its fill; 0: not known
 NO_CONTENT = np.uint64(1)
@@ -179,6 +181,7 @@ def _scan_one(buf: np.ndarray, at: int, end: int, row: np.ndarray, i: int) -> bo
     at += 1
     seen = 0
     row[i].action = NEW
+    row[i].free = 0
     row[i].fee = 0.0
     row[i].ref_hash = 0
     row[i].ref_hash2 = 0

@@ -23,6 +23,8 @@ class QuarantineReason(StrEnum):
     BAD_BINARY = "bad_binary"
     NOT_APPLIED = "not_applied"
     SKIPPED = "skipped"
+    STATEMENT_TOO_LATE = "statement_too_late"
+    NOT_STORED = "not_stored"
 
 
 QUARANTINE_MEANING: dict[QuarantineReason, str] = {
@@ -41,6 +43,8 @@ QUARANTINE_MEANING: dict[QuarantineReason, str] = {
     QuarantineReason.BAD_BINARY: "a binary tick block has a wrong magic, version or length",
     QuarantineReason.NOT_APPLIED: "applying the record raised an error: the detail has its class and text",
     QuarantineReason.SKIPPED: "an operator passed over a batch that cannot be read; `offset` is its first",
+    QuarantineReason.STATEMENT_TOO_LATE: "a statement is of a time before trades that have left the id window",
+    QuarantineReason.NOT_STORED: "the store of history refused a row of it; stages have taken it",
 }
 
 #: what a person does about it
@@ -60,4 +64,6 @@ QUARANTINE_REMEDY: dict[QuarantineReason, str] = {
     QuarantineReason.BAD_BINARY: "have the sender send the block again in the packed form of version 1 or 2",
     QuarantineReason.NOT_APPLIED: "report the class and text; retry with a version that is mended",
     QuarantineReason.SKIPPED: "have the sender send what the batch held again, in a form that can be read",
+    QuarantineReason.STATEMENT_TOO_LATE: "have the source state what it holds now",
+    QuarantineReason.NOT_STORED: "correct the table or the record; the row is missing in the store alone",
 }

@@ -324,7 +324,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
     alert_id: str
     kind: Literal["approach", "breach", "clear", "stale", "reconciliation", "halt", "override", "soft", "drift",
-                  "rewind", "rebuild", "adopt", "roll", "barrier", "worker_down"]
+                  "rewind", "rebuild", "adopt", "roll", "barrier", "worker_down", "quarantine", "corporate_action"]
     node: str
     metric: str
     value: float | None

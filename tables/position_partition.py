@@ -23,7 +23,7 @@ from models.stated_sources import Stated, stated_sum
 from schemas.reasons import QuarantineReason
 from schemas.records import AsOf, Fifo, Position
 from schemas.refusal import Refused
-from schemas.units import FUTURE_NS, UNITS_MAX
+from schemas.units import FUTURE_NS, UNITS_MAX, format_ts_ns
 from tables.partition import MARKER_KEY, Rows
 from tables.side_data import Amounts, SideData, add_amounts, exact_amounts
 
@@ -191,6 +191,7 @@ class PositionPartition:
                 slot = struct.unpack_from("<I", value, 12)[0]
                 self.side[slot], earlier = SideData.unpack(tail)
                 by_id.append((slot, earlier))
+                self.positions.restore_stated(slot, self._netted(slot), value[0] == 1)
         # flags that changed before more fills came (G) are older than the flags that came with those fills (F)
         blocks.sort(key=lambda block: (block[1], block[0][:1] == b"F", block[0]))
         self._blocks.sort(key=lambda block: (block[1], block[0]))
@@ -292,23 +293,37 @@ class PositionPartition:
         openings = dict(self.side[slot].openings) if slot in self.side else {}
         if source in openings and (openings[source][2] > ts or openings[source] == (units, price, ts)):
             return  # of two statements of one moment the one that came later counts
-        before, openings[source] = self._stated(key, openings), (units, price, ts)
+        openings[source] = (units, price, ts)
         total = sum(q for q, _, _ in openings.values())
-        rows, base = self.positions.arrays.rows, self.positions.arrays.base
-        traded = int(rows["quantity"][slot]) - int(base["quantity"][slot]) if slot >= 0 else 0
+        latest = max(t for _, _, t in openings.values())
+        traded = self.positions.traded_since(slot, latest)
         if max(abs(total), abs(total + traded)) > UNITS_MAX:
             raise Refused(QuarantineReason.QUANTITY_OVERFLOW,
                           f"quantity: expected a sum over all sources, with the trades since, of at most {UNITS_MAX} "
                           f"units of the increment, was {max(abs(total), abs(total + traded))}")
-        stated = self._stated(key, openings)
-        slot = self.positions.open_position(*key, total, stated.average, max(t for _, _, t in openings.values()),
-                                            self.reference.arrays(), ts_source)
-        self.positions.book_stated(slot, stated.pnl - before.pnl)
+        if not self.positions.takes_statement(*key, latest):
+            raise Refused(QuarantineReason.STATEMENT_TOO_LATE,
+                          f"ts_event: expected a time after all that has left the window of this position, was "
+                          f"{format_ts_ns(latest)}: what was traded since then could not be told apart")
+        stated = self._stated(bool(self.reference.arrays().inverse[key[1]]), openings)
+        slot = self.positions.open_position(*key, total, stated.average, latest, self.reference.arrays(), ts_source,
+                                            self._worth(key[1], stated.pnl))
         self.side_of(slot).openings = openings
         self._open_fees(slot)
 
-    def _stated(self, key: tuple[int, int], openings: dict[str, tuple[int, float | None, int]]) -> Stated:
-        inverse = bool(self.reference.arrays().inverse[key[1]])
+    def _netted(self, slot: int) -> float:
+        """Return what the sides of a row's sources net to, in money."""
+        side, row = self.side.get(slot), self.positions.arrays.rows[slot]
+        if side is None or not side.openings:
+            return 0.0
+        pnl = self._stated(bool(row["inverse"]), side.openings).pnl
+        return pnl * float(row["unit_value"]) if pnl else 0.0
+
+    def _worth(self, instrument: int, pnl: float) -> float:
+        return pnl * float(self.reference.arrays().unit_value[instrument]) if pnl else 0.0
+
+    @staticmethod
+    def _stated(inverse: bool, openings: dict[str, tuple[int, float | None, int]]) -> Stated:
         return stated_sum([(q, p) for _, (q, p, _) in sorted(openings.items())], inverse)
 
     def roll(self, account: str, ts: int) -> bool:
@@ -325,16 +340,13 @@ class PositionPartition:
 
     def take_openings(self, other: PositionPartition) -> None:
         """Take over what was rolled in another state of the same partition: a fold of trades does not know of it."""
+        for account, ts in other._days.items():
+            self.roll(account, ts)
         rows = other.positions.arrays.rows
         for slot in other.slots():
             mine = self.find_slot(int(rows["account_index"][slot]), int(rows["instrument_index"][slot]))
-            if mine >= 0 and rows["rolled"][slot]:
-                self.positions.copy_opening(mine, rows[slot])
-                if slot in other.side:
-                    self.side_of(mine).opening_fees = dict(other.side[slot].opening_fees)
-        for account, ts in other._days.items():
-            self._days[account] = ts
-            self.positions.restore_day(self.reference.intern_account(account), ts)
+            if mine >= 0 and rows["rolled"][slot] and slot in other.side:
+                self.side_of(mine).opening_fees = dict(other.side[slot].opening_fees)
 
     def slots(self) -> Iterator[int]:
         """Iterate over all rows."""

@@ -42,12 +42,14 @@ from app.gateway.used_limits import UsedLimits
 from app.gateway.whatif import WhatIf
 from app.gateway.writes import Writes
 from app.metrics import PrometheusCounters
+from app.put_aside import quarantine_of
 from app.settings import Settings
 from app.unreadable import take_passed_over
 from models.trading_states import replaces
 from schemas.addresses import LimitsUsed
 from schemas.market import Surface, Touch
 from schemas.nodes import MODELS_SUFFIX
+from schemas.reasons import QuarantineReason
 from schemas.records import Account, Alert, Approval, Control, Decision, Instrument, Limit, Mark, Quarantined
 from schemas.units import parse_ts_ns
 from tables.records import RecordBatch
@@ -122,6 +124,7 @@ class Gateway:
         self._names = {v: k for k, v in topics.items()}
         self.used = UsedLimits(settings.partitions)
         self.quarantine = QuarantineView(settings.prefix, self.state)
+        self._aside, self._put_aside = quarantine_of(settings, self.counters)
         self._router = self._routes()
         client = settings.client()
         wanted = ("reference.instruments", "reference.accounts", "market.surfaces", "marks", "positions", "risk")
@@ -146,8 +149,8 @@ class Gateway:
 
     # ---- tails ----------------------------------------------------------------------------------------------------
     def _routes(self) -> Router:
-        state, router = self.state, Router(self._names, self.counters, "gateway_refused",
-                                           future_ns=self.settings.future_ns)
+        state, router = self.state, Router(self._names, self.counters, "gateway_refused", self._put_aside.send,
+                                           self.settings.future_ns)
         router.subscribe("marks", Mark, self._take_mark)
         router.subscribe("risk", None, self._take_risk, lambda place: state.end_node(place.key))
         router.subscribe("alerts", Alert, self._take_alert)
@@ -173,6 +176,7 @@ class Gateway:
         for k, error in self.state.add_positions(batch.values, batch.partition):
             self.counters.add("gateway_refused", topic="positions")
             log.error("positions %s@%s refused: %s", batch.partition, int(batch.offsets[k]), error)
+            self._put_aside.send(batch, k, QuarantineReason.BAD_FIELD, error, bytes(batch.values[k] or b""))
         self._traded.set()
 
     def _take_mark(self, mark: Mark, _: Place) -> None:
@@ -208,6 +212,7 @@ class Gateway:
     async def start(self) -> None:
         """Read what there is, then follow."""
         await take_passed_over(self.settings)
+        self._aside.start()
         await self._tail.start()
         await self._tail.read_to_end()
         await self._rules.start()
@@ -265,6 +270,7 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for tail in (self._tail, self._alerts, self._decisions, self._rules, self._refused):
             await tail.stop()
+        await self._aside.stop()
 
     # ---- the stream -----------------------------------------------------------------------------------------------
     def _fresh_ms(self) -> int:

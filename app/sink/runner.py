@@ -14,11 +14,15 @@ from typing import Any
 
 from aiokafka.structs import TopicPartition
 
+from agents.quarantine import Quarantine
 from app.metrics import PrometheusCounters
+from app.put_aside import quarantine_of
 from app.settings import Settings
 from app.sink.clickhouse import ClickHouse, RowsRefused, StoreUnavailable, connect
 from app.sink.tables import DDL, Row, SinkTable, sink_tables
 from app.unreadable import take_passed_over
+from schemas.reasons import QuarantineReason
+from schemas.refusal import reason_of
 from schemas.units import latest_of
 from tables.records import RecordBatch
 from tables.tail import Tail
@@ -34,7 +38,9 @@ RETRY_S_MIN, RETRY_S_MAX = 0.5, 15.0
 class Sink:
     """One table's follower."""
 
-    def __init__(self, settings: Settings, table: SinkTable, store: ClickHouse, counters: PrometheusCounters) -> None:
+    def __init__(self, settings: Settings, table: SinkTable, store: ClickHouse, counters: PrometheusCounters,
+                 quarantine: Quarantine | None = None) -> None:
+        self._quarantine = quarantine
         self.table, self._store, self._counters = table, store, counters
         self._future_ns = settings.future_ns
         self._topic = settings.topics()[table.topic]
@@ -51,9 +57,9 @@ class Sink:
             try:
                 found = self.table.rows_of(batch.partition, offset, value, until)
             except Exception as error:
-                self._counters.add("sink_refused", table=self.table.name)
                 log.error("%s %s@%s: not written: %s: %s", self._topic, batch.partition, offset, type(error).__name__,
                           error, exc_info=not isinstance(error, ValueError))
+                self._put_aside(batch.partition, offset, *reason_of(error, value, None), bytes(value), until)
                 continue
             rows += found
             self._count += len(found)
@@ -92,10 +98,19 @@ class Sink:
                 half = len(rows) // 2
                 return await self._insert(rows[:half]) + await self._insert(rows[half:])
             partition, offset = rows[0][:2]
-            self._counters.add("sink_refused", table=self.table.name)
             log.error("%s %s@%s: not written: %s", self._topic, partition, offset, error)
+            self._put_aside(partition, offset, QuarantineReason.NOT_STORED, f"{self.table.name}: {error}", b"")
             return 0
         return len(rows)
+
+    def _put_aside(self, partition: int, offset: int, reason: QuarantineReason, detail: str, raw: bytes,
+                   latest_ns: int | None = None) -> None:
+        """Count a record that the table will not have, and send it to quarantine by its place."""
+        self._counters.add("sink_refused", table=self.table.name)
+        if self._quarantine is not None and (reason is QuarantineReason.NOT_STORED or self.table.topic != "trades"):
+            # what cannot be read of `trades` was put aside by the stage that owns it
+            now = time.time_ns() if latest_ns is None else min(latest_ns - self._future_ns, time.time_ns())
+            self._quarantine.put(self._topic, partition, offset, reason, detail, raw, now // 1_000_000)
 
     async def _retry(self, call: Any) -> Any:
         wait = RETRY_S_MIN
@@ -122,7 +137,8 @@ async def run_sink(settings: Settings) -> None:
     tables = sink_tables(settings.partitions)
     # a server connection serves one call at a time: one each; the embedded store is one object that locks itself
     stores = [connect(url, settings.data_dir) for _ in tables] if url else [first] * len(tables)
-    sinks = [Sink(settings, table, store, counters) for table, store in zip(tables, stores, strict=True)]
+    aside, quarantine = quarantine_of(settings, counters)
+    sinks = [Sink(settings, table, store, counters, quarantine) for table, store in zip(tables, stores, strict=True)]
     for statement in DDL:
         await sinks[0]._retry(lambda statement=statement: first.execute(statement))
     await take_passed_over(settings)
@@ -130,6 +146,7 @@ async def run_sink(settings: Settings) -> None:
         counters.serve(settings.metrics_port, lambda: process.unready(time.monotonic(), LATE_SHARE))
     counters.set("process_restarts", settings.restarts)
     watch("sink")
+    aside.start()
     print(f"READY sink {first.name}", flush=True)
     try:
         tasks = [process.start(f"sink of {sink.table.topic}", sink.run) for sink in sinks]
@@ -137,5 +154,6 @@ async def run_sink(settings: Settings) -> None:
     finally:
         for sink in sinks:
             await sink.stop()
+        await aside.stop()
         for store in {id(s): s for s in (first, *stores)}.values():
             store.close()

@@ -67,7 +67,8 @@ def gate() -> tuple[GateStage, Sent]:
     stage.gate, stage.watch, stage._clock, stage._counters, stage._publisher = book, SimpleNamespace(recorded=lambda d: None), lambda: T0, nothing, sent
     stage._partitions, stage._next, stage._topics, stage._journal = 1, {}, TOPICS, None
     stage._half_done, stage._owned, stage._paused, stage._lease = set(), {0}, False, SimpleNamespace(held=lambda: True)
-    stage._quarantine = Quarantine("quarantine", cast(Any, sent), cast(Any, nothing))
+    stage._quarantine = Quarantine({"quarantine": "quarantine", "alerts": "alerts"}, cast(Any, sent), cast(Any, nothing))
+    stage._quarantine._alerts = SimpleNamespace(refused=lambda record: None)
     return cast(GateStage, stage), sent
 
 

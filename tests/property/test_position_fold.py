@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import trade_columns as tc
-from models.position_window import refold_row
+from models.position_order import refold_whole
 from tables.position_partition import PositionPartition
 from tests.folding import ACCOUNTS, INSTRUMENTS, assert_equal, close, feed, naive, new_partition
 
@@ -117,7 +117,7 @@ def test_a_row_is_the_fold_of_its_base_and_window(trades: list[dict[str, Any]]) 
     feed(part, trades, 5)
     before = part.state_hash()
     for slot in range(len(part.positions)):
-        refold_row(part.positions.arrays, slot)
+        refold_whole(part.positions.arrays, slot)
     assert part.state_hash() == before
 
 

@@ -11,14 +11,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from agents.quarantine import RETRY_HEADER, Quarantine
+from agents.quarantine import RETRY_HEADER, Quarantine, RefusalAlerts
 from app import quarantine as q
 from app.control import Refused
 from app.settings import Settings
 from models.quarantined import QuarantineLog, explained, id_of, retry_of
 from schemas.codec import decoder_of
 from schemas.reasons import QuarantineReason
-from schemas.records import Quarantined
+from schemas.records import Alert, Quarantined
 from schemas.topics import TOPICS
 from tables.records import RecordBatch
 
@@ -106,9 +106,35 @@ def test_one_that_is_refused_again_names_the_first() -> None:
     sent: list[bytes] = []
     publisher = SimpleNamespace(send=lambda topic, key, value, *_: sent.append(value))
     batch = RecordBatch("trades", 1, np.array([99]), [TRADE], [b"A"], {0: [(RETRY_HEADER, b"trades-1-5")]}, np.array([7]), 100)
-    Quarantine("quarantine", publisher, SimpleNamespace(add=lambda *_, **__: None)).send(batch, 0, QuarantineReason.UNKNOWN_ACCOUNT, "account: expected one", TRADE)  # type: ignore[arg-type]
+    Quarantine({"quarantine": "quarantine", "alerts": "alerts"}, publisher, SimpleNamespace(add=lambda *_, **__: None)).send(batch, 0, QuarantineReason.UNKNOWN_ACCOUNT, "account: expected one", TRADE)  # type: ignore[arg-type]
     again = decoder_of(Quarantined).decode(sent[0])
     assert again.retry_of == "trades-1-5" and explained(again, "trades")["state"] == "again"
+
+
+def test_what_is_not_applied_is_said_at_once_and_then_once_a_minute_with_its_count() -> None:
+    sent: list[Alert] = []
+    later: list[Any] = []
+
+    async def run() -> None:
+        now = [0.0]
+        alerts = RefusalAlerts("alerts", SimpleNamespace(send=lambda topic, key, value: sent.append(decoder_of(Alert).decode(value))), lambda: NOW, lambda: now[0])  # type: ignore[arg-type]
+        monkey = asyncio.get_running_loop()
+        monkey.call_later = lambda delay, call, *args: later.append((delay, call, args))  # type: ignore[method-assign,assignment]
+        for second, offset, reason in ((0, 1, "bad_field"), (1, 2, "bad_field"), (2, 3, "bad_field"), (3, 4, "not_json")):
+            now[0] = float(second)
+            alerts.refused(put(offset=offset, reason=reason))
+        assert [(a.metric, a.value) for a in sent] == [("trades bad_field", 1.0), ("trades not_json", 1.0)]
+        ((delay, call, args),) = later
+        now[0] = 1 + delay
+        call(*args)
+        assert (delay, sent[-1].metric, sent[-1].value, sent[-1].kind) == (59.0, "trades bad_field", 2.0, "quarantine")
+        call(*args)
+        now[0] = 200.0
+        alerts.refused(put(offset=9))
+        assert [a.value for a in sent] == [1.0, 1.0, 2.0, 1.0] and "trades unknown_account" in sent[-1].metric
+        assert (sent[0].node, sent[0].limit_id) == ("firm", "quarantine.trades.bad_field") and "1@1" in str(sent[0].note)
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(("detail", "field", "value", "expected"), [
