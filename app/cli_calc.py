@@ -34,11 +34,14 @@ def calc(name: Annotated[str, typer.Argument(help="A calculator, or `list`.")] =
         return
     if file is not None and not file.exists():
         raise fail("calc", f"no file {file}")
-    failed = 0
-    with (file.open() if file else sys.stdin) as lines:
+    failed = done = 0
+    with (file.open("rb") if file else sys.stdin.buffer) as lines:
         for result in run_lines(name, lines):
+            done += 1
             failed += "error" in result
             typer.echo(json.dumps(result))
+    if not done:
+        raise fail("calc", f"no line in {file or 'the input'}: expected a JSON object a line", EXIT_FAILED)
     if failed:
         raise fail("calc", f"{failed} lines could not be calculated; each says which field and why", EXIT_FAILED)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import Any
 
@@ -105,19 +105,25 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def run_lines(name: str, lines: Any) -> Iterator[dict[str, Any]]:
-    """Yield a result for every line that is not empty; a bad line yields an error and costs its neighbours nothing."""
-    for number, text in enumerate(lines, 1):
+def run_lines(name: str, lines: Iterable[str | bytes]) -> Iterator[dict[str, Any]]:
+    """Yield a result for every line that is not empty; a bad line yields an error and costs its neighbours nothing.
+
+    Bytes are UTF-8; a byte-order mark before the first line is none of its text.
+    """
+    for number, raw in enumerate(lines, 1):
+        label: dict[str, Any] = {"line": number}
+        text = raw if isinstance(raw, str) else raw.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
         if not text.strip():
             continue
-        label: dict[str, Any] = {"line": number}
         try:
+            text.encode()  # bytes that are no UTF-8 raise here
             fields = json.loads(text, parse_float=Exact, object_pairs_hook=_once)
             if not isinstance(fields, dict):
                 raise ValueError("another JSON value")
         except _TwiceError as error:
             yield _refusal(name, label, FieldError(error.field, error.values, "the field once"))
-        except (ValueError, RecursionError) as error:
-            yield _refusal(name, label, FieldError("line", text.strip()[:200], f"a JSON object ({error})"))
+        except (ValueError, RecursionError) as error:  # broken JSON, and bytes that are no UTF-8
+            seen = text.strip()[:200].encode("utf-8", "replace").decode()
+            yield _refusal(name, label, FieldError("line", seen, f"a JSON object ({error})"))
         else:
             yield calculate(name, fields)

@@ -6,10 +6,17 @@ import math
 from typing import Any
 
 from app.calc.line import FieldError, Line, calculator
-from app.calc.options import european_greeks, hold, price_of, rate_of, sign_of, years
+from app.calc.options import MOST_VOL, european_greeks, hold, price_of, rate_of, sign_of, years
 from models.pricing import fx
 
 DOMESTIC, FOREIGN = ("r_domestic", "rate", "r", "domestic_rate"), ("r_foreign", "foreign_rate", "q", "dividend_yield")
+
+
+def deviation(x: Line, total: float, *names: str) -> float:
+    """Return volatility times the root of time, refused where strikes leave the numbers that a computer has."""
+    if total > 30.0:
+        raise FieldError(x.name_of(*names), x.fields[x.name_of(*names)], "at most 30 over the root of the years")
+    return total
 
 
 def _discounts(x: Line) -> tuple[float, float]:
@@ -29,7 +36,8 @@ def fx_option(x: Line) -> dict[str, Any]:
     sign, strike, t = sign_of(x), price_of(x, "strike", "K"), years(x)
     spot, r_d, r_f = price_of(x, "spot", "S"), rate_of(x, *DOMESTIC), rate_of(x, *FOREIGN)
     hold(x, DOMESTIC, t, r_d, r_f)
-    vol = x.number("vol", "volatility", low=0.0, high=100.0)
+    vol = x.number("vol", "volatility", low=0.0, high=MOST_VOL)
+    deviation(x, vol * math.sqrt(t), "vol", "volatility")
     out: dict[str, Any] = european_greeks(sign, spot, strike, t, vol, r_d, r_d - r_f, 1.0)
     dfs = math.exp(-r_d * t), math.exp(-r_f * t)
     for convention in fx.DELTA_CONVENTIONS:
@@ -52,8 +60,10 @@ def fx_delta(x: Line) -> dict[str, Any]:
     sign, spot = sign_of(x), price_of(x, "spot", "S")
     convention = x.choice("delta_type", "convention", among=fx.DELTA_CONVENTIONS)
     dfs = _discounts(x)
-    std_dev = x.ways((("std_dev",), lambda: x.number("std_dev", low=0.0, high=100.0)),
-                     (("vol", "volatility"), lambda: x.number("vol", "volatility", low=0.0) * math.sqrt(years(x))))
+    std_dev = x.ways((("std_dev",), lambda: x.number("std_dev", low=0.0, high=30.0)),
+                     (("vol", "volatility"), lambda: deviation(
+                         x, x.number("vol", "volatility", low=0.0, high=MOST_VOL) * math.sqrt(years(x)),
+                         "vol", "volatility")))
     out: dict[str, Any] = {}
     if x.has("strike", "K"):
         out["delta"] = fx.option_delta(sign, spot, price_of(x, "strike", "K"), std_dev, *dfs, convention)

@@ -20,8 +20,8 @@ CALL_PUT = ("call", "put", "c", "p")
 VOL = ("vol", "volatility", "sigma", "implied_vol")
 RATE = ("rate", "r", "r_domestic", "domestic_rate")
 QUOTE = ("market_price", "price", "premium")
-#: rates beyond ten times a year, or that grow a unit beyond e^100 by expiry, are typing errors
-MOST_RATE, MOST_GROWTH, MOST_YEARS = 10.0, 100.0, 200.0
+#: rates and volatilities are fractions a year: beyond these they are per cent, or typing errors
+MOST_RATE, MOST_VOL, MOST_GROWTH, MOST_YEARS = 2.0, 10.0, 100.0, 200.0
 
 
 def sign_of(x: Line) -> float:
@@ -153,7 +153,7 @@ def _option(x: Line, implied: bool) -> dict[str, Any]:
         quoted = x.number(*QUOTE, above=0.0)
         vol = out["implied_vol"] = priced.implied(quoted * m.spot if coin else quoted, quoted)
     else:
-        vol = x.number(*VOL, low=0.0, high=100.0)
+        vol = x.number(*VOL, low=0.0, high=MOST_VOL)
     out |= priced.greeks(vol)
     value = out["price"]
     x.undefined("elasticity", "the option is worth nothing")
@@ -234,8 +234,9 @@ class _American(_European):
         """Return price and Greeks at a volatility."""
         x, m, t = self.x, self.m, self.t
         if len(self.times):
-            if vol < 0.005:
-                raise FieldError(x.name_of(*VOL), vol, "at least 0.005 for American options with cash dividends")
+            if vol < 0.005 or vol * math.sqrt(t) > 10.0:
+                raise FieldError(x.name_of(*VOL), vol, "at least 0.005, and at most 10 over the root of the years, "
+                                                       "for American options with cash dividends")
             price, delta, gamma = self._prices(vol, m.rate, m.carry).tolist()
             dv = min(0.005, 0.5 * vol)
             vega = (self._prices(vol + dv, m.rate, m.carry)[0] - self._prices(vol - dv, m.rate, m.carry)[0]) / (2 * dv)
@@ -312,7 +313,8 @@ def _bachelier(x: Line, sign: float, t: float, implied: bool) -> dict[str, Any]:
         vol = x.number(*VOL, low=0.0, high=1e15)
     found = np.empty((1, 6))
     bachelier_greeks(*one(sign, forward, strike, t, vol, rate), found)
-    out |= greek_names(*found[0].tolist())
+    named = greek_names(*found[0].tolist())
+    out |= {k: v for k, v in named.items() if k not in ("vega_per_vol_point", "vega_per_1pct")}  # no points of per cent
     x.undefined("elasticity", "the option is worth nothing")
     return out | {"elasticity": out["delta"] * forward / out["price"] if out["price"] > 0.0 else None,
                   "undiscounted_price": out["price"] * math.exp(rate * t)}
@@ -332,7 +334,7 @@ def barrier(x: Line) -> dict[str, Any]:
     out_kind = kind.endswith("out")
     at_hit = x.choice("rebate_at", among=("hit", "expiry") if out_kind else ("expiry",),
                       default="hit" if out_kind else "expiry") == "hit"
-    vol, touched = x.number("vol", "volatility", "sigma", low=0.0, high=100.0), x.flag("touched")
+    vol, touched = x.number("vol", "volatility", "sigma", low=0.0, high=MOST_VOL), x.flag("touched")
     x.conventions["touched"] = "a spot on or beyond the barrier counts as touched"
 
     def greeks(name: str, paid: float) -> np.ndarray:
@@ -355,7 +357,7 @@ def digital(x: Line) -> dict[str, Any]:
     m = market(x, lognormal(x), t)
     payoff = {"cash_or_nothing": lambda: x.number("cash", low=0.0), "gap": lambda: price_of(x, "payoff_strike"),
               "asset_or_nothing": lambda: 0.0}[kind]()
-    vol = x.number("vol", "volatility", "sigma", low=0.0, high=100.0)
+    vol = x.number("vol", "volatility", "sigma", low=0.0, high=MOST_VOL)
     x.conventions["at_the_strike"] = "without time or volatility, a spot at the strike pays half"
     return greek_names(*_exotic(-1, exotic.DIGITAL_KINDS[kind], sign, strike, 0.0, payoff, t, vol, m, False).tolist())
 

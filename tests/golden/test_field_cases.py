@@ -29,6 +29,11 @@ def field_cases() -> list[dict[str, Any]]:
     return [c for c in {c["id"]: c for c in found}.values() if str(c.get("how", "")).startswith("calc ")]
 
 
+def hunted_cases() -> list[dict[str, Any]]:
+    """Return the cases that were hunted here; each value comes from QuantLib, scipy or arithmetic."""
+    return [c for p in sorted((ROOT / "tests" / "golden").glob("hunted_*.json")) for c in json.loads(p.read_text())]
+
+
 def part(answer: Any, name: str) -> Any:
     """Return what stands under a dotted name."""
     for key in name.split("."):
@@ -59,10 +64,15 @@ def right(got: dict[str, Any], want: Any, within: float) -> bool:
     return agrees(got, want, within) and all(got.get("undefined", {}).get(k) for k in nulls)
 
 
-CASES = field_cases()
+FIELD = field_cases()
+CASES = FIELD + hunted_cases()
 
 
-@pytest.mark.skipif(not CASES, reason="no shared/faults/field beside this checkout")
+@pytest.mark.skipif(not FIELD, reason="no shared/faults/field beside this checkout")
+def test_the_field_cases_are_here() -> None:
+    assert len(FIELD) > 40
+
+
 @pytest.mark.parametrize("case", [pytest.param(c, id=c["id"], marks=[pytest.mark.xfail(strict=True, reason="not mended yet")]
                                                if c["id"] in NOT_YET else []) for c in CASES])
 def test_a_calculator_answers_what_was_derived(case: dict[str, Any]) -> None:

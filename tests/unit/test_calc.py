@@ -71,4 +71,10 @@ def test_the_command_reads_and_writes_lines(tmp_path: Path) -> None:
     first, second = (json.loads(line) for line in done.stdout.splitlines()[:2])
     assert done.exit_code == 1 and first["delta"] > 0.5 and second["error"]["field"] == "K"
     assert CliRunner().invoke(cli, ["calc", "nonsense"]).exit_code == 2
+    # nothing recognised is a failure; a byte-order mark is no text, other encodings cost their line alone
+    file.write_bytes(b"\n \n")
+    assert CliRunner().invoke(cli, ["calc", "option", str(file)]).exit_code == 1
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(CALL).encode() + b"\r\n{\"type\": \"\xe9\"}\n" + json.dumps(CALL).encode())
+    lines = [json.loads(t) for t in CliRunner().invoke(cli, ["calc", "option", str(file)]).stdout.splitlines()[:3]]
+    assert [("error" in t) for t in lines] == [False, True, False] and lines[1]["error"]["field"] == "line"
     assert "historical" in CliRunner().invoke(cli, ["calc", "list"]).stdout
