@@ -14,8 +14,9 @@ take = ($(PIP) uv==0.9.10 && VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip in
 	|| { echo "uv could not: pip does it, in a minute or two ..."; $(PIP) --require-hashes --no-deps -r $(1); }
 LOCK := $(VENV)/bin/uv pip compile pyproject.toml requirements.in --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-header --no-annotate --python-version 3.11 --python-platform linux --quiet
-# workers of a test run: most tests wait for processes; kernels and properties take what is left of two cores
-WORKERS ?= 2
+# workers of a test run: half of its time is waiting for processes, so that there are more of them than cores
+WORKERS ?= 4
+SPREAD := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help demo test nightly check bench install lock clean
 help: ## show this
@@ -25,10 +26,10 @@ demo: $(STAMP) ## everything on this machine with a simulated market; ARGS="--fo
 	@$(PY) -m app demo $(ARGS)
 
 test: install $(TESTING) ## all tests; ARGS="-k fold" passes on to pytest
-	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(PY) -m pytest $(SPREAD) $(ARGS)
 
 nightly: install $(TESTING) ## all tests with long seeds and many examples
-	@DESKRISK_PROFILE=nightly DESKRISK_SEEDS=6000 $(PY) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@DESKRISK_PROFILE=nightly DESKRISK_SEEDS=6000 $(PY) -m pytest $(SPREAD) $(ARGS)
 
 check: install $(TESTING) ## lint, types, layers, lock
 	@$(PY) -m ruff check .

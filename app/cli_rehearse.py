@@ -31,8 +31,7 @@ def rehearse(paths: Annotated[list[Path], typer.Argument(help="Scenario files (Y
         raise typer.Exit(EXIT_FAILED) from error
 
     def told(result: Result) -> None:
-        if not as_json:
-            typer.echo("\n".join(result.lines()))
+        typer.echo(json.dumps(result.fields()) if as_json else "\n".join(result.lines()))
 
     on_embedded = embedded or not settings.brokers
     results = run(run_all(scenarios, settings, on_embedded, lambda text: err.print(text, markup=False), told))

@@ -44,6 +44,13 @@ TOPICS_CHECK_S = 15.0
 TRIM_BEATS = 10
 
 
+class EngineWorker(faust.Worker):
+    """Faust's runner of an app; once all has stopped it ends at once, where Faust would sleep for a second."""
+
+    async def _sentinel_task(self) -> None:
+        await asyncio.sleep(0)  # what was cancelled just now gets its turn
+
+
 class EngineApp(faust.App):
     """A Faust app that brings its stage up before the consumer joins the group."""
 
@@ -283,6 +290,6 @@ def steady_clock() -> Callable[[], int]:
 def run_worker(settings: Settings, role: Role) -> None:
     """Run one role in this process until it is told to stop."""
     engine = Engine(settings, role)
-    worker = faust.Worker(engine.app, loglevel="ERROR", redirect_stdouts=False, quiet=True, override_logging=False)
+    worker = EngineWorker(engine.app, loglevel="ERROR", redirect_stdouts=False, quiet=True, override_logging=False)
     worker.spinner = None  # it writes to standard output, where the supervisor reads
     worker.execute_from_commandline()

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +39,41 @@ def malloc_settings(arguments: Sequence[str]) -> dict[str, str]:
     return MALLOC | GIVES_BACK if "positions" in arguments else MALLOC
 
 
+class Running(Protocol):
+    """A process, as `asyncio.subprocess.Process` is one."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Return how it ended, or None while it runs."""
+
+    @property
+    def stdout(self) -> asyncio.StreamReader | None:
+        """Return what it writes."""
+
+    async def wait(self) -> int:
+        """Wait for its end."""
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal."""
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+
+#: starts ``python -m app ARGUMENTS`` in an environment
+Start = Callable[[Sequence[str], Mapping[str, str]], Awaitable[Running]]
+
+
+async def start_anew(arguments: Sequence[str], environment: Mapping[str, str]) -> Running:
+    """Start a process from nothing."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app", *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        env=environment, process_group=0)
+
+
 @dataclass
 class Child:
     """One process to keep running."""
@@ -46,7 +81,7 @@ class Child:
     name: str
     arguments: Sequence[str]
     environment: dict[str, str] = field(default_factory=dict)
-    process: asyncio.subprocess.Process | None = None
+    process: Running | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     ready_text: str = ""
     restarts: int = 0
@@ -89,8 +124,8 @@ class Told(Protocol):
 class Supervisor:
     """Keeps children running until told to stop."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, say: Callable[[str], None], start: Start = start_anew) -> None:
+        self._say, self._start = say, start
         self._told: Told | None = None
         self._listener: asyncio.Task[None] | None = None
         self.children: list[Child] = []
@@ -163,9 +198,7 @@ class Supervisor:
             environment.setdefault(name, value)
         environment |= {"DESKRISK_RESTARTS": str(child.restarts)}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
-        child.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app", *child.arguments, "--supervised", stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE, env=environment, process_group=0)
+        child.process = await self._start([*child.arguments, "--supervised"], environment)
         assert child.process.stdout is not None
         async for raw in child.process.stdout:
             line = raw.decode(errors="replace").strip()

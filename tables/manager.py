@@ -50,6 +50,11 @@ class EngineTableManager(TableManager):
     rebalancing_since: float | None = None
     on_ready: Callable[[set[int]], Awaitable[None]] | None = None
 
+    async def on_start(self) -> None:
+        """Begin at once: tables are declared before the app starts, and Faust would wait a second for late ones."""
+        await self._update_channels()
+        await self.recovery.start()
+
     def stored_offset(self, tp: TP) -> int | None:
         """Return where a source partition goes on."""
         return self.stage.stored_offset(tp.topic, tp.partition) if self.stage else None

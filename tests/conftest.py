@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".cache" / "numba"))
 
 from app.brokers import Broker, EmbeddedBroker, KafkaBroker, java_and_maven  # noqa: E402
 from tables.tasks import process  # noqa: E402
+from tests.support import shared_broker  # noqa: E402
+from tests.support.last_words import LastWords  # noqa: E402
+from tests.support.longest import SHARED_INSTALLATIONS, order_of  # noqa: E402
 
 #: exit codes with which background tasks of this process would have ended it
 _left: list[int] = []
@@ -43,12 +47,19 @@ def data() -> Path:
     return found
 
 
+def deciding_broker(folder: Path) -> Broker:
+    """Return the broker that decides: a real Kafka where Java and Maven are, else the embedded one."""
+    return EmbeddedBroker() if java_and_maven() else KafkaBroker(folder)
+
+
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """The broker that decides: a real Kafka where Java and Maven are, else the embedded one (and the run says so)."""
-    missing = java_and_maven()
-    made: Broker = EmbeddedBroker() if missing else KafkaBroker(tmp_path_factory.mktemp("kafka"))
-    print(f"\nbroker of this run: {made.name}" + (f" ({missing})" if missing else ""))
+def broker(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """The broker of the run; workers of one run share it."""
+    told = getattr(request.config, "workerinput", {}).get(shared_broker.TOLD)
+    if told is not None:
+        yield shared_broker.lent(Path(told))
+        return
+    made = deciding_broker(tmp_path_factory.mktemp("kafka"))
     made.start()
     yield made
     made.stop()
@@ -75,15 +86,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rehearsals", default=None, type=Path, help="a folder of scenario files to run with those of the repository")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what waits for processes first, a file of it on one worker; kernels and properties fill the gaps at the end."""
-    def waits(item: pytest.Item) -> bool:
-        return item.path.is_relative_to(ROOT / "tests" / "integration") or item.path.stem == "test_rehearsals"
+def pytest_configure(config: pytest.Config) -> None:
+    """Whoever spreads tests over workers owns the broker they share; at the end the names of what failed stand last."""
+    if hasattr(config, "workerinput"):
+        return
+    config.pluginmanager.register(LastWords(), "last words")
+    if config.getoption("numprocesses", None):
+        folder = Path(tempfile.mkdtemp(prefix="deskrisk-broker-"))
+        config.pluginmanager.register(shared_broker.Owner(folder, deciding_broker, lambda ids: any(map(waits, ids))), "broker")
 
+
+def waits(nodeid: str) -> bool:
+    """Return whether a test waits for processes and a broker most of its time."""
+    return nodeid.startswith(("tests/integration/", "tests/test_rehearsals.py"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what waits for processes first, the longest of it first; kernels and properties fill the gaps at the end.
+
+    What shares an installation stays on one worker; everything else goes to whoever has nothing to do.
+    """
     for item in items:
-        if waits(item):
+        shared = [f for f in getattr(item, "fixturenames", ()) if f in SHARED_INSTALLATIONS]
+        if shared:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: not waits(item))
+    items.sort(key=lambda item: (not waits(item.nodeid), order_of(item.nodeid)))
 
 
 def pytest_report_header() -> str:

@@ -13,8 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from app.forking import SERVER
+from app.rehearse.store import Store
 from app.settings import ROLES, Settings
 from app.supervisor import Supervisor
+from app.worker_alerts import WorkerAlerts
 from tables.kafka import create_topics
 
 READY_S = 120.0
@@ -42,7 +45,8 @@ class Installation:
         self._home = Path(tempfile.mkdtemp(prefix="deskrisk-rehearse-"))
         self._more, self._roles = dict(more), list(roles)
         self.socket = self._home / "gate.sock"
-        self.sink_socket = self._home / "sink.sock"
+        #: what `expect: {sql: …}` asks, where the sink is one of the roles
+        self.store = Store(self._home / "store") if "sink" in roles else None
         given: dict[str, Any] = {"data_dir": self._home, "session_timeout_s": SESSION_S} | {
             k: tuple(v) if isinstance(v, list) else v for k, v in more.items()}
         self.settings = Settings(**settings.model_dump(exclude_unset=True) | given | {"prefix": settings.prefix})
@@ -53,7 +57,9 @@ class Installation:
         self.dealers = {name: secrets.token_urlsafe(18) for name in dealers}
         self._nodes = dict(dealers)
         self.log: list[str] = []
-        self.supervisor = Supervisor(self.log.append)
+        self.supervisor = Supervisor(self.log.append, SERVER.task)
+        #: says on `alerts` what the supervisor of a firm's own machine says
+        self._alerts = WorkerAlerts(self.settings.model_copy(update={"instance": "rehearsal"}))
         self._children: dict[str, Any] = {}
         #: when each role was last started anew by a step
         self.changed_ns: dict[str, int] = {}
@@ -71,6 +77,7 @@ class Installation:
             "DESKRISK_GATE_JOURNAL": str(self._home / "journal"), "DESKRISK_GATE_WRITE_DOWN_S": str(WRITE_DOWN_S),
             "DESKRISK_GATE_REALTIME": "0", "DESKRISK_API_TOKENS": ",".join(users), "DESKRISK_SAY_READS": "1",
             "DESKRISK_LOG_LEVEL": os.environ.get("DESKRISK_LOG_LEVEL", "error"),
+            **({"DESKRISK_CLICKHOUSE_URL": self.store.url} if self.store is not None else {}),
             **({"DESKRISK_HISTORY": s.history} if s.history else {})}
 
     async def start(self) -> None:
@@ -83,6 +90,10 @@ class Installation:
         """
         s = self.settings
         await create_topics(s.client(), s.prefix, s.partitions, s.horizon_ms, s.replication)
+        if self.store is not None:
+            await self.store.start()
+        self._alerts.start()
+        self.supervisor.tell(self._alerts)
         environment = self.environment()
         for role in self._roles:
             arguments = ["worker", "--roles", role] if role in ROLES else [role]
@@ -127,6 +138,9 @@ class Installation:
     async def stop(self) -> None:
         """Stop every role and forget its folder."""
         await self.supervisor.stop()
+        await self._alerts.stop()
+        if self.store is not None:
+            await self.store.stop()
         shutil.rmtree(self._home, ignore_errors=True)
 
 

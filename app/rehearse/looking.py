@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
-
-import msgspec
 
 from app.rehearse.live import Live
 from app.rehearse.names import Names
 
 #: how many roles what is looked at passes through, behind whoever published
 ROUNDS = {"position": 1, "mark": 1, "decision": 1, "quarantine": 1, "node": 2}
-ANSWER_S = 20.0
 
 
 class Eyes:
@@ -91,14 +87,12 @@ class Eyes:
         return [r for r in rows if all(r.get(k) == v for k, v in by.items())]
 
     async def _sql(self, sql: str) -> Any:
-        reader, writer = await asyncio.open_unix_connection(str(self._live.installation.sink_socket))
-        try:
-            text = sql if not self._names.prefix else self._quoted(sql)
-            writer.write(msgspec.json.encode({"sql": text}) + b"\n")
-            answer = json.loads(await asyncio.wait_for(reader.readline(), ANSWER_S))
-        finally:
-            writer.close()
-        return self._names.off(answer["rows"]) if "rows" in answer else answer
+        """Return the rows of a query as ``rows`` and by their number; where there is one, its columns too."""
+        store = self._live.installation.store
+        assert store is not None  # an installation in which somebody asks has one
+        rows = self._names.off(await store.ask(self._quoted(sql) if self._names.prefix else sql))
+        found: dict[str, Any] = {str(k): row for k, row in enumerate(rows)} | {"rows": rows}
+        return found | {k: v for k, v in rows[0].items() if not k.isdigit()} if len(rows) == 1 else found
 
     def _quoted(self, sql: str) -> str:
         parts = sql.split("'")

@@ -164,7 +164,7 @@ class Rehearsal:
     async def _orders(self, step: Step) -> list[str]:
         await self._settle(3)  # limits, prices and positions are known before an order comes
         via, rows = step.beside.get("via", "topic"), step.body if isinstance(step.body, list) else [step.body]
-        expect = step.expect
+        expect = self._filled(step.expect)
         if via == "topic":
             had = {row.get("order_id"): len(self._eyes.decisions(str(row.get("order_id")))) for row in rows}
             await self._records(step)
@@ -234,10 +234,11 @@ class Rehearsal:
         return []
 
     async def _do_file(self, step: Step) -> list[str]:
-        expect: Mapping[str, Any] = step.expect or {}
+        expect: Mapping[str, Any] = self._filled(step.expect or {})
         await self._before("")
         said = await self._desk.file(step.body)
-        self._open, self._pending = True, "file"
+        if step.body["as"] != "history":  # a file of prices is read, and nothing is published
+            self._open, self._pending = True, "file"
         if TRACEBACK in said.text:
             return [f"expected no traceback, seen {said.text[-600:]}"]
         wrong = []
@@ -248,7 +249,7 @@ class Rehearsal:
         return wrong
 
     async def _do_calc(self, step: Step) -> list[str]:
-        expect: Mapping[str, Any] = step.expect or {}
+        expect: Mapping[str, Any] = self._filled(step.expect or {})
         answer = calculated(step.body["name"], step.body["line"])
         if "traceback" in answer:
             return [f"expected no traceback, seen {answer['traceback']}"]
@@ -262,7 +263,7 @@ class Rehearsal:
         return differences(expect.get("is") or {}, answer, expect.get("within", RELATIVE))
 
     async def _do_http(self, step: Step) -> list[str]:
-        expect, reads = step.expect, step.body["method"].upper() == "GET"
+        expect, reads = self._filled(step.expect), step.body["method"].upper() == "GET"
         await (self._settle(3) if expect is not None or reads else self._before(""))
         deadline = time.monotonic() + (HOLDS_S if reads and expect else 0.0)
         while True:
@@ -281,7 +282,7 @@ class Rehearsal:
                                     body.get("as", "viewer"), sent)
 
     async def _do_command(self, step: Step) -> list[str]:
-        expect: Mapping[str, Any] = step.expect or {}
+        expect: Mapping[str, Any] = self._filled(step.expect or {})
         await self._settle(3)
         said = await self._desk.command(self._filled(step.body["run"]))
         self._open, self._pending = True, "command"
@@ -337,13 +338,14 @@ class Rehearsal:
         body = step.body
         what = next(k for k in body if k in ROUNDS or k in (
             "risk", "alert", "cancel", "limit_usage", "sql", "page", "http"))
-        never, wanted, within = body.get("never", False), body.get("is"), body.get("within", RELATIVE)
+        never, wanted, within = body.get("never", False), self._filled(body.get("is")), body.get("within", RELATIVE)
         self._open = True
-        await self._live.waiting.settle(3 if never else ROUNDS.get(what, 3))
+        await self._live.waiting.settle(3 if never else ROUNDS.get(what, 3), store=what == "sql")
         self._pending, self._open = "", True
         if what == "http":
             status, answer = await self._ask(body["http"])
-            return _answered({k: v for k, v in body.items() if k in ("status", "is", "within")}, status, answer)
+            expect = {k: self._filled(v) for k, v in body.items() if k in ("status", "is", "within")}
+            return _answered(expect, status, answer)
         deadline = time.monotonic() + (0.0 if never else HOLDS_S)
         while True:
             try:

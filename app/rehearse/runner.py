@@ -18,12 +18,15 @@ from app.rehearse.names import Names, prefix_of
 from app.rehearse.performing import Rehearsal
 from app.rehearse.reporting import Result
 from app.rehearse.scenario import RECORD_STEPS, Scenario
+from app.rehearse.store import NoStore, library
 from app.settings import Settings
 from tables.tasks import process
 
 #: scenarios that run side by side in one installation: each waits most of its time
-AT_ONCE = 24
+AT_ONCE = 10
 ROLES = ("positions", "marks", "risk", "gate", "gateway")
+#: brokers of scenarios that need none
+NOBODY = "127.0.0.1:1"
 Say = Callable[[str], None]
 
 
@@ -42,16 +45,36 @@ class Runner:
 
     async def run(self, scenarios: Sequence[Scenario]) -> AsyncIterator[Result]:
         """Yield what came of every scenario, as each ends."""
-        groups: dict[str, list[Scenario]] = {}
-        alone = [s for s in scenarios if s.alone]
+        left = [s for s in scenarios if not s.is_offline]
         for scenario in scenarios:
+            if scenario.is_offline:
+                yield await self._offline(scenario)
+        if any(s.needs_store for s in left):
+            try:
+                await library()
+            except NoStore as error:
+                for scenario in left:
+                    if scenario.needs_store:
+                        yield Result(scenario, skipped=str(error))
+                left = [s for s in left if not s.needs_store]
+        groups: dict[str, list[Scenario]] = {}
+        for scenario in left:
             if not scenario.alone:
                 groups.setdefault(json.dumps(scenario.settings, sort_keys=True), []).append(scenario)
         for group in groups.values():
             async for result in self._shared(group):
                 yield result
-        for scenario in alone:
-            yield await self._alone(scenario)
+        for scenario in left:
+            if scenario.alone:
+                yield await self._alone(scenario)
+
+    async def _offline(self, scenario: Scenario) -> Result:
+        """Perform a scenario of calculators and files: its installation is never started."""
+        live = self._live([scenario], {})
+        try:
+            return await self._perform(live, scenario, "")
+        finally:
+            await live.installation.stop()
 
     # ---- side by side ---------------------------------------------------------------------------------------------
     async def _shared(self, scenarios: list[Scenario]) -> AsyncIterator[Result]:
@@ -114,11 +137,9 @@ class Runner:
             await live.stop()
 
     def _live(self, scenarios: Sequence[Scenario], dealers: dict[str, str], history: str | None = None) -> Live:
-        needs_sink = any(s.uses("sql") or any(step.body == "sink" for step in s.steps if isinstance(step.body, str))
-                         for s in scenarios)
         settings = self._settings.model_copy(update={
             "prefix": f"{self._settings.prefix}rehearsal-{secrets.token_hex(4)}-"})
-        roles = (*ROLES, "sink") if needs_sink else ROLES
+        roles = (*ROLES, "sink") if any(s.needs_store for s in scenarios) else ROLES
         return Live(Installation(settings, scenarios[0].settings, roles, dealers, history), self._is_embedded)
 
 
@@ -136,10 +157,9 @@ def _names(scenario: Scenario, prefix: str) -> Names:
 async def rehearse(scenarios: Sequence[Scenario], settings: Settings, embedded: bool, say: Say,
                    told: Callable[[Result], None]) -> list[Result]:
     """Run scenarios and tell of each as it ends; return what came of all."""
-    if not scenarios:
-        return []
-    if not embedded:
-        return await _all(Runner(settings, False, say), scenarios, told)
+    if not embedded or all(s.is_offline for s in scenarios):
+        here = settings if settings.brokers else settings.model_copy(update={"brokers": NOBODY})
+        return await _all(Runner(here, embedded, say), scenarios, told)
     broker = EmbeddedBroker(say)
     loop = asyncio.get_running_loop()
     with tempfile.TemporaryDirectory(prefix="deskrisk-rehearse-") as scratch:

@@ -46,7 +46,7 @@ _WITHIN: dict[str, tuple[str, ...]] = {
 _NEEDED = {"record": ("topic", "value"), "raw": ("topic",), "file": ("as", "name"), "calc": ("name", "line"),
            "http": ("method", "path"), "command": ("run",)}
 _EXPECTED: dict[str, tuple[str, ...]] = {
-    "order": ("outcome", "codes", "warnings", "refused", "is", "within"), "file": ("loads", "refused", "is", "within"),
+    "order": ("outcome", "codes", "warnings", "refused", "is", "within"), "file": ("loads", "refused"),
     "calc": ("is", "within", "refused"), "http": ("status", "is", "within"),
     "command": ("exit", "output", "is", "within")}
 #: what an `expect` may look at, and the fields by which it finds it (none: one word)
@@ -100,6 +100,17 @@ class Scenario:
     def levels(self) -> tuple[str, ...]:
         """Levels of the hierarchy, where the scenario sets its own."""
         return tuple(self.settings.get("levels") or ())
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether it needs no installation: calculators and files of prices alone."""
+        return not any(self.reference.values()) and all(
+            s.kind == "calc" or (s.kind == "file" and s.body["as"] == "history") for s in self.steps)
+
+    @property
+    def needs_store(self) -> bool:
+        """Whether it asks the store, or has the sink stopped."""
+        return self.uses("sql") or any(s.kind in ("kill", "stop", "start") and s.body == "sink" for s in self.steps)
 
     def uses(self, *words: str) -> bool:
         """Return whether a step, or what an `expect` looks at, is one of some words."""
@@ -221,6 +232,7 @@ class _Check:
         if "expect" in found and kind != "expect":
             beside = self.mapping(found["expect"], found.line_of("expect"), "expect")
             self.keys(beside, _EXPECTED[kind], f"expect beside {kind}")
+            self.values(beside)
         return Step(kind, body, found, at)
 
     def other(self, kind: str, body: Any, at: int) -> None:
@@ -255,8 +267,15 @@ class _Check:
             self.keys(self.mapping(found[what], found.line_of(what), what), SELECTORS[what], what)
         elif not isinstance(found[what], str):
             raise self.fail(found.line_of(what), f"{what}: expected a text, was {found[what]!r}")
+        self.values(found)
+
+    def values(self, found: Mapping) -> None:
+        """Check what values are held against: by path, with a distance that is a number."""
         if "is" in found:
             self.mapping(found["is"], found.line_of("is"), "is")
+        within = found.get("within", 0.0)
+        if isinstance(within, bool) or not isinstance(within, int | float) or within < 0:
+            raise self.fail(found.line_of("within"), f"within: expected a number from 0, was {within!r}")
 
 
 def _short(value: Any) -> str:

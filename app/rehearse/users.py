@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shlex
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 
 from app.calc import run_lines
 from app.calc.line import CALCULATORS
+from app.forking import SERVER
 from app.history import load_history
 from app.rehearse.live import Live
 from app.rehearse.names import Names
@@ -68,9 +68,7 @@ class Desk:
             "DESKRISK_API_TOKEN": held.tokens["risk"],
             "PYTHONPATH": os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))}
         async with self._live.commands:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "app", *words, cwd=self._folder.name, env=environment,
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+            process = await SERVER.task(words, environment, Path(self._folder.name), separate_errors=True)
             try:
                 out, err = await asyncio.wait_for(process.communicate(), COMMAND_S)
             except TimeoutError:

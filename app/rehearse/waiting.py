@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 import aiohttp
@@ -25,6 +25,7 @@ ROUND_S = 15.0
 ROUNDS = 3
 #: whose answers come from where the worker roles publish
 GATEWAY = "gateway"
+STAGES = frozenset(("positions", "marks", "risk", "gate"))
 
 
 class NotSettled(TimeoutError):
@@ -67,8 +68,8 @@ class Waiting:
                 self._ends = (began, dict(await self._consumer.end_offsets(self._tps)))
         return self._ends[1]
 
-    async def settle(self, rounds: int = ROUNDS) -> None:
-        """Wait until all that was published is folded and what follows is published.
+    async def settle(self, rounds: int = ROUNDS, store: bool = False) -> None:
+        """Wait until all that was published is folded and what follows is published, with ``store`` also written.
 
         Raises
         ------
@@ -77,14 +78,16 @@ class Waiting:
         """
         for _ in range(rounds):
             ends = await self.ends()
-            await self._all_read(ends, page=rounds == ROUNDS)
+            await self._all_read(ends, STAGES, page=rounds == ROUNDS)
         ends = await self.ends()
+        if store:
+            await self._all_read(ends, {"sink"}, page=False)
         await self._outputs.reach({tp: end for tp, end in ends.items() if self._names[tp.topic] in OUTPUTS})
 
-    async def _all_read(self, ends: dict[TopicPartition, int], page: bool) -> None:
+    async def _all_read(self, ends: dict[TopicPartition, int], roles: Set[str], page: bool) -> None:
         deadline = time.monotonic() + ROUND_S
         while True:
-            behind = list(self._behind(ends))
+            behind = list(self._behind(ends, roles))
             if not behind and page and GATEWAY in self._installation.running():
                 read = await self._gateway_reads(deadline)
                 behind = [f"{GATEWAY} has read {self._names[tp.topic]}-{tp.partition} to {offset} of {ends[tp]}"
@@ -99,8 +102,8 @@ class Waiting:
         ended = self._installation.restarts()
         return "".join(f"; {role} ended by itself {n} times" for role, n in ended.items())
 
-    def _behind(self, ends: dict[TopicPartition, int]) -> Iterable[str]:
-        for role in self._installation.running() & {"positions", "marks", "risk", "gate"}:
+    def _behind(self, ends: dict[TopicPartition, int], roles: Set[str]) -> Iterable[str]:
+        for role in self._installation.running() & roles:
             read = self._outputs.read.get(role)
             if read is None or read.ts < self._installation.changed_ns.get(role, 0):
                 yield f"{role} has said nothing yet"

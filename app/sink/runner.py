@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from aiokafka.structs import TopicPartition
@@ -21,6 +23,8 @@ from app.settings import Settings
 from app.sink.clickhouse import ClickHouse, RowsRefused, StoreUnavailable, connect
 from app.sink.tables import DDL, Row, SinkTable, sink_tables
 from app.unreadable import take_passed_over
+from schemas.addresses import ReadSoFar
+from schemas.codec import encode
 from schemas.reasons import QuarantineReason
 from schemas.refusal import reason_of
 from schemas.units import latest_of
@@ -30,7 +34,10 @@ from tables.tasks import process
 from tables.watchdog import LATE_SHARE, watch
 
 log = logging.getLogger(__name__)
-PERIOD_S = 2.0
+#: from one block of a table to the next; where somebody waits for what was written
+PERIOD_S, WAITED_FOR_S = 2.0, 0.2
+#: how often it is said how far the tables are, where somebody waits for it
+SAY_S = 0.1
 BATCH_ROWS_MAX = 50_000
 RETRY_S_MIN, RETRY_S_MAX = 0.5, 15.0
 
@@ -44,7 +51,10 @@ class Sink:
         self.table, self._store, self._counters = table, store, counters
         self._future_ns = settings.future_ns
         self._topic = settings.topics()[table.topic]
-        self._tail = Tail(settings.client(), [self._topic], self._on_batch, gather_ms=500)
+        self._period_s = WAITED_FOR_S if settings.say_reads else PERIOD_S
+        self._tail = Tail(settings.client(), [self._topic], self._on_batch, gather_ms=0 if settings.say_reads else 500)
+        #: next offset of each partition, behind what the table has
+        self.written: dict[TopicPartition, int] = {}
         self._pending: dict[int, list[Row]] = {}
         self._count = 0
 
@@ -72,10 +82,12 @@ class Sink:
         await self._tail.start({TopicPartition(self._topic, int(p)): int(o) + 1 for p, o in done})
         due = loop.time()
         while True:
-            due = max(due + PERIOD_S, loop.time())
+            due = max(due + self._period_s, loop.time())
             while loop.time() < due and self._count < BATCH_ROWS_MAX:
                 await self._tail.poll(max(0.0, due - loop.time()))
+            read = dict(self._tail.positions)
             await self.flush()
+            self.written = read
 
     async def flush(self) -> None:
         """Write what has been read; returns once ClickHouse has it, however long that takes."""
@@ -128,6 +140,30 @@ class Sink:
         await self._tail.stop()
 
 
+class Written:
+    """Says on the topic `reads` how far every table is, for whoever rehearses and waits by it."""
+
+    def __init__(self, settings: Settings, sinks: Sequence[Sink]) -> None:
+        self._sinks, self._producer = sinks, settings.client().producer(linger_ms=0)
+        self._topic, self._process = settings.topics()["reads"], f"{os.getpid()}.{time.time_ns()}"
+
+    async def run(self) -> None:
+        """Say it until cancelled."""
+        await self._producer.start()
+        said: dict[str, list[tuple[int, int]]] = {}
+        try:
+            while True:
+                await asyncio.sleep(SAY_S)
+                read = {sink.table.topic: sorted((tp.partition, offset) for tp, offset in sink.written.items())
+                        for sink in self._sinks}
+                if read != said and all(read.values()):
+                    record = ReadSoFar(role="sink", process=self._process, read=read, ts=time.time_ns())
+                    await self._producer.send_and_wait(self._topic, encode(record), b"sink", 0)
+                    said = read
+        finally:
+            await self._producer.stop()
+
+
 async def run_sink(settings: Settings) -> None:
     """Fill every table until cancelled."""
     url = settings.clickhouse_url.get_secret_value() if settings.clickhouse_url else None
@@ -150,6 +186,8 @@ async def run_sink(settings: Settings) -> None:
     print(f"READY sink {first.name}", flush=True)
     try:
         tasks = [process.start(f"sink of {sink.table.topic}", sink.run) for sink in sinks]
+        if settings.say_reads:
+            tasks.append(process.start("how far tables are", Written(settings, sinks).run))
         await asyncio.gather(*tasks)
     finally:
         for sink in sinks:

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from app.brokers import Broker
-from tests.integration.harness import Installation
+from tests.integration.harness import Installation, prefix_of
 
 
 @pytest.fixture
 def made(broker: Broker, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Installation]:
     """Topics of one test under its own prefix; what still runs at its end is killed."""
-    name = "".join(c if c.isalnum() else "-" for c in request.node.name)[:60]
-    installation = Installation(broker, tmp_path, name)
+    installation = Installation(broker, tmp_path, prefix_of(request.node.nodeid))
     yield installation
     installation.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import json
 import os
 import resource
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from aiokafka.errors import KafkaError
 
 from app.brokers import Broker
 from app.reference_files import publish_reference
@@ -27,13 +30,19 @@ from tables.kafka import create_topics, owner_partition
 from tests.support.fork_server import SERVER, ForkedProcess
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-READY_S = 60.0
+READY_S, FORGET_S = 60.0, 5.0
 INSTRUMENTS = [Instrument(instrument=f"I{i:02d}", asset_class="equity", currency="USD", quantity_increment=Decimal(1))
                for i in range(12)] + [
     Instrument(instrument="INV", asset_class="perpetual", currency="USD", quantity_increment=Decimal(1), inverse=True,
                settlement="BTC", multiplier=Decimal(10))]
 ACCOUNTS = [Account(account=f"ACC-{i:03d}", book=f"B{i % 6}", desk=f"D{i % 3}", strategy=f"S{i % 2}", fund=f"F{i % 2}")
             for i in range(40)]
+
+
+def prefix_of(test: str) -> str:
+    """Return what the topics of a test are called: no other test's, whatever long names have in common."""
+    plain = "".join(c if c.isalnum() else "-" for c in test.rpartition("::")[2])
+    return f"{plain[:48]}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
 
 
 class Process:
@@ -128,10 +137,20 @@ class Installation:
                           DESKRISK_DATA_DIR=str(self._tmp / folder), **environment)
 
     def close(self) -> None:
-        """Kill what still runs."""
+        """Kill what still runs, and take the topics away: a broker of thousands of partitions is slow for all tests."""
         for process in self.processes:
             if process.process.poll() is None:
                 process.kill()
+        with contextlib.suppress(KafkaError, OSError, TimeoutError):  # a test may have its broker killed or stopped
+            asyncio.run(asyncio.wait_for(self._forget_topics(), FORGET_S))
+
+    async def _forget_topics(self) -> None:
+        admin = self.settings.client().admin()
+        await admin.start()
+        try:
+            await admin.delete_topics(list(self.settings.topics().values()))
+        finally:
+            await admin.close()
 
     async def ends(self, topic: str = "trades") -> list[int]:
         """Return the end offsets of a data topic."""

@@ -15,7 +15,7 @@ from app.migration import backup, repartition, restore
 from app.recovery import Refused, differences
 from app.verify import run_verify
 from schemas.records import Limit, Position
-from tests.integration.harness import Installation, Upstream
+from tests.integration.harness import Installation, Upstream, prefix_of
 
 pytestmark = pytest.mark.kafka
 REASON = "test of a migration"
@@ -23,7 +23,7 @@ REASON = "test of a migration"
 
 @pytest.fixture
 def made(broker: Broker, tmp_path: Any, request: pytest.FixtureRequest) -> Iterator[Installation]:
-    installation = Installation(broker, tmp_path, f"move{abs(hash(request.node.name)) % 10**6}")
+    installation = Installation(broker, tmp_path, prefix_of(request.node.nodeid))
     asyncio.run(installation.create())
     yield installation
     installation.close()

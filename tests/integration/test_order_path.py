@@ -20,7 +20,7 @@ from models.gate.explain import explain
 from schemas.addresses import GateAddress
 from schemas.records import Control, Decision
 from tables.kafka import owner_partition
-from tests.integration.harness import Installation, Process
+from tests.integration.harness import Installation, Process, prefix_of
 from tests.integration.test_system import quotes
 from tests.support.fork_server import run_command
 
@@ -30,7 +30,7 @@ REASON = "test of the order path"
 
 @pytest.fixture
 def made(broker: Broker, tmp_path: Any, request: pytest.FixtureRequest) -> Iterator[Installation]:
-    installation = Installation(broker, tmp_path, f"gate{abs(hash(request.node.name)) % 10**6}")
+    installation = Installation(broker, tmp_path, prefix_of(request.node.nodeid))
     asyncio.run(installation.create())
     yield installation
     installation.close()

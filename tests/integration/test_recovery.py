@@ -22,7 +22,7 @@ from schemas.records import External, Position
 from tables.kafka import owner_partition
 from tables.refold import fold
 from tables.restore import read_changelogs
-from tests.integration.harness import Installation, Upstream
+from tests.integration.harness import Installation, Upstream, prefix_of
 from tests.support.fork_server import run_command
 
 pytestmark = pytest.mark.kafka
@@ -31,7 +31,7 @@ REASON = "test of recovery on a real broker"
 
 @pytest.fixture
 def made(broker: Broker, tmp_path: Any, request: pytest.FixtureRequest) -> Iterator[Installation]:
-    installation = Installation(broker, tmp_path, f"recovery{abs(hash(request.node.name)) % 10**6}")
+    installation = Installation(broker, tmp_path, prefix_of(request.node.nodeid))
     asyncio.run(installation.create())
     yield installation
     installation.close()

@@ -16,15 +16,15 @@ from schemas.codec import decoder_of
 from schemas.records import Position
 from tables.kafka import owner_partition
 from tables.records import fetch_slices
-from tests.integration.harness import Installation, Upstream
+from tests.integration.harness import Installation, Upstream, prefix_of
 
 pytestmark = pytest.mark.kafka
 _position = decoder_of(Position)
 
 
 @pytest.fixture
-def made(broker: Broker, tmp_path: Any) -> Iterator[Installation]:
-    installation = Installation(broker, tmp_path, "scaleout")
+def made(broker: Broker, tmp_path: Any, request: pytest.FixtureRequest) -> Iterator[Installation]:
+    installation = Installation(broker, tmp_path, prefix_of(request.node.nodeid))
     asyncio.run(installation.create())
     yield installation
     installation.close()

@@ -12,14 +12,14 @@ import pytest
 
 from app.brokers import Broker
 from tables.store import DiskPartition
-from tests.integration.harness import Installation, Process, Upstream
+from tests.integration.harness import Installation, Process, Upstream, prefix_of
 
 pytestmark = pytest.mark.kafka
 
 
 @pytest.fixture
-def made(broker: Broker, tmp_path: Any) -> Iterator[Installation]:
-    installation = Installation(broker, tmp_path, "standby")
+def made(broker: Broker, tmp_path: Any, request: pytest.FixtureRequest) -> Iterator[Installation]:
+    installation = Installation(broker, tmp_path, prefix_of(request.node.nodeid))
     yield installation
     installation.close()
 

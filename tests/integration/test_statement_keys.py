@@ -23,7 +23,7 @@ from schemas.records import External
 from tables.kafka import owner_partition
 from tables.records import RecordBatch
 from tables.restore import read_range
-from tests.integration.harness import ROOT, Installation, Upstream
+from tests.integration.harness import ROOT, Installation, Upstream, prefix_of
 
 pytestmark = pytest.mark.kafka
 COMPACTING = {"cleanup.policy": "compact", "min.compaction.lag.ms": "0", "max.compaction.lag.ms": "500",
@@ -31,8 +31,8 @@ COMPACTING = {"cleanup.policy": "compact", "min.compaction.lag.ms": "0", "max.co
 
 
 @pytest.fixture
-def made(broker: Broker, tmp_path: Any) -> Iterator[Installation]:
-    installation = Installation(broker, tmp_path, "statementkeys")
+def made(broker: Broker, tmp_path: Any, request: pytest.FixtureRequest) -> Iterator[Installation]:
+    installation = Installation(broker, tmp_path, prefix_of(request.node.nodeid))
     asyncio.run(installation.create())
     yield installation
     installation.close()

@@ -20,11 +20,11 @@ import httpx
 import pytest
 from clickhouse_driver import Client
 
+from app import clickhouse_server
 from app.brokers import Broker, free_port
 from app.measure import StreamMeter
 from schemas.codec import encode
 from schemas.records import Alert, Decision, Order, Reason
-from tests.integration import clickhouse_server
 from tests.integration.harness import ACCOUNTS, INSTRUMENTS, ROOT, Installation, Process, Upstream
 from tests.support.fork_server import run_command
 

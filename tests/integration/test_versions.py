@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.brokers import Broker
-from tests.integration.harness import ROOT, Installation, Process, Upstream
+from tests.integration.harness import ROOT, Installation, Process, Upstream, prefix_of
 
 pytestmark = pytest.mark.kafka
 #: what the next minor version writes more than this one: in the marker, in a packed row, in a published record
@@ -49,7 +49,7 @@ def version(home: Path, changes: dict[str, list[tuple[str, str]]]) -> Path:
 
 @pytest.fixture
 def made(broker: Broker, tmp_path: Any, request: pytest.FixtureRequest) -> Iterator[Installation]:
-    installation = Installation(broker, tmp_path, "versions-" + request.node.name.rpartition("_")[2])
+    installation = Installation(broker, tmp_path, prefix_of(request.node.nodeid))
     yield installation
     installation.close()
 

@@ -1,6 +1,7 @@
 """A real ClickHouse over native TCP without a server package: libchdb listens with ClickHouse's own handler.
 
-Run as a script: ``python clickhouse_server.py LIB PATH PORT``. It has no users: loopback and an empty password only.
+For rehearsals and tests. ``python -m app.clickhouse_server LIB PATH PORT`` listens; it has no users: loopback and an
+empty password only.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def serve(library: str, path: str, port: str) -> None:
     """Listen until killed."""
     queries = Path(path) / "start.sql"
     # the second statement never ends within a test: the listener lives as long as it runs
-    queries.write_text("SYSTEM START LISTEN TCP;\nSELECT sleepEachRow(1) FROM numbers(864000) SETTINGS max_block_size=1, "
-                       "function_sleep_max_microseconds_per_block=0 FORMAT Null;\n")
+    queries.write_text("SYSTEM START LISTEN TCP;\nSELECT sleepEachRow(1) FROM numbers(864000) "
+                       "SETTINGS max_block_size=1, function_sleep_max_microseconds_per_block=0 FORMAT Null;\n")
     arguments = ["clickhouse", f"--path={path}/data", "--listen_host=127.0.0.1", f"--tcp_port={port}",
                  f"--queries-file={queries}"]
     array = (ctypes.c_char_p * len(arguments))(*[a.encode() for a in arguments])
