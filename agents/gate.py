@@ -18,6 +18,7 @@ import msgspec
 from aiokafka.structs import TopicPartition
 
 from agents.gate_changelog import GateChangelog
+from agents.gate_inputs import GateInputs
 from agents.gate_takeover import GateTakeOver
 from agents.gate_watch import GateWatch
 from agents.limit_alerts import newest_alerts
@@ -27,17 +28,17 @@ from agents.ports import Clock, Counters, Publisher
 from agents.quarantine import Quarantine
 from agents.read_report import GateReading
 from agents.reference_tail import ReferenceTail
-from agents.router import Place, Router
+from agents.router import Place
 from agents.stage import ReadingStage
 from models.gate.book import GateBook
+from models.gate.reduce_only import beyond_position
+from models.gate.working import Working
 from models.position_progress import PositionsInStep
 from models.trading_day import TradingDay
-from schemas.addresses import GateExposure, PositionProgress, UnitVars
+from schemas.addresses import PositionProgress
 from schemas.codec import decoder_of, encode, records_in
 from schemas.controls import Check
-from schemas.market import Surface, Touch
-from schemas.nodes import MODELS_SUFFIX, Risk
-from schemas.records import Account, AsOf, Control, Counterparty, Decision, Instrument, Limit, Mark, Order, Reason
+from schemas.records import Account, AsOf, Control, Decision, Instrument, Order, Reason
 from schemas.refusal import reason_of
 from schemas.units import FUTURE_NS
 from tables.exit_codes import ExitCode
@@ -56,10 +57,7 @@ FOLLOW_S = 0.05
 FILLS_S = 0.06
 #: a gate that starts waits so long for positions that hold all trades but those of the last second
 IN_STEP_WAIT_S, IN_STEP_NS = 3.0, 1_000_000_000
-#: marks taken in before whoever waits gets a turn
-MARKS_AT_ONCE = 8
 _order = decoder_of(Order)
-_risk = decoder_of(Risk)
 
 
 class GateStage(ReadingStage):
@@ -69,18 +67,15 @@ class GateStage(ReadingStage):
                  clock: Clock, counters: Counters, base_currency: str, levels: tuple[str, ...],
                  partitions: int, lease: Lease, day: TradingDay | None = None,
                  journal: Journal | None = None, write_down_s: float = 20.0,
-                 future_ns: int = FUTURE_NS, takes_last: bool = False) -> None:
+                 future_ns: int = FUTURE_NS, takes_last: bool = False, self_match_by_owner: bool = False) -> None:
         self._client, self._topics, self._lease = client, topics, lease
         self._names = {v: k for k, v in topics.items()}
         self._publisher, self._clock, self._counters = publisher, clock, counters
         self._quarantine = Quarantine(topics, publisher, counters)
-        self._partitions, self._journal, self._takes_last = partitions, journal, takes_last
+        self._partitions, self._journal = partitions, journal
         self.gate = GateBook(base_currency, levels, day)
-        self.gate.future_ns = future_ns
+        self.gate.future_ns, self.gate.own.by_owner = future_ns, self_match_by_owner
         self.watch = GateWatch(self.gate, topics, publisher, counters, partitions, self.owns)
-        #: the newest record of every node, read where there is a limit on its VaR
-        self._risk_of: dict[str, bytes] = {}
-        self._var_limited: set[str] = set()
         self._tail = Tail(client, [topics[t] for t in ("market.surfaces", "marks", "positions", "risk")],
                           self._on_batch, isolation_level="read_uncommitted", pace_s=FOLLOW_S,
                           without_keys=(topics["positions"],), most=1)
@@ -95,8 +90,6 @@ class GateStage(ReadingStage):
         self._paused, self._pauses = True, 0
         self._tasks: list[asyncio.Task[None]] = []
         self._reference = reference
-        self._waiting_marks: dict[bytes | None, bytes] = {}
-        self._marks_came = asyncio.Event()
         self._half_done: set[tuple[int, int, str]] = set()
         self._in_step, self._positions_known = PositionsInStep(partitions), asyncio.Event()
 
@@ -107,8 +100,11 @@ class GateStage(ReadingStage):
         self._changelog = GateChangelog(client, topics, publisher, clock, self.gate, self._fills, partition_of)
         self._takeover = GateTakeOver(client, topics, self.gate, self.watch, self._fills, self._changelog, partition_of)
         self._write_down_s = write_down_s
-        self._router = self._routes(future_ns)
-        self.reading: GateReading = GateReading(self._tail, self._rules, self._next, self._waiting_marks)
+        self.inputs = GateInputs(self.gate, self.watch, self._others, self._names, counters, self._quarantine.send,
+                                 future_ns, takes_last)
+        self.inputs.router.subscribe("controls", Control, self._take_control)
+        self.inputs.router.subscribe("progress", PositionProgress, self._take_progress)
+        self.reading: GateReading = GateReading(self._tail, self._rules, self._next, self.inputs.waiting_marks)
         reference.on_change = self._on_reference
         for instrument in reference.reference.instrument_records.values():
             self._on_reference(instrument)
@@ -123,28 +119,10 @@ class GateStage(ReadingStage):
             self.gate.add_account(record)
         self._cancel_killed()
 
-    def _routes(self, future_ns: int) -> Router:
-        gate = self.gate
-        router = Router(self._names, self._counters, "gate_refused", self._quarantine.send, future_ns)
-        router.subscribe("marks", Mark, self._take_mark)
-        router.subscribe("limits", Limit, self._take_limit, self._drop_limit)
-        router.subscribe("controls", Control, self._take_control)
-        router.subscribe("reference.counterparties", Counterparty, lambda record, _: gate.add_counterparty(record))
-        router.subscribe("touches", Touch, lambda record, _: gate.book.add_touch(record))
-        router.subscribe("market.surfaces", Surface, lambda record, _: gate.book.add_surface(record))
-        router.subscribe("exposure", GateExposure, lambda record, _: self._others.take(record),
-                         lambda place: self._others.gone(place.key))
-        router.subscribe("progress", PositionProgress, self._take_progress)
-        router.subscribe("risk", None, self._take_risk)
-        router.subscribe("unit-vars", UnitVars,
-                         lambda record, _: gate.set_unit_var(record.instruments, record.var_99, record.ts))
-        return router
-
     def _on_batch(self, batch: RecordBatch) -> None:
         topic = self._names[batch.topic]
-        if topic == "marks":  # a window is hundreds of records: they are taken in between orders, the newest of each
-            self._waiting_marks.update({k: v for k, v in zip(batch.keys, batch.values, strict=True) if v is not None})
-            self._marks_came.set()
+        if topic == "marks":
+            self.inputs.on_marks(batch)
         elif topic == "positions":
             taken = self.gate.add_positions(batch.values, batch.partition)
             for k, error in taken.refused:
@@ -157,24 +135,7 @@ class GateStage(ReadingStage):
         elif topic == "alerts":
             self.watch.on_alerts(batch)
         else:
-            self._router(batch)
-
-    def _take_mark(self, mark: Mark, _: Place) -> None:
-        self.gate.book.add_mark(mark)
-        self.gate.set_price(mark.instrument, mark.bid, mark.ask, mark.mid, mark.last, mark.ts_event,
-                            mark.quality == "good" or (self._takes_last and mark.quality == "last"))
-
-    def _take_limit(self, limit: Limit, _: Place) -> None:
-        self.gate.add_limit(limit)
-        if limit.metric == "var_hist":
-            self._var_limited.add(limit.node)
-            if limit.node in self._risk_of:
-                self.gate.take_var(_risk.decode(self._risk_of[limit.node]))
-        self.watch.add(limit)
-
-    def _drop_limit(self, place: Place) -> None:
-        self.gate.remove_limit(place.key)
-        self.watch.monitor.remove(place.key)
+            self.inputs.router(batch)
 
     def _take_control(self, control: Control, _: Place) -> None:
         self.watch.take_control(control)
@@ -189,13 +150,6 @@ class GateStage(ReadingStage):
         if now - self._in_step.up_to_ns() <= IN_STEP_NS:
             self._positions_known.set()
 
-    def _take_risk(self, value: bytes, place: Place) -> None:
-        """Keep a node's newest record as it came; one that limits nothing decides nothing, and is not decoded."""
-        if not place.key.endswith(MODELS_SUFFIX):
-            self._risk_of[place.key] = value
-        if place.key in self._var_limited:
-            self.gate.take_var(_risk.decode(value))
-
     # ---- partitions -----------------------------------------------------------------------------------------------
     async def take(self, partitions: set[int]) -> None:
         """Own these partitions: read what was decided, place what still works, then go on, unless paused meanwhile."""
@@ -205,10 +159,10 @@ class GateStage(ReadingStage):
             for tail, starts in ((self._rules, alerts), (self._tail, None)):
                 await tail.start(starts)
                 await tail.read_to_end()
-            self._take_marks(len(self._waiting_marks))
+            self.inputs.take_marks(len(self.inputs.waiting_marks))
             self._tasks = [self._tail.follow("prices tail"), self._rules.follow("rules tail"),
                            process.start("refresh loop", self._refresh_loop, bound_s=30.0),
-                           process.start("marks loop", self._mark_loop),
+                           process.start("marks loop", self.inputs.mark_loop),
                            process.start("write-down loop", self._write_down_loop, bound_s=30 + 9 * self._write_down_s),
                            process.start("limits used", lambda: self.watch.say_used(self._clock), bound_s=30.0)]
             self.gate.refresh(self._clock())
@@ -369,11 +323,18 @@ class GateStage(ReadingStage):
         if kept is not None and self._journal is not None:
             self._journal.sent(partition, sent)
 
-    def _cancel(self, order: Order, why: str) -> None:
+    def _executions_are_taken_out(self, w: Working) -> bool:
+        """Whether all executions that the position of an order includes are followed."""
+        p, row = owner_partition(w.order.account, self._partitions), self.gate.book.keys.get(
+            f"{w.order.account}|{w.order.instrument}")
+        return row is not None and (
+            self._next.get(TopicPartition(self._topics["trades"], p), 0) > self.gate.book.offset_of(row))
+
+    def _cancel(self, order: Order, why: str, check: Check = Check.HALTED) -> None:
         """Cancel a working order: a record for the order system, which takes it off the venue."""
         if owner_partition(order.account, self._partitions) not in self._owned or not self.gate.release(order.order_id):
             return
-        reason = Reason(code=Check.HALTED.name, measured=why, limit="")
+        reason = Reason(code=check.name, measured=why, limit="")
         self._write(self._decision(order, "cancel", [reason], {}, perf_counter_ns(), self._clock(), order=order))
         self._counters.add("orders_killed")
 
@@ -403,25 +364,14 @@ class GateStage(ReadingStage):
             self._cancel(order, why)
         return len(found)
 
-    def _take_marks(self, most: int) -> None:
-        for key in list(self._waiting_marks)[:most]:
-            place = Place("marks", -1, -1, (key or b"").decode(errors="replace"))
-            self._router.hand_on(self._waiting_marks.pop(key), place)
-
-    async def _mark_loop(self) -> None:
-        while True:
-            await self._marks_came.wait()
-            self._take_marks(MARKS_AT_ONCE)
-            if not self._waiting_marks:
-                self._marks_came.clear()
-            await asyncio.sleep(0)
-
     async def _refresh_loop(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_S)
             now = self._clock()
             self.gate.refresh(now)
             self._fills.tidy(now)
+            for w in beyond_position(self.gate, self._executions_are_taken_out):
+                self._cancel(w.order, "reduce_only: the position is smaller by now", Check.REDUCING_ONLY)
             self.reading.refreshes += 1
             self._counters.set("orders_working", len(self.gate.working))
             turned()

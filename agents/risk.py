@@ -18,6 +18,7 @@ from agents.reference_tail import ReferenceTail
 from agents.router import Place, Router
 from agents.stage import Stage
 from models import rollup as ru
+from models.gate.limit_nodes import check_limit
 from models.gate.watched import is_of_gate
 from models.limits import LimitKey
 from models.node_owners import LEAD_PARTITION, NodeOwners
@@ -111,11 +112,15 @@ class RiskStage(Stage):
         router.subscribe("marks", Mark, self._take_mark)
         router.subscribe("market.surfaces", Surface, lambda record, _: self.book.add_surface(record))
         router.subscribe("touches", Touch, lambda record, _: self.book.add_touch(record))
-        router.subscribe("limits", Limit, lambda record, _: self.limits.monitor.add(record),
+        router.subscribe("limits", Limit, self._take_limit,
                          lambda place: self.limits.monitor.remove(place.key))
         router.subscribe("controls", Control, lambda record, _: self.limits.take_control(record))
         router.subscribe("progress", PositionProgress, lambda record, _: self._in_step.heard(record, self._clock()))
         return router
+
+    def _take_limit(self, limit: Limit, _: Place) -> None:
+        check_limit(limit, self.book.levels)  # as the gate does: what one reader refuses, every one refuses
+        self.limits.monitor.add(limit)
 
     def _take_mark(self, mark: Mark, _: Place) -> None:
         self.book.add_mark(mark)

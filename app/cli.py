@@ -234,7 +234,7 @@ def reference_load(folder: Path, check: Annotated[bool, typer.Option("--check", 
 
     settings = settings_of(brokers=brokers) if check else with_brokers(brokers=brokers)
     try:
-        instruments, accounts, counterparties = read_folder(folder)
+        instruments, accounts, counterparties = read_folder(folder, settings.levels)
     except FileRefused as error:
         err.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_FAILED) from error

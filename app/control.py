@@ -15,12 +15,12 @@ import msgspec
 from aiokafka.structs import TopicPartition
 
 from app.settings import Settings
-from models.gate.held_limits import PRICE_METRICS, SCOPES, check_limit
+from models.gate.limit_nodes import PRICE_METRICS, check_limit, scopes_of
 from models.gate.state import METRICS as GATE_METRICS
 from models.limit_changes import needs_second
 from models.limits import POSITION_METRICS, STILL, is_still_approached
 from models.limits_in_force import end_of, same_person
-from models.reference import FIRM
+from models.reference import FIRM, LEVELS
 from models.rollup import GREEKS
 from schemas.codec import decoder_of, encode
 from schemas.market import Touch
@@ -34,8 +34,6 @@ MEASURED = ("gross", "net", "long", "short", *GREEKS, "loss_total", "loss_day", 
             "reject_rate", "reject_count", "var_hist", "es_hist", "var_mc", "leverage", "drawdown", "margin",
             "margin_maintenance", "margin_usage", "concentration", "sector_concentration", "credit")
 METRICS_OF_LIMITS = frozenset({*GATE_METRICS, *MEASURED, *POSITION_METRICS, *PRICE_METRICS})
-LEVELS_OF_LIMITS = ("fund", "strategy", "desk", "book", "account", "pm", "dealer", "trader", "issuer", "sector",
-                    "counterparty", "venue", "instrument", "asset_class", "order")
 #: what may be said of a limit
 FIELDS_OF_LIMITS = frozenset({"limit_id", "node", "metric", "limit", "warn", "mode", "window_ms", "instrument",
                               "action", "minutes", "reason", "approved_by", "remove"})
@@ -65,11 +63,16 @@ def check_person(by: str) -> str:
     return by.strip()
 
 
-def next_version(held: Limit | None, fields: dict[str, Any], by: str, now_ns: int) -> Limit:
+def next_version(held: Limit | None, fields: dict[str, Any], by: str, now_ns: int,
+                 levels: Sequence[str] = LEVELS) -> Limit:
     """Return the next version of a limit as its fields say; whether one person may write it is not looked at.
 
     One that ends by itself stands beside the lasting one of its name, under ``NAME~temporary``: what it stands in for
     comes back.
+
+    Parameters
+    ----------
+    levels : of the hierarchy
 
     Raises
     ------
@@ -82,8 +85,9 @@ def next_version(held: Limit | None, fields: dict[str, Any], by: str, now_ns: in
     node = str(fields.get("node", held.node if held else ""))
     metric = str(fields.get("metric", held.metric if held else ""))
     limit_id = str(fields["limit_id"])
-    if node != "firm" and (node.partition(":")[0] not in LEVELS_OF_LIMITS or not node.partition(":")[2]):
-        raise Refused(f"node: expected firm or one of {', '.join(LEVELS_OF_LIMITS)} with a name, was {node!r}")
+    kinds = (*scopes_of(levels), "order")
+    if node != "firm" and (node.partition(":")[0] not in kinds or not node.partition(":")[2]):
+        raise Refused(f"node: expected firm or one of {', '.join(kinds)} with a name, was {node!r}")
     if len({metric == "override", node.startswith("order:"), limit_id.startswith("order:")}) > 1:
         raise Refused(f"metric: expected override for an order and for nothing else, was {metric!r} of {node!r} "
                       f"as {limit_id!r}")
@@ -105,7 +109,7 @@ def next_version(held: Limit | None, fields: dict[str, Any], by: str, now_ns: in
             # one that two people set stays theirs, also when one of them lowers it
             "approved_by": approver if approver is not None or held is None or not stays else held.approved_by},
             Limit, strict=False)
-        check_limit(limit)
+        check_limit(limit, levels)
     except ValueError as error:
         raise Refused(str(error)) from None
     return limit
@@ -136,7 +140,8 @@ def check_minutes(minutes: Any, most: int) -> None:
         raise Refused(f"minutes: expected above 0 and at most {most}, was {minutes!r}")
 
 
-def new_limit(standing: Mapping[str, Limit], fields: dict[str, Any], by: str, now_ns: int) -> Limit:
+def new_limit(standing: Mapping[str, Limit], fields: dict[str, Any], by: str, now_ns: int,
+              levels: Sequence[str] = LEVELS) -> Limit:
     """Return the next version of a limit.
 
     Raises
@@ -144,7 +149,7 @@ def new_limit(standing: Mapping[str, Limit], fields: dict[str, Any], by: str, no
     Refused
         As `next_version`; `NeedsSecond` where it lets more pass than two people agreed on, and one asks for it.
     """
-    limit = next_version(standing.get(str(fields["limit_id"])), fields, by, now_ns)
+    limit = next_version(standing.get(str(fields["limit_id"])), fields, by, now_ns, levels)
     before = standing.get(limit.limit_id)
     if before is not None and limit.version <= before.version:
         limit = msgspec.structs.replace(limit, version=before.version + 1)
@@ -159,7 +164,8 @@ def _check_second(standing: Mapping[str, Limit], limit_id: str, after: Limit | N
         raise NeedsSecond(f"approved_by: expected a second person: {why}")
 
 
-def new_control(held: Control | None, scope: str, state: str, by: str, reason: str, rev: int | None = None) -> Control:
+def new_control(held: Control | None, scope: str, state: str, by: str, reason: str, rev: int | None = None,
+                levels: Sequence[str] = LEVELS) -> Control:
     """Return the next state of a scope.
 
     Raises
@@ -167,8 +173,9 @@ def new_control(held: Control | None, scope: str, state: str, by: str, reason: s
     Refused
         The scope or state is none, the reason says nothing, or ``rev`` is not the one that stands.
     """
-    if scope != "all" and (scope.partition(":")[0] not in SCOPES or not scope.partition(":")[2]):
-        raise Refused(f"scope: expected all or one of {', '.join(SCOPES)} with a name, was {scope!r}")
+    scopes = scopes_of(levels)
+    if scope != "all" and (scope.partition(":")[0] not in scopes or not scope.partition(":")[2]):
+        raise Refused(f"scope: expected all or one of {', '.join(scopes)} with a name, was {scope!r}")
     if state not in ("active", "reducing", "halted", "killed"):
         raise Refused(f"state: expected active, reducing, halted or killed, was {state!r}")
     stands = held.rev if held else 0
@@ -224,7 +231,9 @@ async def publish_all(settings: Settings, topic: str, records: Sequence[tuple[st
 async def next_limit(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
     """Return the next version of a limit, or the one that ``remove`` takes away; nothing is written."""
     standing = await current(settings, "limits", Limit)
-    return (limit_to_remove if fields.get("remove") else new_limit)(standing, fields, by, time.time_ns())
+    if fields.get("remove"):
+        return limit_to_remove(standing, fields, by, time.time_ns())
+    return new_limit(standing, fields, by, time.time_ns(), settings.levels)
 
 
 def limit_to_remove(standing: Mapping[str, Limit], fields: dict[str, Any], by: str, now_ns: int) -> Limit:
@@ -270,11 +279,11 @@ async def next_override(settings: Settings, fields: dict[str, Any], by: str) -> 
     if order_id is not None:
         node = f"order:{order_id}"
         wanted = {"limit_id": f"{node}~override", "node": node, "metric": "override"}
-        return new_limit(standing, asked | wanted, by, now_ns)
+        return new_limit(standing, asked | wanted, by, now_ns, settings.levels)
     held = standing.get(str(limit_id))
     if held is None:
         raise Refused(f"limit_id: expected a limit that exists, was {limit_id!r}")
-    made = next_version(held, asked | {"limit_id": f"{limit_id}~override"}, by, now_ns)
+    made = next_version(held, asked | {"limit_id": f"{limit_id}~override"}, by, now_ns, settings.levels)
     before = standing.get(made.limit_id)
     return made if before is None else msgspec.structs.replace(made, version=max(made.version, before.version + 1))
 
@@ -290,7 +299,7 @@ async def set_state(settings: Settings, scope: str, state: str, by: str, reason:
                     rev: int | None = None) -> Control:
     """Write the next state of a scope; return it."""
     held = (await current(settings, "controls", Control)).get(scope)
-    control = new_control(held, scope, state, by, reason, rev)
+    control = new_control(held, scope, state, by, reason, rev, settings.levels)
     await publish(settings, "controls", scope, control)
     return control
 
@@ -323,7 +332,7 @@ def parents_of(accounts: Iterable[Account], levels: Sequence[str]) -> dict[str, 
     """Return which node lies directly above each node of the tree."""
     parents: dict[str, str] = {}
     for account in accounts:
-        chain = [f"{level}:{getattr(account, level, '')}" for level in levels if level != FIRM]
+        chain = [f"{level}:{name}" for level in levels if level != FIRM and (name := account.under(level))]
         parents.update(itertools.pairwise([f"account:{account.account}", *chain, FIRM]))
     return parents
 

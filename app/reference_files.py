@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 
 from app.files.reading import KINDS, Table, kind_of, read_table, stem_of
-from app.files.records import fields_of, record_of, unknown_columns
+from app.files.records import fields_of, record_of, text_of_cell, unknown_columns
 from app.files.refusals import FileRefused, expected
 from models.contracts import OPTION_CLASSES
 from models.fixed_income import PAPER_CLASSES, paper_of
-from models.reference import Reference
-from schemas.codec import encode
-from schemas.records import Account, Counterparty, Instrument
+from models.reference import FIRM, LEVELS, Reference
+from schemas.codec import encode, encode_account
+from schemas.records import ACCOUNT_FIELDS, Account, Counterparty, Instrument
 from schemas.units import expiry_ns
 from tables.kafka import KafkaClient
 
@@ -80,14 +80,23 @@ def _checked(row: dict[str, Any], cls: type[msgspec.Struct]) -> tuple[Any, list[
     return record, []
 
 
-def _records(table: Table, cls: type[msgspec.Struct], key: str, found: dict[str, Any]) -> list[str]:
+def _records(table: Table, cls: type[msgspec.Struct], key: str, found: dict[str, Any],
+             levels: Sequence[str]) -> list[str]:
     """Add the records of a file to those found; return everything that is wrong with them."""
-    problems = unknown_columns(table, fields_of(cls), f"a field of {cls.__name__}") + table.problems
+    known = dict.fromkeys(fields_of(cls))
+    further = [x for x in levels if x != FIRM and x not in ACCOUNT_FIELDS] if cls is Account else []
+    problems = unknown_columns(table, (*known, *further), f"a field of {cls.__name__}") + table.problems
     if not len(table) and not table.problems:
         problems.append(f"{table.name}: expected records, found none")
-    known = fields_of(cls).keys()
     for i, row in enumerate(table.rows()):
         record, wrong = _checked({k: v for k, v in row.items() if k in known}, cls)
+        try:
+            above = {k: text_of_cell(row[k], k) for k in further if row.get(k) is not None}
+        except ValueError as error:
+            wrong = [*wrong, str(error)]
+        else:
+            if record is not None and above:
+                record = msgspec.structs.replace(record, levels=record.levels | above)
         problems += [f"{table.where(i, text.partition(':')[0])}: {text}" for text in wrong]
         if record is None:
             continue
@@ -110,8 +119,13 @@ def _misnamed(folder: Path) -> list[str]:
     return out
 
 
-def read_folder(folder: Path) -> tuple[list[Instrument], list[Account], list[Counterparty]]:
+def read_folder(folder: Path, levels: Sequence[str] = LEVELS,
+                ) -> tuple[list[Instrument], list[Account], list[Counterparty]]:
     """Return instruments, accounts and counterparties of a folder (``instruments.*``, ``accounts.*``, and so on).
+
+    Parameters
+    ----------
+    levels : of the hierarchy: an account has a column for each
 
     Raises
     ------
@@ -128,7 +142,7 @@ def read_folder(folder: Path) -> tuple[list[Instrument], list[Account], list[Cou
             problems.append(f"{folder}: expected a file {stem}.csv, .yaml, .jsonl or .parquet, found none")
         for path in paths:
             try:
-                problems += _records(read_table(path), cls, key, found[stem])
+                problems += _records(read_table(path), cls, key, found[stem], levels)
             except FileRefused as error:
                 problems += error.problems
     if problems:
@@ -148,7 +162,8 @@ async def publish_reference(client: KafkaClient, topics: dict[str, str], instrum
             sent.append(await producer.send(topics["reference.instruments"], encode(instrument),
                                             instrument.instrument.encode(), 0))
         for account in accounts:
-            sent.append(await producer.send(topics["reference.accounts"], encode(account), account.account.encode(), 0))
+            sent.append(await producer.send(topics["reference.accounts"], encode_account(account),
+                                            account.account.encode(), 0))
         for c in counterparties:
             sent.append(await producer.send(topics["reference.counterparties"], encode(c), c.counterparty.encode(), 0))
         for future in sent:

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from models.gate.limit_nodes import ACCOUNT_GROUPS, INSTRUMENT_GROUPS, ORDER_GROUPS
+from models.gate.state import LEVELS_MAX
 from models.reference import LEVELS
 from models.trading_day import TradingDay
 from schemas.topics import TOPICS, topic_name
@@ -78,6 +80,9 @@ class Settings(BaseSettings):
     gate_takes_last: bool = Field(
         False, description="a gate takes orders against a mark of quality `last` (nobody quotes, the price is that of "
                            "the last trade); otherwise they are STALE_PRICE")
+    self_match: Literal["account", "owner"] = Field(
+        "account", description="whose working orders an order may not trade against: its account's, or those of all "
+                               "accounts of its owner (`Account.owner`) that the same gate decides")
     gate_realtime: bool = Field(True, description="a gate with a socket or HTTP of its own runs at real-time priority "
                                 "where the system permits")
     gate_http_host: str = Field("127.0.0.1", description="address the gate of a worker listens on over HTTP; beyond "
@@ -128,6 +133,12 @@ class Settings(BaseSettings):
     def _check(self) -> Settings:
         if self.levels[-1] != "firm" or len(set(self.levels)) != len(self.levels) or "fund" not in self.levels:
             raise ValueError("levels: expected distinct names, bottom up, with 'fund' and ending in 'firm', "
+                             f"was {self.levels}")
+        if len(self.levels) > LEVELS_MAX + 1:
+            raise ValueError(f"levels: expected at most {LEVELS_MAX} below the firm, was {self.levels}")
+        beside = set(self.levels[:-1]) & {"all", "order", "account", *ACCOUNT_GROUPS, *ORDER_GROUPS, *INSTRUMENT_GROUPS}
+        if beside or not all(name.isidentifier() for name in self.levels):
+            raise ValueError("levels: expected names of letters, digits and _ that no grouping beside the tree has, "
                              f"was {self.levels}")
         self.trading_day()
         for name, host in (("gateway_host", self.gateway_host), ("gate_http_host", self.gate_http_host)):

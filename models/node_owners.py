@@ -45,7 +45,7 @@ class NodeOwners:
             partition = self._partition_of_fund(account.fund or "")
             found[f"account:{name}"] = partition
             for field in self._fields:
-                value = getattr(account, field, None)
+                value = account.under(field)
                 if value and found.setdefault(f"{field}:{value}", partition) != partition:
                     found[f"{field}:{value}"] = None
         return found

@@ -26,6 +26,13 @@ def settlement_currency(instrument: Instrument) -> str:
     return instrument.settlement or instrument.currency
 
 
+def groups_of(instrument: Instrument) -> dict[str, str | None]:
+    """Return by grouping beside the tree the name of the node that positions in an instrument lie under."""
+    return {"issuer": instrument.issuer, "sector": instrument.sector, "asset_class": instrument.asset_class,
+            "currency": settlement_currency(instrument),
+            "pair": instrument.instrument if instrument.asset_class == "fx" else None}
+
+
 def quantity_decimals(instrument: Instrument) -> int:
     """Return the decimals the instrument's quantities are counted in.
 

@@ -275,7 +275,7 @@ class ValuedBook:
         node = self.rollup.node
         out = []
         for level in self.levels:
-            name = FIRM if level == FIRM else getattr(account, level, None) or getattr(position, level, None)
+            name = FIRM if level == FIRM else (account and account.under(level)) or getattr(position, level, None)
             out.append(node(name if level == FIRM else f"{level}:{name}") if name else -1)
         pair = None
         if instrument is not None and instrument.asset_class == "fx":
@@ -333,7 +333,7 @@ class ValuedBook:
     def nodes_above(self, account: Account) -> list[str]:
         """Return the names of the nodes of the hierarchy that an account lies under."""
         return [FIRM if level == FIRM else f"{level}:{value}" for level in self.levels
-                if (value := FIRM if level == FIRM else getattr(account, level, None))]
+                if (value := FIRM if level == FIRM else account.under(level))]
 
     def expected_funding_per_day(self, row: int) -> float | None:
         """Return what a perpetual pays in funding a day (> 0) at the present rate, in the firm's base currency.

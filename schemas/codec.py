@@ -30,6 +30,8 @@ from schemas.records import (
     Trade,
 )
 
+#: characters of a name on the wire
+TEXT_MAX = 128
 R = TypeVar("R")
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -88,6 +90,25 @@ _odd_number = re.compile(rb'[\x80-\xff\\]|\d_|"\s+[-+.\d]|\d\s+"').search
 _fields = msgspec.json.Decoder(dict[str, Any])
 _encoder = msgspec.json.Encoder(decimal_format="string")
 encode = _encoder.encode
+
+
+class AccountDecoder(JsonDecoder[Account]):
+    """Reads accounts: a field that no record has and that is text may be a level of the hierarchy."""
+
+    def decode(self, raw: Any) -> Account:
+        """Return what ``raw`` says."""
+        found = super().decode(raw)
+        more = {name: value for name, value in _fields.decode(raw).items()
+                if name not in Account.__struct_fields__ and isinstance(value, str) and 0 < len(value) <= TEXT_MAX}
+        return msgspec.structs.replace(found, levels=found.levels | more) if more else found
+
+
+def encode_account(account: Account) -> bytes:
+    """Return an account as the wire has it: each of its levels is a field of its own name."""
+    fields = _fields.decode(encode(account))
+    return encode({name: value for name, value in fields.items() if name != "levels"} | account.levels)
+
+
 trade_decoder = JsonDecoder(Trade, strict=False)
 tick_decoder = JsonDecoder(Tick, strict=False)
 _raw_list = JsonDecoder(list[msgspec.Raw])
@@ -97,7 +118,8 @@ _decoders: dict[type[msgspec.Struct], JsonDecoder[Any]] = {}
 def decoder_of(cls: type[T]) -> JsonDecoder[T]:
     """Return the one JSON decoder of a record type."""
     if cls not in _decoders:
-        _decoders[cls] = JsonDecoder(cls, strict=False)
+        kind: type[JsonDecoder[Any]] = AccountDecoder if cls is Account else JsonDecoder
+        _decoders[cls] = kind(cls, strict=False)
     return _decoders[cls]
 
 

@@ -79,10 +79,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     trader: Text
     instrument: Text
     side: Literal["buy", "sell"]
-    type: Literal["limit", "market"]
+    #: a stop waits until its ``stop_price`` is reached: then it is a market order, a stop_limit a limit order
+    type: Literal["limit", "market", "stop", "stop_limit"]
     quantity: Number
     ts_event: Timestamp
     price: Number | None = None
+    stop_price: Number | None = None
+    #: it may only reduce what is left of the position after what already works, for as long as it works
+    reduce_only: bool = False
     action: Literal["new", "replace", "cancel"] = "new"
     ref_order_id: str | None = None
     venue: str | None = None
@@ -114,7 +118,10 @@ class External(FiniteNumbers, frozen=True, kw_only=True):
 
 
 class Account(FiniteNumbers, frozen=True, kw_only=True):
-    """Where positions belong. Further hierarchy levels are extra fields named by the ``levels`` setting."""
+    """Where positions belong. A level beyond book, desk, strategy and fund is a field of its own name on the wire.
+
+    Which levels there are, and in which order, the setting ``levels`` says.
+    """
 
     account: Text
     book: Text
@@ -129,6 +136,18 @@ class Account(FiniteNumbers, frozen=True, kw_only=True):
     counterparty: str | None = None
     #: who may trade it; absent: whoever an order names
     traders: list[Text] | None = None
+    #: whose it is: with the setting ``self_match`` its orders are held against those of its owner's other accounts
+    owner: str | None = None
+    #: the node it lies under by level, of levels that are no field of this record
+    levels: dict[str, Text] = msgspec.field(default_factory=dict)
+
+    def under(self, level: str) -> str | None:
+        """Return the name of the node of a level, or of a grouping beside the tree, that it lies under."""
+        return getattr(self, level, None) if level in ACCOUNT_FIELDS else self.levels.get(level)
+
+
+#: fields of an account that name a node
+ACCOUNT_FIELDS = frozenset({"book", "desk", "strategy", "fund", "account", "dealer", "pm", "counterparty"})
 
 
 class Counterparty(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ def lies_in(account: Account, nodes: Iterable[str]) -> bool:
     """Return whether an account lies under one of some nodes."""
     for node in nodes:
         level, _, name = node.partition(":")
-        if node == FIRM or (name and getattr(account, level, None) == name):
+        if node == FIRM or (name and account.under(level) == name):
             return True
     return False
 
@@ -64,7 +64,7 @@ class Sight:
         under: dict[str, set[str]] = {}
         for name, account in self._accounts.items():
             for level in self._levels:
-                if (of := getattr(account, level, None)) is not None:
+                if (of := account.under(level)) is not None:
                     under.setdefault(f"{level}:{of}", set()).add(name)
         seen = frozenset(self.nodes) | {node for node, names in under.items() if names <= granted}
         if (seen, granted) != (self._seen, self._granted):

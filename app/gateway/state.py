@@ -23,6 +23,7 @@ from app.gateway.events import alert_event, standing
 from app.gateway.lines import Lines, ScopeLines
 from app.gateway.sight import Sight, Sights
 from models import rollup as ru
+from models.gate.limit_nodes import check_limit
 from models.ladder import AVERAGE, DELTA, NO_GREEKS, PRICE, ROWS
 from models.reference import FIRM
 from models.trading_day import TradingDay
@@ -237,6 +238,7 @@ class GatewayState:
 
     def add_limit(self, limit: Limit) -> None:
         """Take a limit in: the newest version comes last, as gates and monitors have them."""
+        check_limit(limit, self.levels)  # as the gate does: what one reader refuses, every one refuses
         self.limits.pop(limit.limit_id, None)
         self.limits[limit.limit_id] = limit
 
@@ -332,7 +334,7 @@ class GatewayState:
         level, _, name = node.partition(":")
         if level not in self.levels and level not in ("account", "dealer", "pm", "counterparty"):
             return False
-        return any(getattr(a, level, None) == name for a in self.book.reference.account_records.values())
+        return any(a.under(level) == name for a in self.book.reference.account_records.values())
 
     def risk(self, node: str) -> Risk | None:
         """Return a node's latest record."""

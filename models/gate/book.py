@@ -17,7 +17,9 @@ from models.gate import state as gs
 from models.gate.explain import effect_of
 from models.gate.inputs import Inputs
 from models.gate.kernel import check_order
+from models.gate.limit_nodes import ACCOUNT_GROUPS
 from models.gate.node_checks import count_message
+from models.gate.order_terms import wrong_terms
 from models.gate.other_gates import GateAmongOthers
 from models.gate.reasons import reasons_of
 from models.gate.state import GateState
@@ -25,7 +27,7 @@ from models.gate.trading_states import states_of
 from models.gate.verdict import Verdict, unknown_order
 from models.gate.working import Asked, Working, end_of, last_trading_day
 from models.limits_in_force import by_two
-from models.reference import FIRM, PRICE_ANY_SIGN
+from models.reference import FIRM, PRICE_ANY_SIGN, groups_of
 from models.rollup import POSITIONS
 from models.trading_day import TradingDay
 from models.trading_states import replaces
@@ -53,7 +55,8 @@ class GateBook(GateAmongOthers):
 
     def __init__(self, base_currency: str, levels: tuple[str, ...], day: TradingDay | None = None,
                  **capacities: int) -> None:
-        self.levels = levels
+        if len(levels) > gs.LEVELS_MAX + 1:
+            raise ValueError(f"levels: expected at most {gs.LEVELS_MAX} below the firm, was {levels}")
         super().__init__(ValuedBook(base_currency, levels, day), GateState(**capacities), day or TradingDay())
         self.controls: dict[str, Control] = {}
         #: how far ahead of the gate's clock an order may be dated
@@ -67,7 +70,6 @@ class GateBook(GateAmongOthers):
         #: of instruments: when the VaR of one unit was
         self._unit_var_ns = np.zeros(len(self.state.instruments), np.int64)
         self._states_old, self._states_of_nodes = False, 0
-        self._price_tests: dict[int, int] = {}
         #: of instruments: whether they are on a list, and the last day they trade
         self._restricted = np.zeros(len(self.state.instruments), bool)
         self._last_days = np.full(len(self.state.instruments), date.max.toordinal())
@@ -81,10 +83,10 @@ class GateBook(GateAmongOthers):
         self.book.add_account(record)
         k = self.state.account(record.account)
         row = self.state.accounts[k]
-        names = [f"{level}:{getattr(record, level, '')}" for level in self.levels if level != FIRM]
-        names = names[: gs.ACCOUNT_NODES - 2]
-        nodes = [self.state.node(n) for n in names] + [self.state.node(FIRM)]
-        nodes += [-1] * (gs.ACCOUNT_NODES - 1 - len(nodes)) + [self.state.node(f"account:{record.account}")]
+        names = self._names_of_account(record)
+        nodes = [self.state.node(name) for name in names]
+        nodes = [*nodes[:-1], *[-1] * (gs.ACCOUNT_NODES - len(nodes)), nodes[-1]]
+        self.own.add(k, record.owner)
 
         def lie() -> None:
             row["known"], row["nodes"] = 1, nodes
@@ -102,6 +104,11 @@ class GateBook(GateAmongOthers):
         self._states_old = True
         self._forget_nodes()
 
+    def _names_of_account(self, record: Account) -> list[str]:
+        """Return the nodes that an account lies under: of its levels, the firm, its dealer and PM, itself."""
+        found = [(level, record.under(level)) for level in (*self.levels[:-1], *ACCOUNT_GROUPS)]
+        return [FIRM, *(f"{level}:{name}" for level, name in found if name), f"account:{record.account}"]
+
     def add_instrument(self, record: Instrument) -> None:
         """Take an instrument in: its terms, its collar, its lists."""
         self.book.add_instrument(record)
@@ -116,13 +123,15 @@ class GateBook(GateAmongOthers):
         row["age_max_ns"] = STALE_MS_BY_CLASS[record.asset_class] * 1_000_000
         row["prior_close"] = math.nan if record.prior_close is None else float(record.prior_close)
         row["node"] = self.state.node(f"instrument:{record.instrument}")
-        groups = [self.state.node(f"{group}:{name}") if name else -1
-                  for group, name in (("issuer", record.issuer), ("sector", record.sector))]
+        row["base_cash"] = record.asset_class == "cash" and record.currency == self.book.market.base_currency
+        groups = {group: self.state.node(f"{group}:{name}") if name else -1
+                  for group, name in groups_of(record).items()}
 
         def lie() -> None:
-            row["issuer"], row["sector"] = groups
+            for group, node in groups.items():
+                row[group] = node
 
-        if [row["issuer"], row["sector"]] != groups:
+        if any(row[group] != node for group, node in groups.items()):
             self._move(lie, instrument=k)
         self._measure_of(k, record)
         self._limit_prices(k, record)
@@ -141,16 +150,7 @@ class GateBook(GateAmongOthers):
         row = self.state.instruments[self.state.instrument(instrument)]
         row["bid"], row["ask"], row["mid"], row["last"] = (math.nan if x is None else x for x in (bid, ask, mid, last))
         row["price_ns"], row["stale"] = ts_ns, not usable
-        price = mid if mid is not None else last
-        k = self.state.instrument_index[instrument]
-        if row["drift_bps"] > 0.0 and usable and price is not None:
-            row["drift_low"], row["drift_high"] = self.drift.follow(k, price, ts_ns)
-        if row["soft_drift"] > 0.0 and usable and price is not None:
-            row["soft_low"], row["soft_high"] = self.soft_drift.follow(k, price, ts_ns)
-        close = row["prior_close"]
-        if row["equity"] and mid is not None and close == close and mid <= 0.9 * close:
-            row["price_test"] = 1  # for the rest of the day and the next
-            self._price_tests[k] = self.day.end_ns(self.day.end_ns(ts_ns))
+        self.guards.follow(self.state.instrument_index[instrument], mid, last, ts_ns, usable)
 
     def refresh(self, now_ns: int) -> None:
         """Bring exposures, rates and sensitivities up to the market as it stands; call it for every mark window."""
@@ -313,6 +313,8 @@ class GateBook(GateAmongOthers):
                 asked: Asked) -> dict[Check, tuple[str, str]]:
         """Return what the kernel cannot see: (measured, limit) of an id in use, an end that is past, no room."""
         found: dict[Check, tuple[str, str]] = {}
+        if (wrong := wrong_terms(order, self.book.reference.instrument_records.get(order.instrument))) is not None:
+            found[Check.INVALID_ORDER] = wrong
         if replaced is not None:
             was, kept = replaced.order, ("instrument", "side")
             if any(getattr(order, f) != getattr(was, f) for f in kept):
@@ -357,13 +359,12 @@ class GateBook(GateAmongOthers):
 
     def names_above(self, order: Order) -> list[str]:
         """Return the names of all nodes an order lies under."""
-        names = [FIRM, f"account:{order.account}", f"trader:{order.trader}", f"instrument:{order.instrument}",
-                 f"venue:{order.venue}", f"counterparty:{order.counterparty or self.holders.get(order.account)}"]
+        names = [name for name in self._names_of(order) if name] + [f"instrument:{order.instrument}"]
         instrument = self.book.reference.instrument_records.get(order.instrument)
         if instrument is not None:
-            names += [f"issuer:{instrument.issuer}", f"sector:{instrument.sector}"]
+            names += [f"{group}:{name}" for group, name in groups_of(instrument).items() if name]
         account = self.book.reference.account_records.get(order.account)
-        return names + [f"{level}:{getattr(account, level, '')}" for level in self.levels if level != FIRM]
+        return names + ([FIRM, f"account:{order.account}"] if account is None else self._names_of_account(account))
 
     def check(self, order: Order, now_ns: int) -> Verdict:
         """Return what `decide` would say, and leave everything as it was."""
@@ -428,9 +429,7 @@ class GateBook(GateAmongOthers):
         if day == self.sums_of_day:
             return
         self.sums_of_day = day
-        for k in [k for k, end in self._price_tests.items() if end <= now_ns]:
-            del self._price_tests[k]
-            self.state.instruments["price_test"][k] = 0
+        self.guards.end_tests(now_ns)
         for order_id in [k for k, w in self.working.items() if w.expires_ns <= now_ns]:
             self.release(order_id)
         self._begin_day()

@@ -11,12 +11,13 @@ import numpy as np
 from models.gate import state as gs
 from models.gate.kernel import check_order
 from models.gate.reasons import reasons_of
+from models.gate.reservations import INSTRUMENT_NODES
 from models.gate.state import GateState
 from schemas.controls import Check
 from schemas.records import Decision, Order, Reason
 
 #: changes whenever a row of the gate's state does, or what a reason says
-INPUTS_VERSION = 11
+INPUTS_VERSION = 12
 
 
 class Explained(NamedTuple):
@@ -71,7 +72,7 @@ def explain(inputs: dict[str, Any], order: Order) -> Explained:
     named = [int(o[f]) for f in ("trader", "counterparty", "venue")] + [n for _, n, _, _ in packed]
     named += o["shares"].tolist()
     if "position" in row:
-        named += [*row["account"]["nodes"].tolist(), *(int(row["instrument"][f]) for f in ("node", "issuer", "sector"))]
+        named += [*row["account"]["nodes"].tolist(), *(int(row["instrument"][f]) for f in INSTRUMENT_NODES)]
     size = max(named) + 2
     state = GateState(int(o["account"]) + 2, int(o["instrument"]) + 2, 4, size, sum(len(w) for *_, w in packed) + 1,
                       1)

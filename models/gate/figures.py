@@ -11,7 +11,7 @@ from models import rollup as ru
 from models.columns import grown
 from models.gate import state as gs
 from models.gate.day_sums import sum_nodes
-from models.gate.node_checks import margin_of, price_of_unit, reference_of
+from models.gate.node_checks import levered_of, margin_of, price_of_unit, reference_of
 from models.gate.positions import GatePositions
 from models.gate.state import GateState
 from models.jit import kernel
@@ -34,23 +34,34 @@ _ACCOUNT_NODES = gs.ACCOUNT_NODES
 NAVS_NS = 1_000_000_000
 
 
-@kernel
-def margin_of_nodes(positions: np.ndarray, count: int, accounts: np.ndarray, instruments: np.ndarray,
-                    out: np.ndarray) -> None:
-    """Sum up the initial margin of what every node of the tree holds; NaN where a price or a rate is missing.
+#: figures that are summed up of all positions, where some node has a limit on one of them
+MEASURED_WHERE_LIMITED = ("margin", "leverage")
 
-    A position is one instrument of one account, long less short: its legs are netted before a rate is applied.
+
+@kernel
+def measure_nodes(positions: np.ndarray, count: int, accounts: np.ndarray, instruments: np.ndarray,
+                  margin: np.ndarray, levered: np.ndarray) -> None:
+    """Sum up the initial margin and the delta equivalents, each without its sign, of what nodes hold.
+
+    NaN where a price, a rate or a delta is missing. A position is one instrument of one account, long less short: its
+    legs are netted before a rate is applied.
     """
-    out[:] = 0.0
+    margin[:] = 0.0
+    levered[:] = 0.0
     for p in range(count):
         if positions[p].quantity == 0.0:
             continue
         i = instruments[positions[p].instrument]
-        margin = margin_of(i, abs(positions[p].quantity * price_of_unit(i, reference_of(i))))
-        for k in range(_ACCOUNT_NODES):
-            n = accounts[positions[p].account].nodes[k]
+        needs = margin_of(i, abs(positions[p].quantity * price_of_unit(i, reference_of(i))))
+        equivalent = levered_of(i, abs(positions[p].quantity))
+        for k in range(_ACCOUNT_NODES + 5):
+            if k < _ACCOUNT_NODES:
+                n = accounts[positions[p].account].nodes[k]
+            else:
+                n = (i.issuer, i.sector, i.asset_class, i.currency, i.pair)[k - _ACCOUNT_NODES]
             if n >= 0:
-                out[n] += margin
+                margin[n] += needs
+                levered[n] += equivalent
 
 
 class GateFigures(GatePositions):
@@ -61,8 +72,8 @@ class GateFigures(GatePositions):
         #: of every node of the roll-up, its node here
         self._node_of = np.zeros(0, np.int64)
         self._holder_nodes: list[int] = []
-        #: nodes with a limit on margin: while there are none nobody sums it up
-        self._margin_limited: set[str] = set()
+        #: nodes and metrics of `MEASURED_WHERE_LIMITED` that are limited: while there are none nobody sums them up
+        self._measured: set[tuple[str, str]] = set()
         self._issued: set[int] = set()
         instruments = len(state.instruments)
         self._multiplier = np.full(instruments, math.nan)
@@ -132,13 +143,14 @@ class GateFigures(GatePositions):
         self._base[target[:, None], _TARGETS] = np.where(
             np.rint(rollup.nodes[touched[:, None], _LEFT_OUT]) > 0.0, np.nan, rollup.nodes[touched[:, None], _SOURCES])
         self._base[self._holder_nodes, gs.CREDIT] = self._base[self._holder_nodes, gs.GROSS]
-        if self._margin_limited:
-            margin = np.zeros(len(state.node_names))
-            margin_of_nodes(state.positions, int(state.position_count[0]), state.accounts, state.instruments, margin)
-            self._base[: len(margin), gs.MARGIN] = margin
+        if self._measured:
+            margin, levered = np.zeros((2, len(state.node_names)))
+            measure_nodes(state.positions, int(state.position_count[0]), state.accounts, state.instruments, margin,
+                          levered)
+            self._base[: len(margin), gs.MARGIN], self._base[: len(margin), gs.LEVERAGE] = margin, levered
         if self.shares:
             self._measure_shares()
-        whole = bool(self._margin_limited or self.shares)
+        whole = bool(self._measured or self.shares)
         self._sum(np.arange(len(state.node_names)) if whole else np.append(target, self._holder_nodes))
 
     def _sum(self, which: np.ndarray) -> None:

@@ -8,73 +8,21 @@ from typing import Any
 import numpy as np
 
 from models.gate import state as gs
-from models.gate.figures import GateFigures
-from models.gate.price_drift import DRIFT_WINDOW_NS, PriceDrift
+from models.gate.figures import MEASURED_WHERE_LIMITED, GateFigures
+from models.gate.limit_nodes import COLLARS, PRICE_METRICS, check_limit
+from models.gate.price_drift import DRIFT_WINDOW_NS
+from models.gate.price_guards import PriceGuards
 from models.gate.state import MESSAGE_METRICS, GateState
 from models.limits import POSITION_METRICS, LimitKey, key_of
 from models.limits_in_force import end_of, in_force
 from models.node_shares import SHARE_METRICS
-from models.reference import FIRM
 from models.trading_day import TradingDay
 from models.valued_book import ValuedBook
 from schemas.records import Instrument, Limit
 from schemas.units import parse_ts_ns
 
-#: default collars, by asset class: (basis points, ticks)
-COLLARS = {"equity": (300.0, 10.0), "fx": (50.0, 20.0), "future": (150.0, 20.0), "option": (2_000.0, 20.0),
-           "fx_option": (2_000.0, 20.0), "bond": (100.0, 20.0), "perpetual": (300.0, 20.0), "cash": (10.0, 1.0),
-           "fx_forward": (50.0, 20.0), "money_market": (50.0, 20.0)}
 CLASSES = tuple(COLLARS)
-#: limits on prices, of an instrument, an asset class or the firm: the nearest of the three is in force
-PRICE_METRICS = ("collar_bps", "collar_ticks", "price_drift")
-#: nodes beside the tree that an order lies under, and those that only positions do
-ORDER_GROUPS = frozenset({"trader", "venue", "instrument", "issuer", "sector", "counterparty"})
-POSITION_GROUPS = frozenset({"pm", "dealer", "currency", "pair", "issuer", "sector", "counterparty", "asset_class"})
-#: levels of nodes whose orders a trading state stops
-SCOPES = ("fund", "strategy", "desk", "book", "account", "trader", "instrument", "issuer", "sector", "counterparty",
-          "venue")
-#: limits that only orders are counted for, and those that rest on positions and NAV: elsewhere nothing would check them
-_OF_ORDERS = frozenset({"order_quantity", "order_value", "daily_quantity", "daily_value", "reject_rate", "reject_count",
-                        *MESSAGE_METRICS})
-_OF_POSITIONS = frozenset({"margin", "margin_maintenance", "margin_usage", "concentration", "sector_concentration",
-                           "leverage", "var_hist", "es_hist", "var_mc", "drawdown", "loss_day", "loss_total"})
 MODES = ("hard", "soft")
-_ONLY_ON = {"rating": ("counterparty",), "repeated_executions": ("trader",)}
-
-
-def check_limit(limit: Limit) -> None:
-    """Say what is wrong with a limit.
-
-    Raises
-    ------
-    ValueError
-        It is no number, or on a node or an instrument that such a limit cannot be on.
-    """
-    if math.isnan(float(limit.limit)):
-        raise ValueError(f"limit: expected a number, was {limit.limit!r}")
-    level, _, name = limit.node.partition(":")
-    if limit.metric in POSITION_METRICS and (level != "account" or limit.instrument is None):
-        raise ValueError(f"node: expected account:NAME and an instrument for {limit.metric}, was {limit.node!r}")
-    if limit.metric not in POSITION_METRICS and limit.instrument is not None:
-        raise ValueError(f"instrument: expected none for {limit.metric}, was {limit.instrument!r}")
-    if limit.metric in PRICE_METRICS and limit.node != FIRM and (
-            level not in ("instrument", "asset_class") or (level == "asset_class" and name not in COLLARS)):
-        raise ValueError(f"node: expected {FIRM}, asset_class:NAME or instrument:NAME for {limit.metric}, "
-                         f"was {limit.node!r}")
-    only = _ONLY_ON.get(limit.metric)
-    if only is not None and level not in only:
-        raise ValueError(f"node: expected {' or '.join(only)} with a name for {limit.metric}, was {limit.node!r}")
-    if limit.metric in _OF_ORDERS and level in POSITION_GROUPS - ORDER_GROUPS:
-        raise ValueError(f"node: expected one that orders name for {limit.metric}, was {limit.node!r}")
-    if (limit.metric in _OF_POSITIONS and level in ORDER_GROUPS - POSITION_GROUPS) or (
-            limit.metric == "sector_concentration" and level in ("issuer", "sector")):
-        raise ValueError(f"node: expected a node of the tree for {limit.metric}, was {limit.node!r}")
-    if limit.action != "alert" and limit.node != FIRM and level not in SCOPES:
-        raise ValueError(f"action: expected alert, nothing stops the orders of {limit.node!r}, was {limit.action!r}")
-    if limit.window_ms is not None and limit.window_ms < 1:
-        raise ValueError(f"window_ms: expected at least 1, was {limit.window_ms}")
-    if limit.until is not None:
-        parse_ts_ns(limit.until, "until")
 
 
 class GateLimits(GateFigures):
@@ -82,6 +30,7 @@ class GateLimits(GateFigures):
 
     def __init__(self, book: ValuedBook, state: GateState, day: TradingDay) -> None:
         super().__init__(book, state, day)
+        self.levels = book.levels
         self.limits: dict[str, Limit] = {}
         self.limits_version = 0
         self._by_key: dict[LimitKey, dict[str, Limit]] = {}
@@ -98,7 +47,7 @@ class GateLimits(GateFigures):
         self._own_prices = np.full((8, instruments), math.nan)
         self._class_prices = np.full((8, len(CLASSES)), math.nan)
         self._firm_prices = np.full(8, math.nan)
-        self.drift, self.soft_drift = PriceDrift(instruments), PriceDrift(instruments)
+        self.guards = PriceGuards(state, day)
 
     # ---- which is in force ----------------------------------------------------------------------------------------
     def add_limit(self, limit: Limit) -> None:
@@ -109,10 +58,10 @@ class GateLimits(GateFigures):
         ValueError
             The limit is no number, or it is on a node, an instrument or a window that such a limit cannot be on.
         """
+        check_limit(limit, self.levels)
         held = self.limits.get(limit.limit_id)
         if held is not None and held.version > limit.version:
             return
-        check_limit(limit)
         if limit.metric in MESSAGE_METRICS:
             self.state.window(self.state.node(limit.node), key_of(limit).window_ms * 1_000_000)
         if held is not None:
@@ -179,14 +128,14 @@ class GateLimits(GateFigures):
         elif metric in gs.METRICS:
             self.state.set_limit(node, metric, value, soft)
             self._name((self.state.node(node), gs.METRICS.index(metric), soft), chosen)
-            if metric == "margin":
-                self._measure_margin(node)
+            if metric in MEASURED_WHERE_LIMITED:
+                self._measure_where_limited(node, metric)
 
-    def _measure_margin(self, node: str) -> None:
-        row, m = self.state.nodes[self.state.node(node)], gs.MARGIN
-        known = bool(self._margin_limited)
+    def _measure_where_limited(self, node: str, metric: str) -> None:
+        row, m = self.state.nodes[self.state.node(node)], gs.METRICS.index(metric)
+        known = bool(self._measured)
         limited = not (math.isnan(row["limit"][m]) and math.isnan(row["soft"][m]))
-        (self._margin_limited.add if limited else self._margin_limited.discard)(node)
+        (self._measured.add if limited else self._measured.discard)((node, metric))
         if not known and limited:  # once there is one, it is measured of all nodes
             self.measure()
 
@@ -219,7 +168,7 @@ class GateLimits(GateFigures):
                 self._limit_share(share, held)
         if new:
             self._forget_nodes()
-            for account, instrument in {*self._of_position, *self._held}:
+            for account, instrument in {*self.of_position, *self._held}:
                 self.hold_position(account, instrument)
 
     def _limit_share(self, share: int, held: tuple[Limit | None, Limit | None]) -> None:
@@ -278,11 +227,11 @@ class GateLimits(GateFigures):
         window = [float(DRIFT_WINDOW_NS)] * len(CLASSES)
         defaults = ([bps for bps, _ in COLLARS.values()], [ticks for _, ticks in COLLARS.values()],
                     [0.0] * len(CLASSES), window, none, none, none, window)
-        (rows["collar_bps"][which], rows["collar_ticks"][which], rows["drift_bps"][which],
-         self.drift.window_ns[which], rows["soft_bps"][which], rows["soft_ticks"][which], rows["soft_drift"][which],
-         self.soft_drift.window_ns[which]) = (
+        (rows["collar_bps"][which], rows["collar_ticks"][which], rows["drift_bps"][which], hard_window,
+         rows["soft_bps"][which], rows["soft_ticks"][which], rows["soft_drift"][which], soft_window) = (
             self._nearest(which, *levels) for levels in zip(defaults, self._own_prices, self._class_prices,
                                                             self._firm_prices, strict=True))
+        self.guards.reset(which, hard_window, soft_window)
 
     def _nearest(self, which: np.ndarray, default: list[float], own: np.ndarray, by_class: np.ndarray,
                  firm: float) -> np.ndarray:

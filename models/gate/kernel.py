@@ -14,7 +14,16 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 from models.gate import state as gs
-from models.gate.node_checks import check_nodes, check_shares, fail, margin_of, price_of_unit, reference_of
+from models.gate.node_checks import (
+    check_nodes,
+    check_shares,
+    fail,
+    levered_of,
+    margin_of,
+    node_at,
+    price_of_unit,
+    reference_of,
+)
 from models.jit import allocating_kernel, hot_kernel, inline_kernel
 from schemas.controls import Check
 
@@ -25,7 +34,7 @@ from schemas.controls import Check
      Check.TRADER_NOT_PERMITTED, Check.RESTRICTED, Check.NO_REFERENCE_PRICE, Check.STALE_PRICE, Check.STALE_POSITION,
      Check.PRICE_COLLAR, Check.PRICE_DRIFT, Check.DUPLICATE_ORDER, Check.SELF_MATCH, Check.SHORT_SALE_BAN,
      Check.SHORT_SALE_LOCATE, Check.UPTICK, Check.POSITION_LONG, Check.POSITION_SHORT))
-_ACCOUNT_NODES, _SHARES, _WINDOWS = gs.ACCOUNT_NODES, gs.SHARES, gs.WINDOWS
+_NODES, _SHARES, _WINDOWS = gs.ACCOUNT_NODES + gs.ORDER_NODES, gs.SHARES, gs.WINDOWS
 _ACCOUNT, _INSTRUMENT, _POSITION, _NODE = gs.ACCOUNT, gs.INSTRUMENT, gs.POSITION, gs.NODE
 _FIGURE_MAX = gs.ORDER_FIGURE_MAX
 _RATE, _ORDER, _RESULT, _SETTINGS = gs.RATE, gs.ORDER, gs.RESULT, gs.SETTINGS
@@ -78,6 +87,9 @@ def _check(a: Any, ins: Any, positions: Any, slots: Any, count: Any,
     if o.market == 0 and not (-_FIGURE_MAX <= o.price <= _FIGURE_MAX):
         fail(out, INVALID, False, o.price, 0.0, -1)
         bad = True
+    if o.stop != 0 and not (-_FIGURE_MAX <= o.stop_price <= _FIGURE_MAX):
+        fail(out, INVALID, False, o.stop_price, 0.0, -1)
+        bad = True
     if o.account < 0 or o.account >= account_capacity or a[max(o.account, 0)].known == 0:
         fail(out, UNKNOWN_ACCOUNT, False, 0.0, 0.0, -1)
         bad = True
@@ -86,8 +98,10 @@ def _check(a: Any, ins: Any, positions: Any, slots: Any, count: Any,
         bad = True
     if not bad:
         acc, i = a[o.account], ins[o.instrument]
-        if o.market == 0 and i.positive != 0 and not o.price > 0.0:  # its execution could not be booked
+        if i.positive != 0 and o.market == 0 and not o.price > 0.0:  # its execution could not be booked
             fail(out, INVALID, False, o.price, 0.0, -1)
+        if i.positive != 0 and o.stop != 0 and not o.stop_price > 0.0:
+            fail(out, INVALID, False, o.stop_price, 0.0, -1)
         row = find_position(positions, slots, count, o.account, o.instrument, False)
         out.position = row
         # the last row is of no position: asking opens none
@@ -112,24 +126,38 @@ def _drift(i: Any, out: Any, ref: float, limit: float, low: float, high: float, 
 
 
 @hot_kernel
-def _prices(i: Any, o: Any, out: Any, ref: float, through: float) -> None:
+def _prices(i: Any, o: Any, out: Any, ref: float, held_to: float, through: float) -> None:
     """Check the age of an instrument's price, the collars, and how far the reference has moved.
 
-    ``through``: how far the order's price lies beyond the reference, on the aggressive side
+    ``held_to``: the price that the order's is held against; ``through``: how far it lies beyond that, on the aggressive
+    side
     """
     if i.stale != 0 or o.ts_ns - i.price_ns > i.age_max_ns:
         fail(out, STALE_PRICE, False, (o.ts_ns - i.price_ns) * 1e-6, i.age_max_ns * 1e-6, i.node)
-    band = max(i.collar_ticks * i.tick, abs(ref) * i.collar_bps * 1e-4)
+    band = max(i.collar_ticks * i.tick, abs(held_to) * i.collar_bps * 1e-4)
     if through > band:
         fail(out, COLLAR, False, through, band, i.node)
     if i.soft_bps == i.soft_bps or i.soft_ticks == i.soft_ticks:
         bps = i.soft_bps if i.soft_bps == i.soft_bps else 0.0
         ticks = i.soft_ticks if i.soft_ticks == i.soft_ticks else 0.0
-        band = max(ticks * i.tick, abs(ref) * bps * 1e-4)
+        band = max(ticks * i.tick, abs(held_to) * bps * 1e-4)
         if through > band:
             fail(out, COLLAR, True, through, band, i.node)
     _drift(i, out, ref, i.drift_bps, i.drift_low, i.drift_high, False)
     _drift(i, out, ref, i.soft_drift, i.soft_low, i.soft_high, True)
+
+
+@hot_kernel
+def _doubles(p: Any, o: Any, out: Any, cfg: Any, price: float, waits: bool) -> None:
+    """Check whether one like the order was let through moments ago, and whether it would trade against an own order."""
+    if o.action == 0 and abs(o.ts_ns - o.same_ns) <= cfg.duplicate_ns:
+        fail(out, DUPLICATE, False, abs(o.ts_ns - o.same_ns) * 1e-6, cfg.duplicate_ns * 1e-6, -1)
+    # a market order takes whatever there is, behind the touch too; a stop that waits, what lies beyond its stop price
+    own = np.inf if waits else (p.best_sell if o.side > 0.0 else -p.best_buy)
+    if o.opposite == o.opposite:
+        own = min(own, o.side * o.opposite)
+    if own < np.inf and (o.market != 0 or o.side * price >= own):
+        fail(out, SELF_MATCH, False, price, o.side * own, -1)
 
 
 @hot_kernel
@@ -144,11 +172,19 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
     ref = reference_of(i)
     worth = price_of_unit(i, ref)
     touch = i.ask if side > 0.0 else i.bid
-    price = o.price if o.market == 0 else (touch if touch == touch else ref)
+    touch = touch if touch == touch else ref
+    price = o.price if o.market == 0 else touch
+    # a stop that is reached is the order that it waits to be
+    waits = o.stop != 0 and not (o.stop_price - touch) * side <= 0.0
+    if waits and o.market != 0:
+        price = o.stop_price
     if worth != worth:
         fail(out, NO_REFERENCE, False, ref, i.unit, i.node)
+    elif waits:
+        _prices(i, o, out, ref, o.stop_price, (price - o.stop_price) * side)
+        worth = price_of_unit(i, price)
     else:
-        _prices(i, o, out, ref, (price - ref) * side)
+        _prices(i, o, out, ref, ref, (price - ref) * side)
     paid = i.unit / max(price, 1.0 / _FIGURE_MAX) if i.inverse != 0 else i.unit * abs(price)
     value = o.quantity * paid
     out.effect[0] = value
@@ -156,16 +192,17 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
     strictest, at = max(acc.state, i.state, cfg.state, o.state), acc.state_node
     if i.state >= strictest and i.state > acc.state:
         at = i.node
-    for named in (o.trader, i.issuer, i.sector, o.counterparty, o.venue):
+    for named in (o.trader, i.issuer, i.sector, o.counterparty, o.venue, i.asset_class, i.currency, i.pair):
         if named >= 0 and nodes[named].state > strictest:
             strictest, at = nodes[named].state, named
     if strictest >= 2:
         fail(out, HALTED, False, strictest, 1.0, at)
-    if strictest == 1:
+    if strictest == 1 or o.reduce_only != 0:
         # reducing: against the position, and no more than what is left of it after what already works
         left = abs(q) - (p.working_sell if q > 0.0 else p.working_buy)
         if size > 0.0 and (q == 0.0 or side * q > 0.0 or size > left):
-            fail(out, REDUCING_ONLY, False, size, max(left, 0.0) if side * q < 0.0 else 0.0, at)
+            fail(out, REDUCING_ONLY, False, size, max(left, 0.0) if side * q < 0.0 else 0.0,
+                 at if strictest == 1 else -1)
     if o.permitted == 0:
         fail(out, NOT_PERMITTED, False, 0.0, 0.0, o.trader)
     if i.restricted != 0:
@@ -196,14 +233,7 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
             fail(out, LOCATE, False, sells - max(q, 0.0), 0.0, i.node)
         if i.price_test != 0 and o.exempt == 0 and not price > i.bid:
             fail(out, UPTICK, False, price, i.bid, i.node)
-    # ---- duplicates, self-match
-    if o.action == 0 and abs(o.ts_ns - o.same_ns) <= cfg.duplicate_ns:
-        fail(out, DUPLICATE, False, abs(o.ts_ns - o.same_ns) * 1e-6, cfg.duplicate_ns * 1e-6, -1)
-    # a market order takes whatever there is, behind the touch too
-    if side > 0.0 and p.best_sell < np.inf and (o.market != 0 or price >= p.best_sell):
-        fail(out, SELF_MATCH, False, price, p.best_sell, -1)
-    if side < 0.0 and p.best_buy > -np.inf and (o.market != 0 or price <= p.best_buy):
-        fail(out, SELF_MATCH, False, price, p.best_buy, -1)
+    _doubles(p, o, out, cfg, price, waits)
     # ---- limits of every node the order lies under
     per = abs(worth)
     gross = (worst_after - worst_before) * per
@@ -214,8 +244,10 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
         longer, shorter = shorter, longer
     margin = margin_of(i, worst_after * per) - margin_of(i, worst_before * per) if opens else 0.0
     var = (worst_after - worst_before) * i.unit_var if opens else 0.0
+    levered = levered_of(i, worst_after - worst_before) if opens else 0.0
     _say_effect(i, out, gross, net, side * size, worst_after - worst_before)
-    check_nodes(acc, i, nodes, rates, o, out, cfg, gross, net, longer, shorter, value, opens, size, margin, var)
+    check_nodes(acc, i, nodes, rates, o, out, cfg, gross, net, longer, shorter, value, opens, size, margin, var,
+                levered)
     if opens:
         check_shares(nodes, o, out, cfg, gross)
 
@@ -280,13 +312,8 @@ def copy_inputs(table: int, index: int, rows: np.ndarray, found: np.ndarray) -> 
     at = _copy(t[8], _SETTINGS_BYTES, rows, at)
     i = ins[o.instrument]
     n = 0
-    for k in range(_ACCOUNT_NODES + 6 + _SHARES):
-        if k < _ACCOUNT_NODES:
-            node = a[o.account].nodes[k]
-        elif k < _ACCOUNT_NODES + 6:
-            node = (o.trader, i.issuer, i.sector, o.counterparty, o.venue, i.node)[k - _ACCOUNT_NODES]
-        else:
-            node = o.shares[k - _ACCOUNT_NODES - 6]
+    for k in range(_NODES + _SHARES):
+        node = node_at(k, a[o.account], i, o) if k < _NODES else o.shares[k - _NODES]
         if node < 0:
             continue
         # a node without a state, a window or a limit decides nothing

@@ -8,13 +8,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from models.gate.state import FIGURES
 from schemas.controls import Check
 
 Row = dict[str, Any]
-_TREE = ("book", "desk", "strategy", "fund", "firm", "account")
+_TREE = ("book", "desk", "strategy", "fund", "firm", "dealer", "pm", "account")
+_OF_INSTRUMENT = ("issuer", "sector", "asset_class", "currency", "pair")
 #: what of a node of some role can only be limited where it has that role, and rests on its exposures
-_LIMITED_BY_ROLE = {"issuer": ["concentration"], "sector": ["concentration"]} | {role: ["margin"] for role in _TREE}
+_LIMITED_BY_ROLE = {role: ["margin"] for role in (*_TREE, *_OF_INSTRUMENT)} | {
+    "issuer": ["concentration", "margin"], "sector": ["concentration", "margin"]}
 
 
 def naive_check(order: Row, account: Row | None, instrument: Row | None, position: Row, nodes: list[Row],
@@ -24,21 +28,16 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
     Parameters
     ----------
     nodes : every node the order lies under: ``role`` (account, trader, issuer, sector, counterparty, venue,
-        instrument, the level's name, or ``share`` of what one of the tree has in an issuer or a sector), ``value`` and
+        instrument, asset_class, currency, pair, dealer, pm, the level's name, or
+        ``share`` of what one of the tree has in an issuer or a sector), ``value`` and
         ``limit`` and ``soft`` by metric, ``state``, ``nav``, ``exposure_ns``, ``windows``: ``window_ns``, what was
         ``sent`` (ts_ns, value) and by ``others`` (count, value), ``limit`` and ``soft`` by metric
     """
-    hard: set[Check] = set()
-    soft: set[Check] = set()
-    if not (0 < order["quantity"] <= 1e18) or (not order["market"] and not abs(order["price"]) <= 1e18):
-        hard.add(Check.INVALID_ORDER)
-    if account is None:
-        hard.add(Check.UNKNOWN_ACCOUNT)
-    if instrument is None:
-        hard.add(Check.UNKNOWN_INSTRUMENT)
+    hard, soft = _unreadable(order, account, instrument), set[Check]()
     if hard or account is None or instrument is None:
         return hard, soft
-    if not order["market"] and instrument["positive"] and order["price"] <= 0:
+    if instrument["positive"] and ((not order["market"] and order["price"] <= 0)
+                                   or (order["stop"] and order["stop_price"] <= 0)):
         hard.add(Check.INVALID_ORDER)
     # ``size``: what it may still do to the position; one order's own limits are on the whole of it
     side, size, q = order["side"], max(order["quantity"] - order["executed"], 0), position["quantity"]
@@ -46,17 +45,22 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
         hard.add(Check.STALE_POSITION)
     ref = next((instrument[k] for k in ("mid", "last", "prior_close") if not math.isnan(instrument[k])), math.nan)
     touch = instrument["ask"] if side > 0 else instrument["bid"]
-    price = order["price"] if not order["market"] else ref if math.isnan(touch) else touch
+    touch = ref if math.isnan(touch) else touch
+    price = order["price"] if not order["market"] else touch
+    # one that waits is worth what its stop price, or its limit, makes it worth; one that is reached waits no more
+    stop = order["stop_price"]
+    waits = order["stop"] and not (stop <= touch if side > 0 else stop >= touch)
+    if waits and order["market"]:
+        price = stop
+    worth, paid = _worth(instrument, ref), instrument["unit"] * abs(price)
     if instrument["inverse"]:
-        worth, paid = instrument["unit"] / ref, instrument["unit"] / max(price, 1e-18)
-    else:
-        worth = instrument["unit"] * (ref + instrument["accrued"]) * instrument["discount"]
-        paid = instrument["unit"] * abs(price)
-    per = abs(worth)
-    if math.isnan(per):
+        paid = instrument["unit"] / max(price, 1e-18)
+    if math.isnan(worth):
         hard.add(Check.NO_REFERENCE_PRICE)
     else:
-        _prices(hard, soft, order, instrument, ref, price)
+        _prices(hard, soft, order, instrument, ref, price, stop if waits else ref)
+        worth = _worth(instrument, price) if waits else worth
+    per = abs(worth)
     _states(hard, order, account, instrument, position, nodes, settings, size)
     if not order.get("permitted", True):
         hard.add(Check.TRADER_NOT_PERMITTED)
@@ -72,18 +76,13 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
         if side < 0 and size and sells - q > position[short_limit]:
             found.add(Check.POSITION_SHORT)
     if instrument["equity"] and side < 0 and sells > max(q, 0):
-        if not instrument["shortable"]:
-            hard.add(Check.SHORT_SALE_BAN)
-        if not order["locate"]:
-            hard.add(Check.SHORT_SALE_LOCATE)
-        if instrument["price_test"] and not order["exempt"] and not price > instrument["bid"]:
-            hard.add(Check.UPTICK)
+        _short_sale(hard, order, instrument, price)
     if order["action"] == 0 and abs(order["ts_ns"] - order["same_ns"]) <= settings["duplicate_ns"]:
         hard.add(Check.DUPLICATE_ORDER)
-    opposite = position["best_sell"] if side > 0 else position["best_buy"]
-    reaches = order["market"] or (price >= opposite if side > 0 else price <= opposite)
-    if math.isfinite(opposite) and reaches:
-        hard.add(Check.SELF_MATCH)
+    own = position["best_sell"] if side > 0 else position["best_buy"]
+    for met in [order["opposite"]] if waits else [own, order["opposite"]]:
+        if math.isfinite(met) and (order["market"] or (price >= met if side > 0 else price <= met)):
+            hard.add(Check.SELF_MATCH)
     longer = (max(q + buys, 0) - max(q + position["working_buy"], 0)) * per
     shorter = (max(sells - q, 0) - max(position["working_sell"] - q, 0)) * per
     if worth < 0:  # a price below 0: who buys is paid, and has less than nothing
@@ -100,13 +99,36 @@ def naive_check(order: Row, account: Row | None, instrument: Row | None, positio
             continue
         for window in node["windows"]:
             _messages(hard, soft, order, window, order["quantity"] * paid)
-        measures = _measures(order, instrument, node, opens, added, side * size, worth, paid, margin)
+        levered = 0.0 if instrument["base_cash"] else (after - before) * abs(instrument["unit_delta"])
+        measures = _measures(order, instrument, node, opens, added, side * size, worth, paid, margin, levered)
         _against(hard, soft, order, node, measures, sides, var, settings)
     named = [n for n in nodes if n["role"] != "share"]
     if settings["limits_required"] and not all(
             any(not math.isnan(n["limit"][m]) for n in named) for m in ("order_quantity", "order_value")):
         hard.add(Check.LIMIT_NOT_SET)
     return hard, soft
+
+
+def _unreadable(order: Row, account: Row | None, instrument: Row | None) -> set[Check]:
+    hard: set[Check] = set()
+    if not (0 < order["quantity"] <= 1e18) or (not order["market"] and not abs(order["price"]) <= 1e18):
+        hard.add(Check.INVALID_ORDER)
+    if order["stop"] and not abs(order["stop_price"]) <= 1e18:
+        hard.add(Check.INVALID_ORDER)
+    if account is None:
+        hard.add(Check.UNKNOWN_ACCOUNT)
+    if instrument is None:
+        hard.add(Check.UNKNOWN_INSTRUMENT)
+    return hard
+
+
+def _short_sale(hard: set[Check], order: Row, instrument: Row, price: float) -> None:
+    if not instrument["shortable"]:
+        hard.add(Check.SHORT_SALE_BAN)
+    if not order["locate"]:
+        hard.add(Check.SHORT_SALE_LOCATE)
+    if instrument["price_test"] and not order["exempt"] and not price > instrument["bid"]:
+        hard.add(Check.UPTICK)
 
 
 def _against(hard: set[Check], soft: set[Check], order: Row, node: Row, measures: list[tuple[Check, float, str]],
@@ -151,6 +173,13 @@ def _share(hard: set[Check], soft: set[Check], order: Row, node: Row, added: flo
             hard.add(Check.STALE_EXPOSURE)
 
 
+def _worth(instrument: Row, price: float) -> float:
+    """Return what one unit is worth at a price."""
+    if instrument["inverse"]:
+        return float(np.float64(instrument["unit"]) / price)  # at a price of 0 it is beyond every number
+    return float(instrument["unit"] * (price + instrument["accrued"]) * instrument["discount"])
+
+
 def _part(value: float, nav: float) -> float:
     """Return a share of a NAV: of nothing, of debts and of what is not known there is none."""
     return value / nav if nav > 0 else math.nan
@@ -166,15 +195,16 @@ def _margin(instrument: Row, notional: float) -> float:
     return total if notional <= low else math.nan
 
 
-def _prices(hard: set[Check], soft: set[Check], order: Row, instrument: Row, ref: float, price: float) -> None:
+def _prices(hard: set[Check], soft: set[Check], order: Row, instrument: Row, ref: float, price: float,
+            held_to: float) -> None:
     if instrument["stale"] or order["ts_ns"] - instrument["price_ns"] > instrument["age_max_ns"]:
         hard.add(Check.STALE_PRICE)
-    band = max(instrument["collar_ticks"] * instrument["tick"], abs(ref) * instrument["collar_bps"] * 1e-4)
-    if (price - ref) * order["side"] > band:
+    band = max(instrument["collar_ticks"] * instrument["tick"], abs(held_to) * instrument["collar_bps"] * 1e-4)
+    if (price - held_to) * order["side"] > band:
         hard.add(Check.PRICE_COLLAR)
     bounds = [bound for bound in (instrument["soft_ticks"] * instrument["tick"],
-                                  abs(ref) * instrument["soft_bps"] * 1e-4) if not math.isnan(bound)]
-    if bounds and (price - ref) * order["side"] > max(bounds):
+                                  abs(held_to) * instrument["soft_bps"] * 1e-4) if not math.isnan(bound)]
+    if bounds and (price - held_to) * order["side"] > max(bounds):
         soft.add(Check.PRICE_COLLAR)
     for found, limit, low, high in ((hard, "drift_bps", "drift_low", "drift_high"),
                                     (soft, "soft_drift", "soft_low", "soft_high")):
@@ -187,10 +217,10 @@ def _prices(hard: set[Check], soft: set[Check], order: Row, instrument: Row, ref
 def _states(hard: set[Check], order: Row, account: Row, instrument: Row, position: Row, nodes: list[Row],
             settings: Row, size: float) -> None:
     states = [account["state"], instrument["state"], settings["state"], order.get("state", 0)]
-    states += [n["state"] for n in nodes if n["role"] in ("trader", "issuer", "sector", "counterparty", "venue")]
+    states += [n["state"] for n in nodes if n["role"] in ("trader", "counterparty", "venue", *_OF_INSTRUMENT)]
     if max(states) >= 2:
         hard.add(Check.HALTED)
-    if max(states) == 1:
+    if max(states) == 1 or order["reduce_only"]:
         q = position["quantity"]
         left = abs(q) - (position["working_sell"] if q > 0 else position["working_buy"])
         if size > 0 and (q == 0 or order["side"] * q > 0 or size > left):
@@ -198,7 +228,7 @@ def _states(hard: set[Check], order: Row, account: Row, instrument: Row, positio
 
 
 def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float, signed: float,
-              worth: float, paid: float, margin: float) -> list[tuple[Check, float, str]]:
+              worth: float, paid: float, margin: float, levered: float) -> list[tuple[Check, float, str]]:
     """Return what a node's limits are held against: (check, measured, metric)."""
     v, whole = node["value"], order["quantity"]
     assert set(v) == set(FIGURES)
@@ -213,12 +243,12 @@ def _measures(order: Row, instrument: Row, node: Row, opens: bool, gross: float,
     if opens:
         after = v["gross"] + gross
         out.append((Check.GROSS_EXPOSURE, after, "gross"))
-        out.append((Check.LEVERAGE, _part(after, node["nav"]), "leverage"))
+        out.append((Check.LEVERAGE, _part(v["leverage"] + levered, node["nav"]), "leverage"))
         if node["role"] in ("issuer", "sector"):
             out.append((Check.CONCENTRATION, _part(after, node["nav"]), "concentration"))
         used = v["credit"] if node["role"] in ("counterparty", "venue") else v["gross"]
         out.append((Check.CREDIT, used + gross, "credit"))
-        if node["role"] in _TREE:
+        if node["role"] in (*_TREE, *_OF_INSTRUMENT):
             out.append((Check.MARGIN, v["margin"] + margin, "margin"))
     for check, metric, change in ((Check.NET_EXPOSURE, "net", signed * worth),
                                   (Check.DELTA, "delta", signed * instrument["unit_delta"]),

@@ -22,8 +22,11 @@ _M_NET_UP, _M_DELTA_UP, _M_VEGA_UP = gs.NET_UP, gs.DELTA_UP, gs.VEGA_UP
 _M_LEVERAGE, _M_CONCENTRATION, _M_MARGIN, _M_CREDIT = gs.LEVERAGE, gs.CONCENTRATION, gs.MARGIN, gs.CREDIT
 _M_QUANTITY, _M_VALUE = gs.ORDER_QUANTITY, gs.ORDER_VALUE
 _M_DAY_QUANTITY, _M_DAY_VALUE, _M_REPEATED, _M_RATING = gs.DAILY_QUANTITY, gs.DAILY_VALUE, gs.REPEATED, gs.RATING
-_ACCOUNT_NODES, _SHARES, _WINDOWS, _TIERS, _BUCKETS = (
-    gs.ACCOUNT_NODES, gs.SHARES, gs.WINDOWS, gs.MARGIN_TIERS, gs.BUCKETS)
+_ACCOUNT_NODES, _NODES, _SHARES, _WINDOWS, _TIERS, _BUCKETS = (
+    gs.ACCOUNT_NODES, gs.ACCOUNT_NODES + gs.ORDER_NODES, gs.SHARES, gs.WINDOWS, gs.MARGIN_TIERS, gs.BUCKETS)
+#: places of nodes, after those of the account
+(_TRADER, _ISSUER, _SECTOR, _COUNTERPARTY, _VENUE, _INSTRUMENT, _CLASS, _CURRENCY) = range(
+    _ACCOUNT_NODES, _ACCOUNT_NODES + 8)
 
 
 @hot_kernel
@@ -124,30 +127,47 @@ def _ratio(part: float, nav: float) -> float:
     return part / nav if nav > 0.0 else np.nan
 
 
+@inline_kernel
+def node_at(k: int, acc: Any, i: Any, o: Any) -> int:
+    """Return the node at a place among those that an order lies under; -1: none."""
+    if k < _ACCOUNT_NODES:
+        return acc.nodes[k]
+    if k == _TRADER:
+        return o.trader
+    if k == _ISSUER:
+        return i.issuer
+    if k == _SECTOR:
+        return i.sector
+    if k == _COUNTERPARTY:
+        return o.counterparty
+    if k == _VENUE:
+        return o.venue
+    if k == _INSTRUMENT:
+        return i.node
+    if k == _CLASS:
+        return i.asset_class
+    return i.currency if k == _CURRENCY else i.pair
+
+
+@inline_kernel
+def levered_of(i: Any, size: float) -> float:
+    """Return the delta equivalent of so many units, without a sign; of cash in the firm's base currency there is none.
+
+    NaN: it is not known.
+    """
+    return 0.0 if i.base_cash != 0 else size * abs(i.unit_delta)
+
+
 @hot_kernel
 def check_nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg: Any, gross: float, net: float,
                 longer: float, shorter: float, value: float, opens: bool, size: float, margin: float, var: float,
-                ) -> None:
+                levered: float) -> None:
     has_quantity, has_value = False, False
     # the day counts what an order raises the one that it replaces by
     more = max(o.quantity - o.replaced, 0.0)
     more_value = value * (more / o.quantity)
-    for k in range(12):
-        n = -1
-        if k < _ACCOUNT_NODES:
-            n = acc.nodes[k]
-        elif k == 6:
-            n = o.trader
-        elif k == 7:
-            n = i.issuer
-        elif k == 8:
-            n = i.sector
-        elif k == 9:
-            n = o.counterparty
-        elif k == 10:
-            n = o.venue
-        else:
-            n = i.node
+    for k in range(_NODES):
+        n = node_at(k, acc, i, o)
         if n < 0:
             continue
         d = nodes[n]
@@ -158,12 +178,12 @@ def check_nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg:
         _hold(d, n, out, MAX_VALUE, _M_VALUE, value)
         _hold(d, n, out, DAILY_QUANTITY, _M_DAY_QUANTITY, d.value[_M_DAY_QUANTITY] + more)
         _hold(d, n, out, DAILY_VALUE, _M_DAY_VALUE, d.value[_M_DAY_VALUE] + more_value)
-        if o.algo >= 0 and k == 6:
+        if o.algo >= 0 and k == _TRADER:
             _hold(d, n, out, REPEATED, _M_REPEATED, d.value[_M_REPEATED] + 1.0)
-        if k == 9:
+        if k == _COUNTERPARTY:
             _hold(d, n, out, RATING, _M_RATING, d.value[_M_RATING])
         _messages(d, n, rates, o, out, value)
-        _exposures(d, n, k, i, o, out, cfg, gross, net, opens, size, margin, var)
+        _exposures(d, n, k, i, o, out, cfg, gross, net, opens, size, margin, var, levered)
         _sides(d, n, o, out, cfg, longer, shorter)
     if cfg.limits_required != 0:
         if not has_quantity:
@@ -241,19 +261,21 @@ def _both_ways(d: Any, n: int, out: Any, code: int, metric: int, up: int, change
 
 @hot_kernel
 def _exposures(d: Any, n: int, k: int, i: Any, o: Any, out: Any, cfg: Any,
-               gross: float, net: float, opens: bool, size: float, margin: float, var: float) -> None:
+               gross: float, net: float, opens: bool, size: float, margin: float, var: float, levered: float,
+               ) -> None:
     """Check what the order does to a node; a limit the order improves never blocks it."""
     limited = False
     if opens:
         after = d.value[_M_GROSS] + gross
         limited = _limited(d, _M_GROSS) or _limited(d, _M_CREDIT) or _limited(d, _M_LEVERAGE)
         _hold(d, n, out, GROSS, _M_GROSS, after)
+        credit = d.value[_M_CREDIT] if k == _COUNTERPARTY or k == _VENUE else d.value[_M_GROSS]
         # of a customer, a desk or the firm its credit in use is its gross; at a counterparty or a venue what is there
-        _hold(d, n, out, CREDIT, _M_CREDIT, (d.value[_M_CREDIT] if k == 9 or k == 10 else d.value[_M_GROSS]) + gross)
-        _hold(d, n, out, LEVERAGE, _M_LEVERAGE, _ratio(after, d.nav))
-        if k == 7 or k == 8:
+        _hold(d, n, out, CREDIT, _M_CREDIT, credit + gross)
+        _hold(d, n, out, LEVERAGE, _M_LEVERAGE, _ratio(d.value[_M_LEVERAGE] + levered, d.nav))
+        if k == _ISSUER or k == _SECTOR:
             _share(d, n, o, out, cfg, gross)
-        if k < _ACCOUNT_NODES:
+        if k < _ACCOUNT_NODES or k == _ISSUER or k == _SECTOR or k >= _CLASS:
             limited = limited or _limited(d, _M_MARGIN)
             _hold(d, n, out, MARGIN, _M_MARGIN, d.value[_M_MARGIN] + margin)
     for metric in (_M_NET, _M_DELTA, _M_VEGA):

@@ -21,10 +21,11 @@ from schemas.records import Limit
 
 #: what is held for orders, and what is counted of them
 _RESERVED = [gs.GROSS, gs.NET, gs.LONG, gs.SHORT, gs.DELTA, gs.VEGA, gs.MARGIN, gs.CREDIT, gs.VAR_HIST,
+             gs.LEVERAGE,
              *range(gs.NM, gs.NF)]
 _COUNTED = [gs.DAILY_QUANTITY, gs.DAILY_VALUE, gs.REPEATED]
 #: limits that this is held against
-_RESTS_ON_THEM = [*(m for m in _RESERVED if m < gs.NM), *_COUNTED, gs.LEVERAGE, gs.CONCENTRATION]
+_RESTS_ON_THEM = [*(m for m in _RESERVED if m < gs.NM), *_COUNTED, gs.CONCENTRATION]
 #: what lies beyond is the rest of sums and differences
 _DIGITS = 6
 

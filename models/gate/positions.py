@@ -53,7 +53,7 @@ class GatePositions(Reservations):
         rows, positions = rows[self._places[rows] >= 0], self.state.positions
         places = self._places[rows]
         positions["quantity"][places] = self.book.rollup.rows["quantity"][rows]
-        if self._of_position or self._held:
+        if self.of_position or self._held:
             for p in np.unique(places).tolist():
                 account, instrument = int(positions["account"][p]), int(positions["instrument"][p])
                 if self.works(account, instrument):

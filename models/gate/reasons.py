@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from models.gate import state as gs
+from models.gate.order_terms import STOPS
 from schemas.controls import Check
 from schemas.records import Order, Reason
 
@@ -32,10 +33,18 @@ def _known(value: float) -> str:
     return "unknown" if math.isnan(value) else _text(value)
 
 
+def _terms(order: Order) -> tuple[str, str]:
+    found = f"quantity {order.quantity}, price {'none' if order.price is None else order.price}"
+    if order.type not in STOPS:
+        return found, "a quantity above 0; a price where it is a limit order; both at most 1e18"
+    stop = "none" if order.stop_price is None else order.stop_price
+    return (f"type {order.type}, {found}, stop_price {stop}",
+            "a quantity above 0; a stop_price; a price where it is a stop_limit; each at most 1e18")
+
+
 #: what is no figure is said in words: (what was found, what was expected), of the order and of what the kernel measured
 _WORDS: dict[Check, Callable[[Order, float, float], tuple[str, str]]] = {
-    Check.INVALID_ORDER: lambda o, *_: (f"quantity {o.quantity}, price {'none' if o.price is None else o.price}",
-                                        "a quantity above 0; a price where it is a limit order; both at most 1e18"),
+    Check.INVALID_ORDER: lambda o, *_: _terms(o),
     Check.UNKNOWN_ACCOUNT: lambda o, *_: (o.account, "an account of the reference data"),
     Check.UNKNOWN_INSTRUMENT: lambda o, *_: (o.instrument, "an instrument of the reference data"),
     Check.HALTED: lambda _, state, __: (gs.STATES[int(state)], "active or reducing"),

@@ -13,111 +13,21 @@ import numpy as np
 
 from models.gate import state as gs
 from models.gate.accepted_orders import AcceptedOrders
-from models.gate.day_sums import NOWHERE, DaySums, add_to_day, sum_nodes
-from models.gate.node_checks import margin_of, price_of_unit, reference_of
+from models.gate.day_sums import NOWHERE, DaySums, add_to_day
+from models.gate.own_orders import OwnOrders
 from models.gate.recent_orders import RecentOrders
+from models.gate.reserve_kernels import hold, reserve, value_of_unit
 from models.gate.state import GateState
 from models.gate.working import ENDS_IN_THE_DAY, Asked, DayKey, Working, end_of
-from models.jit import inline_kernel, kernel
 from models.trading_day import TradingDay
 from schemas.records import Limit, Order
 
-_GROSS, _NET, _LONG, _SHORT, _CREDIT, _MARGIN = gs.GROSS, gs.NET, gs.LONG, gs.SHORT, gs.CREDIT, gs.MARGIN
-_DELTA, _VEGA, _VAR = gs.DELTA, gs.VEGA, gs.VAR_HIST
-_NET_UP, _DELTA_UP, _VEGA_UP = gs.NET_UP, gs.DELTA_UP, gs.VEGA_UP
 #: of so many of them the nodes are remembered
 KINDS_OF_ORDERS = 1 << 16
 _NO_SHARES = [-1] * gs.SHARES
+#: nodes of an instrument that positions in it lie under
+INSTRUMENT_NODES = ("issuer", "sector", "node", "asset_class", "currency", "pair")
 _ACTIONS = {"new": gs.NEW, "replace": gs.REPLACE, "cancel": gs.CANCEL}
-
-
-@kernel
-def value_of_unit(instruments: np.ndarray, k: int) -> float:
-    """Return what one unit is worth, in the firm's base currency; 0 where it is not known (no order passes then)."""
-    worth = price_of_unit(instruments[k], reference_of(instruments[k]))
-    return worth if worth == worth else 0.0
-
-
-@kernel
-def hold(positions: np.ndarray, row: int, instruments: np.ndarray, held: np.ndarray, old: np.ndarray,
-         new: np.ndarray, nodes: np.ndarray, base: np.ndarray, reserved: np.ndarray, others: np.ndarray) -> bool:
-    """Reserve what the worse side of a position exceeds it by; return whether that is anything.
-
-    Parameters
-    ----------
-    held : gross, long, short, margin and VaR reserved so far in the nodes ``old``; replaced by what is in ``new``
-    """
-    q, worth = positions[row].quantity, value_of_unit(instruments, positions[row].instrument)
-    per = abs(worth)
-    long_side, short_side = q + positions[row].working_buy, positions[row].working_sell - q
-    more = max(long_side, short_side, 0.0) - abs(q)
-    gross = more * per
-    long, short = (max(long_side, 0.0) - max(q, 0.0)) * per, (max(short_side, 0.0) - max(-q, 0.0)) * per
-    if worth < 0.0:
-        long, short = short, long
-    some = gross != 0.0 or long != 0.0 or short != 0.0
-    margin, var = 0.0, 0.0
-    if gross != 0.0:  # what has no margin rate, or no VaR, is refused where that is limited; elsewhere nobody looks
-        i = instruments[positions[row].instrument]
-        var = more * i.unit_var if i.unit_var == i.unit_var else 0.0
-        margin = margin_of(i, max(long_side, short_side, 0.0) * per) - margin_of(i, abs(q) * per)
-        margin = margin if margin == margin else 0.0
-    for n in old:
-        reserved[n, _GROSS] -= held[0]
-        reserved[n, _LONG] -= held[1]
-        reserved[n, _SHORT] -= held[2]
-        reserved[n, _MARGIN] -= held[3]
-        reserved[n, _VAR] -= held[4]
-    if some:
-        for n in new:
-            reserved[n, _GROSS] += gross
-            reserved[n, _LONG] += long
-            reserved[n, _SHORT] += short
-            reserved[n, _MARGIN] += margin
-            reserved[n, _VAR] += var
-        sum_nodes(nodes, base, reserved, others, new)
-    sum_nodes(nodes, base, reserved, others, old)
-    held[0], held[1], held[2], held[3], held[4] = gross, long, short, margin, var
-    return some
-
-
-@inline_kernel
-def _reserve_side(reserved: np.ndarray, metric: int, up: int, size: float, of_unit: float) -> None:
-    """Add to what works of a figure with a sign, and to the side of it that it is on."""
-    reserved[metric] += size * of_unit
-    reserved[up if of_unit > 0.0 else up + 1] += size * abs(of_unit)
-
-
-@kernel
-def reserve(positions: np.ndarray, row: int, side: float, size: float, gross: float, net: float, delta: float,
-            vega: float, var: float, under: np.ndarray, own: np.ndarray, nodes: np.ndarray, base: np.ndarray,
-            reserved: np.ndarray, others: np.ndarray) -> None:
-    """Add an order's ``size`` (below 0: take it back) to its position's working side and to its nodes.
-
-    Parameters
-    ----------
-    gross, net, delta, vega, var : of one unit
-    under, own : nodes, each once: all that it lies under, and of them its trader, counterparty and venue
-    """
-    p = positions[row]
-    if side > 0.0:
-        p.working_buy += size
-    else:
-        p.working_sell += size
-    if abs(p.working_buy) < 1e-9:
-        p.working_buy = 0.0
-    if abs(p.working_sell) < 1e-9:
-        p.working_sell = 0.0
-    for n in under:
-        _reserve_side(reserved[n], _NET, _NET_UP, size, net)
-        _reserve_side(reserved[n], _DELTA, _DELTA_UP, size, delta)
-        _reserve_side(reserved[n], _VEGA, _VEGA_UP, size, vega)
-    for n in own:
-        reserved[n, _GROSS] += size * gross
-        reserved[n, _LONG if net > 0.0 else _SHORT] += size * gross
-        reserved[n, _CREDIT] += size * gross
-        reserved[n, _VAR] += size * var
-    sum_nodes(nodes, base, reserved, others, under)
 
 
 def _figure(value: Decimal) -> float:
@@ -133,13 +43,16 @@ class Reservations(DaySums):
         self.working: dict[str, Working] = {}
         #: what was let through, works or has ended
         self.accepted = AcceptedOrders()
+        self.own = OwnOrders(self)
+        #: those that may only reduce, the oldest first
+        self.reduce_only: dict[str, Working] = {}
         #: ids of orders that were replaced -> the id of the order that works now
         self._now: dict[str, str] = {}
         #: (end, id) of orders that end within the day, the first one first
         self._ends: list[tuple[int, str]] = []
-        self._of_position: dict[tuple[int, int], dict[str, Working]] = {}
-        #: gross, long, short, margin and VaR held in nodes for the worse sides of a position, and which nodes: given
-        #: back as they were taken
+        self.of_position: dict[tuple[int, int], dict[str, Working]] = {}
+        #: gross, long, short, margin, VaR and delta equivalents held in nodes for the worse sides of a position, and
+        #: which nodes: given back as they were taken
         self._held: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
         #: a node of the tree and ``issuer:`` or ``sector:`` -> the hard and the soft limit on each share
         self.share_limits: dict[tuple[int, str], tuple[Limit | None, Limit | None]] = {}
@@ -177,16 +90,20 @@ class Reservations(DaySums):
         asked = Asked(
             state.account_index.get(order.account, -1), state.instrument_index.get(order.instrument, -1),
             1.0 if order.side == "buy" else -1.0, _figure(order.quantity),
-            None if order.price is None or order.type == "market" else _figure(order.price),
-            trader, counterparty, venue)
+            None if order.price is None or order.type != "limit" else _figure(order.price),
+            trader, counterparty, venue, None if order.type in ("limit", "market") else (order.price, order.stop_price))
         unplaced = max(self.unplaced.get(name or "", gs.ACTIVE) for name in names) if self.unplaced else gs.ACTIVE
         gs.ORDER_LAYOUT.pack_into(
             state.order_bytes, 0, asked.account, asked.instrument, asked.side, asked.quantity,
             replaced.executed if replaced else 0.0, float(replaced.order.quantity) if replaced else 0.0,
-            math.nan if asked.price is None else asked.price, now_ns, self.recent.last_ns(asked.order_key()),
-            asked.trader, asked.counterparty, asked.venue, 0 if order.algo_id else -1, order.type == "market",
+            math.nan if order.price is None or order.type in ("market", "stop") else _figure(order.price),
+            math.nan if order.stop_price is None else _figure(order.stop_price), self.own.nearest(asked),
+            now_ns, self.recent.last_ns(asked.order_key()),
+            asked.trader, asked.counterparty, asked.venue, 0 if order.algo_id else -1,
+            order.type in ("market", "stop"),
             bool(order.locate_id), order.short_exempt, allowed is None or order.trader in allowed,
-            _ACTIONS[order.action], unplaced, dry, *self._shares_of(asked))
+            _ACTIONS[order.action], unplaced, dry, order.type in ("stop", "stop_limit"), order.reduce_only,
+            *self._shares_of(asked))
         return asked
 
     def _names_of(self, order: Order) -> tuple[str, str | None, str | None]:
@@ -312,7 +229,7 @@ class Reservations(DaySums):
 
     def _position_nodes(self, account: int, instrument: int) -> list[int]:
         i = self.state.instruments[instrument]
-        found = [*self.state.accounts["nodes"][account].tolist(), int(i["issuer"]), int(i["sector"]), int(i["node"])]
+        found = [*self.state.accounts["nodes"][account].tolist(), *(int(i[f]) for f in INSTRUMENT_NODES)]
         return [n for n in found if n >= 0] + (self.share_nodes(account, instrument) if self.share_limits else [])
 
     def _above(self, account: int, instrument: int) -> np.ndarray:
@@ -325,7 +242,7 @@ class Reservations(DaySums):
 
     def works(self, account: int, instrument: int) -> bool:
         """Whether an order works on a position, or something is still held for one."""
-        return bool(self._of_position.get((account, instrument))) or (account, instrument) in self._held
+        return bool(self.of_position.get((account, instrument))) or (account, instrument) in self._held
 
     def hold_position(self, account: int, instrument: int) -> None:
         """Reserve what the worse side of a position exceeds it by; call it whenever either has changed."""
@@ -333,7 +250,7 @@ class Reservations(DaySums):
 
     def _hold(self, account: int, instrument: int, row: int) -> None:
         above = self._above(account, instrument)
-        held, old = self._held.pop((account, instrument), None) or (np.zeros(5), NOWHERE)
+        held, old = self._held.pop((account, instrument), None) or (np.zeros(6), NOWHERE)
         if hold(self.state.positions, row, self.state.instruments, held, old, above, self.state.nodes, self._base,
                 self.reserved, self.others):
             self._held[account, instrument] = (held, above)
@@ -349,7 +266,7 @@ class Reservations(DaySums):
         best = self.state.positions["best_buy" if w.side > 0 else "best_sell"]
         if w.price is None or best[w.row] != w.price:
             return
-        prices = [x.price for x in self._of_position[w.account, w.instrument].values()
+        prices = [x.price for x in self.of_position[w.account, w.instrument].values()
                   if x.price is not None and x.side == w.side]
         best[w.row] = max(prices, default=-math.inf) if w.side > 0 else min(prices, default=math.inf)
 
@@ -422,7 +339,9 @@ class Reservations(DaySums):
         self._now.update(dict.fromkeys(w.earlier, order_id))
         if w.order.time_in_force in ENDS_IN_THE_DAY:
             heapq.heappush(self._ends, (w.expires_ns, order_id))
-        self._of_position.setdefault((w.account, w.instrument), {})[w.order.order_id] = w
+        if w.order.reduce_only:
+            self.reduce_only[order_id] = w
+        self.of_position.setdefault((w.account, w.instrument), {})[w.order.order_id] = w
         if w.price is not None:
             best = self.state.positions["best_buy" if w.side > 0 else "best_sell"]
             best[w.row] = max(best[w.row], w.price) if w.side > 0 else min(best[w.row], w.price)
@@ -438,8 +357,9 @@ class Reservations(DaySums):
         del self.working[w.order.order_id]
         if not self.accepted.knows(w.account, w.order.order_id):  # it worked longer than ids are remembered
             self.accepted.add(w.account, w.order.order_id)
+        self.reduce_only.pop(w.order.order_id, None)
         self.changes.ended(w.order.order_id, w.account)
         for order_id in w.earlier:
             self._now.pop(order_id, None)
-        del self._of_position[w.account, w.instrument][w.order.order_id]
+        del self.of_position[w.account, w.instrument][w.order.order_id]
         self._best_without(w)

@@ -30,8 +30,11 @@ MESSAGE_METRICS = ("message_count", "message_value")
 WINDOWS = 4
 ACTIVE, REDUCING, HALTED, KILLED = 0, 1, 2, 3
 STATES = ("active", "reducing", "halted", "killed")
-#: nodes above an account, then those of the order: trader, issuer, sector, counterparty, venue, instrument
-ACCOUNT_NODES, ORDER_NODES = 6, 6
+#: levels below the firm
+LEVELS_MAX = 6
+#: nodes above an account (its levels, the firm, its dealer, its PM, itself), then those of the order: trader, issuer,
+#: sector, counterparty, venue, instrument, asset class, currency, pair
+ACCOUNT_NODES, ORDER_NODES = LEVELS_MAX + 4, 9
 #: nodes of what one of an account's nodes has in one issuer or one sector, where that is limited
 SHARES = 2 * ACCOUNT_NODES
 MARGIN_TIERS = MARGIN_TIERS_MAX
@@ -47,7 +50,7 @@ ACCOUNT = np.dtype([("known", "i1"), ("state", "i1"), ("nodes", "i4", ACCOUNT_NO
                     ("state_node", "i4")], align=True)
 INSTRUMENT = np.dtype([
     ("known", "i1"), ("restricted", "i1"), ("shortable", "i1"), ("equity", "i1"), ("price_test", "i1"),
-    ("inverse", "i1"), ("state", "i1"), ("stale", "i1"), ("positive", "i1"),
+    ("inverse", "i1"), ("state", "i1"), ("stale", "i1"), ("positive", "i1"), ("base_cash", "i1"),
     ("mid", "f8"), ("bid", "f8"), ("ask", "f8"), ("last", "f8"),
     ("prior_close", "f8"), ("tick", "f8"), ("collar_bps", "f8"), ("collar_ticks", "f8"),
     ("drift_bps", "f8"), ("drift_low", "f8"), ("drift_high", "f8"),
@@ -55,7 +58,8 @@ INSTRUMENT = np.dtype([
     ("unit", "f8"), ("accrued", "f8"), ("discount", "f8"),
     ("margin_up_to", "f8", MARGIN_TIERS), ("margin_rate", "f8", MARGIN_TIERS),
     ("unit_delta", "f8"), ("unit_vega", "f8"), ("unit_var", "f8"),
-    ("price_ns", "i8"), ("age_max_ns", "i8"), ("issuer", "i4"), ("sector", "i4"), ("node", "i4")],
+    ("price_ns", "i8"), ("age_max_ns", "i8"), ("issuer", "i4"), ("sector", "i4"), ("node", "i4"),
+    ("asset_class", "i4"), ("currency", "i4"), ("pair", "i4")],
     align=True)
 POSITION = np.dtype([("account", "i4"), ("instrument", "i4"), ("quantity", "f8"), ("working_buy", "f8"),
                      ("working_sell", "f8"), ("best_buy", "f8"), ("best_sell", "f8"), ("long_limit", "f8"),
@@ -67,12 +71,14 @@ NODE = np.dtype([("value", "f8", NF), ("limit", "f8", NM), ("soft", "f8", NM), (
 RATE = np.dtype([("window_ns", "i8"), ("bucket_ns", "i8"), ("limit", "f8", 2), ("soft", "f8", 2), ("others", "f8", 2),
                  ("count", "i4", BUCKETS), ("value", "f8", BUCKETS), ("stamp", "i8", BUCKETS)], align=True)
 #: ``executed``: of its quantity, before it replaced another; ``replaced``: the quantity of that; ``same_ns``: when
-#: one like it came last; ``state``: the strictest of names without a node; ``dry``: it is no message, only asked about
+#: one like it was let through last; ``state``: the strictest of names without a node; ``dry``: it is no message, only
+#: asked about; ``opposite``: the nearest own order on the other side that is not among the best ones of its position
 ORDER = np.dtype([("account", "i4"), ("instrument", "i4"), ("side", "f8"), ("quantity", "f8"), ("executed", "f8"),
-                  ("replaced", "f8"), ("price", "f8"), ("ts_ns", "i8"), ("same_ns", "i8"),
+                  ("replaced", "f8"), ("price", "f8"), ("stop_price", "f8"), ("opposite", "f8"), ("ts_ns", "i8"),
+                  ("same_ns", "i8"),
                   ("trader", "i4"), ("counterparty", "i4"), ("venue", "i4"), ("algo", "i4"),
                   ("market", "i1"), ("locate", "i1"), ("exempt", "i1"), ("permitted", "i1"), ("action", "i1"),
-                  ("state", "i1"), ("dry", "i1"),
+                  ("state", "i1"), ("dry", "i1"), ("stop", "i1"), ("reduce_only", "i1"),
                   ("shares", "i4", SHARES)], align=True)
 #: what an order is worth, and what it adds to its account and all above, in the firm's base currency
 EFFECTS = ("value", "gross", "net", "delta", "vega", "var_hist")
@@ -127,7 +133,7 @@ class GateState:
                   "margin_rate", "margin_up_to"):
             self.instruments[f] = np.nan
         self.instruments["discount"] = 1.0
-        for f in ("issuer", "sector", "node"):
+        for f in ("issuer", "sector", "node", "asset_class", "currency", "pair"):
             self.instruments[f] = -1
         #: columns of it: one figure of a row is read in a tenth of the time so
         self.unit_delta: Any = self.instruments["unit_delta"]
@@ -147,6 +153,7 @@ class GateState:
         self.rates["stamp"], self.rates["limit"], self.rates["soft"] = -1, np.nan, np.nan
         self.orders: Any = np.zeros(ring, ORDER)
         self.orders["permitted"], self.orders["shares"] = 1, -1
+        self.orders["stop_price"], self.orders["opposite"] = np.nan, np.nan
         self.order_bytes: Any = self.orders.view(np.uint8)
         self.results: Any = np.zeros(ring, RESULT)
         #: of the result at the first place of the ring

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.gate import state as gs
-from models.gate.held_limits import ORDER_GROUPS
+from models.gate.limit_nodes import STATED_BY_NODE
 from models.gate.state import GateState
 from schemas.records import Control
 
@@ -45,7 +45,7 @@ def states_of(state: GateState, controls: Mapping[str, Control]) -> States:
         elif kind == "instrument":
             if name in state.instrument_index:
                 instruments[state.instrument_index[name]] = level
-        elif kind in ORDER_GROUPS:
+        elif kind in STATED_BY_NODE:
             if node >= 0:
                 nodes[node] = level
             elif level > gs.ACTIVE:

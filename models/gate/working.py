@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,8 @@ class Asked(NamedTuple):
     trader: int
     counterparty: int
     venue: int
+    #: of a stop: its price and its stop price
+    stop: tuple[Decimal | None, Decimal | None] | None = None
 
     def day_key(self) -> DayKey:
         """Return what the day's sums of it are kept by."""
@@ -67,7 +70,7 @@ class Asked(NamedTuple):
 
     def order_key(self) -> OrderKey:
         """Return what an order like it shares with it."""
-        return self.account, self.instrument, self.side, self.quantity, self.price
+        return self.account, self.instrument, self.side, self.quantity, self.price if self.stop is None else self.stop
 
     def own_nodes(self) -> list[int]:
         """Return the nodes that it alone is under, its position is not."""
@@ -84,6 +87,7 @@ class Working:
     #: of its position
     row: int
     side: float
+    #: that it rests at; None: of a market order, and of a stop
     price: float | None
     left: float
     #: of one unit, in the firm's base currency; what is not known of Greeks and VaR is 0: where it is limited the order

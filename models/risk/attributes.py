@@ -82,8 +82,9 @@ class Navs:
             self._by_currency = {}
             for account in book.reference.account_records.values():
                 nav = float(account.nav) if account.nav is not None else math.nan
-                above = [FIRM if x == FIRM else f"{x}:{value}" for x in book.levels
-                         if (value := FIRM if x == FIRM else getattr(account, x, None))]
+                # a dealer's and a PM's accounts are theirs whole, as those of a level are
+                above = [FIRM if x == FIRM else f"{x}:{value}" for x in (*book.levels, "dealer", "pm")
+                         if (value := FIRM if x == FIRM else account.under(x))]
                 for name in (*above, f"account:{account.account}"):
                     sums = self._by_currency.setdefault(name, {})
                     sums[account.base_currency] = sums.get(account.base_currency, 0.0) + nav

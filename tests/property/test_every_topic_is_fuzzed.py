@@ -139,7 +139,7 @@ def routers(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Callable[[
     monkeypatch.setattr(Settings, "client", lambda self: quiet)
     settings = Settings(partitions=1)
     gateway = Gateway(settings)
-    gate._var_limited.add("k")
+    gate.inputs.var_limited.add("k")
     gateway.state.follow("firm")
     verified, rolled = _Topics(settings), _Read(settings)
     states = Offline(settings).follow("reference.instruments", "positions", "positions.external")
@@ -158,7 +158,7 @@ def routers(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Callable[[
         gateway.state.turn()
         gateway.state.approvals.waiting(T0)
 
-    return {"reference": cast(Any, tail)._tail._on_batch, "risk": risk._router, "gate": gate._router, "gateway": gateway._router, "verify": verified.newest.router,
+    return {"reference": cast(Any, tail)._tail._on_batch, "risk": risk._router, "gate": gate.inputs.router, "gateway": gateway._router, "verify": verified.newest.router,
             "roll": rolled.take, "reconcile": states.router, **intakes(risk, gate, gateway)}, use
 
 

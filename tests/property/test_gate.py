@@ -25,7 +25,9 @@ from schemas.records import Order
 from tests.support.examples import scaled
 
 INF = math.inf
-ROLES = ("book", "desk", "strategy", "fund", "firm", "account", "trader", "issuer", "sector", "counterparty", "venue", "instrument")
+ROLES = ("book", "desk", "strategy", "fund", "firm", "dealer", "pm", "account", "trader", "issuer", "sector", "counterparty", "venue", "instrument", "asset_class", "currency", "pair")
+#: places of nodes in the account's row: its levels and the firm, room for more levels, dealer, PM, itself
+TREE, OWN = 5, 3
 NAN = float("nan")
 #: whose names reasons say
 NAMED = Order(order_id="o", account="A", trader="t", instrument="X", side="buy", type="limit", quantity=Decimal(1), ts_event=0)
@@ -52,7 +54,7 @@ NODE = st.fixed_dictionaries({
     "exposure_ns": st.sampled_from([T0, T0 - 10**9, T0 - 10**11]), "windows": st.lists(WINDOW, max_size=2, unique_by=lambda w: w["window_ns"])})
 PRICE = st.sampled_from([NAN, -101.0, -3.5, 99.0, 100.0, 101.0, 120.0])
 INSTRUMENT = st.fixed_dictionaries({
-    **{f: st.booleans() for f in ("restricted", "shortable", "equity", "price_test", "inverse", "stale", "positive")},
+    **{f: st.booleans() for f in ("restricted", "shortable", "equity", "price_test", "inverse", "stale", "positive", "base_cash")},
     "state": st.sampled_from([0, 0, 0, 1, 2]), **dict.fromkeys(("mid", "bid", "ask", "last", "prior_close"), PRICE), "tick": st.just(0.01),
     "collar_bps": st.sampled_from([0.0, 100.0]), "collar_ticks": st.sampled_from([0.0, 5.0]), "drift_bps": st.sampled_from([0.0, 50.0]),
     "soft_bps": st.sampled_from([NAN, NAN, 50.0]), "soft_ticks": st.sampled_from([NAN, NAN, 5.0]), "soft_drift": st.sampled_from([NAN, NAN, 20.0]), "soft_low": PRICE, "soft_high": PRICE,
@@ -64,10 +66,10 @@ POSITION = st.fixed_dictionaries({
     "best_sell": st.sampled_from([math.inf, 100.0]), "long_limit": sometimes(SIZE), "short_limit": sometimes(SIZE)})
 ORDER = st.fixed_dictionaries({
     "side": st.sampled_from([1.0, -1.0]), "executed": st.sampled_from([0.0, 0.0, 50.0, 200.0]), "replaced": st.sampled_from([0.0, 0.0, 100.0]), "quantity": st.sampled_from([1.0, 50.0, 100.0, 150.0, 0.0, -1.0, NAN, math.inf]), "price": PRICE, "ts_ns": st.just(T0),
-    "algo": st.sampled_from([-1, 0]), "market": st.booleans(), "locate": st.booleans(), "exempt": st.booleans(), "action": st.sampled_from([0, 1]), "same_ns": st.sampled_from([0, 0, T0 - 10**8, T0 - 10**10]), "state": st.sampled_from([0, 0, 0, 0, 1, 2])})
+    "algo": st.sampled_from([-1, 0]), "market": st.booleans(), "stop": st.sampled_from([False, False, True]), "stop_price": PRICE, "opposite": st.sampled_from([NAN, NAN, 99.0, 100.0, 101.0]), "reduce_only": st.sampled_from([False, False, True]), "locate": st.booleans(), "exempt": st.booleans(), "action": st.sampled_from([0, 1]), "same_ns": st.sampled_from([0, 0, T0 - 10**8, T0 - 10**10]), "state": st.sampled_from([0, 0, 0, 0, 1, 2])})
 CASE = st.fixed_dictionaries({
     "order": ORDER, "instrument": sometimes(INSTRUMENT, None) | INSTRUMENT, "known": st.booleans() | st.just(True), "account_state": st.sampled_from([0, 0, 0, 1, 2]),
-    "position": POSITION, "nodes": st.tuples(*[sometimes(NODE, None)] * 12), "shares": st.lists(NODE, max_size=3), "required": st.booleans(), "positions_age_ns": st.sampled_from([0, 10**9, 5 * 10**9, 5 * 10**9 + 1, T0]), "all": st.sampled_from([0, 0, 0, 1, 2])})
+    "position": POSITION, "nodes": st.tuples(*[sometimes(NODE, None)] * len(ROLES)), "shares": st.lists(NODE, max_size=3), "required": st.booleans(), "positions_age_ns": st.sampled_from([0, 10**9, 5 * 10**9, 5 * 10**9 + 1, T0]), "all": st.sampled_from([0, 0, 0, 1, 2])})
 
 
 def open_windows(s: GateState, node: str, windows: list[dict[str, Any]]) -> None:
@@ -98,7 +100,7 @@ def build(case: dict[str, Any]) -> GateState:
                 s.nodes[f][k] = node[f]
             if not role.startswith("share"):
                 open_windows(s, role, node["windows"])
-    s.accounts["known"][a], s.accounts["state"][a], s.accounts["nodes"][a] = case["known"], case["account_state"], index[:6]
+    s.accounts["known"][a], s.accounts["state"][a], s.accounts["nodes"][a] = case["known"], case["account_state"], [*index[:TREE], *[-1] * (gs.ACCOUNT_NODES - TREE - OWN), *index[TREE:TREE + OWN]]
     if case["instrument"] is not None:
         row = s.instruments[i]
         row["known"] = 1
@@ -107,14 +109,16 @@ def build(case: dict[str, Any]) -> GateState:
                 row[f] = v
         for t, (up_to, rate) in enumerate(case["instrument"]["tiers"]):
             row["margin_up_to"][t], row["margin_rate"][t] = up_to, rate
-        row["issuer"], row["sector"], row["node"] = index[7], index[8], index[11]
+        for f, role in (("issuer", "issuer"), ("sector", "sector"), ("node", "instrument"), ("asset_class", "asset_class"), ("currency", "currency"), ("pair", "pair")):
+            row[f] = index[ROLES.index(role)]
     p = s.position(a, i)
     for f, v in case["position"].items():
         p[f] = v
     o = s.orders[0]
     o["account"], o["instrument"] = a, i
-    o["trader"], o["counterparty"], o["venue"] = index[6], index[9], index[10]
-    o["shares"][: len(index) - 12] = index[12:]
+    for role in ("trader", "counterparty", "venue"):
+        o[role] = index[ROLES.index(role)]
+    o["shares"][: len(index) - len(ROLES)] = index[len(ROLES):]
     for f, v in case["order"].items():
         o[f] = v
     return s
@@ -148,7 +152,7 @@ def test_a_decision_reproduces_from_its_inputs(case: dict[str, Any]) -> None:
     s = build(case)
     o = s.orders[0]
     a, i = s.accounts[0], s.instruments[0]
-    named = [*a["nodes"].tolist(), int(o["trader"]), int(i["issuer"]), int(i["sector"]), int(o["counterparty"]), int(o["venue"]), int(i["node"]), *o["shares"].tolist()]
+    named = [*a["nodes"].tolist(), int(o["trader"]), int(i["issuer"]), int(i["sector"]), int(o["counterparty"]), int(o["venue"]), *(int(i[f]) for f in ("node", "asset_class", "currency", "pair")), *o["shares"].tolist()]
     nodes = [n for n in named if n >= 0]
     inputs = {"v": INPUTS_VERSION, "order": o.tobytes(), "account": a.tobytes(), "instrument": i.tobytes(), "position": s.positions[0].tobytes(), "settings": s.settings[0].tobytes(),
               "nodes": [[s.node_names[n], n, s.nodes[n].tobytes(), [s.rates[w].tobytes() for w in s.nodes["rates"][n] if w >= 0]] for n in nodes]}
@@ -167,7 +171,7 @@ def test_a_batch_equals_single_orders() -> None:
         s = GateState(8, 8, 64, 64, 8, 256)
         for n in range(4):
             s.account(f"A{n}")
-            s.accounts["known"][n], s.accounts["nodes"][n] = 1, [s.node("book"), s.node("firm"), -1, -1, -1, s.node(f"account:{n}")]
+            s.accounts["known"][n], s.accounts["nodes"][n] = 1, [s.node("book"), s.node("firm"), *[-1] * (gs.ACCOUNT_NODES - 3), s.node(f"account:{n}")]
             s.instrument(f"I{n}")
             row = s.instruments[n]
             row["known"], row["mid"], row["bid"], row["ask"], row["unit"], row["collar_bps"], row["price_ns"], row["age_max_ns"] = 1, 100, 99, 101, 1, 200, T0, 10**18

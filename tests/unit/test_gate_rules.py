@@ -17,8 +17,8 @@ NAN, INF = float("nan"), float("inf")
 TABLE = Path(__file__).resolve().parent.parent / "tables" / "gate_rules.txt"
 ROWS = [[c.strip() for c in line.split("|")] for line in TABLE.read_text().splitlines() if line and not line.startswith("#")]
 OPEN: dict[str, Any] = {
-    "order": {"side": 1.0, "quantity": 1.0, "executed": 0.0, "replaced": 0.0, "price": 100.0, "ts_ns": T0, "algo": -1, "same_ns": 0, "state": 0, "market": False, "locate": False, "exempt": False, "permitted": True, "action": 0},
-    "instrument": {**dict.fromkeys(("restricted", "equity", "price_test", "inverse", "stale", "state", "collar_ticks", "drift_bps", "unit_vega", "positive"), 0), "shortable": 1,
+    "order": {"side": 1.0, "quantity": 1.0, "executed": 0.0, "replaced": 0.0, "price": 100.0, "ts_ns": T0, "algo": -1, "same_ns": 0, "state": 0, "market": False, "stop": False, "stop_price": NAN, "opposite": NAN, "reduce_only": False, "locate": False, "exempt": False, "permitted": True, "action": 0},
+    "instrument": {**dict.fromkeys(("restricted", "equity", "price_test", "inverse", "stale", "state", "collar_ticks", "drift_bps", "unit_vega", "positive", "base_cash"), 0), "shortable": 1,
                    "mid": 100.0, "bid": 99.9, "ask": 100.1, "last": 100.0, "prior_close": 100.0, "tick": 0.01, "collar_bps": 100.0, "drift_low": NAN, "drift_high": NAN,
                    **dict.fromkeys(("soft_bps", "soft_ticks", "soft_drift", "soft_low", "soft_high"), NAN),
                    "unit": 1.0, "accrued": 0.0, "discount": 1.0, "tiers": [(INF, 0.0)], "unit_delta": 0.0, "unit_var": 0.0, "price_ns": T0, "age_max_ns": 10**10},
@@ -40,6 +40,8 @@ def case_of(order: str, change: str) -> dict[str, Any]:
                       "exempt": "exempt" in words, "algo": 0 if "algo" in words else -1, "action": int("replace" in words)}
     for word in ("executed", "replaced"):
         case["order"][word] = float(words[words.index(word) + 1]) if word in words else 0.0
+    case["order"] |= {"reduce_only": "reduce_only" in words, "stop": "stop" in words, "stop_price": float(words[words.index("stop") + 1]) if "stop" in words else NAN}
+    case["order"]["market"] |= "stop" in words and "@" not in words
     case["order"]["price"] = float(words[words.index("@") + 1]) if "@" in words else NAN
     for item in change.split():
         path, _, text = item.partition("=")

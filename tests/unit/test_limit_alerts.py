@@ -397,9 +397,15 @@ def test_a_kill_cancels_what_works_on_an_account_that_came_under_its_desk_since(
     assert [w.order.order_id for w in gate.add_control(kill)] == ["1"]
 
 
-def test_an_action_is_refused_where_it_would_stop_nothing() -> None:
-    with pytest.raises(ValueError, match="action: expected alert"):
-        check_limit(limit("currency:EUR", "gross", 1, action="halt"))
+def test_a_limit_on_what_no_order_lies_under_is_refused() -> None:
+    """Every kind of node that limits can be on stops its orders since decision 0071; what is no kind of node is refused."""
+    with pytest.raises(ValueError, match="node: expected firm or one of fund"):
+        check_limit(limit("dsk:EUR", "gross", 1, action="halt"))
+    with pytest.raises(ValueError, match="node: expected firm or one of fund"):
+        check_limit(limit("region:EMEA", "gross", 1))
+    check_limit(limit("region:EMEA", "gross", 1), ("book", "desk", "region", "fund", "firm"))
+    with pytest.raises(ValueError, match="node: expected one that has a NAV for leverage"):
+        check_limit(limit("currency:EUR", "leverage", 1))
     with pytest.raises(ValueError, match="instrument: expected none for gross"):
         check_limit(limit("fund:F", "gross", 1, instrument="X"))
     check_limit(msgspec.structs.replace(limit("sector:tech", "gross", 1, action="halt"), limit=Decimal(2)))
