@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from app.cli_common import EXIT_DIFFERENT, EXIT_FAILED, AsJson, err, fail, settings_of, show_table
+
+if TYPE_CHECKING:
+    from app.calc.parity import Parity
 
 
 def calc(name: Annotated[str, typer.Argument(help="A calculator, or `list`.")] = "list",
@@ -46,38 +49,59 @@ def calc(name: Annotated[str, typer.Argument(help="A calculator, or `list`.")] =
         raise fail("calc", f"{failed} lines could not be calculated; each says which field and why", EXIT_FAILED)
 
 
-def parity(paths: Annotated[list[Path], typer.Argument(help="Files of published results, or folders of them.")],
+def parity(paths: Annotated[list[Path] | None, typer.Argument(help="Files of cases, or folders of them.")] = None,
            market: Annotated[Path | None, typer.Option(help="Folder of the series that some files refer to.")] = None,
            write: Annotated[Path | None, typer.Option(help="Write the table as Markdown.")] = None,
+           kinds: Annotated[bool, typer.Option("--kinds", help="Say which kinds of cases are known.")] = False,
            as_json: AsJson = False) -> None:
-    """Run published reference results through the calculators; count the misses (exit 3 if there are any)."""
-    from app.calc.parity import COMPARISONS, Parity, compare_file
+    """Run files of published results and of public bug reports through the calculators; count the misses.
 
-    files = sorted(f for p in paths for f in (p.glob("*.json") if p.is_dir() else [p]))
-    found: list[Parity] = []
-    unknown: list[str] = []
-    for file in files:
-        if json.loads(file.read_text()).get("id") not in COMPARISONS:
-            unknown.append(file.name)
-            continue
-        found.append(compare_file(file, market or file.resolve().parent.parent / "market"))
-    cases, missed = sum(p.cases for p in found), sum(len(p.misses) for p in found)
-    total = {"files": len(found), "cases": cases, "comparisons": sum(p.comparisons for p in found), "misses": missed,
-             "unknown_files": unknown}
-    if write:
+    Exit 3 if there are any. A file says what its cases are in `kind` (or `id`): see `--kinds`.
+    """
+    from app.calc import describe as all_calculators
+    from app.calc.parity import compare_files
+    from app.calc.published import COMPARISONS
+
+    if kinds:
+        typer.echo("cases as their source printed them: " + ", ".join(sorted(COMPARISONS)))
+        typer.echo("cases with input and expected: " + ", ".join(name for name, _, _ in all_calculators()))
+        return
+    for path in paths or []:
+        if not path.exists():
+            raise fail("parity", f"no file or folder {path}")
+    files = [f for p in paths or [] for f in (sorted(p.glob("*.json")) if p.is_dir() else [p])]
+    found, unknown = compare_files(files, market)
+    total = {"files": len(files) - len(unknown), "cases": sum(p.cases for p in found),
+             "comparisons": sum(p.comparisons for p in found), "misses": sum(len(p.misses) for p in found),
+             "left_out": sum(len(p.left_out) for p in found), "unknown_files": unknown}
+    if write and total["cases"]:
         write.write_text(markdown(found, total))
     if as_json:
-        typer.echo(json.dumps(total | {"by_file": {p.id: p.__dict__ for p in found}}))
+        typer.echo(json.dumps(total | {"by_kind": {p.id: p.__dict__ for p in found}}))
     else:
-        table = Table("file", "cases", "numbers", "misses", "largest gap")
-        for p in found:
-            table.add_row(p.id, str(p.cases), str(p.comparisons), str(len(p.misses)), f"{p.largest:.3g}")
-        show_table(table)
-        for p in found:
-            for miss in p.misses:
-                err.print(f"[red]{p.id}[/] {miss}", markup=True)
-        typer.echo(f"{cases} cases, {missed} misses")
-    raise typer.Exit(EXIT_DIFFERENT if missed or not found else 0)
+        _show(found, total)
+    if not total["cases"]:
+        raise fail("parity", f"none of {len(files)} files has a case that a calculator answers", EXIT_FAILED)
+    named = [f for f in unknown if Path(f) in (paths or [])]
+    if named:
+        raise fail("parity", f"{', '.join(named)}: no file of cases", EXIT_FAILED)
+    raise typer.Exit(EXIT_DIFFERENT if total["misses"] else 0)
+
+
+def _show(found: list[Parity], total: dict[str, Any]) -> None:
+    """Print the table, every miss, and what was not run and why."""
+    table = Table("cases", "run", "numbers", "misses", "left out", "largest gap")
+    for p in found:
+        table.add_row(p.id, *map(str, (p.cases, p.comparisons, len(p.misses), len(p.left_out))), f"{p.largest:.3g}")
+    show_table(table)
+    for p in found:
+        for miss in p.misses:
+            err.print(f"[red]{p.id}[/]", end=" ")
+            err.print(miss, markup=False)
+    for file, why in total["unknown_files"].items():
+        err.print(f"{file}: {why}", markup=False)
+    typer.echo(f"{total['cases']} cases, {total['misses']} misses, {total['left_out']} left out, "
+               f"{len(total['unknown_files'])} files not known")
 
 
 def backtest(node: Annotated[str, typer.Argument(help="A node of deskrisk.risk in ClickHouse.")] = "firm",
@@ -92,16 +116,21 @@ def backtest(node: Annotated[str, typer.Argument(help="A node of deskrisk.risk i
         raise fail("backtest", error, EXIT_FAILED) from error
 
 
-def markdown(found: list[Any], total: dict[str, Any]) -> str:
+def markdown(found: list[Parity], total: dict[str, Any]) -> str:
     """Return the parity table as a document."""
     lines = ["# Parity with published results", "",
-             "Written by `deskrisk parity`: published numbers run through `deskrisk calc`, compared at the tolerance "
-             "each source's rounding allows. The largest gap is absolute, or relative where the tolerance is.", "",
-             f"**{total['cases']} cases ({total['comparisons']} numbers), {total['misses']} misses.**", "",
-             "| file | cases | numbers | misses | largest gap |", "|---|---|---|---|---|"]
-    lines += [f"| {p.id} | {p.cases} | {p.comparisons} | {len(p.misses)} | {p.largest:.3g} |" for p in found]
+             "Written by `deskrisk parity`: published numbers, and cases of public bug reports with the value that was "
+             "derived for each, run through `deskrisk calc` and compared at the tolerance each source's rounding "
+             "allows. The largest gap is absolute, or relative where the tolerance is. Left out are cases that no "
+             "calculator answers (rehearsals and files: `docs/field-log.md`) or whose right value is words.", "",
+             f"**{total['cases']} cases ({total['comparisons']} numbers), {total['misses']} misses; "
+             f"{total['left_out']} left out.**", "",
+             "| cases | run | numbers | misses | left out | largest gap |", "|---|---|---|---|---|---|"]
+    lines += [f"| {p.id} | {p.cases} | {p.comparisons} | {len(p.misses)} | {len(p.left_out)} | {p.largest:.3g} |"
+              for p in found]
     lines += ["", "Every miss:", ""] + ([f"- {p.id}: {m}" for p in found for m in p.misses] or ["none."])
-    return "\n".join(lines) + "\n"
+    words = [f"- {p.id}: {m}" for p in found for m in p.left_out if p.cases or "words" in m]
+    return "\n".join(lines + (["", "Right values in words:", "", *words] if words else [])) + "\n"
 
 
 def register(cli: typer.Typer) -> None:

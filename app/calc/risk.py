@@ -246,6 +246,7 @@ def traffic_light(x: Line) -> dict[str, Any]:
     """Basel zone and multipliers from exceptions in n days (250) at p (0.01) or level; the zone under both names."""
     n = x.whole("n", "days", default=250, low=1)
     found = bt.traffic_light(_exceptions(x, n), n, _rate(x, default=0.01))
+    x.conventions["zone"] = found["zone_basis"]
     return found | {"zone_1996": "yellow" if found["zone"] == "amber" else found["zone"]}
 
 
@@ -273,7 +274,9 @@ def backtest(x: Line) -> dict[str, Any]:
         raise FieldError("hits" if x.has("hits") else "pnl", None, "at least one day that is known")
     for name in ("lr_independence", "p_value_independence", "lr_conditional", "p_value_conditional"):
         x.undefined(name, "no two days follow each other")
-    return bt.backtest(hits, level)
+    found = bt.backtest(hits, level)
+    x.conventions["zone"] = found["zone_basis"]
+    return found
 
 
 @calculator("factor_risk")

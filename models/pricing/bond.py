@@ -56,7 +56,7 @@ class TermError(ValueError):
 class Bond:
     """A fixed-coupon bullet bond.
 
-    Coupon dates lie on a grid of whole coupon periods that is counted back from maturity, or on from ``dated``. A
+    Coupon dates lie on a grid of whole coupon periods that is counted back from maturity, or on from its begin. A
     first or last period that is no step of the grid is measured in the steps and parts of steps it spans
     (quasi-coupon periods).
 
@@ -65,7 +65,7 @@ class Bond:
     coupon : per cent of face a year
     frequency : coupons a year: 1, 2, 4 or 12
     dated : first accrual date; the first coupon is paid on the next date of the grid, or on ``first_coupon``
-    forward_schedule : the grid is counted on from ``dated``, the last period may be short
+    forward_schedule : the grid is counted on from ``first_coupon`` or ``dated``, the last period may be short
     first_coupon : a later date of the grid, where the first period is a long one
     end_of_month : a grid whose first date is the last day of a month lies on last days of months
     ex_dividend_days : business days of ``calendar`` before a coupon from which it belongs to the seller
@@ -107,15 +107,16 @@ class Bond:
         first = self.first_coupon
         if first is None:
             return
-        if self.forward_schedule:
-            raise TermError("first_coupon", first, "none: a schedule counted on from dated has it on its grid")
         assert self.dated is not None
         if not self.dated < first <= self.maturity:
             raise TermError("first_coupon", first, f"after {self.dated} and not after maturity {self.maturity}")
+        if self.forward_schedule:
+            return
         at = self._index(first)
         if self._grid(at) != first:
             raise TermError("first_coupon", first, "a coupon date counted back from maturity, as "
-                                                   f"{self._grid(at)} or {self._grid(at + 1)}")
+                                                   f"{self._grid(at)} or {self._grid(at + 1)}; schedule forward counts "
+                                                   "from it, up to a short last period")
 
     @property
     def coupons_are_equal(self) -> bool:
@@ -124,13 +125,11 @@ class Bond:
 
     def schedule(self, settle: date) -> list[date]:
         """Return the coupon dates after ``settle``, after the last one on or before it."""
-        if self.forward_schedule and self.dated is not None:
-            steps = range(max(self._index(settle), 0), self._index(self.maturity) + 1)
-            return [*(day for day in map(self._grid, steps) if day < self.maturity), self.maturity]
         begin = settle if self.dated is None else max(settle, self.dated)
-        dates = [self._grid(k) for k in range(min(self._index(begin), -1), 1)]
+        steps = range(self._index(begin), self._index(self.maturity) + 1)
+        dates = [*(day for day in map(self._grid, steps) if day < self.maturity), self.maturity]
         if self.dated is not None:
-            first = self.first_coupon or self._grid(self._index(self.dated) + 1)
+            first = self.first_coupon or min(self._grid(self._index(self.dated) + 1), self.maturity)
             if dates[0] < first:
                 dates = [self.dated, *(d for d in dates if d >= first)]
         return dates
@@ -147,7 +146,9 @@ class Bond:
             raise TermError("settle", settle, f"before maturity {self.maturity}, not before {FIRST_DAY}")
         dates = self.schedule(settle)
         amounts = [self._amount(a, b) for a, b in itertools.pairwise(dates)]
-        times = list(itertools.accumulate([self._periods(settle, dates[1]),
+        # what is left of a period is what has not run of it: by 30/360 the 31st is one day nearer to its start alone
+        run = self._periods(dates[0], settle) if settle > dates[0] else -self._periods(settle, dates[0])
+        times = list(itertools.accumulate([self._periods(*dates[:2]) - run,
                                            *(self._periods(a, b) for a, b in itertools.pairwise(dates[1:]))]))
         if settle >= self.detached(dates[1]):
             amounts[0] = 0.0
@@ -190,11 +191,13 @@ class Bond:
 
     def years_left(self, settle: date) -> float:
         """Return the years to maturity by the day count, for simple interest over the last period."""
-        return self._share(settle, self.maturity)
+        start = self.schedule(settle)[0]
+        run = self._share(start, settle) if settle > start else -self._share(settle, start)
+        return self._share(start, self.maturity) - run
 
     @cached_property
     def _anchor(self) -> tuple[date, int]:
-        day = self.dated if self.forward_schedule and self.dated is not None else self.maturity
+        day = (self.first_coupon or self.dated or self.maturity) if self.forward_schedule else self.maturity
         last = calendar.monthrange(day.year, day.month)[1]
         return day, 31 if self.end_of_month and day.day == last else day.day
 
