@@ -112,12 +112,9 @@ def money_market(x: Line) -> dict[str, Any]:
     """
     day_count = x.choice("day_count", among=tuple(DAY_COUNTERS), default="ACT/360")
     coupon = x.number("coupon", default=0.0, low=0.0)
-    settle, maturity = x.day("settle", "settlement"), x.day("maturity")
-    for name, day in (("settle", settle), ("maturity", maturity)):
-        if not FIRST_DAY <= day < LAST_DAY:
-            raise FieldError(name, str(day), f"a day of {FIRST_DAY.year} to {LAST_DAY.year - 1}")
-    dated = x.day("dated", "issue") if coupon or x.has("dated", "issue") else None
-    if dated is not None and not (FIRST_DAY <= dated < maturity and (coupon or dated <= settle)):
+    settle, maturity = _day(x, "settle", "settlement"), _day(x, "maturity")
+    dated = _day(x, "dated", "issue") if coupon or x.has("dated", "issue") else None
+    if dated is not None and not (dated < maturity and (coupon or dated <= settle)):
         raise FieldError(x.name_of("dated", "issue"), str(dated), f"before maturity {maturity}"
                          + ("" if coupon else f" and not after {settle}"))
     days = (maturity - settle).days
@@ -131,11 +128,11 @@ def money_market(x: Line) -> dict[str, Any]:
     accrued = paper.accrued(settle)
     how = _worth(x, ("yield", "y"), ("discount_rate", "discount"), ("clean", "clean_price", "price"), DIRTY)
     if how[0] == "yield":
-        clean = paper.price(settle, x.number(*how, above=-1.0 / years))
+        clean = paper.price(settle, x.number(*how, above=-1.0 / years, high=1e9))
     elif how[0] == "discount_rate":
-        clean = discount_price(x.number(*how, below=360.0 / days), days)
+        clean = discount_price(x.number(*how, low=-1e3, below=360.0 / days), days)
     else:
-        clean = x.number(*how, above=0.0) - (accrued if how == DIRTY else 0.0)
+        clean = x.number(*how, above=0.0, high=1e6) - (accrued if how == DIRTY else 0.0)
     if not clean + accrued > 0.0:
         raise FieldError(x.name_of(*how), clean, "a price with accrued interest above 0")
     x.conventions |= {"yield": "simple, one payment at maturity"}
@@ -156,6 +153,14 @@ def _investment_rate(x: Line, clean: float, settle: date, maturity: date, issue:
     return {"bond_equivalent_yield": bond_equivalent_yield(clean, settle, maturity, year)}
 
 
+def _day(x: Line, *names: str) -> date:
+    """Return a day that calendars and day counts know."""
+    day = x.day(*names)
+    if not FIRST_DAY <= day < LAST_DAY:
+        raise FieldError(x.name_of(*names), str(day), f"a day of {FIRST_DAY.year} to {LAST_DAY.year - 1}")
+    return day
+
+
 def _calendar(x: Line, default: Any = ...) -> str:
     name = x.text("calendar", default=default)
     try:
@@ -169,7 +174,7 @@ def _calendar(x: Line, default: Any = ...) -> str:
 def settlement(x: Line) -> dict[str, Any]:
     """When a trade settles: date, business_days, calendar (a name, or several joined by +)."""
     name = _calendar(x)
-    traded, days = x.day("date", "traded"), x.whole("business_days", "settlement_days", default=2)
+    traded, days = _day(x, "date", "traded"), x.whole("business_days", "settlement_days", default=2, high=260)
     x.conventions |= {"calendar": name, "roll": "following"}
     return {"settlement": str(settlement_date(traded, days, name)),
             "business_day": settlement_date(traded, 0, name) == traded}
@@ -181,10 +186,16 @@ def curve(x: Line) -> dict[str, Any]:
 
     Returns days and continuous zero rates (ACT/365F), linear between and flat beyond, with the discount factors.
     """
-    as_of = x.day("as_of", "date")
+    as_of = _day(x, "as_of", "date")
     _calendar(x)
     quotes = x.struct(CurveQuotes, CurveQuotes.__struct_fields__)
-    points = zero_rates(quotes, as_of)
+    kinds = [name for name in ("deposits", "ois", "swaps") if x.has(name)]
+    if not kinds:
+        raise FieldError("deposits", None, "deposits, ois or swaps")
+    try:
+        points = zero_rates(quotes, as_of)
+    except ValueError as error:
+        raise FieldError(kinds[0], None, f"quotes ({', '.join(kinds)}) that a curve prices: {error}") from error
     x.conventions |= {k: v for k, v in msgspec.to_builtins(quotes).items() if k not in ("deposits", "ois", "swaps")}
     return {"rates": points, "discount_factors": [math.exp(-rate * days / 365.0) for days, rate in points]}
 

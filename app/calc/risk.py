@@ -161,7 +161,7 @@ def _delta_gamma(x: Line, wanted: list[float], out: dict[str, Any]) -> None:
 
 def _monte_carlo(x: Line, wanted: list[float], out: dict[str, Any]) -> None:
     delta, gamma, covariance = _sensitivities(x)
-    paths, seed = x.whole("paths", default=10_000, low=100), x.whole("seed", default=1)
+    paths, seed = x.whole("paths", default=10_000, low=100, high=1_000_000), x.whole("seed", default=1)
     x.conventions |= {"paths": paths, "seed": seed, "draws": "normal, antithetic, PCG64"}
     moves = monte_carlo.factor_draws(covariance, paths, seed)
     pnl = moves @ delta

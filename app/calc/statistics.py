@@ -132,14 +132,14 @@ def capm(x: Line) -> dict[str, Any]:
     e, m = r - rf, b - rf
     if not performance.varies(m):
         raise FieldError("benchmark", float(m[0]), "excess returns that vary: without that there is no slope")
-    fit = performance.regression(e, m)
+    fit = _fitted("benchmark", lambda: performance.regression(e, m))
     slope, alpha = float(fit["coefficients"][0]), float(fit["intercept"])
     tracking = performance.deviation(r - b) * math.sqrt(periods) if performance.varies(r - b) else 0.0
     premium = performance.annual_return(r, periods) - performance.annual_return(b, periods)
     for name, why in (("beta_bull", "fewer than two periods above the risk-free rate that differ"),
                       ("beta_bear", "fewer than two periods at or below the risk-free rate that differ"),
                       ("r_squared", "returns do not vary"), ("correlation", "returns do not vary"),
-                      ("alpha_annualised", "alpha is below -100 % a period"),
+                      ("alpha_annualised", "alpha is below -100 % a period, or beyond all bounds"),
                       ("active_premium", "a return below -100 %: no annual return"),
                       ("information_ratio", "no tracking error, or no annual return"),
                       ("treynor", "a slope of 0, or no annual return")):
@@ -147,7 +147,7 @@ def capm(x: Line) -> dict[str, Any]:
     moving = performance.varies(e)
     return {"alpha": alpha, "beta": slope, "beta_bull": performance.beta(e[m > 0], m[m > 0]),
             "beta_bear": performance.beta(e[m <= 0], m[m <= 0]), "r_squared": fit["r_squared"] if moving else math.nan,
-            "alpha_annualised": (1 + alpha) ** periods - 1 if alpha >= -1.0 else math.nan,
+            "alpha_annualised": performance.annual_return(np.array([alpha]), periods),
             "correlation": float(np.corrcoef(e, m)[0, 1]) if moving else math.nan,
             "tracking_error": tracking, "active_premium": premium, "information_ratio": _over(premium, tracking),
             "treynor": _over(performance.annual_return(e, periods), slope if moving else 0.0)}
@@ -169,7 +169,7 @@ def regression(x: Line) -> dict[str, Any]:
     k = regressors.shape[1]
     if known.sum() <= k + intercept:
         raise FieldError("y", int(known.sum()), f"more rows than coefficients ({k + intercept})")
-    fit = _fitted(x, lambda: performance.regression(y[known], regressors[known], intercept))
+    fit = _fitted(x.name_of("X", "x"), lambda: performance.regression(y[known], regressors[known], intercept))
     params = [*fit["coefficients"].tolist(), *([fit["intercept"]] if intercept else [])]
     r2 = fit["r_squared"]
     for name in ("t_values", "f_value"):
@@ -179,8 +179,8 @@ def regression(x: Line) -> dict[str, Any]:
                   "f_value": _over(r2 / k, (1.0 - r2) / fit["degrees_of_freedom"])}
 
 
-def _fitted(x: Line, fit: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _fitted(field: str, fit: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return fit()
     except ValueError as error:
-        raise FieldError(x.name_of("X", "x"), None, "columns that vary and are linearly independent") from error
+        raise FieldError(field, None, "columns that vary and are linearly independent") from error

@@ -316,7 +316,10 @@ def price_at(bond: Bond, settle: date, yield_: float) -> tuple[float, float, flo
         raise TermError("yield", yield_, f"at least {LOWEST * bond.frequency:g}: one and the yield of a period stay "
                                          "above 0")
     with np.errstate(over="ignore", invalid="ignore"):
-        found = dirty_price(amounts, times, yield_, bond.frequency)
+        try:
+            found = dirty_price(amounts, times, yield_, bond.frequency)
+        except OverflowError:
+            found = (math.inf, math.inf, math.inf)
     if not all(map(math.isfinite, found)):
         raise TermError("yield", yield_, "a yield at which the price is finite")
     return found

@@ -52,7 +52,8 @@ def zero_rates(quotes: CurveQuotes, as_of: date) -> list[tuple[float, float]]:
         raise ValueError("curve: expected deposits, ois or swaps, was none")
     today, before = ql_date(as_of), ql.Settings.instance().evaluationDate
     try:
-        ql.Settings.instance().evaluationDate = today
+        # quotes of a day on which nobody trades are those of the next: a deposit would ask for its fixing of yesterday
+        ql.Settings.instance().evaluationDate = calendar_of(quotes.calendar).adjust(today)
         curve = ql.PiecewiseLinearZero(today, _helpers(quotes), ql.Actual365Fixed())
         return [(float(day - today), float(curve.zeroRate(day, ql.Actual365Fixed(), ql.Continuous).rate()))
                 for day in curve.dates()[1:]]

@@ -281,18 +281,21 @@ CURVES = [CurveQuotes(calendar="TARGET", deposits=[("1W", 0.0195), ("3M", 0.021)
                       fixed_day_count="ACT/365F", day_count="ACT/365F")]
 
 
+@pytest.mark.parametrize("as_of", [TODAY, date(2026, 11, 21), date(2027, 1, 1), date(2027, 3, 28)], ids=str)
 @pytest.mark.parametrize("quotes", CURVES, ids=lambda q: q.calendar)
-def test_a_curve_prices_what_it_was_made_of(quotes: CurveQuotes) -> None:
-    points = zero_rates(quotes, TODAY)
+def test_a_curve_prices_what_it_was_made_of(quotes: CurveQuotes, as_of: date) -> None:
+    """Also on a Saturday, a holiday, an Easter Sunday: the quotes are those of the next day on which anybody trades."""
+    today = ql.Date(as_of.day, as_of.month, as_of.year)
+    points = zero_rates(quotes, as_of)
     days, rates = np.array(points).T
     assert (np.diff(days) > 0).all() and len(points) == len(quotes.deposits) + len(quotes.ois) + len(quotes.swaps)
 
     def discount(day: ql.Date) -> float:
-        d = day - ql.Date(20, 11, 2026)
+        d = day - today
         return float(np.exp(-np.interp(d, days, rates) * d / 365))
 
     calendar = calendar_of(quotes.calendar)
-    begin = calendar.advance(ql.Date(20, 11, 2026), quotes.settlement_days, ql.Days)
+    begin = calendar.advance(calendar.adjust(today), quotes.settlement_days, ql.Days)
     fixed_count = ql.Actual365Fixed() if quotes.fixed_day_count == "ACT/365F" else ql.Thirty360(ql.Thirty360.USA)
     count = ql.Actual365Fixed() if quotes.day_count == "ACT/365F" else ql.Actual360()
     for tenor, rate in quotes.deposits:
