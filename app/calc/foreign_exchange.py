@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from app.calc.line import FieldError, Line, calculator
+from app.calc.line import SAME, FieldError, Line, calculator
 from app.calc.options import MOST_VOL, european_greeks, hold, price_of, rate_of, sign_of, years
 from models.pricing import fx
 
@@ -38,6 +38,7 @@ def fx_option(x: Line) -> dict[str, Any]:
     hold(x, DOMESTIC, t, r_d, r_f)
     vol = x.number("vol", "volatility", low=0.0, high=MOST_VOL)
     deviation(x, vol * math.sqrt(t), "vol", "volatility")
+    x.conventions["rates"] = "continuous"
     out: dict[str, Any] = european_greeks(sign, spot, strike, t, vol, r_d, r_d - r_f, 1.0)
     dfs = math.exp(-r_d * t), math.exp(-r_f * t)
     for convention in fx.DELTA_CONVENTIONS:
@@ -116,7 +117,7 @@ def fx_forward(x: Line) -> dict[str, Any]:
 
 @calculator("fx_cross", "fx_cross_rate", "fx_cross_rates")
 def fx_cross(x: Line) -> dict[str, Any]:
-    """Exchange rate of pair "AAA/BBB" from quotes {"AAA/CCC": [bid, ask], ...}; null where no path exists.
+    """Exchange rate of pair "AAA/BBB" from quotes {"AAA/CCC": [bid, ask], ...}, and its path; null where none exists.
 
     side: bid or ask multiply that side along the path, dealer_bid and dealer_ask take what a dealer would deal at.
     """
@@ -129,7 +130,14 @@ def fx_cross(x: Line) -> dict[str, Any]:
     for name, both in quotes.items():
         if not (both > 0.0).all():
             raise FieldError(f"quotes.{name}", both, "a bid and an ask above 0")
-    sides = {k: (float(v[0]), float(v[1])) for k, v in quotes.items()}
-    x.undefined("value", "no path of pairs leads from one currency to the other")
+    for name, both in quotes.items():
+        other = quotes.get("/".join(reversed(name.split("/"))))
+        inverse = None if other is None else 1.0 / other
+        if inverse is not None and (inverse.max() < both.min() * (1 - SAME) or inverse.min() > both.max() * (1 + SAME)):
+            raise FieldError(f"quotes.{name}", both, "the pair or its inverse alone, or quotes that overlap; the "
+                                                     f"inverse says {sorted(inverse.tolist())}")
     base, quote = pair.split("/")
-    return {"value": fx.cross_rate(base, quote, sides, side)}
+    sides = {k: (float(v[0]), float(v[1])) for k, v in quotes.items()}
+    for name in ("value", "path"):
+        x.undefined(name, "no path of pairs leads from one currency to the other")
+    return {"value": fx.cross_rate(base, quote, sides, side), "path": fx.cross_path(base, quote, sides)}

@@ -120,7 +120,7 @@ class Line:
             value = self.fields[name]
             if value is None:
                 raise FieldError(self.name_of(name), None, "a value, or no such field: null has no meaning here")
-            if value != first or isinstance(value, bool) != isinstance(first, bool):
+            if value is not first and (value != first or isinstance(value, bool) != isinstance(first, bool)):
                 raise FieldError(self.name_of(name), _show(value), f"what {given[0]} says ({_show(first)!r}), "
                                                                    "or only one of the two")
         return first
@@ -172,7 +172,7 @@ class Line:
             return float(default)
         (first, value), *rest = found
         for names, other in rest:
-            if abs(other - value) > SAME * max(abs(value), abs(other)):
+            if abs(other - value) > SAME * max(abs(value), abs(other), 1e-6):
                 raise FieldError(self.name_of(*names), self.fields[self.name_of(*names).rpartition(".")[2]],
                                  f"the same as {self.name_of(*first)}, or only one of the two")
         return value
@@ -188,10 +188,9 @@ class Line:
     @staticmethod
     def _number(field: str, value: Any, low: float | None = None, above: float | None = None,
                 high: float | None = None, below: float | None = None) -> float:
-        bounds = " ".join(s for s in ("a finite number", f"of at least {low:g}" if low is not None else "",
-                                      f"above {above:g}" if above is not None else "",
-                                      f"at most {high:g}" if high is not None else "",
-                                      f"below {below:g}" if below is not None else "") if s)
+        limits = [f"{word} {bound:g}" for word, bound in (("of at least", low), ("above", above), ("at most", high),
+                                                          ("below", below)) if bound is not None]
+        bounds = " ".join(["a finite number", " and ".join(limits)]).rstrip()
         try:
             out = float(value) if _is_number(value) else math.nan
         except OverflowError:

@@ -75,12 +75,13 @@ def market(x: Line, model: str, t: float) -> Market:
                      rate_of(x, *RATE), 0.0, 0.0)
     else:
         spot, rate = price_of(x, "spot", "S", "underlying_price"), rate_of(x, *RATE)
-        if x.has("carry", "b", "cost_of_carry"):
-            carry = rate_of(x, "carry", "b", "cost_of_carry")
+        names = ("carry", "b", "cost_of_carry")
+        yields = ("dividend_yield", "q", "r_foreign", "foreign_rate", "dividend")
+        if x.has(*names):
+            carry = x.ways((names, lambda: rate_of(x, *names)), (yields, lambda: rate - rate_of(x, *yields)))
             x.conventions["carry"] = "b as given; q = r - b is held when r moves"
         else:
-            q = rate_of(x, "dividend_yield", "q", "r_foreign", "foreign_rate", "dividend",
-                        default=... if model in FOREIGN else 0.0)
+            q = rate_of(x, *yields, default=... if model in FOREIGN else 0.0)
             carry = rate - q
             x.conventions["carry"] = f"b = r - q, q = {q!r} continuous"
         out = Market(spot, rate, carry, 1.0)
@@ -245,7 +246,8 @@ class _American(_European):
             alive = m.rate * price - m.carry * m.spot * delta - 0.5 * vol * vol * m.spot * m.spot * gamma
             theta = alive if held else 0.0
             out = greek_names(price, delta, gamma, float(vega), theta, self._slope(vol, 1.0, 1.0))
-            x.conventions["method"] = f"finite differences, {dividends.POINTS} points, {dividends.STEPS} steps"
+            x.conventions["method"] = (f"finite differences, {dividends.POINTS} points or more on each side, "
+                                       f"{dividends.STEPS} steps or more")
         else:
             found = np.empty((1, 6))
             american.american_greeks(*one(self.sign, m.spot, self.strike, t, vol, m.rate, m.carry), found)

@@ -168,7 +168,7 @@ def exotic_greeks(barrier_kind: np.ndarray, digital_kind: np.ndarray, sign: np.n
     barrier_kind, digital_kind : one of the kinds, -1 where the row is of the other sort
     level : the barrier
     payoff : the rebate of a barrier; what a digital pays
-    out : float64[n, 6]; next to a barrier the spot bump shrinks so that it never crosses it
+    out : float64[n, 6]; next to a barrier the spot bump shrinks so that it never crosses it; once touched it is touched
     """
     for i in range(out.shape[0]):
         bk, w, k, h, p, hit = barrier_kind[i], sign[i], strike[i], level[i], payoff[i], touched[i] != 0
@@ -176,7 +176,11 @@ def exotic_greeks(barrier_kind: np.ndarray, digital_kind: np.ndarray, sign: np.n
         if bk < 0:
             _digital_greeks(digital_kind[i], w, s, k, p, t, v, r, b, out[i])
             continue
-        ds = max(min(s * min(1e-4, max(0.01 * v * np.sqrt(t), 1e-7)), 0.45 * abs(s - h)), s * 1e-9)
+        down_kind = bk == DOWN_AND_OUT or bk == DOWN_AND_IN
+        hit = hit or (s <= h if down_kind else s >= h)
+        ds = s * min(1e-4, max(0.01 * v * np.sqrt(t), 1e-7))
+        if not hit:
+            ds = min(ds, 0.45 * abs(s - h))
         dv, dt, dr = min(1e-4, 0.5 * v), min(1.0 / 3650.0, 0.5 * t), 1e-5
         mid = barrier_price(bk, w, s, k, h, p, t, v, r, b, hit)
         up = barrier_price(bk, w, s + ds, k, h, p, t, v, r, b, hit)

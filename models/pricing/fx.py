@@ -5,6 +5,7 @@ A pair XXXYYY is quoted as units of YYY (domestic, quote) for one XXX (foreign, 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from statistics import NormalDist
@@ -138,19 +139,33 @@ def cross_rate(base: str, quote: str, quotes: Mapping[str, tuple[float, float]],
             raise ValueError(f"side: expected bid, ask, mid, dealer_bid or dealer_ask, was {side!r}")
         return 1.0 / value if inverse else value
 
-    edges: dict[str, dict[str, float]] = {}
-    for pair, (bid, ask) in quotes.items():
+    path = cross_path(base, quote, quotes)
+    if path is None:
+        return None
+    rate = 1.0
+    for a, b in itertools.pairwise(path):
+        rate *= step(*quotes[f"{a}/{b}"], False) if f"{a}/{b}" in quotes else step(*quotes[f"{b}/{a}"], True)
+    return rate
+
+
+def cross_path(base: str, quote: str, quotes: Mapping[str, tuple[float, float]]) -> list[str] | None:
+    """Return the currencies from ``base`` to ``quote`` over the fewest pairs, or None where no path exists.
+
+    Among equally short paths the first by the alphabet is taken, whatever the order of the quotes.
+    """
+    beside: dict[str, set[str]] = {}
+    for pair in quotes:
         a, _, b = pair.partition("/")
-        edges.setdefault(a, {})[b] = step(bid, ask, False)
-        edges.setdefault(b, {}).setdefault(a, step(bid, ask, True))
-    rates = {base: 1.0}
+        beside.setdefault(a, set()).add(b)
+        beside.setdefault(b, set()).add(a)
+    paths = {base: [base]}
     frontier = [base]
-    while frontier and quote not in rates:
+    while frontier and quote not in paths:
         following = []
         for currency in frontier:
-            for other, rate in edges.get(currency, {}).items():
-                if other not in rates:
-                    rates[other] = rates[currency] * rate
+            for other in sorted(beside.get(currency, ())):
+                if other not in paths:
+                    paths[other] = [*paths[currency], other]
                     following.append(other)
         frontier = following
-    return rates.get(quote)
+    return paths.get(quote)

@@ -216,7 +216,7 @@ def test_cash_dividends_of_european_options_are_escrowed(right: str, s: float, k
 
 
 @settings(max_examples=12)
-@given(TYPE, st.floats(70, 140), st.integers(60, 700), st.floats(0.1, 0.5), st.floats(-0.02, 0.08), st.floats(0.0, 0.04),
+@given(TYPE, st.floats(70, 140), st.integers(60, 1200), st.floats(0.1, 0.6), st.floats(-0.02, 0.08), st.floats(0.0, 0.04),
        st.lists(st.tuples(st.floats(0.1, 0.95), st.floats(0.2, 4.0)), min_size=1, max_size=3))
 def test_cash_dividends_of_american_options(right: str, s: float, days: int, v: float, r: float, q: float, paid: list[tuple[float, float]]) -> None:
     when = sorted({round(share * days): a for share, a in paid}.items())
@@ -228,6 +228,10 @@ def test_cash_dividends_of_american_options(right: str, s: float, days: int, v: 
     if got["price"] > max((s - 100) * (1 if right == "call" else -1), 0.0) + 0.2:  # beside the exercise boundary gamma jumps
         assert got["delta"] == pytest.approx(option.delta(), abs=0.002)
         assert got["gamma"] == pytest.approx(option.gamma(), abs=0.002)
+    # what is worth most: long and volatile, where points that are far apart would grow too slowly
+    long = {"type": "call", "S": 146.7, "K": 100, "t": 10, "vol": 2.0, "r": 0.04}
+    european = answer("option", **long)["price"]
+    assert answer("option", **long, exercise="american", dividends=[[5, 1e-9]])["price"] == pytest.approx(european, rel=5e-4)
     assert "finite differences" in got["conventions"]["dividends"]
     none = answer("option", **{n: x for n, x in line.items() if n != "dividends"}, vol=v)["price"]
     far = answer("option", **line | {"dividends": [[9.0, 3.0]]}, vol=v)
@@ -254,6 +258,20 @@ def test_no_time_no_volatility_and_deep_strikes_have_a_value(t: float, vol: floa
         got = answer("digital", **common, r=0.03, payoff="asset_or_nothing")["price"]
         if strike != 100.0:
             assert got == pytest.approx(100.0 if worth else 0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_spot_at_the_barrier_has_touched_it_and_one_beside_it_has_not(kind: str) -> None:
+    line = {"type": "call", "barrier_type": kind, "K": 95, "barrier": 100.0, "rebate": 3, "t": 0.5, "vol": 0.2, "r": 0.03, "q": 0.01}
+    got, out = answer("barrier", S=100.0, **line), kind.endswith("out")
+    plain = answer("option", type="call", S=100, K=95, t=0.5, vol=0.2, r=0.03, q=0.01)
+    for name in GREEKS:
+        want = plain[name] if not out else 3.0 if name == "price" else 0.0
+        assert got[name] == pytest.approx(want, rel=1e-4, abs=1e-4), name
+    side = 1 if kind.startswith("down") else -1
+    near, far = (answer("barrier", S=100.0 + side * d, **line) for d in (1e-6, 1e-3))
+    assert near["delta"] == pytest.approx(far["delta"], abs=0.01)
+    assert near["price"] == pytest.approx(got["price"], abs=1e-4)
 
 
 def test_names_of_calculators_say_their_model_and_style() -> None:

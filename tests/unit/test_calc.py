@@ -78,3 +78,20 @@ def test_the_command_reads_and_writes_lines(tmp_path: Path) -> None:
     lines = [json.loads(t) for t in CliRunner().invoke(cli, ["calc", "option", str(file)]).stdout.splitlines()[:3]]
     assert [("error" in t) for t in lines] == [False, True, False] and lines[1]["error"]["field"] == "line"
     assert "historical" in CliRunner().invoke(cli, ["calc", "list"]).stdout
+
+
+def test_a_cross_rate_says_its_path_whatever_the_order_of_the_quotes() -> None:
+    quotes = {"EUR/USD": [1.1, 1.1], "GBP/JPY": [190.0, 190.0], "EUR/GBP": [0.85, 0.85], "USD/JPY": [150.0, 150.0]}
+    for order in (list(quotes), list(reversed(quotes))):
+        got = calculate("fx_cross", {"pair": "EUR/JPY", "quotes": {k: quotes[k] for k in order}})
+        assert got["path"] == ["EUR", "GBP", "JPY"] and got["value"] == pytest.approx(0.85 * 190)
+    none = calculate("fx_cross", {"pair": "EUR/SEK", "quotes": quotes})
+    assert none["value"] is None and set(none["undefined"]) == {"value", "path"}
+    apart = calculate("fx_cross", {"pair": "SGD/BND", "quotes": {"SGD/BND": [0.99998, 0.99998], "BND/SGD": [0.99999, 0.99999]}})
+    assert apart["error"]["field"] == "quotes.SGD/BND"
+
+
+def test_carry_and_dividend_yield_may_both_be_there_while_they_agree() -> None:
+    line = {k: v for k, v in CALL.items() if k != "q"} | {"b": 0.03}
+    assert calculate("option", line | {"q": 0.02})["price"] == calculate("option", line)["price"]
+    assert calculate("option", line | {"q": 0.03})["error"]["field"] == "q"
