@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from app.settings import Settings, unknown_variables
+from app.settings import SECRETS, Settings, unknown_variables
+from schemas.units import SHOWN
 from tables.exit_codes import ExitCode
 
 err = Console(stderr=True, highlight=False)
@@ -51,7 +52,8 @@ def settings_of(**given: Any) -> Settings:
     except ValidationError as error:
         for problem in error.errors():
             where = ".".join(map(str, problem["loc"])) or "settings"
-            exit_ = fail(f"setting {where}", problem["msg"])
+            given_, hidden = problem.get("input"), str(problem["loc"][-1]) in SECRETS if problem["loc"] else True
+            exit_ = fail(f"setting {where}", problem["msg"] + ("" if hidden else f", was {str(given_)[:SHOWN]!r}"))
         raise exit_ from error
 
 

@@ -106,12 +106,20 @@ def limits_load(path: Annotated[Path, typer.Argument(help="CSV or YAML: limit_id
                 reason: Annotated[str | None, typer.Option(help="Of rows that give none.")] = None,
                 prune: Annotated[bool, typer.Option(help="Remove lasting limits that are not in the file.")] = False,
                 dry_run: Annotated[bool, typer.Option(help="Say what would change.")] = False,
+                check: Annotated[bool, typer.Option("--check", help="The file alone, no broker.")] = False,
                 watch: Annotated[bool, typer.Option(help="Load it again whenever it changes.")] = False,
                 by: By = getpass.getuser(), brokers: Brokers = None) -> None:
     """Have the limits of a file stand: all of it or nothing, each change a version with who and why."""
-    from app.limit_files import load_limits, watch_limits
+    from app.control import Refused
+    from app.limit_files import check_limits_of, load_limits, watch_limits
     from app.supervisor import on_signals
 
+    if check:
+        try:
+            _print({"right": check_limits_of(path, by), "written": False})
+        except Refused as error:
+            raise fail(path.name, f"refused\n{error}", EXIT_FAILED) from error
+        return
     settings = with_brokers(brokers=brokers)
 
     async def once() -> None:

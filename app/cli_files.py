@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ def replay(files: list[Path],
            bar_s: Annotated[float | None, typer.Option(min=0.001, help="Seconds that a bar lasts.")] = None,
            column: Annotated[list[str] | None, typer.Option(help="THEIRS=OURS: the name of a column.")] = None,
            ignore: Annotated[list[str] | None, typer.Option(help="A column that need not be read.")] = None,
+           head: Annotated[str | None, typer.Option(help="Names of columns, of CSV files without them.")] = None,
            brokers: Brokers = None) -> None:
     """CSV, Parquet, JSON lines of ticks and trades into the topics, in time order over all files; all or nothing."""
     from app.files.market import Asked, given_columns, given_unit
@@ -35,11 +37,12 @@ def replay(files: list[Path],
     settings = settings_of(brokers=brokers) if check else with_brokers(brokers=brokers)
     try:
         asked = Asked(symbol, given_unit(time_unit), None if time_zone is None else zone_of(time_zone), bar_s,
-                      given_columns(column or []), frozenset(ignore or ()))
+                      given_columns(column or []), frozenset(ignore or ()),
+                      None if head is None else tuple(name.strip() for name in head.split(",")))
     except ValueError as error:
         err.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(2) from error
-    parts, problems = read_files(files, asked, as_is, err)
+    parts, problems = read_files(files, asked, as_is, err, time.time_ns() + settings.future_ns)
     for line in problems:
         err.print(line, markup=False, soft_wrap=True)
     report = report_of(parts, problems)
@@ -75,7 +78,7 @@ def history(source: Annotated[str | None, typer.Argument(help="A file or table; 
         return
     err.print(f"{found['name']}: {found['days']} days from {found['first']} to {found['last']}, a median of "
               f"{found['median_distance_days']:g} days apart; {len(found['gaps'])} gaps, {found['repeated']} values "
-              "said twice", markup=False, soft_wrap=True)
+              f"said twice, {found['weekdays_missing']} weekdays without a record", markup=False, soft_wrap=True)
     columns = ("factor", "moves", "values", "first", "last", "missing", "longest_gap", "zeros", "below_zero")
     table = Table(*(c.replace("_", " ") for c in columns), "splits", "outliers")
     for f in found["factors"]:

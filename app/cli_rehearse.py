@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli_common import EXIT_DIFFERENT, EXIT_FAILED, AsJson, Brokers, err, run, settings_of
+from app.cli_common import EXIT_DIFFERENT, EXIT_FAILED, AsJson, Brokers, err, fail, run, settings_of
 
 
 def rehearse(paths: Annotated[list[Path], typer.Argument(help="Scenario files (YAML), or folders of them.")],
@@ -29,6 +29,9 @@ def rehearse(paths: Annotated[list[Path], typer.Argument(help="Scenario files (Y
     except ScenarioError as error:
         err.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_FAILED) from error
+
+    if not scenarios:
+        raise fail("paths", f"expected files of scenarios, found none in {', '.join(map(str, paths))}", EXIT_FAILED)
 
     def told(result: Result) -> None:
         typer.echo(json.dumps(result.fields()) if as_json else "\n".join(result.lines()))

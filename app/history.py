@@ -30,7 +30,7 @@ MISSING = frozenset({".", "nan", "null", "none"})
 #: what files of daily prices have beside the close
 BESIDE = ("open", "high", "low", "volume")
 ADJUSTED = ("adj close", "adj_close", "adjclose", "adjusted_close")
-_DAY = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ]\d\d:\d\d.*)?|(\d{4})/(\d\d)/(\d\d)|(\d{4})(\d\d)(\d\d)", re.ASCII)
+_DAY = re.compile(r"(\d{4})([-/.]?)(\d\d)\2(\d\d)(?:[Tt ]\d\d:\d\d.*)?", re.ASCII)
 
 
 class HistoryError(ValueError):
@@ -145,7 +145,7 @@ def day_of(cell: Any, zone: str = "UTC") -> date | None:
         cell = int(cell)
     found = _DAY.fullmatch(str(cell))
     try:
-        day = date(*(int(g) for g in found.groups() if g is not None)) if found else None
+        day = date(int(found.group(1)), int(found.group(3)), int(found.group(4))) if found else None
     except ValueError:
         return None
     return day if day is not None and DATE_MIN <= day < DATE_END else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ DAILY_MOST = 4
 #: median absolute deviation to standard deviation of a normal distribution
 _ROBUST = 1.4826
 SHOWN = 20
+#: holidays a day, at most: eighteen a year
+HOLIDAYS = 18 / 250
 
 
 def examine(levels: Levels) -> dict[str, Any]:
@@ -34,8 +37,14 @@ def examine(levels: Levels) -> dict[str, Any]:
             for i in np.flatnonzero(distances > GAP_DAYS)]
     return {"name": levels.name, "days": len(levels.days), "first": levels.days[0].isoformat(),
             "last": levels.days[-1].isoformat(), "median_distance_days": float(np.median(distances)), "gaps": gaps,
-            "repeated": levels.repeated,
+            "weekdays_missing": _weekdays_missing(levels.days), "repeated": levels.repeated,
             "factors": [_factor(levels, k, bool(absolute[k])) for k in range(len(levels.factors))]}
+
+
+def _weekdays_missing(days: Sequence[date]) -> int:
+    """Return how many Mondays to Fridays from the first day to the last have no record, holidays among them."""
+    span = int(np.busday_count(days[0], days[-1] + timedelta(days=1)))
+    return span - sum(day.weekday() < 5 for day in days)
 
 
 def _factor(levels: Levels, k: int, absolute: bool) -> dict[str, Any]:
@@ -87,6 +96,8 @@ def findings(levels: Levels, days: int = DAYS) -> list[str]:
     if found["median_distance_days"] > DAILY_MOST:
         out.append(f"expected a value a day, its days are {found['median_distance_days']:g} apart: "
                    "a scenario is a move from one to the next")
+    elif found["weekdays_missing"] > HOLIDAYS * found["days"]:
+        out.append(f"{found['weekdays_missing']} weekdays have no record")
     if found["gaps"]:
         longest = max(found["gaps"], key=lambda g: g["days"])
         out.append(f"{len(found['gaps'])} gaps of more than {GAP_DAYS} days, the longest {longest['days']} days after "

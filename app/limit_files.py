@@ -125,6 +125,18 @@ def changes(rows: dict[str, dict[str, Any]], held: dict[str, Limit], by: str, pr
     return Changes(wanted, removed, same)
 
 
+def check_limits_of(path: Path, by: str) -> list[str]:
+    """Return the limits of a file, each of which could be written where nothing stands yet.
+
+    Raises
+    ------
+    Refused
+        With every problem found, a line each.
+    """
+    rows = read_limits(path, "a check of the file")
+    return [x.limit_id for x in changes(rows, {}, by, False, time.time_ns()).set]
+
+
 async def load_limits(settings: Settings, path: Path, by: str, reason: str | None = None, prune: bool = False,
                       dry_run: bool = False) -> Changes:
     """Write what differs between a file and what stands; return it."""

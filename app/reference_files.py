@@ -13,7 +13,7 @@ import msgspec
 from app.files.reading import KINDS, Table, kind_of, read_table, stem_of
 from app.files.records import fields_of, record_of, text_of_cell, unknown_columns
 from app.files.refusals import FileRefused, expected
-from models.contracts import OPTION_CLASSES
+from models.contracts import OPTION_CLASSES, exotic_terms
 from models.fixed_income import PAPER_CLASSES, paper_of
 from models.reference import FIRM, LEVELS, Reference
 from schemas.codec import encode, encode_account
@@ -29,6 +29,15 @@ FILES: dict[str, tuple[type[msgspec.Struct], str, bool]] = {
 #: whose expiry is counted with; of others it may be a month or a code, the venue knows the day
 EXPIRING_CLASSES = OPTION_CLASSES | {"fx_forward"}
 _DATED = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+#: fields that only some classes have a use for
+USED_BY: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("right", "strike", "style", "barrier_kind", "barrier", "rebate", "digital_kind", "payout"),
+                    frozenset(OPTION_CLASSES)),
+    **dict.fromkeys(("coupon", "frequency", "day_count", "dated", "maturity"), frozenset(PAPER_CLASSES))}
+#: what an option is not one without
+OPTION_TERMS = ("underlying", "right", "strike", "expiry")
+#: what parts names in other people's lists
+_OTHER_SEPARATORS = re.compile(r"[,;|/]")
 _TIER = ("up_to", "initial", "maintenance")
 
 
@@ -36,6 +45,8 @@ def _lists(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row whose lists in one cell are lists: spaces part traders and tiers."""
     out = dict(row)
     if isinstance(out.get("traders"), str):
+        if _OTHER_SEPARATORS.search(out["traders"]):
+            raise ValueError(expected("traders", "names with spaces between them", out["traders"]))
         out["traders"] = out["traders"].split()
     tiers = out.get("margin_tiers")
     if isinstance(tiers, str):  # up_to:initial:maintenance, the last one without an end
@@ -63,12 +74,15 @@ def _checked(row: dict[str, Any], cls: type[msgspec.Struct]) -> tuple[Any, list[
     try:
         row = _lists(row)
     except ValueError as error:
-        return None, [str(error), *record_of({k: v for k, v in row.items() if k != "margin_tiers"}, cls)[1]]
+        known = {k: v for k, v in row.items() if k not in ("margin_tiers", "traders")}
+        return None, [str(error), *record_of(known, cls)[1]]
     found, problems = record_of(row, cls)
     if problems:
         return None, problems
     try:
         record = msgspec.convert(found, cls)
+        if isinstance(record, Instrument) and (problems := _out_of_place(record, found)):
+            return None, problems
         if isinstance(record, Instrument):
             Reference(lambda _: 0).add_instrument(record)
             if record.expiry is not None and (record.asset_class in EXPIRING_CLASSES or _DATED.match(record.expiry)):
@@ -78,6 +92,20 @@ def _checked(row: dict[str, Any], cls: type[msgspec.Struct]) -> tuple[Any, list[
     except (ValueError, ArithmeticError) as error:
         return None, [str(error)]
     return record, []
+
+
+def _out_of_place(record: Instrument, found: dict[str, Any]) -> list[str]:
+    """Return fields that an instrument of this class has no use for, and terms that it is nothing without."""
+    out = [expected(name, f"nothing of class {record.asset_class}", found[name])
+           for name, classes in USED_BY.items() if name in found and record.asset_class not in classes]
+    if record.asset_class in OPTION_CLASSES:
+        out += [f"{name}: expected a value for class {record.asset_class}, was empty" for name in OPTION_TERMS
+                if getattr(record, name) is None]
+        if not out and exotic_terms(record) is None:
+            named = "barrier_kind" if record.barrier_kind is not None else "digital_kind"
+            what = "terms that are whole (barrier, payout), one kind, and no American style"
+            out.append(expected(named, what, getattr(record, named)))
+    return out
 
 
 def _records(table: Table, cls: type[msgspec.Struct], key: str, found: dict[str, Any],

@@ -23,6 +23,7 @@ from app.settings import Settings
 from schemas.codec import encode
 from schemas.records import Instrument
 from schemas.topics import TOPICS
+from schemas.units import TS_END, format_ts_ns
 from tables.tail import Tail
 
 STEP_S = 0.02
@@ -42,11 +43,15 @@ class Pace:
     reference: bool = True
 
 
-def read_files(files: Sequence[Path], asked: Asked, as_is: bool,
-               console: Console) -> tuple[list[MarketFile], list[str]]:
+def read_files(files: Sequence[Path], asked: Asked, as_is: bool, console: Console,
+               latest_ns: int = TS_END - 1) -> tuple[list[MarketFile], list[str]]:
     """Return the files as records, and everything that is wrong with them.
 
     Times without a zone are of one clock as long as they are moved to now, and no other file names a zone.
+
+    Parameters
+    ----------
+    latest_ns : the last time that readers of the topics take
     """
     parts: list[MarketFile] = []
     problems: list[str] = []
@@ -62,7 +67,24 @@ def read_files(files: Sequence[Path], asked: Asked, as_is: bool,
         if part.naive and (as_is or len(zones) > 1):
             problems.append(f"{part.name}: expected times with a zone, or --time-zone, was without one "
                             f"({'they are kept' if as_is else 'other files name theirs'})")
+        ahead = part.ts[part.ts > latest_ns]
+        if as_is and len(ahead):
+            problems.append(f"{part.name}: expected times until {format_ts_ns(latest_ns)} as they are kept, was "
+                            f"{format_ts_ns(int(ahead.max()))}, the latest of {len(ahead)} that lie ahead")
     return parts, problems
+
+
+def stamps(ts: np.ndarray, pace: Pace, started_ns: int) -> np.ndarray:
+    """Return the times that records carry: those of the files, or moved to now.
+
+    Moved at a pace, each is the moment at which it is due; moved at once, the newest is of now and the others lie
+    before it, a thousand times as close together: none is ahead of the clock that receives it.
+    """
+    if pace.as_is or not len(ts):
+        return ts
+    if pace.speed > 0:
+        return started_ns + ((ts - ts.min()) / pace.speed).astype(np.int64)
+    return started_ns - (ts.max() - ts) // 1_000
 
 
 def report_of(parts: Sequence[MarketFile], problems: Sequence[str]) -> dict[str, Any]:
@@ -136,7 +158,9 @@ async def run_replay(settings: Settings, parts: Sequence[MarketFile], pace: Pace
     counts = {topics[t.name]: settings.partitions if t.partitions == "data" else 1 for t in TOPICS}
     publisher = BatchingPublisher(client, counts)
     await publisher.start()
-    first, started, started_ns = int(ts[order[0]]), time.monotonic(), time.time_ns()
+    first, started = int(ts[order[0]]), time.monotonic()
+    when = np.zeros(len(ts), np.int64)
+    when[order] = stamps(ts[order], pace, time.time_ns())
     sent = {"ticks": 0, "trades": 0}
     try:
         with Progress(*_COLUMNS, console=console) as progress:
@@ -149,9 +173,8 @@ async def run_replay(settings: Settings, parts: Sequence[MarketFile], pace: Pace
                     end = at + int(np.searchsorted(ts[order[at:]], until, side="right"))
                 for i in order[at:end].tolist():
                     topic, record = records[i]
-                    when = int(ts[i]) if pace.as_is else started_ns + int((int(ts[i]) - first) / (pace.speed or 1e3))
                     key = record["account" if topic == "trades" else "instrument"]
-                    publisher.send(topics[topic], key.encode(), encode(record | {"ts_event": when}))
+                    publisher.send(topics[topic], key.encode(), encode(record | {"ts_event": int(when[i])}))
                     sent[topic] += 1
                 progress.update(task, completed=min(end, len(order)))
                 at = min(end, len(order))

@@ -195,6 +195,10 @@ class Settings(BaseSettings):
         return f"{self.prefix}deskrisk-{role}"
 
 
+#: settings that are never printed
+SECRETS = frozenset(name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation))
+
+
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """Return a line for each ``DESKRISK_`` variable that nobody reads, with the nearest one that somebody does."""
     # Kubernetes tells every container of a namespace where its services are

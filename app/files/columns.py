@@ -28,13 +28,28 @@ def parquet_columns(name: str, raw: bytes) -> tuple[dict[str, list[Any]], dict[s
     try:
         # folders with names like symbol=0700 are no columns
         table = parquet.read_table(io.BytesIO(raw), partitioning=None)
+        names = table.column_names
     except (pa.ArrowException, OSError, ValueError) as error:
         raise FileRefused(f"{name}: expected parquet that can be read: {error}") from error
-    twice = sorted({n for n in table.column_names if table.column_names.count(n) > 1})
+    twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise FileRefused(f"{name}: {twice[0]}: expected each column once, was there twice")
     zones = {f.name: f.type.tz for f in table.schema if pa.types.is_timestamp(f.type) and f.type.tz}
-    return {n: _cells(column) for n, column in zip(table.column_names, table.columns, strict=True)}, zones
+    return {n: _readable(name, n, column) for n, column in zip(names, table.columns, strict=True)}, zones
+
+
+def _readable(name: str, column_name: str, column: Any) -> list[Any]:
+    """Return the cells of a column, or refuse the first that is none: text that is no UTF-8, a date of no calendar."""
+    try:
+        return _cells(column)
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        for row in range(len(column)):
+            try:
+                _cells(column.slice(row, 1))
+            except (pa.ArrowException, ValueError, OverflowError) as first:
+                raise FileRefused(f"{name}[{row + 1}]: {column_name}: expected a value that can be read: "
+                                  f"{first}") from first
+        raise FileRefused(f"{name}: {column_name}: expected values that can be read: {error}") from error
 
 
 def _cells(column: Any) -> list[Any]:

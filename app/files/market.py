@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import tzinfo
+from datetime import date, time, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ ALIASES = {
 BESIDE = words("""
     volume bidvolume askvolume cond condition conditions buyermaker isbuyermaker isbestmatch bestmatch quoteqty
     quotequantity cost tradeid aggtradeid firsttradeid lasttradeid tsrecv localtimestamp participanttimestamp
-    updateid sequence sequencenumber openbid highbid lowbid openask highask lowask open high low indexlevel0""")
+    updateid sequence sequencenumber openbid highbid lowbid openask highask lowask open high low indexlevel0
+    askexchange bidexchange indicators tape trftimestamp trfid participantid""")
 #: sides of prints: of whoever took
 TAKERS = frozenset({"buy", "sell"})
 #: a file with one of these and without an account is of somebody's trades, not of prints of the market
@@ -63,6 +64,7 @@ class Asked:
     bar_s : how long a bar lasts; its closes are quotes at its end
     columns : other people's names, and ours
     ignore : columns that need not be read
+    head : names of the columns of CSV files without them
     """
 
     symbol: str | None = None
@@ -71,6 +73,7 @@ class Asked:
     bar_s: float | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     ignore: frozenset[str] = frozenset()
+    head: tuple[str, ...] | None = None
 
 
 @dataclass
@@ -117,7 +120,8 @@ def read_market(path: Path, asked: Asked, number: int) -> MarketFile:
     FileRefused
         It is none of these, or columns of it cannot be told: with every problem of its head.
     """
-    table = read_table(path)
+    table = read_table(path, asked.head)
+    _join_date_and_time(table)
     columns = _Columns(table, asked)
     ours, problems = columns.ours, columns.problems
     kind = _kind(table, ours, problems)
@@ -156,6 +160,21 @@ def read_market(path: Path, asked: Asked, number: int) -> MarketFile:
         table.name, kind, rows.topic, np.array([(times.ns[i] or 0) + end for i in taken], np.int64),
         [record for i in taken if (record := rows.records[i]) is not None], times.form, times.naive, refused,
         {"suspicious": rows.left_out} if rows.left_out else {}, columns.not_carried)
+
+
+def _join_date_and_time(table: Table) -> None:
+    """Put a column of dates and a column of times in place of each other's half: what a time is takes both."""
+    names = {_squeezed(name): name for name in table.columns}
+    if "date" not in names or "time" not in names or any(_squeezed(t) in names for t in TIMES if t not in ("time",)):
+        return
+    dates, times = table.columns.pop(names["date"]), table.columns.pop(names["time"])
+    table.columns["date time"] = [None if d is None or t is None else f"{text_or(d)} {text_or(t)}"
+                                  for d, t in zip(dates, times, strict=True)]
+
+
+def text_or(cell: Any) -> str:
+    """Return a cell as a file shows it."""
+    return cell.isoformat() if isinstance(cell, date | time) else str(cell)
 
 
 def _at(table: Table) -> str:

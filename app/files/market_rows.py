@@ -9,11 +9,12 @@ from decimal import Decimal
 from typing import Any
 
 from app.files.reading import Table
-from app.files.records import decimal_of, fields_of, text_of_cell, value_of
+from app.files.records import CURRENCY, CURRENCY_FORM, decimal_of, fields_of, text_of_cell, value_of
 from app.files.refusals import expected
 from models.trade_decode import check_trade
 from schemas.codec import decoder_of, encode
 from schemas.records import Fee, Trade
+from schemas.refusal import reason_of
 
 TIME = "ts_event"
 SIDES = {"bid": "bid", "ask": "ask", "offer": "ask"}
@@ -155,7 +156,16 @@ class Trades(Rows):
 
     def _made(self) -> list[dict[str, Any] | None]:
         self._decoder, self._fields = decoder_of(Trade), fields_of(Trade)
-        return [self._record(row) for row in range(len(self._table))]
+        out: list[dict[str, Any] | None] = [self._record(row) for row in range(len(self._table))]
+        first: dict[tuple[str, str], int] = {}
+        for row, record in enumerate(out):
+            if record is None or row in self._wrong or (record.get("action") or "new") != "new":
+                continue
+            before = first.setdefault((record["account"], record["trade_id"]), row)
+            if before != row and (out[before], self._ts[before]) != (record, self._ts[row]):
+                self._refuse(row, expected("trade_id", "an id of its own (another trade has it in "
+                                           f"{self._table.where(before)})", record["trade_id"]))
+        return out
 
     def _record(self, row: int) -> dict[str, Any]:
         cells = {field: cells[row] for field, cells in self._cells.items() if cells[row] is not None}
@@ -166,7 +176,7 @@ class Trades(Rows):
             try:  # the last word is that of whoever reads the topic
                 check_trade(self._decoder.decode(encode(out | {TIME: ts})))
             except (ValueError, ArithmeticError) as error:
-                wrong.append(str(error))
+                wrong.append(reason_of(error, encode(out | {TIME: ts}), Trade)[1])
         for text in wrong:
             self._refuse(row, text)
         return out
@@ -213,8 +223,10 @@ class Trades(Rows):
                 found = [] if fee is None else [{"amount": fee, "currency": currency}]
             if not all(f.keys() == fields_of(Fee).keys() and None not in f.values() for f in found):
                 raise ValueError
-            return [{"amount": str(decimal_of(f["amount"], "fees.amount")),
-                     "currency": text_of_cell(f["currency"], "fees.currency")} for f in found]
+            for f in found:
+                if not CURRENCY.fullmatch(text_of_cell(f["currency"], "fees.currency")):
+                    raise ValueError(expected("fees.currency", CURRENCY_FORM, f["currency"]))
+            return [{"amount": str(decimal_of(f["amount"], "fees.amount")), "currency": f["currency"]} for f in found]
         except (ValueError, TypeError, AttributeError) as error:
             text = str(error)
             what = "amount:currency, a space between fees, or a fee and its fee_currency"

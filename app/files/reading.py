@@ -11,7 +11,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ SEPARATORS = ",;\t|"
 SHEET_ERRORS = frozenset({"#N/A", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!", "#SPILL!"})
 #: characters that nobody sees: two names that look alike would be two names
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060\ufeff\ufffd]")
-#: digits that a spreadsheet put in place of a long number
-_ROUNDED = re.compile(r"\d\.\d+E\+\d+", re.ASCII)
+#: a formula that keeps digits as text, and the mark that does
+_FORMULA = re.compile(r"=\".*\"|'\d.*", re.DOTALL)
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"),
          (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
@@ -87,8 +87,12 @@ def stem_of(path: Path) -> str:
     return Path(re.sub(r"\.gz$", "", path.name, flags=re.IGNORECASE)).stem
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, head: Sequence[str] | None = None) -> Table:
     """Return a file as a table.
+
+    Parameters
+    ----------
+    head : names of the columns of a CSV file that does not name them
 
     Raises
     ------
@@ -111,7 +115,7 @@ def read_table(path: Path) -> Table:
         count = len(next(iter(columns.values()), []))
         table = Table(path.name, columns, list(range(1, count + 1)), has_lines=False, zones=zones)
     elif kind == ".csv":
-        table = _csv(path.name, raw)
+        table = _csv(path.name, raw, head)
     else:
         text = text_of(path.name, raw)
         rows, problems = (yaml_rows if kind in (".yaml", ".yml") else json_rows)(path.name, text, kind != ".json")
@@ -174,18 +178,19 @@ def _separator(name: str, head: str) -> str:
     return found[0] if found else ","
 
 
-def _csv(name: str, raw: bytes) -> Table:
+def _csv(name: str, raw: bytes, given: Sequence[str] | None = None) -> Table:
     text = text_of(name, raw)
+    skipped = len(text) - len(text.lstrip("\r\n"))
+    text, skipped = text[skipped:], text.count("\n", 0, skipped)
     first, _, rest = text.partition("\n")
-    skipped = 0
     if found := re.fullmatch(r"sep=(.)\r?", first):  # what spreadsheets write in front
-        text, skipped, separator = rest, 1, found.group(1)
+        text, skipped, separator = rest, skipped + 1, found.group(1)
     else:
         separator = _separator(name, first.rstrip("\r"))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     table = Table(name, {}, [])
     rows: list[list[str | None]] = []
-    head: list[str] | None = None
+    head: list[str] | None = None if given is None else _head(name, 1, list(given))
     start = 0
     try:
         for raw_cells in reader:
@@ -228,10 +233,10 @@ def _head(name: str, line: int, names: list[str]) -> list[str]:
 def _check_text(table: Table, name: str, cells: list[Any]) -> None:
     """Say what nobody can have meant in a column of text; leave it out."""
     wrong = {c for c in {c for c in cells if isinstance(c, str)}
-             if _UNSEEN.search(c) or c in SHEET_ERRORS or _ROUNDED.fullmatch(c)}
+             if _UNSEEN.search(c) or c in SHEET_ERRORS or _FORMULA.fullmatch(c)}
     for i, cell in enumerate(cells if wrong else ()):
         if isinstance(cell, str) and cell in wrong:
-            what = ("a value, not an error of a spreadsheet" if cell in SHEET_ERRORS
-                    else "all digits of a number" if _ROUNDED.fullmatch(cell) else "characters that can be seen")
+            what = ("characters that can be seen" if _UNSEEN.search(cell)
+                    else "a value, not an error or a formula of a spreadsheet")
             table.problems.append(f"{table.where(i, name)}: {name}: expected {what}, was {shown(cell)}")
             cells[i] = None

@@ -19,11 +19,14 @@ from schemas.numbers import check_decimal
 from schemas.units import NS_PER_S, format_ts_ns
 
 #: fields whose text may be a whole number in files that have numbers; of other names it may have lost zeros in front
-NUMBERED = frozenset({"trade_id", "ref_trade_id", "order_id"})
+NUMBERED = frozenset({"trade_id", "ref_trade_id", "order_id", "account", "venue", "source"})
 #: codes of currencies: capital letters and digits
 CURRENCY_FIELDS = frozenset({"currency", "settlement", "base_currency"})
+CURRENCY_FORM = "a code of 2 to 12 capital letters and digits"
 CURRENCY = re.compile(r"[A-Z0-9]{2,12}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+#: what a spreadsheet puts in place of a long number
+_ROUNDED = re.compile(r"\d(?:\.\d+)?E\+\d+", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
@@ -56,6 +59,8 @@ def text_of_cell(cell: Any, name: str) -> str:
         It is a number that may have lost zeros in front, or none that is text.
     """
     if isinstance(cell, str):
+        if _ROUNDED.fullmatch(cell):
+            raise ValueError(expected(name, "all digits of what a spreadsheet took for a number", cell))
         return cell
     if isinstance(cell, date):
         return cell.isoformat()[:10]
@@ -114,7 +119,7 @@ def value_of(cell: Any, name: str, kind: Any, parts: tuple[Any, ...]) -> Any:
     elif str in parts:
         cell = text_of_cell(cell, name)
         if name in CURRENCY_FIELDS and not CURRENCY.fullmatch(cell):
-            raise ValueError(expected(name, "a code of 2 to 12 capital letters and digits", cell))
+            raise ValueError(expected(name, CURRENCY_FORM, cell))
     try:
         return msgspec.convert(cell, kind, strict=False)
     except (msgspec.ValidationError, ValueError) as error:

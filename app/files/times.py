@@ -25,8 +25,9 @@ FIRST_S, END_S = 946_684_800, 4_102_444_800
 #: the whole numbers that a float has without gaps
 EXACT_FLOAT = 2**53
 _SUFFIX = re.compile(r"(?:_|\()(ns|us|ms|s)\)?$")
-_ISO = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(:\d\d)?(?:\.(\d+))?"
-                  r"(?: ?([Zz]|UTC|[+-]\d\d(?::?\d\d)?))?", re.ASCII)
+#: year, month, day in that order, with one separator or none, and a time of that day
+_TIME = re.compile(r"(\d{4})([-/.]?)(\d\d)\2(\d\d)[Tt ](\d\d:\d\d)(:\d\d)?(?:\.(\d+))?"
+                   r"(?: ?([Zz]|UTC|[+-]\d\d(?::?\d\d)?))?", re.ASCII)
 FORMS = "a time with its zone (2026-11-20T09:41:06.828Z), or a number of a unit between 2000 and 2100"
 
 
@@ -119,7 +120,7 @@ class _Reader:
             return self._local(int(cell), format_ts(cell))
         if cell is None:
             raise ValueError(f"{self._column}: expected a time, was empty")
-        if isinstance(cell, str) and (found := _ISO.fullmatch(cell)) is not None:
+        if isinstance(cell, str) and (found := _TIME.fullmatch(cell)) is not None:
             return self._text(cell, found)
         try:
             number = decimal_of(cell, self._column)
@@ -145,7 +146,7 @@ class _Reader:
         return self._bounded(int(ns), cell)
 
     def _text(self, cell: str, found: re.Match[str]) -> int:
-        day, minute, second, fraction, offset = found.groups()
+        year, _, month, day, minute, second, fraction, offset = found.groups()
         digits = (fraction or "").rstrip("0")
         if len(digits) > 9:
             raise ValueError(expected(self._column, "at most nine digits of a second", cell))
@@ -154,7 +155,7 @@ class _Reader:
             offset = "Z"
         elif offset:
             offset = f"{offset[:3]}:{offset[3:].lstrip(':') or '00'}"
-        text = f"{day}T{minute}{second or ':00'}{'.' + digits if digits else ''}{offset or 'Z'}"
+        text = f"{year}-{month}-{day}T{minute}{second or ':00'}{'.' + digits if digits else ''}{offset or 'Z'}"
         try:
             ns = parse_ts_ns(text, self._column)
         except ValueError as error:

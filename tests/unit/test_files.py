@@ -119,6 +119,14 @@ def test_what_is_missing_is_missing_and_what_is_quoted_is_text(tmp_path: Path) -
     ("instruments.jsonl", '{"instrument": 700, "asset_class": "equity", "currency": "HKD"}\n{"instrument": "Y"\n[1]\n{"instrument": "X", "instrument": "Y"}\n', [
         "instruments.jsonl:2: expected JSON that can be read", "instruments.jsonl:3: expected a record of fields", "instruments.jsonl:4: expected JSON that can be read: instrument: expected each field once",
         "instruments.jsonl:1: instrument: expected text (a number may have lost zeros in front), was int '700'"]),
+    ("instruments.csv", f"{HEAD},strike,coupon,style\nX,equity,USD,5,,european\nY,future,USD,,4,\nO,option,USD,,,american\n", [
+        "instruments.csv:2: strike: expected nothing of class equity, was '5'", "instruments.csv:2: style: expected nothing of class equity, was 'european'",
+        "instruments.csv:3: coupon: expected nothing of class future, was '4'", "instruments.csv:4: underlying: expected a value for class option, was empty",
+        "instruments.csv:4: strike: expected a value for class option, was empty"]),
+    ("instruments.csv", f"{HEAD},underlying,right,strike,expiry,style,barrier_kind\nO,option,USD,X,call,5,2027-01-15,american,up_and_out\n", [
+        "instruments.csv:2: barrier_kind: expected terms that are whole"]),
+    ("accounts-2.csv", "account,book,desk,strategy,fund,traders,nav\nB,B,D,S,F,\"ann, bob\",\"1,000\"\n", [
+        "accounts-2.csv:2: traders: expected names with spaces between them, was 'ann, bob'", "accounts-2.csv:2: nav: expected a number with a decimal point and no commas, was '1,000'"]),
     ("instrument.csv", f"{HEAD}\nX,equity,USD\n", ["instrument.csv: expected a file instruments", "expected a file instruments.csv, .yaml, .jsonl or .parquet, found none"]),
     ("instruments.xlsx", "PK", ["instruments.xlsx: expected a file instruments that ends in .csv"]),
     ("instruments.csv.gz", b"no gzip", ["instruments.csv.gz: expected a file that can be read"]),
@@ -132,7 +140,7 @@ def test_every_refusal_of_a_file_is_said_at_once(tmp_path: Path, name: str, raw:
 def test_lines_are_those_of_the_file_whatever_a_cell_holds(tmp_path: Path) -> None:
     text = f'{HEAD},issuer\nX,equity,USD,"a\nb"\n\nY,equity,USD,#N/A\nZ,equity,USD,a\u200bb\n1.23457E+11,equity,USD,\n'
     problems = refused(tmp_path, "instruments.csv", text)
-    assert [p.split(": expected")[0] for p in problems] == ["instruments.csv:7: instrument", "instruments.csv:5: issuer", "instruments.csv:6: issuer", "instruments.csv:7: instrument"]
+    assert [p.split(": expected")[0] for p in problems] == ["instruments.csv:5: issuer", "instruments.csv:6: issuer", "instruments.csv:7: instrument"]
     sep = refused(tmp_path, "instruments.csv", "sep=;\n" + "instrument;asset_class;currency\nX;equity;usd\n")
     assert sep == ["instruments.csv:3: currency: expected a code of 2 to 12 capital letters and digits, was 'usd'"]
 
@@ -148,6 +156,21 @@ def test_parquet_cells_are_exact_and_nothing_is_taken_from_folders(tmp_path: Pat
     assert columns == {"narrow": [Decimal("1.1"), None], "wide": [0.1, None], "text": ["0700", None], "zoned": [1704153600000000000, None],
                        "bare": [253402300799 * 10**9, 10**9], "day": [date(2024, 1, 2), None], "money": [Decimal("1.10"), None]}
     assert isinstance(columns["zoned"][0], Utc) and isinstance(columns["bare"][0], Naive)
+
+
+def test_formulas_of_spreadsheets_are_refused_and_blank_lines_before_the_head_are_none(tmp_path: Path) -> None:
+    text = refused(tmp_path, "instruments.csv", f'\n\n{HEAD},issuer\n"=""0700""",equity,HKD,\'0005\n'.replace(",", ";"))
+    assert [t.split(", was")[0] for t in text] == ["instruments.csv:4: instrument: expected a value, not an error or a formula of a spreadsheet",
+                                                   "instruments.csv:4: issuer: expected a value, not an error or a formula of a spreadsheet",
+                                                   "instruments.csv:4: instrument: expected a value"][:len(text)] and len(text) >= 2
+
+
+def test_parquet_cells_that_are_none_are_refused_by_row_and_column(tmp_path: Path) -> None:
+    for values, kind in ((pa.array([b"X", b"M\xfcller"]).view(pa.string()), "utf-8"), (pa.array([1, 2**31 - 1], pa.int32()).view(pa.date32()), "")):
+        sink = io.BytesIO()
+        parquet.write_table(pa.table({"instrument": values}), sink)
+        (problem,) = refused(tmp_path, "instruments.parquet", sink.getvalue())
+        assert problem.startswith("instruments.parquet[2]: instrument: expected a value that can be read") and kind in problem
 
 
 def test_gzipped_files_and_old_line_ends_are_read(tmp_path: Path) -> None:

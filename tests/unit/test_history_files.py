@@ -36,7 +36,7 @@ def refused(folder: Path, text: str | bytes, name: str = "h.csv") -> str:
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.permutations(range(8)), st.sampled_from(["%Y-%m-%d", "%Y%m%d", "%Y/%m/%d", "%Y-%m-%dT00:00:00-05:00", "%Y-%m-%d 23:59:59"]), st.booleans(),
+@given(st.permutations(range(8)), st.sampled_from(["%Y-%m-%d", "%Y%m%d", "%Y/%m/%d", "%Y.%m.%d", "%Y-%m-%dT00:00:00-05:00", "%Y-%m-%d 23:59:59"]), st.booleans(),
        st.dates(date(1999, 12, 25), date(2030, 1, 5)))
 def test_moves_do_not_depend_on_the_order_or_the_form_of_a_file(tmp_path: Path, order: list[int], form: str, long: bool, first: date) -> None:
     days, prices = [first + timedelta(days=k) for k in range(8)], [100.0 + 3 * k * (-1) ** k for k in range(8)]

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from app.control import Refused, limit_to_remove
-from app.limit_files import changes, read_limits, watch_limits
+from app.limit_files import changes, check_limits_of, read_limits, watch_limits
 from schemas.records import Limit
 
 NOW = 1_795_000_000_000_000_000
@@ -105,3 +105,9 @@ def test_a_watched_file_is_loaded_whenever_it_changes(tmp_path: Path) -> None:
 
     asyncio.run(follow())
     assert loaded == ["one", "more of it ", "more of it more of it ", "more of it more of it ", "put back"]
+
+
+def test_a_check_of_a_file_alone_names_what_could_not_be_written(tmp_path: Path) -> None:
+    assert check_limits_of(file(tmp_path, "limit_id,node,metric,limit\nG,firm,gross,1\nN,desk:D,net,2\n"), "bob") == ["G", "N"]
+    with pytest.raises(Refused, match=r"limits.csv:3: N: node: expected firm or one of"):
+        check_limits_of(file(tmp_path, "limit_id,node,metric,limit\nG,firm,gross,1\nN,nowhere,net,2\n"), "bob")

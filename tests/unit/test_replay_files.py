@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,7 +23,7 @@ from app.files.market import Asked, MarketFile, given_columns, read_market
 from app.files.refusals import FileRefused
 from app.files.symbols import pair_of, symbol_of
 from app.files.times import END_S, FIRST_S, UNITS, unit_of, zone_of
-from app.replay import instruments_of, read_files, report_of
+from app.replay import Pace, instruments_of, read_files, report_of, stamps
 from models.trade_decode import check_trade
 from schemas.codec import decoder_of, encode
 from schemas.records import Tick, Trade
@@ -68,13 +69,13 @@ def test_units_are_found_by_size_by_name_and_by_option(tmp_path: Path, unit: str
 @pytest.mark.parametrize(("cell", "nanos"), [
     ("2023-11-14T22:13:20Z", T0 * 10**9), ("2023-11-14 22:13:20+00:00", T0 * 10**9), ("2023-11-14T17:13:20.000000001-05:00", T0 * 10**9 + 1),
     ("2023-11-14 22:13:20.295000+00:00", T0 * 10**9 + 295_000_000), ("2023-11-14T22:13Z", (T0 - 20) * 10**9), ("2023-11-14T23:13:20+0100", T0 * 10**9),
-    ("2023-11-14T23:13:20+01", T0 * 10**9), ("2023-11-14 22:13:20 UTC", T0 * 10**9), ("2023-11-14T22:13:20.1000000000000Z", T0 * 10**9 + 10**8)])
+    ("2023.11.14 22:13:20Z", T0 * 10**9), ("20231114 22:13:20.500Z", T0 * 10**9 + 500_000_000), ("2023/11/14 22:13Z", (T0 - 20) * 10**9), ("2023-11-14T23:13:20+01", T0 * 10**9), ("2023-11-14 22:13:20 UTC", T0 * 10**9), ("2023-11-14T22:13:20.1000000000000Z", T0 * 10**9 + 10**8)])
 def test_text_with_its_zone_is_read(tmp_path: Path, cell: str, nanos: int) -> None:
     found = read(tmp_path, f"ts,bid,ask\n{cell},1,2\n")
     assert (found.ts.tolist(), found.naive) == ([nanos], False)
 
 
-@pytest.mark.parametrize("cell", ["01/02/2024 10:00:00", "20240102", "20240102 10:00:00.000", "2024.01.02 10:00:00", "01.02.2024 00:00:00.000 GMT+0200", "45293.5",
+@pytest.mark.parametrize("cell", ["01/02/2024 10:00:00", "20240102", "2024-01/02 10:00:00", "01.02.2024 00:00:00.000 GMT+0200", "45293.5",
                                   "2024-01-02", "10:00:00", "2024-02-30T10:00:00Z", "2024-01-02T24:01:00Z", "2024-01-02T10:00:60Z", "1999-12-31T23:59:59Z",
                                   "9999-12-31T23:59:59Z", "20240102100000", "0", "-1", "2024-01-02T10:00:00.1234567891Z", "1700000000.1234567891", "soon", "",
                                   "2024-01-02T10:00:00 Europe/Paris", "1e999999"])
@@ -106,6 +107,22 @@ def test_times_without_a_zone_are_one_clock_or_need_a_zone(tmp_path: Path) -> No
     assert read_files(files[:1], Asked(), False, silent)[1] == []
     assert "they are kept" in read_files(files[:1], Asked(), True, silent)[1][0]
     assert "other files name theirs" in read_files(files, Asked(), False, silent)[1][0]
+
+
+@AS_IT_IS
+@given(st.lists(st.integers(0, 10**15), min_size=1, max_size=20), st.sampled_from([0.0, 0.5, 1.0, 300.0]))
+def test_times_that_are_moved_keep_their_order_and_lie_not_ahead(gaps: list[int], speed: float) -> None:
+    ts = np.cumsum(np.array([T0 * 10**9, *gaps], np.int64))
+    moved = stamps(ts, Pace(speed), now := ns(2026, 11, 29))
+    assert (np.diff(moved) >= 0).all() and stamps(ts, Pace(speed, as_is=True), now) is ts
+    assert moved.max() <= now if speed == 0.0 else moved.min() == now
+
+
+def test_times_ahead_are_refused_where_they_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "X.csv").write_text(f"ts,last\n{T0},1\n{T0 + 10},1\n{T0 + 20},1\n")
+    (text,) = read_files([tmp_path / "X.csv"], Asked(), True, Console(file=io.StringIO()), (T0 + 5) * 10**9)[1]
+    assert "X.csv: expected times until 2023-11-14T22:13:25.000Z as they are kept, was 2023-11-14T22:13:40.000Z, the latest of 2" in text
+    assert read_files([tmp_path / "X.csv"], Asked(), False, Console(file=io.StringIO()), (T0 + 5) * 10**9)[1] == []
 
 
 def test_times_of_parquet_are_exact_and_bounded(tmp_path: Path) -> None:
@@ -196,6 +213,18 @@ def test_a_suspicious_row_is_left_out_and_counted(tmp_path: Path) -> None:
     found = read(tmp_path, f"ts,price,suspicious\n{T0},1,false\n{T0},1000,true\n")
     assert (len(found.records), found.left_out, found.refused) == (1, {"suspicious": 1}, [])
     assert report_of([found], [])["files"][0]["left_out"] == {"suspicious": 1}
+
+
+def test_whole_numbers_of_parquet_and_json_are_ids_and_accounts_but_no_tickers(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    columns = {"ts": [T0], "trade_id": [17], "account": [123], "symbol": ["X"], "side": ["buy"], "size": [10.0], "price": [1.5]}
+    parquet.write_table(pa.table(columns), sink)
+    (record,) = read(tmp_path, sink.getvalue(), "t.parquet").records
+    assert (record["trade_id"], record["account"]) == ("17", "123")
+    text = json.dumps({k: v[0] for k, v in columns.items()} | {"symbol": 700})
+    assert "t.jsonl:1: symbol (instrument): expected text (a number may have lost zeros in front), was int '700'" in refused(tmp_path, text, "t.jsonl")
+    fees = refused(tmp_path, f"ts,trade_id,account,symbol,side,size,price,fees\n{T0},1,A,X,buy,1,1,2:usd\n", "t.csv")
+    assert fees == "t.csv:2: fees.currency: expected a code of 2 to 12 capital letters and digits, was 'usd'"
 
 
 # ---- names ---------------------------------------------------------------------------------------------------------
