@@ -15,10 +15,10 @@ from app.files.records import fields_of, record_of, text_of_cell, unknown_column
 from app.files.refusals import FileRefused, expected
 from models.contracts import OPTION_CLASSES, exotic_terms
 from models.fixed_income import PAPER_CLASSES, paper_of
-from models.reference import FIRM, LEVELS, Reference
+from models.reference import FIRM, LEVELS, PRICE_ANY_SIGN, Reference
 from schemas.codec import encode, encode_account
 from schemas.records import ACCOUNT_FIELDS, Account, Counterparty, Instrument
-from schemas.units import expiry_ns
+from schemas.units import expiry_ns, parse_date
 from tables.kafka import KafkaClient
 
 #: files of a folder: what they hold, the field that names a record, whether the file has to be there
@@ -31,9 +31,15 @@ EXPIRING_CLASSES = OPTION_CLASSES | {"fx_forward"}
 _DATED = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 #: fields that only some classes have a use for
 USED_BY: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("right", "strike", "style", "barrier_kind", "barrier", "rebate", "digital_kind", "payout"),
-                    frozenset(OPTION_CLASSES)),
-    **dict.fromkeys(("coupon", "frequency", "day_count", "dated", "maturity"), frozenset(PAPER_CLASSES))}
+    **dict.fromkeys(("right", "strike", "style", "barrier_kind", "barrier", "rebate", "digital_kind", "payout",
+                     "premium_in_underlying", "model"), frozenset(OPTION_CLASSES)),
+    "inverse": frozenset({"future", "perpetual"}),
+    **dict.fromkeys(("coupon", "frequency", "day_count", "dated", "maturity", "first_coupon", "ex_dividend_days"),
+                    frozenset(PAPER_CLASSES))}
+#: numbers that are above 0, and dates
+ABOVE_ZERO = ("price_increment", "quantity_increment", "quanto_rate", "adv")
+NAMES = ("instrument", "account", "counterparty")
+DATES = ("prior_close_date",)
 #: what an option is not one without
 OPTION_TERMS = ("underlying", "right", "strike", "expiry")
 #: what parts names in other people's lists
@@ -77,6 +83,14 @@ def _checked(row: dict[str, Any], cls: type[msgspec.Struct]) -> tuple[Any, list[
         known = {k: v for k, v in row.items() if k not in ("margin_tiers", "traders")}
         return None, [str(error), *record_of(known, cls)[1]]
     found, problems = record_of(row, cls)
+    for name in DATES:
+        if name in found:
+            try:
+                parse_date(found[name], name)
+            except ValueError as error:
+                problems.append(str(error))
+    problems += [expected(name, "no bar in a name: keys have bars between names", found[name])
+                 for name in NAMES if "|" in found.get(name, "")]
     if problems:
         return None, problems
     try:
@@ -97,7 +111,18 @@ def _checked(row: dict[str, Any], cls: type[msgspec.Struct]) -> tuple[Any, list[
 def _out_of_place(record: Instrument, found: dict[str, Any]) -> list[str]:
     """Return fields that an instrument of this class has no use for, and terms that it is nothing without."""
     out = [expected(name, f"nothing of class {record.asset_class}", found[name])
-           for name, classes in USED_BY.items() if name in found and record.asset_class not in classes]
+           for name, classes in USED_BY.items() if found.get(name) not in (None, False)
+           and record.asset_class not in classes]
+    out += [expected(name, "a number above 0", found[name]) for name in ABOVE_ZERO if found.get(name, 1) <= 0]
+    if record.prior_close is not None and record.prior_close < 0 and record.asset_class not in PRICE_ANY_SIGN:
+        out.append(expected("prior_close", f"a price of class {record.asset_class}, 0 or more", record.prior_close))
+    if record.calendar is not None:
+        from models.pricing.calendars import calendar_of  # QuantLib: only where one is named
+
+        try:
+            calendar_of(record.calendar)
+        except ValueError as error:
+            out.append(str(error))
     if record.asset_class in OPTION_CLASSES:
         out += [f"{name}: expected a value for class {record.asset_class}, was empty" for name in OPTION_TERMS
                 if getattr(record, name) is None]

@@ -125,6 +125,12 @@ def test_what_is_missing_is_missing_and_what_is_quoted_is_text(tmp_path: Path) -
         "instruments.csv:4: strike: expected a value for class option, was empty"]),
     ("instruments.csv", f"{HEAD},underlying,right,strike,expiry,style,barrier_kind\nO,option,USD,X,call,5,2027-01-15,american,up_and_out\n", [
         "instruments.csv:2: barrier_kind: expected terms that are whole"]),
+    ("instruments.csv", f"{HEAD},price_increment,quantity_increment,prior_close,prior_close_date,calendar,inverse,adv\nX,equity,USD,0,-1,-5,02/01/2024,,true,0\nA|B,equity,USD,,,,,,,\n"
+     "Y,equity,USD,,,,,MARS,,\nZ,future,USD,,,-5,2024-01-02,,true,\nV,fx,USD,,,1,,,false,\n", [
+        "instruments.csv:2: prior_close_date: expected a date as 2027-01-15", "instruments.csv:3: instrument: expected no bar in a name", "instruments.csv:4: calendar: expected some of"]),
+    ("instruments.csv", f"{HEAD},price_increment,quantity_increment,prior_close,inverse,adv\nX,equity,USD,0,-1,-5,true,0\nZ,future,USD,,,-5,true,\nV,fx,USD,,,1,false,\n", [
+        "instruments.csv:2: inverse: expected nothing of class equity", "instruments.csv:2: price_increment: expected a number above 0, was '0'",
+        "instruments.csv:2: quantity_increment: expected a number above 0, was '-1'", "instruments.csv:2: adv: expected a number above 0", "instruments.csv:2: prior_close: expected a price of class equity, 0 or more"]),
     ("accounts-2.csv", "account,book,desk,strategy,fund,traders,nav\nB,B,D,S,F,\"ann, bob\",\"1,000\"\n", [
         "accounts-2.csv:2: traders: expected names with spaces between them, was 'ann, bob'", "accounts-2.csv:2: nav: expected a number with a decimal point and no commas, was '1,000'"]),
     ("instrument.csv", f"{HEAD}\nX,equity,USD\n", ["instrument.csv: expected a file instruments", "expected a file instruments.csv, .yaml, .jsonl or .parquet, found none"]),
