@@ -42,14 +42,14 @@ from tables.records import fetch_slices, tune_fetcher
 PARTITIONS = 4
 TOKEN = "bench" * 4
 #: orders a second through Kafka, through the socket (a tenth of them over HTTP), seconds
-SIZES = {"smoke": (300, 300, 4.0), "real": (5_000, 2_000, 20.0)}
+SIZES = {"smoke": (300, 300, 2.0), "real": (5_000, 2_000, 20.0)}
 TRADES_PER_S = 200
 #: orders that are due within so long are sent together
 STEP_S = 0.001
 #: this many times as many orders come for two seconds: all are decided, late
 OVERLOAD = 10
 #: the broker compiles for a minute under this load, every process fills caches; what they do then is not what is measured
-WARM_UP_S = {"smoke": 2.0, "real": 60.0}
+WARM_UP_S = {"smoke": 1.0, "real": 60.0}
 
 
 async def prepare(s: Settings) -> tuple[list[str], list[str]]:

@@ -174,10 +174,7 @@ class Fifo(msgspec.Struct, frozen=True, gc=False):
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """Absolute state of one account and instrument; the highest (``as_of``, ``revision``) wins.
-
-    P&L is in ``currency``; of an option with ``premium_in_underlying`` in units of the underlying, like its prices.
-    """
+    """Absolute state of one account and instrument; the highest (``as_of``, ``revision``) wins."""
 
     account: str
     instrument: str

@@ -101,16 +101,27 @@ def waits(nodeid: str) -> bool:
     return nodeid.startswith(("tests/integration/", "tests/test_rehearsals.py"))
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run what waits for processes first, the longest of it first; kernels and properties fill the gaps at the end.
 
     What shares an installation stays on one worker; everything else goes to whoever has nothing to do.
     """
     for item in items:
-        shared = [f for f in getattr(item, "fixturenames", ()) if f in SHARED_INSTALLATIONS]
-        if shared:
+        if shares(item):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=lambda item: (not waits(item.nodeid), order_of(item.nodeid)))
+
+
+def shares(item: pytest.Item) -> bool:
+    """Return whether a test uses an installation that other tests of its file use too."""
+    return not SHARED_INSTALLATIONS.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Hold that groups are kept: two workers would make one installation twice, under one name."""
+    if getattr(session.config.option, "loadgroup", False):
+        assert all("@" in item.nodeid for item in session.items if shares(item)), "xdist has not seen the groups"
 
 
 def pytest_report_header() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +98,11 @@ def lognormal(x: Line) -> str:
 def one(*values: float) -> list[np.ndarray]:
     """Return columns of one row."""
     return [np.array([float(v)]) for v in values]
+
+
+def fill(kernel: Callable[..., None], columns: list[np.ndarray], out: np.ndarray) -> None:
+    """Have a kernel fill ``out`` from columns."""
+    kernel(*columns, out)
 
 
 def greek_names(price: float, delta: float, gamma: float, vega: float, theta: float, rho: float) -> dict[str, float]:
@@ -204,7 +210,7 @@ class _European:
     def implied(self, price: float, quoted: float) -> float:
         """Return the volatility at which the option is worth a price."""
         vol, m, t = np.empty(1), self.m, self.t
-        bs.implied_volatilities(*one(self.sign, self.spot, self.strike, t, m.rate, m.carry, price), vol)
+        fill(bs.implied_volatilities, one(self.sign, self.spot, self.strike, t, m.rate, m.carry, price), vol)
         if math.isnan(vol[0]):
             carried, strike_pv = self.spot * math.exp((m.carry - m.rate) * t), self.strike * math.exp(-m.rate * t)
             low, high = max(self.sign * (carried - strike_pv), 0.0), carried if self.sign > 0 else strike_pv
@@ -228,7 +234,8 @@ class _American(_European):
             dividends.american_with_dividends(self.sign, self.m.spot, self.strike, self.t, vol, rate, carry, self.times,
                                               self.amounts, found)
         else:
-            american.american_prices(*one(self.sign, self.m.spot, self.strike, self.t, vol, rate, carry), found[:1])
+            columns = one(self.sign, self.m.spot, self.strike, self.t, vol, rate, carry)
+            fill(american.american_prices, columns, found[:1])
         return found
 
     def greeks(self, vol: float) -> dict[str, float]:
@@ -250,7 +257,7 @@ class _American(_European):
                                        f"{dividends.STEPS} steps or more")
         else:
             found = np.empty((1, 6))
-            american.american_greeks(*one(self.sign, m.spot, self.strike, t, vol, m.rate, m.carry), found)
+            fill(american.american_greeks, one(self.sign, m.spot, self.strike, t, vol, m.rate, m.carry), found)
             price, delta, gamma, vega, theta, rho = found[0].tolist()
             if vol * math.sqrt(t) < 1e-8:
                 gamma = vega = 0.0
@@ -271,7 +278,7 @@ class _American(_European):
         if len(self.times):
             return self._implied_by_bisection(price, quoted, bounds)
         vol = np.empty(1)
-        american.american_implied(*one(self.sign, m.spot, self.strike, self.t, m.rate, m.carry, price), vol)
+        fill(american.american_implied, one(self.sign, m.spot, self.strike, self.t, m.rate, m.carry, price), vol)
         if math.isnan(vol[0]):
             self.refuse(quoted, price, float(self._prices(0.0, m.rate, m.carry)[0]), bounds)
         return float(vol[0])
@@ -306,7 +313,7 @@ def _bachelier(x: Line, sign: float, t: float, implied: bool) -> dict[str, Any]:
     out: dict[str, Any] = {}
     if implied:
         price, vols = x.number(*QUOTE, above=0.0), np.empty(1)
-        bachelier_implied(*one(sign, forward, strike, t, rate, price), vols)
+        fill(bachelier_implied, one(sign, forward, strike, t, rate, price), vols)
         if math.isnan(vols[0]):
             low = max(sign * (forward - strike), 0.0) * math.exp(-rate * t)
             raise FieldError(x.name_of(*QUOTE), price, f"above {low!r}, what it is worth without volatility")
@@ -314,7 +321,7 @@ def _bachelier(x: Line, sign: float, t: float, implied: bool) -> dict[str, Any]:
     else:
         vol = x.number(*VOL, low=0.0, high=1e15)
     found = np.empty((1, 6))
-    bachelier_greeks(*one(sign, forward, strike, t, vol, rate), found)
+    fill(bachelier_greeks, one(sign, forward, strike, t, vol, rate), found)
     named = greek_names(*found[0].tolist())
     out |= {k: v for k, v in named.items() if k not in ("vega_per_vol_point", "vega_per_1pct")}  # no points of per cent
     x.undefined("elasticity", "the option is worth nothing")
@@ -367,7 +374,7 @@ def digital(x: Line) -> dict[str, Any]:
 def _exotic(barrier_kind: int, digital_kind: int, sign: float, strike: float, level: float, payoff: float, t: float,
             vol: float, m: Market, touched: bool) -> np.ndarray:
     out = np.empty((1, 6))
-    exotic.exotic_greeks(np.array([barrier_kind]), np.array([digital_kind]),
-                         *one(sign, m.spot, strike, level, payoff, t, vol, m.rate, m.carry),
-                         np.array([touched], np.int8), out)
+    fill(exotic.exotic_greeks, [np.array([barrier_kind]), np.array([digital_kind]),
+                                *one(sign, m.spot, strike, level, payoff, t, vol, m.rate, m.carry),
+                                np.array([touched], np.int8)], out)
     return np.array(out[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -142,7 +142,7 @@ def _partition(contract: Contract, fills: list[Fill]) -> PositionPartition:
     """Return the table of one position that counts in as many decimals as the fills have."""
     decimals = max(decimal_parts(f.quantity, "qty")[1] for f in fills)
     # the kind says which prices the contract can have, and they have been looked at: a future takes all of them
-    asset_class = "perpetual" if contract.terms.inverse else "future"
+    asset_class: Literal["perpetual", "future"] = "perpetual" if contract.terms.inverse else "future"
     reference = Reference(lambda account: 0)
     reference.add_instrument(Instrument(instrument="X", asset_class=asset_class, currency="Q",
                                         inverse=contract.terms.inverse, multiplier=contract.terms.multiplier,

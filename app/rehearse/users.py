@@ -83,6 +83,8 @@ class Desk:
         kind, name = body["as"], Path(body["name"]).name
         folder = Path(self._folder.name) / kind
         folder.mkdir(exist_ok=True)
+        for former in folder.glob(f"{Path(name).stem}.*"):  # a step's file stands in the place of one of the same name
+            former.unlink()
         if "base64" in body:
             (folder / name).write_bytes(base64.b64decode(body["base64"]))
         else:

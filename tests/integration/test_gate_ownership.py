@@ -56,10 +56,19 @@ async def gate(made: Installation, folder: str, **environment: str) -> Process:
 
 
 def assert_each_once(found: list[Decision], sent: int) -> None:
-    """Assert one decision an order, and that what was let through before still counted after."""
-    assert Counter(d.order_id for d in found) == {f"k{k}": 1 for k in range(sent)}
-    assert sum(d.outcome == "accept" for d in found) == FITS
-    assert {r.code for d in found for r in d.reasons} == {"POSITION_LONG"}
+    """Assert one decision an order, and that what was let through before still counted after.
+
+    On a machine where nothing else gets its turn for seconds a gate also says that positions or prices stand still: it is
+    right to, and as many orders as fit are let through all the same.
+    """
+    times = Counter(d.order_id for d in found)
+    twice = {k: [(d.outcome, [r.code for r in d.reasons], d.ts_decision) for d in found if d.order_id == k] for k, n in times.items() if n > 1}
+    assert not twice, f"{len(twice)} orders decided more than once: {dict(list(twice.items())[:5])}"
+    missing = [k for k in range(sent) if f"k{k}" not in times]
+    assert not missing and len(times) == sent, f"{len(missing)} orders not decided, from {missing[:5]}"
+    codes = Counter(r.code for d in found for r in d.reasons)
+    assert sum(d.outcome == "accept" for d in found) == FITS, codes
+    assert codes["POSITION_LONG"] > 0 and codes.keys() <= {"POSITION_LONG", "STALE_POSITION", "STALE_PRICE"}, codes
 
 
 def test_a_gate_that_was_stopped_decides_nothing_more_and_leaves(made: Installation, tmp_path: Any) -> None:

@@ -6,7 +6,10 @@ from __future__ import annotations
 SHARED_INSTALLATIONS = frozenset(("api", "running", "elsewhere", "desk", "results"))
 #: parts of the names of long tests, and of files whose tests share an installation; the longest first
 LONGEST = (
-    "test_rehearsals", "test_system", "test_gateway_writes", "test_first_run", "test_benchmarks_run", "test_versions", "test_clients",
+    "test_rehearsals", "test_system", "test_gateway_writes", "test_clients", "smoke_size[orders]", "test_first_run",
+    "test_gates_that_join_and_leave", "test_every_role_serves_again", "test_a_paused_broker", "test_a_rolling_upgrade", "test_versions",
+    "test_working_orders", "test_broker_restart", "test_a_gate_that_was_stopped", "test_standby", "test_roll", "smoke_size[engine]",
+    "test_barriers", "test_scale_out", "test_funding", "test_demo_and_benchmarks", "test_a_topic_deleted", "test_tasks_of_roles",
 )
 
 
