@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,28 @@ class NoData(ValueError):
 
 
 def from_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return (pnl, var) of a CSV with the columns ``pnl`` and ``var``, a line a day, the oldest first."""
-    with path.open(newline="") as file:
+    """Return (pnl, var) of a CSV with the columns ``pnl`` and ``var``, a line a day, the oldest first.
+
+    An empty cell is missing (NaN): its day is left out.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"pnl", "var"} <= set(rows[0]):
         found = sorted(rows[0]) if rows else "empty"
         raise NoData(f"{path}: expected columns pnl and var and a line a day, was {found}")
-    return np.array([float(r["pnl"]) for r in rows]), np.array([float(r["var"]) for r in rows])
+    pnl, var = ([_cell(path, line, name, row[name]) for line, row in enumerate(rows, 2)] for name in ("pnl", "var"))
+    return np.array(pnl), np.array(var)
+
+
+def _cell(path: Path, line: int, name: str, text: str | None) -> float:
+    """Return the number of a cell; NaN where it is empty."""
+    try:
+        value = float(text) if text and text.strip() else math.nan
+    except ValueError:
+        value = math.inf
+    if math.isinf(value) or (math.isnan(value) and text and text.strip()):
+        raise NoData(f"{path}:{line}: {name}: expected a number or an empty cell, was {text!r}")
+    return value
 
 
 def from_store(settings: Settings, node: str) -> tuple[np.ndarray, np.ndarray]:
@@ -53,5 +69,15 @@ def run_backtest(settings: Settings, node: str, file: Path | None, level: float)
     """Return the report of a node."""
     pnl, var = from_file(file) if file is not None else from_store(settings, node)
     if (var < 0).any():
-        raise NoData(f"var: expected positive losses, was {float(var.min())!r}")
-    return {"node": node, "level": level} | backtest(hits_of(pnl, var), level)
+        raise NoData(f"var: expected positive losses, was {float(np.nanmin(var))!r}")
+    hits = hits_of(pnl, var)
+    if np.isnan(hits).all():
+        raise NoData("backtest: expected a day on which pnl and var are known, was none")
+    if not 0.5 <= level < 1.0:
+        raise NoData(f"level: expected a confidence of at least 0.5 and below 1, was {level!r}")
+    return {"node": node, "level": level} | _stated(backtest(hits, level))
+
+
+def _stated(found: dict[str, Any]) -> dict[str, Any]:
+    """Return a report without the statistics that its days are too few for."""
+    return {k: v for k, v in found.items() if not (isinstance(v, float) and math.isnan(v))}

@@ -73,6 +73,9 @@ class Contract:
 
     def fill(self, x: Line) -> Fill:
         """Return one fill: side, qty, price, and fee or fees as a trade record has them."""
+        action = x.text("action") if x.has("action") else "new"
+        if action not in ("new", "receipt"):
+            raise FieldError(x.name_of("action"), action, "new or receipt: a line has the fills that stand")
         side, quantity = x.text("side"), _quantity(x, "qty", "quantity", above=0.0)
         if side.lower() not in ("buy", "sell"):
             raise FieldError(x.name_of("side"), side, "buy or sell")
@@ -82,7 +85,10 @@ class Contract:
             fee = sum((self._fee(part) for part in x.rows("fees", minimum=0)), Decimal(0))
         else:
             fee = _exact(x, "fee") if x.has("fee") else Decimal(0)
-        return Fill(quantity if side.lower() == "buy" else -quantity, self.price(x, "price"), fee)
+        price = self.price(x, "price")
+        if action == "receipt" and price:
+            raise FieldError(x.name_of("price"), str(price), "0: a receipt comes at no cost")
+        return Fill(quantity if side.lower() == "buy" else -quantity, price, fee)
 
     def _fee(self, x: Line) -> Decimal:
         amount, currency = x.decimal("amount"), x.text("currency")
@@ -104,10 +110,11 @@ def _fills(x: Line, contract: Contract) -> list[Fill]:
 def position(x: Line) -> dict[str, Any]:
     """Fold fills with the kernels of production: average cost, FIFO and break-even, realised P&L, fees, closed trades.
 
-    Fields: fills [{side, qty, price, fee or fees [{amount, currency}]}], inverse, multiplier, mark (or marks),
-    start_qty and start_avg, fx_to_account, quote_currency, kind equity|spot|spot_fx|bond|future|option|perpetual|cfd:
-    futures and options may trade below 0, equities settle full value in cash, margined products only P&L. A price of 0
-    is a receipt at no cost. P&L of inverse contracts is in the coin. ``realized_net`` is realised P&L less all fees.
+    Fields: fills [{side, qty, price, fee or fees [{amount, currency}], action new|receipt}], inverse, multiplier, mark
+    (or marks), start_qty and start_avg, fx_to_account, quote_currency, kind equity|spot|spot_fx|bond|future|option|
+    perpetual|cfd: futures and options may trade below 0, equities settle full value in cash, margined products only
+    P&L. A price of 0 is a receipt at no cost. P&L of inverse contracts is in the coin. ``realized_net`` is realised P&L
+    less all fees.
     """
     contract = Contract(x)
     fills = _fills(x, contract)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -91,6 +92,8 @@ def bond(x: Line) -> dict[str, Any]:
     last = simple and paper.one_period_left(settle)
     x.conventions |= {"frequency": frequency, "yield": "simple interest over the last period, by the day count" if last
                       else f"compounded {frequency} times a year, street convention"}
+    if day_count == "ACT/365F" and equal:
+        x.conventions["accrued"] = "days over 365; beyond half a year the coupon less what is left of it (Canada)"
     face = x.number("face", default=1_000_000.0)
     dates = paper.schedule(settle)
     return out | {"ytm": y, "ytm_percent": 100.0 * y, "accrued_days": paper.accrued_days(settle),
@@ -246,14 +249,26 @@ def _tiers(x: Line, value: float) -> list[list[float]]:
     return tiers
 
 
+def _leg(x: Line) -> Decimal:
+    """Return the signed quantity of a leg: a number alone, or one that a side gives its sign."""
+    x.number("qty", "quantity", **({"above": 0.0} if x.has("side") else {}))
+    quantity = x.decimal("qty", "quantity")
+    if not x.has("side"):
+        return quantity
+    side = x.text("side")
+    if side not in ("buy", "sell", "long", "short"):
+        raise FieldError(x.name_of("side"), side, "one of buy, sell, long, short")
+    return quantity if side in ("buy", "long") else -quantity
+
+
 @calculator("margin")
 def margin(x: Line) -> dict[str, Any]:
     """Initial and maintenance margin of a position: kind linear|inverse, qty (or legs), price, multiplier, leverage.
 
     Rates as a record has them, leverage included: margin_initial, margin_maintenance, or tiers [up_to, maintenance] or
     [up_to, initial, maintenance], each on its slice of the notional, null: no end. Or margin_init_rate (1.0) and
-    margin_maint_rate, over leverage. legs [{side, qty}] of one instrument are netted first. Linear notional = qty *
-    price in quote currency; inverse = qty / price in the coin.
+    margin_maint_rate, over leverage. legs [{side, qty}] (or signed quantities) of one instrument are netted first.
+    Linear notional = qty * price in quote currency; inverse = qty / price in the coin.
     """
     inverse = x.choice("kind", among=("linear", "inverse"), default="linear") == "inverse"
     price = x.number("price", **({"above": 0.0} if inverse else {}))
@@ -262,9 +277,7 @@ def margin(x: Line) -> dict[str, Any]:
     if x.has("legs"):
         if x.has("qty", "quantity"):
             raise FieldError(x.name_of("qty", "quantity"), None, "none beside legs")
-        quantity = float(sum(leg.decimal("qty", "quantity", above=0.0) * (
-            1 if leg.choice("side", among=("buy", "sell", "long", "short")) in ("buy", "long") else -1)
-            for leg in x.rows("legs")))
+        quantity = float(sum(_leg(leg) for leg in x.rows("legs", bare="qty")))
         x.conventions["netting"] = f"legs of one instrument are netted: {quantity!r}"
     else:
         quantity = x.number("qty", "quantity")

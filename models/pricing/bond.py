@@ -115,8 +115,7 @@ class Bond:
         at = self._index(first)
         if self._grid(at) != first:
             raise TermError("first_coupon", first, "a coupon date counted back from maturity, as "
-                                                   f"{self._grid(at)} or {self._grid(at + 1)}; schedule forward counts "
-                                                   "from it, up to a short last period")
+                                                   f"{self._grid(at)} or {self._grid(at + 1)}")
 
     @property
     def coupons_are_equal(self) -> bool:
@@ -160,8 +159,13 @@ class Bond:
         if settle >= self.maturity:
             return 0.0
         start, end = self.schedule(settle)[:2]
+        amount = self._amount(start, end)
         earned = self.coupon * self._share(start, settle) if settle > start else 0.0
-        return earned - self._amount(start, end) if settle >= self.detached(end) else earned
+        if self.day_count == "ACT/365F" and self.coupons_are_equal and self._is_step(start, end):
+            # 183 days of 365 are more than half a coupon: beyond half a year what is left is counted (Canada)
+            if (settle - start).days * self.frequency > 365:
+                earned = amount - self.coupon * self._share(settle, end)
+        return earned - amount if settle >= self.detached(end) else earned
 
     def accrued_days(self, settle: date) -> int:
         """Return the days that interest has accrued for by the day count; below 0 where the coupon is the seller's."""
@@ -235,10 +239,14 @@ class Bond:
             return self._periods(start, end) / self.frequency
         return year_fraction(start, end, self.day_count)
 
+    def _is_step(self, start: date, end: date) -> bool:
+        """Whether a period is one whole step of the grid."""
+        k = self._index(start)
+        return (self._grid(k), self._grid(k + 1)) == (start, end)
+
     def _amount(self, start: date, end: date) -> float:
         """Return the coupon of a period, per 100."""
-        k = self._index(start)
-        if self.coupons_are_equal and (self._grid(k), self._grid(k + 1)) == (start, end):
+        if self.coupons_are_equal and self._is_step(start, end):
             return self.coupon / self.frequency
         return self.coupon * self._share(start, end)
 

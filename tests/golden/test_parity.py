@@ -25,6 +25,14 @@ def test_every_reference_file_is_compared(data: Path) -> None:
     assert {p.stem for p in (data / "reference").glob("*.json")} == set(COMPARISONS)
 
 
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.glob("hunted_*.json")), ids=lambda p: p.stem)
+def test_reports_of_others_are_answered_right(path: Path) -> None:
+    """Bug reports of other projects, each with a value that follows from a library or from arithmetic (docs/field-log.md)."""
+    found, unknown = compare_files([path])
+    assert not unknown and sum(p.cases for p in found) == len(json.loads(path.read_text())) > 20
+    assert not (missed := [m for p in found for m in p.misses]), missed[:5]
+
+
 def test_cases_come_from_anywhere_with_a_kind(data: Path, tmp_path: Path) -> None:
     gilts = json.loads((data / "reference" / "bonds_gilt_yields.json").read_text())
     (tmp_path / "mine.json").write_text(json.dumps(gilts | {"id": "of my own", "kind": "bonds_gilt_yields"}))

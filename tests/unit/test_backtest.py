@@ -58,6 +58,12 @@ def test_the_command_on_a_file(tmp_path: Path) -> None:
     file.write_text("pnl,var\n" + "\n".join(f"{-120 if k % 50 == 0 else 10},100" for k in range(250)))
     got = json.loads(CliRunner().invoke(cli, ["backtest", "firm", str(file)]).stdout)
     assert (got["days"], got["exceptions"], got["zone"]) == (250, 5, "amber")
+    file.write_text("pnl,var\n-120,100\n,100\n-120,\n5,100\n")
+    got = json.loads(CliRunner().invoke(cli, ["backtest", "firm", str(file)]).stdout)
+    assert (got["days"], got["exceptions"], got["zone_days"]) == (2, 1, 2) and "lr_independence" not in got, "missing by pair"
+    for bad in ("pnl,var\n-120,100\nmuch,100\n", "pnl,var\n,\n", "pnl,var\nnan,100\n"):
+        file.write_text(bad)
+        assert CliRunner().invoke(cli, ["backtest", "firm", str(file)]).exit_code == 1
     file.write_text("a,b\n1,2\n")
     assert CliRunner().invoke(cli, ["backtest", "firm", str(file)]).exit_code == 1
 
