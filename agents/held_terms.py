@@ -1,4 +1,4 @@
-"""Terms of contracts that are held: a correction is followed at once, another contract under the same name refused."""
+"""Terms of what is held: corrections and splits are followed at once, another contract under the name is refused."""
 
 from __future__ import annotations
 
@@ -24,10 +24,15 @@ class HeldTerms:
     parts : the owned partitions, as they come and go
     topic : where instruments are published
     replaced : makes the changed rows of a partition durable, and publishes them
+    reload : has one account and instrument of a partition folded again from the log
     """
 
     def __init__(self, reference: ReferenceTail, parts: Mapping[int, PositionPartition], publisher: Publisher,
-                 topic: str, counters: Counters, replaced: Callable[[PositionPartition], None]) -> None:
+                 topic: str, counters: Counters, replaced: Callable[[PositionPartition], None],
+                 reload: Callable[[PositionPartition, str, str], None]) -> None:
+        self._reload = reload
+        #: told an instrument that has changed
+        self.on_instrument: Callable[[Instrument], None] = lambda record: None
         self._reference, self._parts = reference.reference, parts
         self._publisher, self._topic, self._counters, self._replaced = publisher, topic, counters, replaced
         self._put_back_count: dict[str, int] = {}
@@ -39,14 +44,25 @@ class HeldTerms:
         """Restate a partition in corrected terms."""
         for key in part.follow_terms():
             self._counters.add("terms_refused")
-            log.error("%s: held in parts of the new quantity_increment: counted in the former terms", key)
+            log.error("%s|%s: held in parts of the new quantity_increment: counted in the former terms", *key)
+
+        while part.behind:
+            account, instrument = part.behind.pop()
+            log.error("%s|%s: a corporate action is of before what has left the window: folded again from the log",
+                      account, instrument)
+            self._reload(part, account, instrument)
+
+    def follow_all(self) -> None:
+        """Restate all owned partitions, and have what changed written and published."""
+        for part in self._parts.values():
+            self.follow(part)
+            if part.changed():
+                self._replaced(part)
 
     def _changed(self, record: Account | Instrument) -> None:
         if isinstance(record, Instrument):
-            for part in self._parts.values():
-                self.follow(part)
-                if part.changed():
-                    self._replaced(part)
+            self.follow_all()
+            self.on_instrument(record)
 
     def _is_held(self, instrument: str) -> bool:
         """Whether an owned position has ever had anything of an instrument: its money is stated in its currency."""

@@ -9,11 +9,13 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from aiokafka.structs import TopicPartition
 
+from agents.corporate_actions import ActionFollower
 from agents.held_terms import HeldTerms
 from agents.ports import Clock, Counters, Publisher
 from agents.quarantine import Quarantine
@@ -22,10 +24,10 @@ from agents.reference_tail import ReferenceTail
 from agents.reload import KeyReloads
 from agents.router import OUTSIDE
 from agents.stage import Bound, ReadingStage
+from agents.statement_keys import give_own_keys
 from agents.trade_refusals import REASONS, detail_of
 from models import trade_columns as tc
 from models.position_progress import FoldProgress
-from models.reference import quantity_decimals
 from models.trade_decode import DecodedTrades, decode_trades
 from schemas.addresses import PositionProgress
 from schemas.codec import decoder_of, encode, records_in
@@ -86,7 +88,9 @@ class PositionStage(ReadingStage):
         self._fund_partitions: dict[str, int] = {}
         reference.on_account_moved = self._account_moved
         self._terms = HeldTerms(reference, self.parts, publisher, topics["reference.instruments"], counters,
-                                self._replaced)
+                                self._replaced, self._fold_again)
+        self._actions = ActionFollower(reference, self.parts, client, topics, publisher, clock, self._terms.follow_all)
+        self._terms.on_instrument = self._actions.closes
         self._sources = SourceLog(client)
         self._reloads = KeyReloads(client, topics, publisher, clock, counters, fills_max, lateness_ns, self._replaced)
         self.reading: PositionReading = PositionReading(self.writers, topics, self._out_wake, self._reloads)
@@ -127,6 +131,8 @@ class PositionStage(ReadingStage):
         for p, writer in writers.items():
             self.writers[p] = writer
             writer.start()
+        await give_own_keys(self._client, self._publisher, self._topics["positions.external"], self._partition_count,
+                            writers)
         trades = self._topics["trades"]
         ends = await ends_of(self._client, [TopicPartition(trades, p) for p in writers])
         for p, writer in writers.items():
@@ -137,6 +143,7 @@ class PositionStage(ReadingStage):
                            process.start("progress loop", self._progress_loop, bound_s=30.0)]
         for p in partitions:
             self._terms.follow(self.parts[p])
+        self._actions.take_over()
         for p in partitions:  # a crash may have cut off what was folded but not yet published
             self.parts[p].positions.mark_all_out()
         self._out_wake.set()
@@ -183,10 +190,8 @@ class PositionStage(ReadingStage):
         part = self.parts.get(owner_partition(account, self._partition_count))
         if part is None:
             return None
-        for slot in part.slots():
-            if part.reference.key_name(*_key_of(part, slot)) == f"{account}|{instrument}".encode():
-                return part.records(np.array([slot]))[0]
-        return None
+        found = (slot for slot in part.slots() if part.key_text(slot) == (account, instrument))
+        return next((part.records(np.array([slot]))[0] for slot in found), None)
 
     # ---- records --------------------------------------------------------------------------------------------------
     async def process(self, batch: RecordBatch, ack: Callable[[], None]) -> None:
@@ -231,6 +236,7 @@ class PositionStage(ReadingStage):
             await self._reference.catch_up()  # a name may have been published just before the trade that uses it
             tc.resolve_trades(decoded.buffer, rows, reference.arrays())
         settlement_fees(decoded, reference)
+        self._actions.turn()
         self._terms.follow(part)
         part.positions.apply(rows, reference.arrays())
         counts = np.bincount(rows["status"], minlength=32)
@@ -247,10 +253,7 @@ class PositionStage(ReadingStage):
                 reason = REASONS[int(rows["status"][i])]
                 decoded.refuse(i, reason, detail_of(decoded, i, reason))
         for i in np.flatnonzero(rows["inexact"]).tolist():  # what it took back had left the chain: the log is exact
-            slot = int(rows["taken_slot"][i])
-            account, instrument = (x.decode() for x in reference.key_name(*_key_of(part, slot)).rsplit(b"|", 1))
-            offsets = self.writers[part.partition].marker.offsets | {batch.topic: batch.next_offset}
-            self._reloads.request(part, account, instrument, offsets)
+            self._fold_again(part, *part.key_text(int(rows["taken_slot"][i])), {batch.topic: batch.next_offset})
         for bad in decoded.poison:
             sends.append(self._quarantine.send(batch, bad.message, bad.reason, bad.detail, bad.raw, bad.index))
 
@@ -328,15 +331,20 @@ class PositionStage(ReadingStage):
             self._counters.add("rolls", float(part.roll(statement.account, ts)))
             return
         if statement.kind == "reload":
-            offsets = self.writers[part.partition].marker.offsets | {batch.topic: batch.next_offset}
-            self._reloads.request(part, statement.account, statement.instrument, offsets)
+            self._fold_again(part, statement.account, statement.instrument, {batch.topic: batch.next_offset})
             return
         self._terms.follow(part)
         key = reference.intern_key(statement.account, statement.instrument)
         slot = part.find_slot(*key)
-        decimals = (quantity_decimals(reference.instrument_records[statement.instrument]) if slot < 0
+        decimals = (reference.decimals_of(statement.instrument) if slot < 0
                     else int(part.positions.arrays.rows["quantity_decimals"][slot]))
         open_from(part, statement, decimals, int(batch.timestamps_ms[m]), self._clock())
+
+    def _fold_again(self, part: PositionPartition, account: str, instrument: str,
+                    further: dict[str, int] = MappingProxyType({})) -> None:  # type: ignore[assignment]
+        """Have one position folded again; ``further``: what its state includes beside the marker."""
+        if part.partition in self.writers:
+            self._reloads.request(part, account, instrument, self.writers[part.partition].marker.offsets | further)
 
     def _replaced(self, part: PositionPartition) -> None:
         """Make a row that was put right durable, and publish it."""
@@ -383,6 +391,7 @@ class PositionStage(ReadingStage):
         while True:
             await asyncio.sleep(PROGRESS_S)
             self._progress.turn(self._clock())
+            self._actions.turn()
             self._out_wake.set()
             turned()
 
@@ -427,11 +436,6 @@ class PositionStage(ReadingStage):
                 part.positions.mark_all_out()
             self._publish(part, part.positions.take_out())
         await self.release(set(self.writers))
-
-
-def _key_of(part: PositionPartition, slot: int) -> tuple[int, int]:
-    row = part.positions.arrays.rows[slot]
-    return int(row["account_index"]), int(row["instrument_index"])
 
 
 def _origin_of(header: Any) -> tuple[str, list[int]] | None:

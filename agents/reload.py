@@ -11,7 +11,6 @@ import numpy as np
 from aiokafka.structs import TopicPartition
 
 from agents.ports import Clock, Counters, Publisher
-from models.reference import quantity_decimals
 from schemas.codec import decoder_of, encode, records_in
 from schemas.records import Alert, External
 from tables.kafka import KafkaClient
@@ -126,8 +125,7 @@ class KeyReloads:
                 try:
                     statement = _external.decode(raw)
                     if statement.kind == "start_of_day" and statement.instrument in shadow.reference.instrument_records:
-                        record = shadow.reference.instrument_records[statement.instrument]
-                        open_from(shadow, statement, quantity_decimals(record), ms)
+                        open_from(shadow, statement, shadow.reference.decimals_of(statement.instrument), ms)
                 except ValueError:
                     continue  # as it was then: it is on the quarantine topic
         fold(shadow, trades)
@@ -155,6 +153,7 @@ class KeyReloads:
         if other in shadow.side or slot in part.side:
             mine, theirs = part.side_of(slot), shadow.side_of(other)
             mine.fees, mine.opening_fees, mine.openings = theirs.fees, theirs.opening_fees, theirs.openings
+            mine.dividends = theirs.dividends
         self._replaced(part)
         self._say(reload, f"reloaded from {trades} trades: quantity {now} was {was}, realised {_text(realised[1])} was "
                           f"{_text(realised[0])}", float(now), float(was))

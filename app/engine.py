@@ -175,8 +175,7 @@ class Engine:
         self.publisher = BatchingPublisher(self.client, counts, self.parts.linger_s, self.lease)
         await self.publisher.start()
         reference = Reference(lambda account: owner_partition(account, s.partitions))
-        self.reference = ReferenceTail(self.client, self.topics["reference.instruments"],
-                                       self.topics["reference.accounts"], reference, self.counters,
+        self.reference = ReferenceTail(self.client, self.topics, reference, self.counters,
                                        Quarantine(self.topics, self.publisher, self.counters).send)
         await self.reference.start()
         self.built = await self.parts.build(Surroundings(s, self.client, self.topics, self.reference, self.publisher,

@@ -32,8 +32,8 @@ from tables.restore import read_range
 from tables.source_log import SourceLog
 
 #: what is written back: facts and decisions of people, not what workers make of them
-TRUTH = ("reference.instruments", "reference.accounts", "reference.counterparties", "limits", "controls", "touches",
-         "market.surfaces", "positions.external", "trades", "decisions", "alerts")
+TRUTH = ("reference.instruments", "reference.accounts", "corporate.actions", "reference.counterparties", "limits",
+         "controls", "touches", "market.surfaces", "positions.external", "trades", "decisions", "alerts")
 #: kept for the proof only
 PROOF = "positions"
 MANIFEST, FORMAT = "manifest.json", 1

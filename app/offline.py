@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 from agents.router import Place, Router
 from app.settings import Settings
 from models.reference import Reference
 from schemas.codec import decoder_of
+from schemas.corporate import CorporateAction
 from schemas.nodes import MODELS_SUFFIX, Risk
 from schemas.records import Account, External, Instrument, Mark, Position
 from tables.kafka import owner_partition
@@ -44,6 +46,10 @@ class Offline:
             router.subscribe("reference.instruments", Instrument, lambda r, _: self.reference.add_instrument(r))
         if "reference.accounts" in topics:
             router.subscribe("reference.accounts", Account, lambda r, _: self.reference.add_account(r))
+        if "corporate.actions" in topics:
+            self.reference.turn(time.time_ns())
+            router.subscribe("corporate.actions", CorporateAction, lambda r, _: self.reference.add_action(r),
+                             lambda at: self.reference.withdraw_action(*at.key.partition("|")[::2]))
         if "marks" in topics:
             router.subscribe("marks", Mark, lambda r, _: self.marks.__setitem__(r.instrument, r))
         if "positions.external" in topics:

@@ -15,6 +15,7 @@ from aiokafka.structs import TopicPartition
 from app.offline import Offline
 from app.settings import Settings
 from app.sink.clickhouse import ServerClickHouse
+from models.corporate_actions import CorporateActions
 from models.reconciliation import Break, StoredTrade, live_quantities, reconcile
 from schemas.codec import encode
 from schemas.keys import external_key
@@ -25,14 +26,15 @@ from tables.restore import read_range
 log = logging.getLogger(__name__)
 #: a source that disagrees about everything is wrong itself: so many positions are folded again at most
 RELOADS_MAX = 1_000
-_CHANGED = "(SELECT account FROM deskrisk.trades FINAL WHERE action IN ('correct', 'bust'))"
-#: accounts without corrections and busts are added up where they are
+_CHANGED = ("(SELECT account FROM deskrisk.trades FINAL WHERE action IN ('correct', 'bust') "
+            "OR instrument IN %(split)s)")
+#: accounts without corrections and busts, and without instruments that were split, are added up where they are
 STORE_SUMS = f"""SELECT account, instrument, sum(if(lower(side) = 'buy', quantity, -quantity)) FROM (
   SELECT account, instrument, side, quantity FROM deskrisk.trades FINAL WHERE account NOT IN {_CHANGED}
   ORDER BY partition, offset, idx LIMIT 1 BY account, trade_id) GROUP BY account, instrument"""
 #: of the others every record counts, in the order of the log
 STORE_ROWS = f"""SELECT account, instrument, trade_id, action, ref_trade_id,
-  if(lower(side) = 'buy', quantity, -quantity) FROM deskrisk.trades FINAL WHERE account IN {_CHANGED}
+  if(lower(side) = 'buy', quantity, -quantity), ts_event_ns FROM deskrisk.trades FINAL WHERE account IN {_CHANGED}
   ORDER BY partition, offset, idx"""
 
 
@@ -42,16 +44,19 @@ async def run_reconcile(settings: Settings, reload: bool = True) -> dict[str, An
     With ``reload`` the owners of the positions with new breaks fold those positions, and no others, again from the log.
     """
     topics = settings.topics()
-    read = Offline(settings).follow("reference.instruments", "positions", "positions.external")
+    read = Offline(settings).follow("reference.instruments", "corporate.actions", "positions", "positions.external")
     positions, statements, instruments = read.positions, read.statements, read.reference.instrument_records
     data = range(settings.partitions)
-    await read_range(settings.client(), {TopicPartition(topics["reference.instruments"], 0): 0} | {
+    await read_range(settings.client(), {
+        TopicPartition(topics[t], 0): 0 for t in ("reference.instruments", "corporate.actions")} | {
         TopicPartition(topics[t], p): 0 for t in ("positions", "positions.external") for p in data}, read.router)
-    stored = _trade_store(settings)
+    actions = read.reference.actions
+    stored = _trade_store(settings, actions)
+    snapshots = [actions.restated(s) for s in statements if s.kind == "snapshot"]
     book = Path(settings.data_dir) / "reconciliation.json"
     known: dict[str, int] = json.loads(book.read_text())["since"] if book.exists() else {}
     now = time.time_ns()
-    found = reconcile(positions, [*(s for s in statements if s.kind == "snapshot"), *stored], instruments, known, now)
+    found = reconcile(positions, [*snapshots, *stored], instruments, known, now)
     since = {b.key: b.since_ns for b in found}
     book.parent.mkdir(parents=True, exist_ok=True)
     history = (json.loads(book.read_text())["history"] if book.exists() else [])[-10_000:]
@@ -71,14 +76,15 @@ async def run_reconcile(settings: Settings, reload: bool = True) -> dict[str, An
                      for b in found]}
 
 
-def _trade_store(settings: Settings) -> list[External]:
+def _trade_store(settings: Settings, actions: CorporateActions) -> list[External]:
     """Return what the analysts' store adds up to; nothing where there is no server to ask."""
     if settings.clickhouse_url is None:
         return []
     store = ServerClickHouse(settings.clickhouse_url.get_secret_value())
     try:
-        sums = {(a, i): Decimal(q) for a, i, q in store.query(STORE_SUMS)}
-        sums |= live_quantities(StoredTrade(*row) for row in store.query(STORE_ROWS))
+        split = {"split": [name for name in actions.names() if actions.in_force(name, "split")] or [""]}
+        sums = {(a, i): Decimal(q) for a, i, q in store.select(STORE_SUMS, split)}
+        sums |= live_quantities((StoredTrade(*row) for row in store.select(STORE_ROWS, split)), actions.ratio_since)
         return [External(source="trade-store", account=a, instrument=i, quantity=q, ts_event=time.time_ns(),
                          kind="snapshot") for (a, i), q in sums.items()]
     finally:

@@ -81,7 +81,7 @@ async def load(settings: Settings) -> tuple[dict[int, Loaded], Reference]:
     """Return every partition's changelog and trades, and the reference data."""
     topics = settings.topics()
     out: dict[int, Loaded] = defaultdict(Loaded)
-    found = Offline(settings).follow("reference.instruments", "reference.accounts")
+    found = Offline(settings).follow("reference.instruments", "reference.accounts", "corporate.actions")
 
     def on_batch(batch: RecordBatch) -> None:
         loaded = out[batch.partition]
@@ -93,7 +93,7 @@ async def load(settings: Settings) -> tuple[dict[int, Loaded], Reference]:
                 loaded.trades.append((offset, ms, value))
 
     await read_range(settings.client(), {TopicPartition(topics[t], 0): 0 for t in (
-        "reference.instruments", "reference.accounts")}, found.router)
+        "reference.instruments", "reference.accounts", "corporate.actions")}, found.router)
     tps = {TopicPartition(topics[t], p): 0 for t in ("positions-changelog", "trades")
            for p in range(settings.partitions)}
     await read_range(settings.client(), tps, on_batch)

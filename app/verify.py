@@ -11,6 +11,7 @@ import numpy as np
 
 from app.offline import Offline
 from app.settings import Settings
+from models.corporate_actions import effective_ns
 from models.naive_fold import NaiveBook
 from models.reference import PRICE_ANY_SIGN, quantity_decimals, unit_value
 from models.trade_decode import check_trade
@@ -26,7 +27,7 @@ from tables.tail import Tail
 RELATIVE = 1e-9
 SHOWN = 20
 #: topics of which the newest records count
-ROUTED = ("positions", "risk", "reference.instruments", "reference.accounts")
+ROUTED = ("positions", "risk", "reference.instruments", "reference.accounts", "corporate.actions")
 
 
 class _Topics:
@@ -101,8 +102,11 @@ def report_of(found: _Topics, settings: Settings) -> dict[str, Any]:
 
 def _fold(found: _Topics, partition: int, until: int, instruments: dict[str, Instrument],
           settings: Settings) -> NaiveBook:
+    actions = found.newest.reference.actions
     book = NaiveBook({n: i.inverse for n, i in instruments.items()}, settings.lateness_ms * 1_000_000,
-                     {n: quantity_decimals(i) for n, i in instruments.items()})
+                     {n: quantity_decimals(i) for n, i in instruments.items()},
+                     {n: [(effective_ns(r), r.ratio, r.amount, r.currency or "") for r in actions.in_force(n)]
+                      for n in actions.names()})
     accounts = found.newest.reference.account_records
     for offset, latest_ns, value in found.trades[partition]:
         if offset >= until:
@@ -126,7 +130,7 @@ def _fold(found: _Topics, partition: int, until: int, instruments: dict[str, Ins
 
 def _has_price(trade: Trade, instrument: Instrument) -> bool:
     """Whether a trade has a price, where it needs one."""
-    return (trade.price > 0 or trade.action in ("bust", "funding")
+    return (trade.price > 0 or trade.action in ("bust", "funding", "receipt", "correct")
             or (instrument.asset_class in PRICE_ANY_SIGN and not instrument.inverse))
 
 

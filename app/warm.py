@@ -20,8 +20,9 @@ from models import marks as mk
 from models import record_scan as rs
 from models.gate.book import GateBook
 from models.ladder import LadderLines
+from models.position_averages import other_averages
 from models.position_order import check_half_chain, evict_oldest
-from models.position_state import PartitionPositions, find_slot, other_averages
+from models.position_state import PartitionPositions, find_slot
 from models.pricing.black_scholes import option_prices
 from models.quote_columns import decode_quotes
 from models.reference import Reference

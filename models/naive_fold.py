@@ -7,7 +7,7 @@ shares no code with the kernels. Slow (about 20,000 trades a second) and meant t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal, localcontext
 from typing import Any
 
@@ -16,6 +16,11 @@ from schemas.units import decimal_parts, parse_ts_ns
 
 PRECISION = Context(prec=40)
 ZERO = Decimal(0)
+
+
+#: from when on, ratio of a split, amount and currency of a dividend
+Action = tuple[int, Decimal | None, Decimal | None, str]
+Actions = dict[str, list[Action]]
 
 
 @dataclass
@@ -115,13 +120,15 @@ class NaiveBook:
     inverse_of : whether an instrument is inverse
     lateness_ns : how late a trade may be and still be folded in its place
     decimals : decimals an instrument's quantities are counted in, where they are checked
+    actions : of instruments, from when on: ratio of a split, or amount and currency of a dividend
     """
 
     def __init__(self, inverse: dict[str, bool], lateness_ns: int = 2_000_000_000,
-                 decimals: dict[str, int] | None = None) -> None:
+                 decimals: dict[str, int] | None = None, actions: Actions | None = None) -> None:
         self._inverse = inverse
         self._decimals = decimals or {}
         self._lateness_ns = lateness_ns
+        self._actions = actions or {}
         self.fills: dict[tuple[str, str], list[NaiveFill]] = {}
         self._by_id: dict[tuple[str, str], NaiveChain] = {}
         self._busts: dict[tuple[str, str], tuple[Any, ...]] = {}
@@ -221,7 +228,21 @@ class NaiveBook:
     def position(self, account: str, instrument: str) -> NaivePosition:
         """Return a position, folded from all its fills in order."""
         with localcontext(PRECISION):
-            return fold(self.in_order((account, instrument)), self._inverse.get(instrument, False))
+            fills, actions = self.in_order((account, instrument)), sorted(self._actions.get(instrument, ()))
+            out = fold([in_units_after(f, actions) for f in fills], self._inverse.get(instrument, False))
+            for k, (ts, _, amount, currency) in enumerate(actions):
+                held = sum((in_units_after(f, actions[:k]).quantity for f in fills if f.ts < ts), ZERO)
+                if amount is not None and held:
+                    out.funding[currency] = out.funding.get(currency, ZERO) - held * amount
+            return out
+
+
+def in_units_after(f: NaiveFill, actions: list[Action]) -> NaiveFill:
+    """Return a fill in the units after the splits that came after it."""
+    for ts, ratio, _, _ in actions:
+        if ratio is not None and f.ts < ts:
+            f = replace(f, quantity=f.quantity * ratio, price=f.price / ratio)
+    return f
 
 
 def content_of(trade: Trade) -> tuple[Any, ...]:

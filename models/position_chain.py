@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from models.interning import ABSENT, mix64
+from models.interning import ABSENT
 from models.jit import hot_kernel, inline_kernel, kernel
-from models.position_window import LATENESS, N_ROWS, ORIGIN_SHIFT, OUT_OF_CHAIN, REVERSAL, STATED, PositionArrays
-
-
-@inline_kernel
-def action_range(st: PositionArrays, instrument: int) -> tuple[int, int]:
-    """Return where the splits of an instrument lie."""
-    if instrument + 1 >= st.action_start.shape[0]:
-        return 0, 0
-    return st.action_start[instrument], st.action_start[instrument + 1]
-
-
-@inline_kernel
-def last_split(st: PositionArrays, instrument: int) -> int:
-    """Return when the last split of an instrument was; 0: there was none."""
-    first, end = action_range(st, instrument)
-    return st.actions[end - 1].ts if end > first else 0
-
-
-@inline_kernel
-def splits_hash(st: PositionArrays, instrument: int, until: int) -> np.uint64:
-    """Return a hash of the splits of an instrument up to a time."""
-    first, end = action_range(st, instrument)
-    total = np.uint64(0)
-    for k in range(first, end):
-        if st.actions[k].ts <= until:
-            total = mix64(total ^ st.actions[k].mark)
-    return total
+from models.position_window import (
+    LATENESS,
+    N_ROWS,
+    ORIGIN_SHIFT,
+    OUT_OF_CHAIN,
+    REVERSAL,
+    STATED,
+    PositionArrays,
+    action_range,
+)
 
 
 @inline_kernel

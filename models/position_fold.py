@@ -11,7 +11,6 @@ import numpy as np
 from models.fills import fold_fill
 from models.interning import ABSENT
 from models.jit import hot_kernel, inline_kernel, kernel
-from models.position_chain import last_split
 from models.position_order import check_half_chain, refold_row, refold_whole
 from models.position_window import (
     ABSORBED,
@@ -36,6 +35,7 @@ from models.position_window import (
     find_fill,
     find_row,
     flag_fill,
+    last_split,
     live_end,
     mark_dirty,
 )
@@ -239,7 +239,12 @@ def _apply_one(st: PositionArrays, rows: np.ndarray, i: int, ref: ReferenceArray
     if status != READ:
         return status
     price = rows[i].price / POW10_F[rows[i].price_scale]
-    if units != 0 and rows[i].free == 0 and (price == 0.0 or (price < 0.0 and ref.price_any_sign[instrument] == 0)):
+    free = rows[i].free != 0
+    if action == CORRECT and price == 0.0:  # what was received at no cost is corrected at none
+        g = find_fill(st, rows[i].ref_hash, rows[i].ref_hash2)
+        free = g != ABSENT and st.fills[live_end(st, g)].price == 0.0
+    if units != 0 and (not free or ref.inverse[instrument] != 0) and (
+            price == 0.0 or (price < 0.0 and ref.price_any_sign[instrument] == 0)):
         if ref.price_any_sign[instrument] == 0 or ref.inverse[instrument] != 0:
             return BAD_PRICE
     d = units * rows[i].side

@@ -13,11 +13,12 @@ import numpy as np
 from models.fills import NO_LOT, LotPool, fold_fill, fold_split, fold_statement, free_lots, new_lot
 from models.interning import mix64
 from models.jit import inline_kernel, kernel
-from models.position_chain import action_range, arrange, day_of, splits_hash
+from models.position_chain import arrange, day_of
 from models.position_window import (
     ABSORBED,
     CHECKED,
     FIRST_FILL_SEQ,
+    FOREVER,
     MARKER,
     N_FILLS,
     N_FLAGGED,
@@ -27,14 +28,14 @@ from models.position_window import (
     REVERSAL,
     STATED,
     PositionArrays,
+    action_range,
     clear_row,
     flag_fill,
     mark_dirty,
     reindex_fills,
     relink_rows,
+    splits_hash,
 )
-
-FOREVER = 2**63 - 1
 
 
 @kernel
@@ -147,6 +148,25 @@ def refold_row(st: PositionArrays, s: int) -> None:
         copy_fold(st.pool, st.base, s, st.rows, s)
         fold_sorted(st, st.rows, s, s, n, st.base[s].horizon_ts, FOREVER)
     _book_stated(st, s)
+    st.rows[s].actions_hash = splits_hash(st, st.rows[s].instrument_index, FOREVER)
+
+
+@kernel
+def held_at(st: PositionArrays, s: int, ts: int) -> int:
+    """Return what ``rows[s]`` held at a time that its base does not reach, by all that is known: units of then."""
+    uncheck(st, s)
+    n = arrange(st, s)
+    copy_fold(st.pool, st.base, s, st.spare, 0)
+    st.spare[0].unit_value, st.spare[0].inverse = st.rows[s].unit_value, st.rows[s].inverse
+    k = _first_split(st, s, st.base[s].horizon_ts)
+    for i in range(n):
+        f = st.scratch[i]
+        if st.fills[f].ts_event < ts or (st.fills[f].ts_event == ts and st.fills[f].flags & STATED):
+            k = _split_until(st, st.spare, 0, s, k, min(st.key[f], ts))
+            _fold_one(st, st.spare, 0, s, f)
+    _split_until(st, st.spare, 0, s, k, ts)
+    free_lots(st.pool, st.spare, 0)
+    return st.spare[0].quantity
 
 
 @kernel

@@ -60,29 +60,6 @@ def find_slot(st: PositionArrays, account: int, instrument: int) -> int:
     return pw.find_row(st, account, instrument)
 
 
-@kernel
-def other_averages(st: PositionArrays, slots: np.ndarray, fifo: np.ndarray, break_even: np.ndarray) -> None:
-    """Fill the average price of the open lots, and the break-even price, of rows that are not flat."""
-    for k in range(slots.shape[0]):
-        s = slots[k]
-        q = st.rows[s].quantity
-        if q == 0:
-            continue
-        inverse = st.rows[s].inverse != 0
-        held, spent = 0.0, 0.0
-        index = st.rows[s].lot_head
-        while index != NO_LOT:
-            size = abs(float(st.pool.lots[index].quantity))
-            held += size
-            spent += size / st.pool.lots[index].price if inverse else size * st.pool.lots[index].price
-            index = st.pool.lots[index].next
-        if held > 0.0 and spent != 0.0:
-            fifo[k] = held / spent if inverse else spent / held
-        cost = st.rows[s].cost
-        if cost != 0.0:
-            break_even[k] = q / cost if inverse else cost / q
-
-
 class PartitionPositions:
     """All positions of one source partition.
 
@@ -248,10 +225,18 @@ class PartitionPositions:
                 self.arrays.base[name][slot] -= amount
             self.arrays.base["opening_realised_pnl"][slot] -= amount
 
+    def make_room(self) -> None:
+        """Make sure that a row can be folded."""
+        self._grow_lots(pw.LOTS_ROOM_MIN)
+
     def refold(self, slot: int) -> None:
         """Fold a row and its opening again, and have it written and published."""
-        self._grow_lots(pw.LOTS_ROOM_MIN)
+        self.make_room()
         order.refold_whole(self.arrays, slot)
+        self.touch(slot)
+
+    def touch(self, slot: int) -> None:
+        """Have a row written and published."""
         self.arrays.rows["revision"][slot] += 1
         pw.mark_dirty(self.arrays, slot)
 

@@ -1,4 +1,4 @@
-"""Corrected terms of a contract: what is held is restated in them, exactly, as if they had always been there."""
+"""Corrected terms of a contract, and splits: what is held is restated, exactly, as if they had always been there."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 from models import position_window as pw
 from models.fills import NO_LOT
-from models.position_order import uncheck
+from models.position_order import held_at, uncheck
 from models.position_state import STATED_IN, PartitionPositions
-from models.position_window import N_FILLS, N_ROWS
+from models.position_window import FOREVER, N_FILLS, N_ROWS, splits_hash
 from models.trade_columns import ReferenceArrays
 from schemas.units import UNITS_MAX
 
@@ -59,3 +59,32 @@ def _lots(a: pw.PositionArrays, head: int) -> list[int]:
         head = int(a.pool.lots["next"][head])
     return out
 
+
+
+def follow_splits(positions: PartitionPositions, actions: np.ndarray, starts: np.ndarray) -> list[int]:
+    """Fold the rows again whose instruments have other splits than before.
+
+    Returns those whose base reaches beyond a split that is not in it: what they hold is not right until they are folded
+    from the log.
+    """
+    positions.arrays = a = positions.arrays._replace(actions=actions, action_start=starts)
+    rows, behind = a.rows[: int(a.meta[N_ROWS])], []
+    known = np.array([splits_hash(a, k, FOREVER) for k in range(len(starts) - 1)], np.uint64)
+    if not len(actions) and not rows["actions_hash"].any():
+        return []
+    instrument = rows["instrument_index"]
+    now = np.where(instrument < len(known), np.append(known, np.uint64(0))[np.minimum(instrument, len(known))], 0)
+    for slot in np.flatnonzero(now != rows["actions_hash"]).tolist():
+        base = positions.arrays.base[slot]
+        positions.refold(slot)
+        if base["actions_hash"] != splits_hash(a, int(instrument[slot]), int(base["horizon_ts"])):
+            behind.append(slot)
+    return behind
+
+
+def held(positions: PartitionPositions, slot: int, ts: int) -> int | None:
+    """Return what a row held at a time, counted units of then; None where its base reaches beyond."""
+    if positions.arrays.base["horizon_ts"][slot] >= ts:
+        return None
+    positions.make_room()
+    return int(held_at(positions.arrays, slot, ts))

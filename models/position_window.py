@@ -30,6 +30,8 @@ ORIGIN_SHIFT = 8
 # places in `meta`
 N_ROWS, N_FILLS, FIRST_FILL_SEQ, N_DIRTY, N_OUT, EPOCH, OUT_EPOCH, N_FLAGGED, N_FLUSHED, LATENESS, N_DUE = range(11)
 META_SIZE = 16
+#: later than any time
+FOREVER = 2**63 - 1
 #: of more fills than this the older half is folded once into the row's checkpoint, from which late ones are folded
 CHAIN_MAX = 4096
 #: one record may fold two rows again, their openings, and a checkpoint
@@ -151,6 +153,32 @@ def clear_base(rows: np.ndarray, s: int) -> None:
 
 
 @inline_kernel
+def action_range(st: PositionArrays, instrument: int) -> tuple[int, int]:
+    """Return where the splits of an instrument lie."""
+    if instrument + 1 >= st.action_start.shape[0]:
+        return 0, 0
+    return st.action_start[instrument], st.action_start[instrument + 1]
+
+
+@inline_kernel
+def last_split(st: PositionArrays, instrument: int) -> int:
+    """Return when the last split of an instrument was; 0: there was none."""
+    first, end = action_range(st, instrument)
+    return st.actions[end - 1].ts if end > first else 0
+
+
+@inline_kernel
+def splits_hash(st: PositionArrays, instrument: int, until: int) -> np.uint64:
+    """Return a hash of the splits of an instrument up to a time."""
+    first, end = action_range(st, instrument)
+    total = np.uint64(0)
+    for k in range(first, end):
+        if st.actions[k].ts <= until:
+            total = mix64(total ^ st.actions[k].mark)
+    return total
+
+
+@inline_kernel
 def ensure_row(st: PositionArrays, account: int, instrument: int, ref: ReferenceArrays) -> int:
     """Return the row of a key, opening it if it is new. Its contract terms are fixed from then on."""
     s = find_row(st, account, instrument)
@@ -167,6 +195,7 @@ def ensure_row(st: PositionArrays, account: int, instrument: int, ref: Reference
         target[s].quantity_decimals = ref.quantity_decimals[instrument]
         target[s].account_index = account
         target[s].instrument_index = instrument
+    st.rows[s].actions_hash = splits_hash(st, instrument, FOREVER)
     if st.day_start[account] != 0:  # what was traded before the roll is still to come
         st.rows[s].opening_ts = st.day_start[account]
         st.rows[s].rolled = 1

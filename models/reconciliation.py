@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
@@ -45,13 +45,23 @@ class StoredTrade(NamedTuple):
     action: str
     ref_trade_id: str
     quantity: Decimal
+    ts_event_ns: int = 0
 
 
-def live_quantities(trades: Iterable[StoredTrade]) -> dict[tuple[str, str], Decimal]:
+def _as_it_was(instrument: str, ts_ns: int) -> Decimal:
+    return Decimal(1)
+
+
+def live_quantities(trades: Iterable[StoredTrade], ratio_since: Callable[[str, int], Decimal] = _as_it_was,
+                    ) -> dict[tuple[str, str], Decimal]:
     """Return what records come to in the order of the log, by account and instrument.
 
     By the rule of the position stage: of a chain of corrections the last one counts, by whichever of its ids it was
     named; a busted one counts for nothing and is not corrected any more; what came before changes nothing.
+
+    Parameters
+    ----------
+    ratio_since : how many units of now one unit of an instrument is, of a time before its splits
     """
     chains: dict[tuple[str, str], list[StoredTrade | None]] = {}
     said: set[StoredTrade] = set()
@@ -77,7 +87,8 @@ def live_quantities(trades: Iterable[StoredTrade]) -> dict[tuple[str, str], Deci
     for last in live.values():
         if last is not None:
             key = last.account, last.instrument
-            out[key] = out.get(key, Decimal(0)) + Decimal(last.quantity)
+            now = Decimal(last.quantity) * ratio_since(last.instrument, last.ts_event_ns)
+            out[key] = out.get(key, Decimal(0)) + now
     return out
 
 

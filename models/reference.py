@@ -7,8 +7,10 @@ from decimal import Decimal
 
 import numpy as np
 
+from models.corporate_actions import CorporateActions
 from models.interning import InternTable
 from models.trade_columns import ReferenceArrays
+from schemas.corporate import CorporateAction
 from schemas.records import Account, Instrument
 from schemas.units import decimal_parts
 
@@ -17,6 +19,8 @@ LEVELS = ("book", "desk", "strategy", "fund", "firm")
 FIRM = "firm"
 #: decimals quantities are counted in where the instrument names no increment
 DEFAULT_DECIMALS = 8
+#: decimals that quantities may have with all splits
+DECIMALS_MAX = 15
 #: asset classes that trade at or below zero (spreads, calendar futures, power, option combinations)
 PRICE_ANY_SIGN = frozenset({"future", "option"})
 
@@ -104,6 +108,7 @@ class Reference:
         self.instruments = InternTable()
         self.account_records: dict[str, Account] = {}
         self.instrument_records: dict[str, Instrument] = {}
+        self.actions = CorporateActions()
         self.version = 0
         #: whether anything is held of an instrument, for whoever knows
         self.is_held: Callable[[str], bool] = lambda instrument: False
@@ -129,6 +134,41 @@ class Reference:
         self.instruments.intern(record.instrument)
         self.instrument_records[record.instrument] = record
         self._changed()
+
+    def add_action(self, record: CorporateAction) -> None:
+        """Take a corporate action in; it is in force from its time on, see `turn`.
+
+        Raises
+        ------
+        ValueError
+            If quantities of the instrument could not be counted with it, or it is of an inverse contract.
+        """
+        standing = self.instrument_records.get(record.instrument)
+        if record.ratio is not None:
+            if standing is not None and standing.inverse:
+                raise ValueError(f"instrument: expected none that is inverse with kind split, was {record.instrument}")
+            decimals = (quantity_decimals(standing) if standing else 0) + self.actions.decimals(record.instrument)
+            if decimals + decimal_parts(record.ratio, "ratio")[1] > DECIMALS_MAX:
+                raise ValueError(f"ratio: expected one by which quantities have at most {DECIMALS_MAX} decimals, "
+                                 f"was {record.ratio}")
+        if self.actions.put(record):
+            self._changed()
+
+    def withdraw_action(self, instrument: str, action_id: str) -> None:
+        """Forget a corporate action: it was none."""
+        if self.actions.withdraw(instrument, action_id):
+            self._changed()
+
+    def turn(self, now_ns: int) -> list[str]:
+        """Let what is due by now come into force; return the instruments that it is of."""
+        found = self.actions.turn(now_ns)
+        if found:
+            self._changed()
+        return found
+
+    def decimals_of(self, instrument: str) -> int:
+        """Return the decimals that quantities of a known instrument are counted in, its splits included."""
+        return quantity_decimals(self.instrument_records[instrument]) + self.actions.decimals(instrument)
 
     def add_account(self, record: Account) -> None:
         """Take an account in."""
@@ -167,13 +207,15 @@ class Reference:
         if self._arrays is None:
             accounts, instruments = self.accounts.names, self.instruments.names
             found = [self.instrument_records.get(name) for name in instruments]
+            more = np.array([self.actions.decimals(name) if self.actions.known(name) else 0 for name in instruments],
+                            np.int64)
             self._arrays = ReferenceArrays(
                 accounts=self.accounts.arrays(), instruments=self.instruments.arrays(),
                 account_known=np.array([name in self.account_records for name in accounts], np.uint8),
                 account_partition=np.array([self._partition_of(name) for name in accounts], np.int32),
                 instrument_known=np.array([r is not None for r in found], np.uint8),
-                quantity_decimals=np.array([quantity_decimals(r) if r else 0 for r in found], np.int8),
-                unit_value=np.array([unit_value(r) if r else np.nan for r in found], np.float64),
+                quantity_decimals=(np.array([quantity_decimals(r) if r else 0 for r in found]) + more).astype(np.int8),
+                unit_value=np.array([unit_value(r) if r else np.nan for r in found], np.float64) / 10.0**more,
                 inverse=np.array([bool(r and r.inverse) for r in found], np.uint8),
                 # an inverse contract is worth 1 / price: it has none at or below zero
                 price_any_sign=np.array([bool(r and r.asset_class in PRICE_ANY_SIGN and not r.inverse) for r in found],

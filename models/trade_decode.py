@@ -33,7 +33,7 @@ VALUE_BYTES_MAX = 8 << 20
 #: sums of amounts of 18 digits are exact in it
 EXACT = Context(prec=60)
 _OBJECT = ord("{")
-_ACTIONS = {"new": NEW, "correct": CORRECT, "bust": BUST, "funding": NEW}
+_ACTIONS = {"new": NEW, "correct": CORRECT, "bust": BUST, "funding": NEW, "receipt": NEW}
 
 
 @dataclass
@@ -187,6 +187,8 @@ def check_trade(trade: Trade, latest_ns: int = TS_END - 1) -> tuple[tuple[int, i
     if trade.action == "funding" and (trade.quantity != 0 or not trade.fees):
         raise ValueError(f"quantity, fees: expected 0 and at least one amount of funding, was {trade.quantity} and "
                          f"{len(trade.fees or ())} amounts")
+    if trade.action == "receipt" and (trade.price != 0 or trade.side.lower() != "buy"):
+        raise ValueError(f"price, side: expected 0 and buy with action receipt, was {trade.price} and {trade.side}")
     for fee in trade.fees or ():
         decimal_parts(fee.amount, "fees.amount")
     return *parts, ts
@@ -201,6 +203,7 @@ def _fill_row(out: DecodedTrades, i: int, trade: Trade, base: int, extra: bytear
     cash = trade.action == "funding" or (trade.action == "correct" and trade.quantity == 0 and bool(trade.fees))
     row["side"] = 0 if cash else 1 if trade.side.lower() == "buy" else -1
     row["action"] = _ACTIONS[trade.action or "new"]
+    row["free"] = trade.action == "receipt"
     row["fee"] = row["ref_hash"] = row["ref_hash2"] = 0
     row["content"] = _content(trade)
     for name, text in (("id", trade.trade_id), ("account", trade.account), ("instrument", trade.instrument)):

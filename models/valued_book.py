@@ -101,7 +101,8 @@ class ValuedBook:
         if instrument.asset_class == "future":
             self.contracts.underlying_is_future(instrument.instrument)
         if held is None or msgspec.structs.replace(held, prior_close=instrument.prior_close,
-                                                   prior_close_date=instrument.prior_close_date) != instrument:
+                                                   prior_close_date=instrument.prior_close_date,
+                                                   prior_close_splits=instrument.prior_close_splits) != instrument:
             for row in self._rows_of_instrument.get(instrument.instrument, ()):
                 self._fill(row, self.positions[row])
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import numpy as np
 
+from schemas.corporate import CorporateAction
 from schemas.market import Surface, Touch
 from schemas.nodes import Risk
 from schemas.numbers import FiniteNumbers, check_text, decimal_fields, time_fields
@@ -37,8 +38,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 #: what outsiders read and write; their JSON Schemas are exported
 RECORDS: dict[str, type[msgspec.Struct]] = {
-    cls.__name__: cls for cls in (Trade, Tick, Order, External, Instrument, Account, Surface, Touch, Position, Mark,
-                                  Risk, Limit, Control, Approval, Decision, Alert, Quarantined)}
+    cls.__name__: cls for cls in (Trade, Tick, Order, External, Instrument, Account, CorporateAction, Surface, Touch,
+                                  Position, Mark, Risk, Limit, Control, Approval, Decision, Alert, Quarantined)}
 
 class JsonDecoder(Generic[R]):
     """A decoder of JSON; what is nested too deep for it cannot be decoded, like all else that is no record.

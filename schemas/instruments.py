@@ -77,6 +77,8 @@ class Instrument(FiniteNumbers, frozen=True, kw_only=True):
     prior_close: Number | None = None
     #: the trading day that ``prior_close`` is of (YYYY-MM-DD): it is used for openings of the next one alone
     prior_close_date: str | None = None
+    #: the splits since that ``prior_close`` is restated by, by ``action_id``
+    prior_close_splits: list[Text] | None = None
 
     def __post_init__(self) -> None:
         """Check every number and date.

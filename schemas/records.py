@@ -32,7 +32,8 @@ class Fee(msgspec.Struct, frozen=True, gc=False):
 class Trade(FiniteNumbers, frozen=True, kw_only=True):
     """One execution as booked. Never changed: a correction is a new trade that names the old one.
 
-    ``action`` funding books the funding of a perpetual: quantity 0, what was paid (> 0) or received as ``fees``.
+    ``action`` funding books the funding of a perpetual: quantity 0, what was paid (> 0) or received as ``fees``. A
+    receipt is at no cost (bonus shares, airdrops): its price is 0.
     """
 
     trade_id: Text
@@ -42,7 +43,7 @@ class Trade(FiniteNumbers, frozen=True, kw_only=True):
     quantity: Number
     price: Number
     ts_event: Timestamp
-    action: Literal["new", "correct", "bust", "funding"] | None = "new"
+    action: Literal["new", "correct", "bust", "funding", "receipt"] | None = "new"
     ref_trade_id: str | None = None
     order_id: str | None = None
     trader: str | None = None

@@ -40,6 +40,8 @@ EXTERNAL = Topic("positions.external", "source|account|instrument|kind", "in",
                  "Positions as outside sources state them; partition by account.", compact=True)
 INSTRUMENTS = Topic("reference.instruments", "instrument", "in", "What is traded.", compact=True, partitions="one")
 ACCOUNTS = Topic("reference.accounts", "account", "in", "Where positions belong.", compact=True, partitions="one")
+CORPORATE_ACTIONS = Topic("corporate.actions", "instrument|action_id", "in", "Splits and cash dividends.", compact=True,
+                          partitions="one")
 COUNTERPARTIES = Topic("reference.counterparties", "counterparty", "in", "Ratings of counterparties.", compact=True,
                        partitions="one")
 TOUCHES = Topic("touches", "instrument", "both", "Barriers of options that were touched, and who saw it.", compact=True,
@@ -81,9 +83,9 @@ GATE_CHANGELOG = Topic("gate-changelog", "kind and id", "internal",
                        config={"min.compaction.lag.ms": "0"})
 
 TOPICS: tuple[Topic, ...] = (
-    TRADES, ORDERS, TICKS, EXTERNAL, INSTRUMENTS, ACCOUNTS, COUNTERPARTIES, LIMITS, CONTROLS, APPROVALS, SURFACES,
-    TOUCHES, MARKS, POSITIONS, DECISIONS, RISK, EXPOSURE, PROGRESS, READS, LIMITS_USED, UNIT_VARS, ALERTS, GATES,
-    QUARANTINE, POSITIONS_CHANGELOG, GATE_CHANGELOG,
+    TRADES, ORDERS, TICKS, EXTERNAL, INSTRUMENTS, ACCOUNTS, CORPORATE_ACTIONS, COUNTERPARTIES, LIMITS, CONTROLS,
+    APPROVALS, SURFACES, TOUCHES, MARKS, POSITIONS, DECISIONS, RISK, EXPOSURE, PROGRESS, READS, LIMITS_USED,
+    UNIT_VARS, ALERTS, GATES, QUARANTINE, POSITIONS_CHANGELOG, GATE_CHANGELOG,
 )
 
 

@@ -14,23 +14,24 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from models.position_averages import other_averages
 from models.position_pack import OTHER_TAIL, PAIR_DTYPE
-from models.position_state import PartitionPositions, find_slot, other_averages
-from models.position_terms import differing, restate
+from models.position_state import PartitionPositions, find_slot
+from models.position_terms import differing, follow_splits, restate
 from models.position_window import BUSTED, FILL_DTYPE
 from models.reference import Reference, settlement_currency
-from models.stated_sources import Stated, stated_sum
+from models.stated_sources import stated_sum
+from models.trade_columns import ReferenceArrays
 from schemas.reasons import QuarantineReason
 from schemas.records import AsOf, Fifo, Position
 from schemas.refusal import Refused
 from schemas.units import FUTURE_NS, UNITS_MAX, format_ts_ns
+from tables.dividends import pay_all, pay_row
 from tables.partition import MARKER_KEY, Rows
 from tables.side_data import Amounts, SideData, add_amounts, exact_amounts
 
 UNIT = "\x1f"
 FILLS_PER_ROW = 8000
-#: funding is kept beside fees in other currencies, in front of the currency's name
-FUNDING = "funding:"
 _BLOCK = struct.Struct("<qII")
 #: columns of a published row, in the order `_record` takes them
 _PUBLISHED = ("account_index", "instrument_index", "quantity", "quantity_decimals", "average_price", "realised_pnl",
@@ -55,6 +56,8 @@ class PositionPartition:
         self._days: dict[str, int] = {}  # when each account's day began
         self._days_changed: set[str] = set()
         self._terms = -1  # version of the reference data that rows are counted by
+        #: account and instrument of rows that have to be folded again from the log
+        self.behind: set[tuple[str, str]] = set()
         self._old_blocks: set[bytes] = set()  # of the changelog, to be replaced by the next cut
         self._payers: deque[tuple[int, int]] = deque()  # fills of the window that paid fees: sequence number, row
         self._new_payers: list[tuple[int, int]] = []  # those since the last cut
@@ -248,30 +251,46 @@ class PositionPartition:
             if seq >= first and fills["ts_event"][seq - first] >= opening_ts:
                 add_amounts(side.opening_fees, amounts, -1)
 
-    def follow_terms(self) -> list[str]:
-        """Restate what is held in corrected terms; return the keys of those that cannot be.
+    def follow_terms(self) -> list[tuple[str, str]]:
+        """Restate what is held in corrected terms and by splits; return the account and instrument of what cannot be.
 
-        A row keeps the terms that it was counted in until then.
+        A row keeps the terms that it was counted in until then. ``behind`` has what the log alone can restate.
         """
         if self._terms == self.reference.version:
             return []
-        refused, ref = [], self.reference.arrays()
-        self._terms = self.reference.version
-        for slot in differing(self.positions, ref).tolist():
-            row = self.positions.arrays.rows[slot]
-            instrument, was = int(row["instrument_index"]), int(row["quantity_decimals"])
-            decimals = int(ref.quantity_decimals[instrument])
-            up, down = 10 ** max(decimals - was, 0), 10 ** max(was - decimals, 0)
-            openings = self.side[slot].openings if slot in self.side else {}
-            if any(q % down or abs(q) * up > UNITS_MAX for q, _, _ in openings.values()) \
-                    or not restate(self.positions, slot, float(ref.unit_value[instrument]), decimals):
-                refused.append(self.reference.key_name(int(row["account_index"]), instrument).decode())
-                continue
-            if openings:
-                self.side[slot].openings = {s: (q * up // down, p, t) for s, (q, p, t) in openings.items()}
-            if was != decimals:
-                self._replace_blocks()
-        return refused
+        ref, self._terms = self.reference.arrays(), self.reference.version
+        finer = [s for s in differing(self.positions, ref).tolist() if self._decimals_to_come(s, ref) > 0]
+        refused = [s for s in finer if not self._restate(s, ref)]  # before a split: it is exact in the finer ones alone
+        behind = follow_splits(self.positions, *self.reference.actions.columns(self.reference.instruments.names))
+        refused += [s for s in differing(self.positions, ref).tolist()
+                    if s not in refused and not self._restate(s, ref)]
+        self.behind.update(self.key_text(s) for s in {*behind, *pay_all(self)})
+        return [self.key_text(s) for s in refused]
+
+    def _decimals_to_come(self, slot: int, ref: ReferenceArrays) -> int:
+        row = self.positions.arrays.rows[slot]
+        return int(ref.quantity_decimals[row["instrument_index"]]) - int(row["quantity_decimals"])
+
+    def key_text(self, slot: int) -> tuple[str, str]:
+        """Return the account and the instrument of a row."""
+        row = self.positions.arrays.rows[slot]
+        return (self.reference.accounts.names[row["account_index"]],
+                self.reference.instruments.names[row["instrument_index"]])
+
+    def _restate(self, slot: int, ref: ReferenceArrays) -> bool:
+        row = self.positions.arrays.rows[slot]
+        instrument, was = int(row["instrument_index"]), int(row["quantity_decimals"])
+        decimals = int(ref.quantity_decimals[instrument])
+        up, down = 10 ** max(decimals - was, 0), 10 ** max(was - decimals, 0)
+        openings = self.side[slot].openings if slot in self.side else {}
+        if any(q % down or abs(q) * up > UNITS_MAX for q, _, _ in openings.values()) \
+                or not restate(self.positions, slot, float(ref.unit_value[instrument]), decimals):
+            return False
+        if openings:
+            self.side[slot].openings = {s: (q * up // down, p, t) for s, (q, p, t) in openings.items()}
+        if was != decimals:
+            self._replace_blocks()
+        return True
 
     def _replace_blocks(self) -> None:
         """Have the window written again in place of the blocks that are there."""
@@ -294,7 +313,9 @@ class PositionPartition:
         if source in openings and (openings[source][2] > ts or openings[source] == (units, price, ts)):
             return  # of two statements of one moment the one that came later counts
         openings[source] = (units, price, ts)
-        total = sum(q for q, _, _ in openings.values())
+        name = self.reference.instruments.names[key[1]]
+        sides = self.reference.actions.in_units_of_newest(name, openings)
+        total = sum(q for q, _ in sides)
         latest = max(t for _, _, t in openings.values())
         traded = self.positions.traded_since(slot, latest)
         if max(abs(total), abs(total + traded)) > UNITS_MAX:
@@ -305,26 +326,25 @@ class PositionPartition:
             raise Refused(QuarantineReason.STATEMENT_TOO_LATE,
                           f"ts_event: expected a time after all that has left the window of this position, was "
                           f"{format_ts_ns(latest)}: what was traded since then could not be told apart")
-        stated = self._stated(bool(self.reference.arrays().inverse[key[1]]), openings)
+        stated = stated_sum(sides, bool(self.reference.arrays().inverse[key[1]]))
         slot = self.positions.open_position(*key, total, stated.average, latest, self.reference.arrays(), ts_source,
                                             self._worth(key[1], stated.pnl))
         self.side_of(slot).openings = openings
         self._open_fees(slot)
+        pay_row(self, slot)
 
     def _netted(self, slot: int) -> float:
         """Return what the sides of a row's sources net to, in money."""
         side, row = self.side.get(slot), self.positions.arrays.rows[slot]
         if side is None or not side.openings:
             return 0.0
-        pnl = self._stated(bool(row["inverse"]), side.openings).pnl
+        name = self.reference.instruments.names[row["instrument_index"]]
+        sides = self.reference.actions.in_units_of_newest(name, side.openings)
+        pnl = stated_sum(sides, bool(row["inverse"])).pnl
         return pnl * float(row["unit_value"]) if pnl else 0.0
 
     def _worth(self, instrument: int, pnl: float) -> float:
         return pnl * float(self.reference.arrays().unit_value[instrument]) if pnl else 0.0
-
-    @staticmethod
-    def _stated(inverse: bool, openings: dict[str, tuple[int, float | None, int]]) -> Stated:
-        return stated_sum([(q, p) for _, (q, p, _) in sorted(openings.items())], inverse)
 
     def roll(self, account: str, ts: int) -> bool:
         """Begin a day of an account; False where it, or a later one, has begun already."""
@@ -373,10 +393,10 @@ class PositionPartition:
         owner = reference.account_records.get(account)
         side = self.side.get(slot)
         currency = settlement_currency(instrument) if instrument else ""
-        fees, funding = _apart(side.fees) if side else ({}, {})
+        fees, funding = side.amounts() if side else ({}, {})
         if fees_paid:
             fees[currency] = fees.get(currency, 0.0) + fees_paid
-        opening_fees, opening_funding = _apart(side.opening_fees) if side else ({}, {})
+        opening_fees, opening_funding = side.amounts(opening_ts) if side else ({}, {})
         return Position(
             account=account, instrument=name, quantity=decimal_text(quantity, decimals),
             average_price=finite(average) if quantity else None, realised_pnl=finite(realised),
@@ -395,17 +415,12 @@ class PositionPartition:
         """Return a hash of the whole partition; equal logs give equal hashes."""
         digest = hashlib.sha256(self.positions.state_hash(self.reference.key_name).encode())
         for key, side in sorted((self.key(slot), side) for slot, side in self.side.items()):
-            if side.fees or side.openings or side.opening_fees or side.paid:
+            if side.fees or side.openings or side.opening_fees or side.paid or side.dividends:
                 kept = [sorted(amounts.items()) for amounts in (side.fees, side.opening_fees, *(
                     side.paid[seq] for seq in sorted(side.paid)))]
-                digest.update(repr((key, kept, sorted(side.paid), sorted(side.openings.items()))).encode())
+                digest.update(repr((key, kept, sorted(side.paid), sorted(side.openings.items()),
+                                    sorted(side.dividends.items()))).encode())
         return digest.hexdigest()
-
-
-def _apart(amounts: Amounts) -> tuple[dict[str, float], dict[str, float]]:
-    """Return fees and funding by currency."""
-    return ({c: float(a) for c, a in amounts.items() if not c.startswith(FUNDING)},
-            {c.removeprefix(FUNDING): float(a) for c, a in amounts.items() if c.startswith(FUNDING)})
 
 
 def decimal_text(units: int, decimals: int) -> str:

@@ -5,11 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import NamedTuple
 
 from models.trade_decode import EXACT
 
 Amounts = dict[str, Decimal]
 ZERO = Decimal(0)
+#: funding is kept beside fees in other currencies, in front of the currency's name
+FUNDING = "funding:"
+
+
+class Dividend(NamedTuple):
+    """What a row held when a cash dividend was effective, and what each unit was paid."""
+
+    amount: Decimal
+    currency: str
+    ts: int
+    held: Decimal
 
 
 @dataclass
@@ -24,12 +36,30 @@ class SideData:
     opening_fees: Amounts = field(default_factory=dict)
     #: what each fill of the window paid, by its sequence number
     paid: dict[int, Amounts] = field(default_factory=dict)
+    #: by action
+    dividends: dict[str, Dividend] = field(default_factory=dict)
+
+    def amounts(self, opening_ts: int | None = None) -> tuple[dict[str, float], dict[str, float]]:
+        """Return fees and funding by currency, dividends (received: below 0) among funding.
+
+        Parameters
+        ----------
+        opening_ts : when the day began; what belongs to the days before alone
+        """
+        fees, funding = Amounts(), Amounts()
+        for name, amount in (self.fees if opening_ts is None else self.opening_fees).items():
+            add_amounts(funding if name.startswith(FUNDING) else fees, {name.removeprefix(FUNDING): amount})
+        for paid in self.dividends.values():
+            if opening_ts is None or paid.ts < opening_ts:
+                add_amounts(funding, {paid.currency: EXACT.multiply(paid.amount, paid.held)}, -1)
+        return {c: float(a) for c, a in fees.items()}, {c: float(a) for c, a in funding.items()}
 
     def pack(self) -> bytes:
         """Return the tail of a packed row."""
         rounded = [{c: float(a) for c, a in kept.items()} for kept in (self.fees, self.opening_fees)]
         exact = [{c: str(a) for c, a in kept.items()} for kept in (self.fees, self.opening_fees)]
-        return json.dumps([rounded[0], {}, self.openings, rounded[1], {}, *exact]).encode()
+        dividends = {k: [str(d.amount), d.currency, d.ts, str(d.held)] for k, d in self.dividends.items()}
+        return json.dumps([rounded[0], {}, self.openings, rounded[1], {}, *exact, dividends]).encode()
 
     @classmethod
     def unpack(cls, tail: bytes) -> tuple[SideData, dict[str, Amounts]]:
@@ -43,6 +73,8 @@ class SideData:
             fees, opening_fees = more[2], more[3]
         side = cls(exact_amounts(fees), {k: (q, p, t) for k, (q, p, t) in openings.items()},
                    exact_amounts(opening_fees))
+        for action_id, (amount, currency, ts, held) in (more[4] if len(more) > 4 else {}).items():
+            side.dividends[action_id] = Dividend(Decimal(amount), currency, ts, Decimal(held))
         return side, {fill: exact_amounts(amounts) for fill, amounts in by_id.items()}
 
 

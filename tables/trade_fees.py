@@ -9,8 +9,9 @@ import numpy as np
 
 from models.reference import Reference, settlement_currency
 from models.trade_decode import DecodedTrades
-from tables.position_partition import FUNDING, PositionPartition
-from tables.side_data import Amounts, add_amounts
+from tables.dividends import pay_late
+from tables.position_partition import PositionPartition
+from tables.side_data import FUNDING, Amounts, add_amounts
 
 
 def settlement_fees(decoded: DecodedTrades, reference: Reference) -> None:
@@ -25,7 +26,7 @@ def settlement_fees(decoded: DecodedTrades, reference: Reference) -> None:
 
 
 def other_fees(decoded: DecodedTrades, part: PositionPartition) -> None:
-    """Keep fees in other currencies, and funding, per currency beside the row, after the fold.
+    """Keep fees in other currencies, and funding, per currency beside the row, after the fold; and what dividends paid.
 
     In the order of the log. What a record took out takes back what it paid, whether or not the record pays itself.
     """
@@ -44,3 +45,4 @@ def other_fees(decoded: DecodedTrades, part: PositionPartition) -> None:
         if amounts:
             slot = part.find_slot(int(row["account_index"]), int(row["instrument_index"]))
             part.add_fees(int(row["fill"]) - 1, slot, amounts, int(row["ts_event"]))
+    pay_late(part, rows)

@@ -10,9 +10,11 @@ from typing import Any
 
 import msgspec
 
+from models.corporate_actions import effective_ns
 from models.gate.state import EFFECTS
 from models.trade_decode import check_trade
 from schemas.codec import decoder_of, records_in, trade_decoder
+from schemas.corporate import CorporateAction
 from schemas.nodes import Risk
 from schemas.records import Alert, Decision, Position
 from schemas.units import TS_END
@@ -21,6 +23,7 @@ from tables.kafka import owner_partition
 DATABASE = "deskrisk"
 _position, _risk, _decision, _alert = (
     decoder_of(Position), decoder_of(Risk), decoder_of(Decision), decoder_of(Alert))
+_action = decoder_of(CorporateAction)
 Row = tuple[Any, ...]
 
 DECISION_COLUMNS = (
@@ -83,6 +86,11 @@ TTL toDateTime(ts) + INTERVAL 30 DAY""",
   limit_id String, limits_version Int64, cause_ts DateTime64(6, 'UTC'), raised_ts DateTime64(6, 'UTC'),
   escalated Bool, ack_by String, note String
 ) ENGINE = ReplacingMergeTree ORDER BY (raised_ts, partition, offset)""",
+    f"""CREATE TABLE IF NOT EXISTS {DATABASE}.corporate_actions (
+  partition UInt16, offset UInt64, action_id String, instrument LowCardinality(String), kind LowCardinality(String),
+  effective_ts DateTime64(6, 'UTC'), ratio Nullable(Decimal(38, 12)), amount Nullable(Decimal(38, 12)),
+  currency LowCardinality(String), followed Bool
+) ENGINE = ReplacingMergeTree ORDER BY (instrument, effective_ts, partition, offset)""",
     # a table that an earlier version made gets what later ones added
     f"ALTER TABLE {DATABASE}.positions ADD COLUMN IF NOT EXISTS funding Map(String, Float64)",
     *(f"ALTER TABLE {DATABASE}.risk ADD COLUMN IF NOT EXISTS {name} Nullable(Float64)" for name in RISK_ADDED),
@@ -192,6 +200,13 @@ def alert_rows(partition: int, offset: int, value: bytes, _: int = 0) -> list[Ro
              a.limits_version, _time(a.cause_ts), _time(a.raised_ts), a.escalated, a.ack_by or "", a.note or "")]
 
 
+def action_rows(partition: int, offset: int, value: bytes, _: int = 0) -> list[Row]:
+    """Return the row of a `corporate.actions` record; one that was followed is written again, and said to be."""
+    a = _action.decode(value)
+    return [(partition, offset, a.action_id, a.instrument, a.kind, _time(effective_ns(a)), a.ratio, a.amount,
+             a.currency or "", a.followed_ts is not None)]
+
+
 def sink_tables(partitions: int) -> tuple[SinkTable, ...]:
     """Return every table the sink fills."""
     return (
@@ -211,4 +226,7 @@ def sink_tables(partitions: int) -> tuple[SinkTable, ...]:
             risk_rows, thin_key=lambda row: row[2]),
         SinkTable("decisions", f"{DATABASE}.decisions", DECISION_COLUMNS, decision_rows),
         SinkTable("alerts", f"{DATABASE}.alerts", ALERT_COLUMNS, alert_rows),
+        SinkTable("corporate.actions", f"{DATABASE}.corporate_actions", (
+            "partition", "offset", "action_id", "instrument", "kind", "effective_ts", "ratio", "amount", "currency",
+            "followed"), action_rows),
     )

@@ -60,6 +60,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "reference.instruments": {"instrument": "X", "asset_class": "option", "currency": "USD", "underlying": "U", "right": "call", "strike": "100", "expiry": "2027-06-18",
                               "price_increment": "0.01", "quantity_increment": "1", "multiplier": "10"},
     "reference.accounts": {"account": "A1", "book": "B", "desk": "D", "strategy": "S", "fund": "F", "nav": "1000"},
+    "corporate.actions": {"action_id": "CA1", "instrument": "X", "kind": "split", "ratio": "4", "effective_ts": T0},
     "reference.counterparties": {"counterparty": "C", "rating": 1},
     "limits": {"limit_id": "L", "node": "firm", "metric": "gross", "limit": "1", "version": 1, "by": "r", "reason": "test of records"},
     "controls": {"scope": "desk:D", "state": "halted", "reason": "test of records", "by": "x", "ts": T0, "rev": 1},
@@ -132,7 +133,7 @@ def routers(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Callable[[
     """Return the border of each role by name, without a broker, and what makes each of them use what it has taken in."""
     topics, quiet = {t.name: t.name for t in TOPICS}, cast(Any, Quiet())
     known = Reference(lambda account: 0)
-    tail = ReferenceTail(quiet, "reference.instruments", "reference.accounts", known, quiet)
+    tail = ReferenceTail(quiet, topics, known, quiet)
     given = cast(Any, SimpleNamespace(reference=Reference(lambda account: 0)))
     risk = RiskStage(quiet, topics, given, quiet, lambda: T0, quiet, "USD", LEVELS, 1)
     gate = GateStage(quiet, topics, given, quiet, lambda: T0, quiet, "USD", LEVELS, 1, quiet)
@@ -142,7 +143,7 @@ def routers(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Callable[[
     gate.inputs.var_limited.add("k")
     gateway.state.follow("firm")
     verified, rolled = _Topics(settings), _Read(settings)
-    states = Offline(settings).follow("reference.instruments", "positions", "positions.external")
+    states = Offline(settings).follow("reference.instruments", "corporate.actions", "positions", "positions.external")
 
     def use() -> None:
         assert report_of(verified, settings)["ok"]

@@ -178,7 +178,7 @@ def test_a_coarser_increment_that_does_not_divide_what_is_held_is_refused_and_ch
     feed(part, [trade("T1", "buy", "1.25", "10", T0, instrument="ACME")])
     before = part.state_hash()
     terms(part, "ACME", quantity_increment=Decimal(1))
-    assert part.follow_terms() == ["A1|ACME"]
+    assert part.follow_terms() == [("A1", "ACME")]
     assert part.state_hash() == before and first(part).quantity == "1.25"
 
 
