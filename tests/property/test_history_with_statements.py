@@ -42,7 +42,7 @@ def mixed(trades: list[dict[str, Any]], others: list[Event], places: list[int]) 
     """Return one log: the others keep their order, wherever they come."""
     log: list[Event] = [("trade", t) for t in trades]
     for event, place in reversed(list(zip(others, sorted(places), strict=True))):
-        log.insert(min(place, len(log)), event)
+        log.insert(min(place, len(trades)), event)
     return log
 
 
