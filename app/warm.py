@@ -23,6 +23,8 @@ from models.ladder import LadderLines
 from models.position_averages import other_averages
 from models.position_order import check_half_chain, evict_oldest
 from models.position_state import PartitionPositions, find_slot
+from models.position_terms import follow_splits, held
+from models.position_window import ACTION_DTYPE
 from models.pricing.black_scholes import option_prices
 from models.quote_columns import decode_quotes
 from models.reference import Reference
@@ -125,6 +127,10 @@ def _warm_positions() -> None:
     positions = PartitionPositions(0)
     positions.apply(decoded.rows, arrays)
     positions.open_position(0, 0, 5, 1.5, NOW_NS + 2, arrays)
+    positions.takes_statement(0, 0, NOW_NS + 2)
+    positions.roll(0, NOW_NS + 1)
+    follow_splits(positions, np.array([(NOW_NS, 2, 1, 2.0, 1)], ACTION_DTYPE), np.array([0, 1]))
+    held(positions, 0, NOW_NS + 3)
     find_slot(positions.arrays, 0, 0)
     other_averages(positions.arrays, np.zeros(1, np.int32), np.empty(1), np.empty(1))
     blob, bounds = positions.pack(positions.take_dirty())

@@ -69,9 +69,9 @@ def follow_splits(positions: PartitionPositions, actions: np.ndarray, starts: np
     """
     positions.arrays = a = positions.arrays._replace(actions=actions, action_start=starts)
     rows, behind = a.rows[: int(a.meta[N_ROWS])], []
-    known = np.array([splits_hash(a, k, FOREVER) for k in range(len(starts) - 1)], np.uint64)
     if not len(actions) and not rows["actions_hash"].any():
         return []
+    known = np.array([splits_hash(a, k, FOREVER) for k in range(len(starts) - 1)], np.uint64)
     instrument = rows["instrument_index"]
     now = np.where(instrument < len(known), np.append(known, np.uint64(0))[np.minimum(instrument, len(known))], 0)
     for slot in np.flatnonzero(now != rows["actions_hash"]).tolist():
