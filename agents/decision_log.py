@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -12,8 +13,9 @@ from schemas.codec import decoder_of
 from schemas.gate_state import GateMark, GateOrder
 from schemas.records import Decision
 from schemas.refusal import refusal
-from tables.records import RecordBatch
+from tables.records import RecordBatch, passed_over_records
 
+log = logging.getLogger(__name__)
 _decision = decoder_of(Decision)
 
 
@@ -76,19 +78,24 @@ class DecisionLog:
         Raises
         ------
         ValueError
-            If a record is no decision: the order it is about may work, a gate that does not know it would let too
-            much through.
+            If a record is no decision, and no operator has passed over it: the order it is about may work, a gate
+            that does not know it would let too much through.
         """
         mark = self._marks.get(batch.partition)
         first = 0 if mark is None else mark.decisions
         for offset, value in zip(batch.offsets.tolist(), batch.values, strict=True):
             if value is None:
                 continue
+            if (batch.topic, batch.partition, offset) in passed_over_records:
+                log.error("%s %s@%s: passed over, an operator said so: the order it was about may work", batch.topic,
+                          batch.partition, offset)
+                continue
             try:
                 decision = _decision.decode(value)
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
                 raise ValueError(f"{batch.topic} {batch.partition}@{offset}: expected a decision: "
-                                 f"{refusal(error, value, Decision)}") from error
+                                 f"{refusal(error, value, Decision)}; once its order is looked after, `deskrisk skip "
+                                 f"decisions {batch.partition} {offset} --record` lets gates start") from error
             if offset < first:
                 self.recent.append(msgspec.structs.replace(decision, inputs={}))
             else:

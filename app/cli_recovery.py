@@ -44,13 +44,15 @@ def _need_reason(reason: str) -> None:
 
 def skip(topic: str, partition: int, offset: Annotated[int, typer.Argument(help="Where the batch begins, as the "
                                                                                    "process that left says.")],
+         record: Annotated[bool, typer.Option("--record", help="Only this record, of the topic decisions: it is none, "
+                                                               "and the order it was about may work.")] = False,
          reason: Annotated[str, typer.Option(help="Why; goes into the audit record.")] = "",
          by: By = getpass.getuser(), brokers: Brokers = None) -> None:
-    """Pass over a batch that cannot be read (exit code 81): its records are lost, and `quarantine` says so."""
+    """Pass over a batch that cannot be read (exit code 81), or a record that is no decision: `quarantine` says so."""
     from app.unreadable import pass_over
 
     _need_reason(reason)
-    run(pass_over(with_brokers(brokers=brokers), topic, partition, offset, by, reason))
+    run(pass_over(with_brokers(brokers=brokers), topic, partition, offset, by, reason, record))
     typer.echo(f"{topic} {partition}@{offset}: passed over by every process that starts from now on")
 
 

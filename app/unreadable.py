@@ -13,7 +13,7 @@ from schemas.codec import decoder_of, encode
 from schemas.reasons import QuarantineReason
 from schemas.records import Quarantined
 from tables.kafka import owner_partition
-from tables.records import RecordBatch, passed_over
+from tables.records import RecordBatch, passed_over, passed_over_records
 from tables.restore import read_range
 
 log = logging.getLogger(__name__)
@@ -23,27 +23,30 @@ _quarantined = decoder_of(Quarantined)
 async def take_passed_over(settings: Settings) -> None:
     """Read which batches are passed over, before anything else is read: of the newest records of `quarantine`."""
     client, topic = settings.client(), settings.topics()["quarantine"]
-    mark = f'"{QuarantineReason.SKIPPED}"'.encode()
+    kinds = {QuarantineReason.SKIPPED: passed_over, QuarantineReason.SKIPPED_RECORD: passed_over_records}
 
     def take(batch: RecordBatch) -> None:
         for value in batch.values:
-            if value is None or mark not in value:
+            if value is None or b'"skipped' not in value:
                 continue
             try:
                 found = _quarantined.decode(value)
             except (msgspec.DecodeError, ValueError) as error:
                 log.error("quarantine: a record is refused: %s", error)
                 continue
-            if found.reason == QuarantineReason.SKIPPED:
-                passed_over.add((found.topic, found.partition, found.offset))
+            if found.reason in kinds:
+                kinds[QuarantineReason(found.reason)].add((found.topic, found.partition, found.offset))
 
     await read_range(client, await newest_alerts(client, topic, settings.partitions), take)
     for name, partition, offset in sorted(passed_over):
         log.warning("%s %s@%s: the batch that begins here is passed over, an operator said so", name, partition, offset)
+    for name, partition, offset in sorted(passed_over_records):
+        log.warning("%s %s@%s: this record is passed over, an operator said so", name, partition, offset)
 
 
-async def pass_over(settings: Settings, topic: str, partition: int, offset: int, by: str, reason: str) -> None:
-    """Write that a batch is passed over by who starts from now on.
+async def pass_over(settings: Settings, topic: str, partition: int, offset: int, by: str, reason: str,
+                    record_alone: bool = False) -> None:
+    """Write that a batch, or a record of the log of decisions, is passed over by who starts from now on.
 
     Raises
     ------
@@ -56,7 +59,10 @@ async def pass_over(settings: Settings, topic: str, partition: int, offset: int,
     if not 0 <= partition < settings.partitions or offset < 0:
         raise ValueError(f"partition, offset: expected 0 to {settings.partitions - 1}, and 0 or more, "
                          f"was {partition}, {offset}")
-    record = Quarantined(topic=name, partition=partition, offset=offset, reason=str(QuarantineReason.SKIPPED),
+    if record_alone and topic != "decisions":
+        raise ValueError(f"topic: expected decisions for a record alone, was {topic!r}: readers of other topics go on")
+    why = QuarantineReason.SKIPPED_RECORD if record_alone else QuarantineReason.SKIPPED
+    record = Quarantined(topic=name, partition=partition, offset=offset, reason=str(why),
                          detail=f"{by}: {reason}", raw_base64="", ts=time.time_ns())
     key = f"{name}-{partition}-{offset}"
     producer = settings.client().producer(acks="all")

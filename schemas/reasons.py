@@ -25,6 +25,7 @@ class QuarantineReason(StrEnum):
     SKIPPED = "skipped"
     STATEMENT_TOO_LATE = "statement_too_late"
     NOT_STORED = "not_stored"
+    SKIPPED_RECORD = "skipped_record"
 
 
 QUARANTINE_MEANING: dict[QuarantineReason, str] = {
@@ -45,6 +46,7 @@ QUARANTINE_MEANING: dict[QuarantineReason, str] = {
     QuarantineReason.SKIPPED: "an operator passed over a batch that cannot be read; `offset` is its first",
     QuarantineReason.STATEMENT_TOO_LATE: "a statement is of a time before trades that have left the id window",
     QuarantineReason.NOT_STORED: "the store of history refused a row of it; stages have taken it",
+    QuarantineReason.SKIPPED_RECORD: "an operator passed over this record of the log of decisions",
 }
 
 #: what a person does about it
@@ -66,4 +68,5 @@ QUARANTINE_REMEDY: dict[QuarantineReason, str] = {
     QuarantineReason.SKIPPED: "have the sender send what the batch held again, in a form that can be read",
     QuarantineReason.STATEMENT_TOO_LATE: "have the source state what it holds now",
     QuarantineReason.NOT_STORED: "correct the table or the record; the row is missing in the store alone",
+    QuarantineReason.SKIPPED_RECORD: "see at the venue whether the order it was about works, and cancel it there",
 }

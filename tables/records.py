@@ -66,6 +66,8 @@ class UnreadableBatch(RuntimeError):
 
 #: first offsets of batches that an operator said to pass over, by topic and partition
 passed_over: set[tuple[str, int, int]] = set()
+#: single records that an operator said to pass over, by topic, partition and offset
+passed_over_records: set[tuple[str, int, int]] = set()
 
 
 class KeptRecords(MemoryRecords):

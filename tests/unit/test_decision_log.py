@@ -9,7 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from agents import decision_log
 from agents.decision_log import DecisionLog
+from schemas.codec import encode
 from schemas.records import AsOf, Decision, Order
 from tables.records import RecordBatch
 
@@ -84,3 +86,12 @@ def test_what_is_no_decision_stops_a_gate_that_starts_and_says_where_it_lies() -
     batch = RecordBatch("decisions", 2, np.array([7]), [b'{"order_id":1}'], [b"a"], {}, np.array([0]), 8)
     with pytest.raises(ValueError, match=r"decisions 2@7: expected a decision: Expected `str`, got `int` - at `\$.order_id`, was 1"):
         DecisionLog({2}, NOW).take(batch)
+
+
+def test_an_operator_lets_gates_start_without_a_record_that_is_no_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = encode(decision("a", 0, "accept"))
+    batch = RecordBatch("decisions", 0, np.array([7, 8]), [b'{"order_id":1}', good], [b"a", b"a"], {}, np.array([0, 0]), 9)
+    monkeypatch.setattr(decision_log, "passed_over_records", {("decisions", 0, 7)})
+    log = DecisionLog({0}, NOW)
+    log.take(batch)
+    assert set(log.accepted) == {"a"}
