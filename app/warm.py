@@ -177,19 +177,20 @@ def _warm_options() -> ValuedBook:
     book = _warm_rollup()
     book.add_instrument(Instrument(instrument="Y", asset_class="equity", currency="USD"))
     for name, under, style, barrier in (("O", "X", "american", None), ("P", "X", "european", None),
-                                        ("Q", "Y", "european", None), ("B", "X", "european", Decimal("0.9"))):
+                                        ("Q", "Y", "european", None), ("B", "X", "european", Decimal("0.9")),
+                                        ("N", "Y", "european", None)):
         book.add_instrument(Instrument(instrument=name, asset_class="option", currency="USD", underlying=under,
                                        right="call", strike=Decimal(1), expiry="2033-01-01",
-                                       style=style, barrier=barrier,  # type: ignore[arg-type]
+                                       model="bachelier" if name == "N" else None, style=style, barrier=barrier,  # type: ignore[arg-type]
                                        barrier_kind="down_and_out" if barrier else None))
-    for name, mid in (("Y", 1.0), ("Q", 0.2)):  # without a surface its own mark implies the volatility
+    for name, mid in (("Y", 1.0), ("Q", 0.2), ("N", 0.2)):  # without a surface its own mark implies the volatility
         book.add_mark(Mark(instrument=name, window_end=1, ts_event=1, bid=mid, ask=mid, mid=mid, last=None,
                            quality="good"))
     book.add_surface(Surface(underlying="Y", ts_event=1, dividends=[]))
     book.add_surface(Surface(underlying="USD", ts_event=1, rates=[(1.0, 0.03)]))
     book.add_surface(Surface(underlying="X", ts_event=1, dividends=[], vols=[
         VolSlice(expiry="2033-01-01", strikes=[1.0], vols=[0.2])]))
-    for k, name in enumerate(("O", "P", "Q", "B"), start=2):
+    for k, name in enumerate(("O", "P", "Q", "B", "N"), start=2):
         book.add_position(_held(name, k))
     book.revalue(NOW_NS)
     return book

@@ -30,11 +30,12 @@ from models.pricing.exotic import (
     VANILLA,
     exotic_greeks,
 )
+from models.pricing.spot_normal import normal_greeks, normal_implied
+from schemas.instruments import OPTION_CLASSES
 from schemas.market import Surface
 from schemas.records import Instrument
 from schemas.units import NS_PER_S, expiry_ns, parse_ts_ns
 
-OPTION_CLASSES = frozenset({"option", "fx_option"})
 #: an option's premium for early exercise is tabulated over these spots, relative to the strike
 MONEYNESS = np.concatenate([np.linspace(0.3, 0.7, 5)[:-1], np.linspace(0.7, 1.3, 25), np.linspace(1.3, 2.0, 8)[1:]])
 #: the table is kept until volatility, rate or time have moved by this much
@@ -46,11 +47,15 @@ INPUTS_NS = 10_000_000_000
 OPTION_DTYPE = np.dtype([
     ("instrument", "i4"), ("underlying", "i4"), ("sign", "f8"), ("strike", "f8"), ("expiry_ns", "i8"),
     ("american", "i1"), ("future", "i1"), ("implied", "i1"), ("exotic", "i1"), ("touched", "i1"),
+    # valued by the normal model; its premium is in units of the underlying
+    ("normal", "i1"), ("coin", "i1"),
     ("level", "f8"), ("payoff", "f8"),
     ("vol", "f8"), ("rate", "f8"), ("carry", "f8"), ("t_years", "f8"), ("model_price", "f8"),
     ("table_vol", "f8"), ("table_rate", "f8"), ("table_t", "f8")])
 
 
+#: a lognormal volatility below is none: the quote is in other units, or says intrinsic value alone
+LEAST_IMPLIED = 1e-3
 INPUTS = ("sign", "strike", "t_years", "vol", "rate", "carry")
 
 
@@ -162,6 +167,8 @@ class Contracts:
             self.forwards.drop(record.instrument)
             self.market.discount[self.market.instrument(record.instrument)] = np.nan
         exotic = exotic_terms(record)
+        if record.asset_class in OPTION_CLASSES:
+            self._note_unit(record)
         if record.asset_class not in OPTION_CLASSES or record.underlying is None or record.strike is None \
                 or record.right is None or expiry is None or exotic is None:
             if record.asset_class in OPTION_CLASSES:  # without its terms it has no Greeks; that is counted
@@ -182,11 +189,20 @@ class Contracts:
         o["strike"], o["expiry_ns"] = float(record.strike), expiry
         o["american"], o["future"] = record.style == "american", on_future
         o["exotic"], o["level"], o["payoff"] = exotic
+        o["normal"], o["coin"] = record.model == "bachelier", record.premium_in_underlying
         o["touched"] = self._touches.get(record.instrument, False)
         o["table_t"] = np.nan
         self._records[record.instrument] = record
         self.market.greek_kind[o["instrument"]] = 1
         self._all = True
+
+    def _note_unit(self, record: Instrument) -> None:
+        """Know whether a unit of an option's price is one of its currency, or one of its underlying."""
+        k, row = self.market.instrument(record.instrument), self.option_row.get(record.instrument)
+        if not record.premium_in_underlying:
+            self.market.discount[k] = 1.0
+        elif row is None or not self.options["coin"][row]:  # until it is priced nobody knows what its unit is worth
+            self.market.discount[k] = np.nan
 
     def underlying_is_future(self, name: str) -> None:
         """Say that an underlying is a future: options on it are priced by Black-76."""
@@ -266,6 +282,10 @@ class Contracts:
         inside = self.options["instrument"] < n
         out[self.options["instrument"][inside]] = self.options[field][inside]
         return out
+
+    def coin_by_instrument(self, n: int) -> np.ndarray:
+        """Return which instruments are options whose premium is in units of their underlying."""
+        return self._by_instrument("coin", n, 0.0) != 0.0
 
     def vol_by_instrument(self, n: int) -> np.ndarray:
         """Return the volatility of every option, 0 for what is none."""
@@ -348,13 +368,16 @@ class Contracts:
         """Fill the volatility of options without a surface: what their own mark implies."""
         market, o = self.market, self.options
         missing = which[(o["implied"][which] != 0) & (o["t_years"][which] > 0)]
-        if len(missing):
-            vol = np.empty(len(missing))
-            m = o[missing]
-            bs.implied_volatilities(m["sign"].copy(), market.price[m["underlying"]], m["strike"].copy(),
-                                    m["t_years"].copy(), m["rate"].copy(), m["carry"].copy(),
-                                    market.mid[m["instrument"]], vol)
-            self.options["vol"][missing] = vol
+        for imply, rows in ((bs.implied_volatilities, missing[o["normal"][missing] == 0]),
+                            (normal_implied, missing[o["normal"][missing] != 0])):
+            if not len(rows):
+                continue
+            vol, m = np.empty(len(rows)), o[rows]
+            spot, premium = market.price[m["underlying"]], market.mid[m["instrument"]]
+            imply(m["sign"].copy(), spot, m["strike"].copy(), m["t_years"].copy(), m["rate"].copy(), m["carry"].copy(),
+                  np.where(m["coin"] != 0, premium * spot, premium), vol)
+            vol[vol < np.where(m["normal"] != 0, 0.0, LEAST_IMPLIED)] = np.nan
+            self.options["vol"][rows] = vol
 
     def _price(self, which: np.ndarray) -> None:
         market, o = self.market, self.options[which]
@@ -373,16 +396,30 @@ class Contracts:
                           carry[exotic], e["touched"].copy(), values)
             for column, one in zip(values.T, (g.price, g.delta, g.gamma, g.vega, g.theta, g.rho), strict=True):
                 one[exotic] = column
+        normal = np.flatnonzero(o["normal"] != 0)
+        if len(normal):
+            values = normal_greeks(sign[normal], spot[normal], strike[normal], t[normal], vol[normal], rate[normal],
+                                   carry[normal], o["future"][normal] != 0)
+            for column, one in zip(values.T, (g.price, g.delta, g.gamma, g.vega, g.theta, g.rho), strict=True):
+                one[normal] = column
         unit = market.unit_greeks
         where = o["instrument"]
-        unit[where, 0] = g.delta * spot
-        unit[where, 1] = g.gamma * spot * spot / 100.0
+        # what has expired is worth what it was settled at: its own last mark, nothing that moves with a live price
+        expired = t <= 0.0
+        g.price[expired] = np.nan
+        for one in (g.delta, g.gamma, g.vega, g.theta, g.rho):
+            one[expired] = 0.0
+        coin = o["coin"] != 0
+        market.discount[where[coin]] = np.where(spot[coin] > 0.0, spot[coin], np.nan)
+        unit[where, 0] = np.where(expired, 0.0, g.delta * spot)
+        unit[where, 1] = np.where(expired, 0.0, g.gamma * spot * spot / 100.0)
         unit[where, 2] = g.vega / 100.0
         unit[where, 3] = g.theta / 365.0
         unit[where, 4] = g.rho / 10_000.0
         self.options["model_price"][which] = g.price
         # an option that nobody quotes is valued by the model where the surface allows it
         unquoted = np.isnan(market.mid[where])
+        g.price[coin] /= market.discount[where[coin]]
         market.price[where[unquoted]] = g.price[unquoted]
         market.set_inputs_stale(where, market.stale[o["underlying"]] != 0)
         market.instrument_changed[where] = 1

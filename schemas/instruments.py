@@ -23,6 +23,9 @@ class MarginTier(FiniteNumbers, frozen=True, kw_only=True):
     maintenance: Number
 
 
+OPTION_CLASSES = frozenset({"option", "fx_option"})
+
+
 class Instrument(FiniteNumbers, frozen=True, kw_only=True):
     """What is traded. ``price_increment`` and ``quantity_increment`` fix the decimals quantities are counted in."""
 
@@ -38,6 +41,13 @@ class Instrument(FiniteNumbers, frozen=True, kw_only=True):
     strike: Number | None = None
     expiry: str | None = None
     style: Literal["european", "american"] | None = None
+    #: how an option is valued; bachelier: the normal model, volatility in price units a year, prices of any sign
+    model: Literal["black_scholes", "bachelier"] | None = None
+    #: an option whose premium is quoted and paid in units of its underlying: worth price x the underlying's price
+    premium_in_underlying: bool = False
+    #: how its price moves as a risk factor; absent: by differences where its history or its price is at or below zero,
+    #: else by fractions
+    moves: Literal["relative", "absolute", "log"] | None = None
     #: a single-barrier option (European, watched at every mark window); out: ``rebate`` is paid when it is touched, in:
     #: at expiry where it never was
     barrier_kind: Literal["down_and_out", "down_and_in", "up_and_out", "up_and_in"] | None = None
@@ -89,7 +99,28 @@ class Instrument(FiniteNumbers, frozen=True, kw_only=True):
             If one cannot be counted with.
         """
         super().__post_init__()
+        if self.asset_class in OPTION_CLASSES:
+            self._check_option()
+        elif self.model is not None or self.premium_in_underlying:
+            field, was = ("model", self.model) if self.model is not None else ("premium_in_underlying", True)
+            raise ValueError(f"{field}: expected of an option alone, was {was!r} of a {self.asset_class}")
         if self.prior_close_date is not None:
             day = date.fromisoformat(self.prior_close_date)
             if not 2000 <= day.year < 2200:
                 raise ValueError(f"prior_close_date: expected a day of 2000 to 2199, was {self.prior_close_date}")
+
+    def _check_option(self) -> None:
+        if self.inverse:
+            raise ValueError("inverse: expected false of an option (premium_in_underlying says that its premium is "
+                             "paid in the underlying), was true")
+        if self.moves is not None:
+            raise ValueError(f"moves: expected on the underlying, which an option moves with, was {self.moves!r}")
+        exotic = self.barrier_kind or self.digital_kind
+        if self.model == "bachelier" and (self.style == "american" or exotic or self.premium_in_underlying):
+            raise ValueError("model: expected bachelier of a european option without barrier, digital_kind or "
+                             f"premium_in_underlying, was {self.style or exotic or 'premium_in_underlying'}")
+        if self.premium_in_underlying and self.settlement not in (None, self.currency):
+            raise ValueError("settlement: expected none beside premium_in_underlying, which states value and P&L in "
+                             f"{self.currency} at the underlying's price, was {self.settlement!r}")
+        if self.premium_in_underlying and self.underlying is None:
+            raise ValueError("underlying: expected the instrument whose units the premium is in, was none")

@@ -175,7 +175,10 @@ class Fifo(msgspec.Struct, frozen=True, gc=False):
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """Absolute state of one account and instrument; the highest (``as_of``, ``revision``) wins."""
+    """Absolute state of one account and instrument; the highest (``as_of``, ``revision``) wins.
+
+    P&L is in ``currency``; of an option with ``premium_in_underlying`` in units of the underlying, like its prices.
+    """
 
     account: str
     instrument: str

@@ -101,10 +101,12 @@ class GateFigures(GatePositions):
         known = np.flatnonzero(self._market_index >= 0)
         index, rate = self._market_index[known], market.rate[self._currency[known]]
         unit = self._multiplier[known] * rate
-        rows["unit"][known] = unit
+        # one of a price in coin is worth what the coin is
+        coin, discount = self.book.contracts.coin_by_instrument(len(market.mid))[index], market.discount[index]
+        rows["unit"][known] = np.where(coin, unit * discount, unit)
         greeks = market.unit_greeks[index]
         linear = market.greek_kind[index] == 0
-        rows["accrued"][known], rows["discount"][known] = market.accrued[index], market.discount[index]
+        rows["accrued"][known], rows["discount"][known] = market.accrued[index], np.where(coin, 1.0, discount)
         value = unit * market.price[index]
         np.divide(unit, market.price[index], out=value, where=rows["inverse"][known] != 0)
         rows["unit_delta"][known] = np.where(linear, value, unit * greeks[:, 0])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -21,7 +22,8 @@ class History:
     ----------
     factors : names; an instrument's own name, or ``VOL:underlying`` or ``RATE:currency``
     moves : float64[days, factors]; relative, differences of volatilities and rates; NaN where a day has none
-    absolute : prices that were at or below zero: their moves are differences too
+    absolute : prices that were at or below zero, or whose instrument says so: their moves are differences too
+    relative : prices whose instrument says that they move by fractions
     steps : float64[days, factors], differences of all prices, for those that are at or below zero by now
     days : labels
     scaled : scenarios are scaled to the volatility of today (`scenario_moves`); what is a past day stays as it was
@@ -35,7 +37,8 @@ class History:
     horizon_days: int = 1
     absolute: frozenset[str] = frozenset()
     steps: np.ndarray | None = None
-    index: dict[str, int] = field(default_factory=dict)
+    relative: frozenset[str] = frozenset()
+    index: dict[str, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if self.moves.shape[1] != len(self.factors):
@@ -45,6 +48,29 @@ class History:
         if not 1 <= self.horizon_days <= max(len(self.moves), 1):
             raise ValueError(f"horizon_days: expected 1 to {len(self.moves)}, was {self.horizon_days}")
         self.index.update({name: k for k, name in enumerate(self.factors) if usable[k]})
+
+
+def stated(history: History, kinds: Mapping[str, str]) -> History:
+    """Return a history whose factors move as their instruments say.
+
+    By differences (``absolute``), or by fractions (``relative``, ``log``: several days add up as log returns): a price
+    that was at or below zero has none, and what rests on it is missing.
+    """
+    moves, absolute, relative = history.moves, set(history.absolute), set[str]()
+    for k, name in enumerate(history.factors):
+        kind = kinds.get(name)
+        if kind is None or name.startswith((VOLATILITY_FACTOR, RATE_FACTOR)):
+            continue
+        moves = moves.copy() if moves is history.moves else moves
+        if kind == "absolute" and name not in absolute:
+            moves[:, k] = np.nan if history.steps is None else history.steps[:, k]
+            absolute.add(name)
+        elif kind != "absolute":
+            relative.add(name)
+            if name in absolute:
+                moves[:, k] = np.nan
+                absolute.remove(name)
+    return replace(history, moves=moves, absolute=frozenset(absolute), relative=frozenset(relative))
 
 
 def scenario_moves(history: History) -> np.ndarray:

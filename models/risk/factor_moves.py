@@ -14,6 +14,8 @@ from models.valued_book import ValuedBook
 def currency_moves(market: Market, history: History, moves: np.ndarray) -> np.ndarray:
     """Return relative moves of base currency per unit of each currency, float64[currencies, scenarios]; NaN: unknown.
 
+    ``moves`` are fractions of the prices of now (`relative_to_now`); a pair that falls to nothing or below has none.
+
     A pair that is fewer pairs away from the base currency comes first; of several ways it is their geometric mean,
     whatever the order of the pairs.
     """
@@ -21,7 +23,7 @@ def currency_moves(market: Market, history: History, moves: np.ndarray) -> np.nd
     out[market.currencies[market.base_currency]] = 0.0
     pairs = [(market.currencies[left], market.currencies[right], moves[f])
              for name, (left, right) in market.pairs.items()
-             if (f := history.index.get(name, -1)) >= 0 and name not in history.absolute]
+             if (f := history.index.get(name, -1)) >= 0 and bool((moves[f] > -1.0).all())]
     while moves.shape[1]:
         known, found = ~np.isnan(out[:, 0]), dict[int, list[np.ndarray]]()
         for a, b, r in pairs:
@@ -37,18 +39,28 @@ def currency_moves(market: Market, history: History, moves: np.ndarray) -> np.nd
 
 
 def absolute_steps(market: Market, history: History, moves: np.ndarray, steps: np.ndarray | None,
-                   ) -> dict[str, np.ndarray]:
-    """Return the differences, by scenario, of the prices that were at or below zero, or are by now.
+                   shocks: bool = False) -> dict[str, np.ndarray]:
+    """Return the differences, by scenario, of the prices that move by them: were at or below zero, are, or say so.
 
     Parameters
     ----------
     moves : float64[factors, scenarios], of the history
     steps : the same as differences of prices; None: not known
+    shocks : moves are shocks: fractions of a price's size, so that -20 % of a price below zero is a fall; differences
+        come on top
     """
-    out = {name: moves[k] for name, k in history.index.items() if name in history.absolute}
-    for name, k in history.index.items() if steps is not None else ():
-        if name in market.instruments and market.price[market.instruments[name]] <= 0.0:
-            out[name] = steps[k]  # type: ignore[index]
+    out: dict[str, np.ndarray] = {}
+    for name, k in history.index.items():
+        price = market.price[market.instruments[name]] if name in market.instruments else np.nan
+        if shocks:
+            if name in history.absolute or price <= 0.0:
+                out[name] = moves[k] * abs(price) + (0.0 if steps is None else steps[k])
+        elif name in history.absolute:
+            out[name] = moves[k]
+        elif price <= 0.0 and name in history.relative:
+            out[name] = np.full(moves.shape[1], np.nan)
+        elif price <= 0.0 and steps is not None:
+            out[name] = steps[k]
     return out
 
 

@@ -288,17 +288,22 @@ class RiskModels:
         liquidity_nodes(grid[0], grid[1], self._held, a["adv"], a["spread"], self.participation, liquid)
         exposures_by_underlying(grid[CELL.index("delta")], grid[CELL.index("gross_delta")], self._held, a["underlying"],
                                 a["cash"], exposures)
+        coin = self.contracts.coin_by_instrument(len(self.book.market.instruments)).astype(float)
+        premium = np.empty((nodes, 1))
+        weighted_sums(grid[CELL.index("net")], self._held, coin[:, None], premium)
         gamma, vega = np.empty((2, nodes, len(a["labels"]["expiry"])))
         for name, sums in (("gamma", gamma), ("vega", vega)):
             sums_by_group(grid[CELL.index(name)], self._held, a["expiry"], sums)
-        return liquid.tolist(), exposures.tolist(), list(zip(gamma.tolist(), vega.tolist(), strict=True))
+        return liquid.tolist(), exposures.tolist(), list(zip(gamma.tolist(), vega.tolist(),
+                                                                premium[:, 0].tolist(), strict=True))
 
-    def _greeks(self, node: int, scale: float, ladder: tuple[list[float], list[float]],
+    def _greeks(self, node: int, scale: float, ladder: tuple[list[float], list[float], float],
                 a: dict[str, Any]) -> dict[str, Any]:
         sums = self.book.rollup.nodes[node].tolist()
         out: dict[str, Any] = {g: sums[ru.DELTA + k] * scale for k, g in enumerate(ru.GREEKS)}
+        gamma, vega, premium = ladder  # what is paid in coin is short of that coin
+        out["delta_less_premium"] = out["delta"] - premium * scale
         missing = round(sums[ru.NO_GREEKS])
-        gamma, vega = ladder
         by_expiry = {label: {"gamma": gamma[k] * scale, "vega": vega[k] * scale} for label, k in a["expiries"]}
         return out | {"by_expiry": by_expiry, "missing": missing, "sticky": "strike",
                       "quality": "partial" if missing else "good"}

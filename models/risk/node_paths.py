@@ -65,6 +65,7 @@ class NodePaths:
         if fs is None or not len(options):
             return
         table = gamma_grid(options, self._contracts.tables, market.price, SPOT_MOVES)
+        table[options["t_years"] <= 0.0] = 0.0
         worth = columns["unit"][options["instrument"]] * market.rate[columns["currency"][options["instrument"]]]
         order, unders, cell, share = self._of_options(fs, options, market)
         table = np.nan_to_num(table * worth[:, None])[order].astype(np.float32)

@@ -11,6 +11,7 @@ from models.jit import allocating_kernel, kernel
 from models.pricing.black_scholes import option_price
 from models.pricing.exotic import exotic_price
 from models.risk.node_cells import Held, add_edges
+from models.risk.other_options import values_at
 
 BLOCK = 512
 
@@ -76,6 +77,12 @@ def gamma_grid(options: Any, tables: np.ndarray, price: np.ndarray, moves: np.nd
     sign, strike, t, vol, rate, carry = (np.ascontiguousarray(options[f]) for f in INPUTS)
     _grid(sign, strike, t, vol, rate, carry, np.ascontiguousarray(options["american"]), exotic_columns(options),
           price[options["underlying"]], tables, MONEYNESS, moves, out)
+    normal = np.flatnonzero(options["normal"] != 0)
+    if len(normal):
+        rows, spot, h = options[normal], price[options["underlying"][normal]][:, None], 1e-4
+        found = values_at(rows, spot * (1.0 + np.concatenate([moves, (0.0, h, -h)])))
+        slope = (found[:, -2:-1] - found[:, -1:]) / (2.0 * h)
+        out[normal, : len(moves)] = found[:, : len(moves)] - found[:, -3:-2] - slope * moves
     return np.ascontiguousarray(out[:, : len(moves)])
 
 

@@ -54,7 +54,7 @@ class PnlExplain:
         before, self._before = self._before, state
         if before is None or before["names"] != names or len(before["price"]) != n:
             return
-        parts = self._unit_parts(before, state, unit[:n] * market.discount[:n])
+        parts = self._unit_parts(before, state, unit[:n], market.discount[:n], contracts.coin_by_instrument(n))
         explained = np.empty((len(names), len(parts)))
         weighted_sums(before["quantity"], before["held"], np.ascontiguousarray(parts.T), explained)
         change, carried, carry_moved = totals - before["totals"], explained[:, -1], carry - before["carry"]
@@ -70,9 +70,15 @@ class PnlExplain:
         return np.zeros(len(PARTS)) if k is None else self.sums[k]
 
     @staticmethod
-    def _unit_parts(a: dict[str, Any], b: dict[str, Any], unit: np.ndarray) -> np.ndarray:
-        """Return, per unit of every instrument: delta, gamma, vega, theta, rho, fx, and the whole change of value."""
-        size = unit * a["rate"]
+    def _unit_parts(a: dict[str, Any], b: dict[str, Any], multiplier: np.ndarray, discount: np.ndarray,
+                    coin: np.ndarray) -> np.ndarray:
+        """Return, per unit of every instrument: delta, gamma, vega, theta, rho, fx, and the whole change of value.
+
+        The P&L of an option whose premium is in coin is in coin: its delta is less the premium, and its Greeks, unlike
+        its price, are in money already.
+        """
+        unit = multiplier * discount
+        size = np.where(coin, multiplier, unit) * a["rate"]
         option = a["kind"] == 1
         under = np.where(a["underlying"] >= 0, a["underlying"], np.arange(len(unit)))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -81,7 +87,8 @@ class PnlExplain:
         g = a["greeks"].T
         dt_days = (b["now"] - a["now"]) / 86_400_000_000_000
         out = np.zeros((7, len(unit)))
-        out[0] = size * np.where(option, g[0] * move, own)
+        premium = np.where(coin, a["price"] * a["price"][under], 0.0)
+        out[0] = size * np.where(option, (g[0] - premium) * move, own)
         out[1] = size * np.where(option, 0.5 * g[1] * 100.0 * move ** 2, 0.0)
         out[2] = size * np.where(option, g[2] * 100.0 * (b["vol"] - a["vol"]), 0.0)
         out[3] = size * np.where(option, g[3] * dt_days, 0.0)

@@ -17,11 +17,12 @@ from models.columns import grown
 from models.contracts import INPUTS, MONEYNESS, Contracts, exotic_columns
 from models.fixed_income import PAPER_CLASSES
 from models.jit import allocating_kernel, inline_kernel, kernel
-from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History, scenario_moves
+from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History, scenario_moves, stated
 from models.risk.factor_moves import absolute_steps, currency_moves, move_absolutely, relative_to_now
 from models.risk.node_cells import Held
 from models.risk.node_kernels import turn, var_components
 from models.risk.option_grid import exotic_vector, option_vector
+from models.risk.other_options import revalue_other_options
 from models.risk.quantile import node_tails, tail_count, worst_rank
 from models.valued_book import ValuedBook
 
@@ -249,14 +250,12 @@ class ScenarioBook:
 
     def __init__(self, book: ValuedBook, contracts: Contracts, history: History, instrument_groups: int,
                  typed: bool = False) -> None:
-        self.book, self.contracts, self.history, self.typed = book, contracts, history, typed
+        self.book, self.contracts, self.typed = book, contracts, typed
+        self._given, self._kinds = history, dict[str, str]()
         #: groupings at the end of the ancestors that depend on the instrument, not on the account
         self.instrument_groups = instrument_groups
-        self.moves = np.ascontiguousarray(np.nan_to_num(scenario_moves(history).T))
+        self._take(history)
         days = self.moves.shape[1]
-        #: differences of prices, where they are known
-        self.steps = None if history.steps is None else np.ascontiguousarray(np.nan_to_num(scenario_moves(replace(
-            history, moves=history.steps, absolute=frozenset(history.factors))).T))
         self.unit = np.full((1024, days), np.nan)
         self.vectors = np.zeros((256, days))
         self.missing = np.zeros(256, np.int64)
@@ -272,6 +271,14 @@ class ScenarioBook:
         self._version = -1
         #: the factors whose moves are differences at the prices of now
         self.absolute: list[str] = []
+
+    def _take(self, history: History) -> None:
+        """Make the scenarios of a history."""
+        self.history = history
+        self.moves = np.ascontiguousarray(np.nan_to_num(scenario_moves(history).T))
+        #: differences of prices, where they are known
+        self.steps = None if history.steps is None else np.ascontiguousarray(np.nan_to_num(scenario_moves(replace(
+            history, moves=history.steps, absolute=frozenset(history.factors))).T))
 
     @property
     def days(self) -> int:
@@ -295,6 +302,10 @@ class ScenarioBook:
     def describe_instruments(self) -> None:
         """Look every instrument's factors and terms up; call it when reference data or contracts change."""
         book, market = self.book, self.book.market
+        kinds = {name: r.moves for name, r in book.reference.instrument_records.items() if r.moves is not None}
+        if kinds != self._kinds and not self.typed:
+            self._kinds = dict(kinds)
+            self._take(stated(self._given, self._kinds))
         n = len(market.mid)
         c: dict[str, np.ndarray] = {
             "kind": np.zeros(n, np.int64), "outright": np.zeros(n, np.int64), "unit": np.full(n, np.nan),
@@ -345,10 +356,12 @@ class ScenarioBook:
         tables = self.contracts.tables if len(o) else np.zeros((1, len(MONEYNESS)))
         factor = np.where(c["factor"] == -2, -1, c["factor"])
         sign, strike, t, vol, rate, carry = (np.ascontiguousarray(terms[f]) for f in INPUTS)
-        fx = currency_moves(market, self.history, self.moves)
-        steps = absolute_steps(market, self.history, self.moves, self.steps)
+        steps = absolute_steps(market, self.history, self.moves, self.steps, self.typed)
         self.absolute, moves = sorted(steps), relative_to_now(market, self.history, self.moves, steps)
-        unit_vectors(which, c["kind"], factor, c["currency"], c["outright"], c["unit"] * market.discount, market.price,
+        fx = currency_moves(market, self.history, moves)
+        # what a coin is worth is in the value of an option on it already
+        discount = np.where(self.contracts.coin_by_instrument(len(market.mid)), 1.0, market.discount)
+        unit_vectors(which, c["kind"], factor, c["currency"], c["outright"], c["unit"] * discount, market.price,
                      market.accrued, market.rate, fx, moves, c["vol_factor"], c["rate_factor"],
                      c["base_rate_factor"], self.contracts.forwards.years_of(len(market.mid)), c["option_of"], sign,
                      strike, t, vol, rate, carry, np.ascontiguousarray(terms["american"]), exotic_columns(terms),
@@ -357,6 +370,7 @@ class ScenarioBook:
             self.unit[i] = c["unit"][i] * market.rate[c["currency"][i]] * fx[c["currency"][i]]
         if steps:
             move_absolutely(self.book, c, steps, fx, self.unit)
+        revalue_other_options(self.contracts, c, moves, steps, fx, self.typed, self.unit)
         return len(which)
 
     def rebuild(self, nodes: np.ndarray | None = None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from models.contracts import Contracts
 from models.exchange_rates import Pair, solve_rates
 from models.fixed_income import PAPER_CLASSES
-from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History
+from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History, stated
 from models.risk.scenarios import ScenarioBook
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.records import Instrument
@@ -20,12 +20,15 @@ from schemas.records import Instrument
 class Shock(msgspec.Struct, frozen=True, kw_only=True):
     """One move of some factors: of a price or currency relative, of a volatility or rate absolute (0.01 = one point).
 
+    A fraction is of a price's size: -20 % of a price below zero is a fall. Of kind ``difference`` it is in units of the
+    price, for what trades around zero.
+
     ``match`` names fields of instruments and the value they must have; empty: all of them. Of kind ``currency`` it is
     ``{"currency": code}``: that currency moves against all others. A pair that no shock of its own moves follows from
     its two currencies, so a cross moves with its legs.
     """
 
-    kind: str = "price"  # price, volatility, rate, currency
+    kind: str = "price"  # price, difference, volatility, rate, currency
     move: float
     match: dict[str, str] = msgspec.field(default_factory=dict)
 
@@ -66,8 +69,9 @@ def check(scenarios: Sequence[Scenario]) -> None:
     """
     for s in scenarios:
         for shock in s.shocks:
-            if shock.kind not in ("price", "volatility", "rate", "currency"):
-                raise ValueError(f"{s.name}: kind: expected price, volatility, rate or currency, was {shock.kind!r}")
+            if shock.kind not in ("price", "difference", "volatility", "rate", "currency"):
+                raise ValueError(f"{s.name}: kind: expected price, difference, volatility, rate or currency, "
+                                 f"was {shock.kind!r}")
             if shock.kind == "currency" and set(shock.match) != {"currency"}:
                 raise ValueError(f"{s.name}: match: expected the currency that moves, was {shock.match!r}")
             if not np.isfinite(shock.move) or (shock.kind in ("price", "currency") and shock.move <= -1.0):
@@ -90,7 +94,8 @@ def stress_history(book: ValuedBook, scenarios: Sequence[Scenario], past: Histor
     currencies = sorted({r.currency for r in records.values()}
                         | {c for pair in book.market.pairs.values() for c in pair})
     factors = [*names, *(VOLATILITY_FACTOR + u for u in underlyings), *(RATE_FACTOR + c for c in currencies)]
-    moves = np.zeros((len(scenarios), len(factors)))
+    past = None if past is None else stated(past, {n: r.moves for n, r in records.items() if r.moves is not None})
+    moves, steps = np.zeros((2, len(scenarios), len(factors)))
     for k, s in enumerate(scenarios):
         if s.day is not None:
             if past is None or s.day not in past.days:
@@ -98,28 +103,23 @@ def stress_history(book: ValuedBook, scenarios: Sequence[Scenario], past: Histor
             row = past.moves[past.days.index(s.day)]
             by_rates = {n for n, r in records.items() if r.asset_class in PAPER_CLASSES
                         and RATE_FACTOR + r.currency in past.index}
-            moves[k] = [_of_day(book, past, f, float(row[past.index[f]])) if f in past.index and f not in by_rates
-                        else 0.0 for f in factors]
+            for j, f in enumerate(factors):
+                if f in past.index and f not in by_rates:
+                    (steps if f in past.absolute else moves)[k, j] = row[past.index[f]]
             continue
         for j, factor in enumerate(factors):
             kind = ("volatility" if factor.startswith(VOLATILITY_FACTOR) else "rate" if factor.startswith(RATE_FACTOR)
                     else "price")
             record = records.get(factor.partition(":")[2] if kind == "volatility" else factor)
             for shock in s.shocks:
-                if shock.kind == kind and (_matches(record, shock.match) if record is not None else
+                of = "price" if shock.kind == "difference" else shock.kind
+                if of == kind and (_matches(record, shock.match) if record is not None else
                                            not shock.match or shock.match.get("currency") == factor.partition(":")[2]):
-                    moves[k, j] = shock.move
+                    (steps if shock.kind == "difference" else moves)[k, j] = shock.move
                     break
         _follow_currencies(book, s, factors, moves[k])
-    return History(tuple(factors), moves, tuple(s.name for s in scenarios))
-
-
-def _of_day(book: ValuedBook, past: History, factor: str, move: float) -> float:
-    """Return a past move as a fraction of the price of now, where it is a difference."""
-    if factor not in past.absolute:
-        return move
-    price = book.market.price[book.market.instruments[factor]]
-    return move / float(price) if price != 0.0 else float("nan")
+    differ = frozenset(f for k, f in enumerate(factors) if (steps[:, k] != 0.0).any())
+    return History(tuple(factors), moves, tuple(s.name for s in scenarios), steps=steps, absolute=differ)
 
 
 def _follow_currencies(book: ValuedBook, scenario: Scenario, factors: list[str], row: np.ndarray) -> None:
