@@ -13,10 +13,11 @@ import msgspec
 from app.files.reading import KINDS, Table, kind_of, read_table, stem_of
 from app.files.records import fields_of, record_of, text_of_cell, unknown_columns
 from app.files.refusals import FileRefused, expected
-from models.contracts import OPTION_CLASSES, exotic_terms
+from models.contracts import exotic_terms
 from models.fixed_income import PAPER_CLASSES, paper_of
 from models.reference import FIRM, LEVELS, PRICE_ANY_SIGN, Reference
 from schemas.codec import encode, encode_account
+from schemas.instruments import OPTION_CLASSES
 from schemas.records import ACCOUNT_FIELDS, Account, Counterparty, Instrument
 from schemas.units import expiry_ns, parse_date
 from tables.kafka import KafkaClient

@@ -81,16 +81,17 @@ def check_margin(instrument: Instrument) -> None:
             raise ValueError(f"{field}: expected a rate of 0 or more, was {rate}")
 
 
-def _contract(instrument: Instrument) -> tuple[str, str, bool]:
-    return instrument.currency, settlement_currency(instrument), instrument.inverse
+def _contract(instrument: Instrument) -> tuple[str, str, bool, bool]:
+    return (instrument.currency, settlement_currency(instrument), instrument.inverse,
+            instrument.premium_in_underlying)
 
 
 class ContractChangedError(ValueError):
     """A record makes another contract of one that is held; ``standing`` is the record that goes on to hold."""
 
     def __init__(self, standing: Instrument, record: Instrument) -> None:
-        super().__init__("currency, settlement, inverse: expected those of the contract that is held, "
-                         f"{_contract(standing)}, was {_contract(record)}: another contract has another name")
+        super().__init__("currency, settlement, inverse, premium_in_underlying: expected those of the contract that "
+                         f"is held, {_contract(standing)}, was {_contract(record)}: another contract has another name")
         self.standing = standing
 
 

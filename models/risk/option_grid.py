@@ -19,12 +19,12 @@ BLOCK = 512
 @kernel
 def option_vector(sign: float, s0: float, strike: float, t: float, vol: float, rate: float, carry: float,
                   american: bool, table: np.ndarray, moneyness: np.ndarray, moves: np.ndarray, vol_moves: np.ndarray,
-                  rate_moves: np.ndarray, out: np.ndarray) -> None:
+                  rate_moves: np.ndarray, carry_moves: np.ndarray, out: np.ndarray) -> None:
     """Fill an option's change of price in every scenario: full revaluation, one straight loop."""
     base = option_price(sign, s0, strike, t, vol, rate, carry)
     for s in range(out.shape[0]):
         out[s] = option_price(sign, s0 * (1.0 + moves[s]), strike, t, max(vol + vol_moves[s], 1e-4),
-                              rate + rate_moves[s], carry + rate_moves[s])
+                              rate + rate_moves[s], carry + carry_moves[s])
     if american:
         base += strike * premium_at(s0 / strike, moneyness, table)
         for s in range(out.shape[0]):
@@ -37,12 +37,12 @@ def option_vector(sign: float, s0: float, strike: float, t: float, vol: float, r
 @kernel
 def exotic_vector(terms: np.ndarray, sign: float, s0: float, strike: float, t: float, vol: float, rate: float,
                   carry: float, moves: np.ndarray, vol_moves: np.ndarray, rate_moves: np.ndarray,
-                  out: np.ndarray) -> None:
+                  carry_moves: np.ndarray, out: np.ndarray) -> None:
     """Fill a barrier's or digital's change of price in every scenario; a spot beyond the barrier has touched it."""
     base = exotic_price(terms, sign, s0, strike, t, vol, rate, carry)
     for s in range(out.shape[0]):
         out[s] = exotic_price(terms, sign, s0 * (1.0 + moves[s]), strike, t, max(vol + vol_moves[s], 1e-4),
-                              rate + rate_moves[s], carry + rate_moves[s]) - base
+                              rate + rate_moves[s], carry + carry_moves[s]) - base
 
 
 @allocating_kernel

@@ -17,6 +17,7 @@ from models.columns import grown
 from models.contracts import INPUTS, MONEYNESS, Contracts, exotic_columns
 from models.fixed_income import PAPER_CLASSES
 from models.jit import allocating_kernel, inline_kernel, kernel
+from models.reference import settlement_currency
 from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History, scenario_moves, stated
 from models.risk.factor_moves import absolute_steps, currency_moves, move_absolutely, relative_to_now
 from models.risk.node_cells import Held
@@ -24,7 +25,7 @@ from models.risk.node_kernels import turn, var_components
 from models.risk.option_grid import exotic_vector, option_vector
 from models.risk.other_options import revalue_other_options
 from models.risk.quantile import node_tails, tail_count, worst_rank
-from models.valued_book import ValuedBook
+from models.valued_book import OUTRIGHT, ValuedBook
 
 LEVELS = (0.95, 0.975, 0.99)
 LINEAR, INVERSE, OPTION, BOND, FORWARD = 0, 1, 2, 3, 4
@@ -33,12 +34,11 @@ LINEAR, INVERSE, OPTION, BOND, FORWARD = 0, 1, 2, 3, 4
 @allocating_kernel
 def unit_vectors(which: np.ndarray, kind: np.ndarray, factor: np.ndarray, currency: np.ndarray, outright: np.ndarray,
                  unit: np.ndarray, price: np.ndarray, accrued: np.ndarray, rate: np.ndarray,
-                 currency_moves: np.ndarray, moves: np.ndarray,
-                 vol_factor: np.ndarray, rate_factor: np.ndarray, base_rate_factor: np.ndarray,
-                 forward_years: np.ndarray, option_of: np.ndarray, sign: np.ndarray,
+                 currency_moves: np.ndarray, moves: np.ndarray, vol_factor: np.ndarray, rate_factor: np.ndarray,
+                 base_rate_factor: np.ndarray, forward_years: np.ndarray, option_of: np.ndarray, sign: np.ndarray,
                  strike: np.ndarray, t_years: np.ndarray, vol: np.ndarray, riskless: np.ndarray, carry: np.ndarray,
-                 american: np.ndarray, exotics: np.ndarray, tables: np.ndarray, underlying: np.ndarray,
-                 moneyness: np.ndarray, bond: np.ndarray, out: np.ndarray) -> None:
+                 on_future: np.ndarray, american: np.ndarray, exotics: np.ndarray, tables: np.ndarray,
+                 underlying: np.ndarray, moneyness: np.ndarray, bond: np.ndarray, out: np.ndarray) -> None:
     """Fill the unit vectors of instruments; a missing input makes a vector NaN.
 
     Parameters
@@ -55,7 +55,7 @@ def unit_vectors(which: np.ndarray, kind: np.ndarray, factor: np.ndarray, curren
     bond : float64[instruments, 2], first and second derivative of the price to its yield
     out : float64[instruments, scenarios]
     """
-    still, change = np.zeros(out.shape[1]), np.empty(out.shape[1])
+    still, change, carried = np.zeros(out.shape[1]), np.empty(out.shape[1]), np.empty(out.shape[1])
     for w in range(which.shape[0]):
         i = which[w]
         x, p, f = rate[currency[i]], price[i], factor[i]
@@ -69,15 +69,18 @@ def unit_vectors(which: np.ndarray, kind: np.ndarray, factor: np.ndarray, curren
         if bad:
             out[i, :] = np.nan
             continue
-        if kind[i] == OPTION and exotics[o, 0] >= 0.0:
-            exotic_vector(exotics[o], sign[o], price[underlying[o]], strike[o], t_years[o], vol[o], riskless[o],
-                          carry[o], moves[f], moves[vol_factor[i]] if vol_factor[i] >= 0 else still,
-                          moves[rate_factor[i]] if rate_factor[i] >= 0 else still, change)
-        elif kind[i] == OPTION:
-            option_vector(sign[o], price[underlying[o]], strike[o], t_years[o], vol[o], riskless[o], carry[o],
-                          american[o] != 0, tables[o], moneyness, moves[f],
-                          moves[vol_factor[i]] if vol_factor[i] >= 0 else still,
-                          moves[rate_factor[i]] if rate_factor[i] >= 0 else still, change)
+        if kind[i] == OPTION:
+            dv = moves[vol_factor[i]] if vol_factor[i] >= 0 else still
+            dr = moves[rate_factor[i]] if rate_factor[i] >= 0 else still
+            base = moves[base_rate_factor[i]] if base_rate_factor[i] >= 0 else still
+            for s in range(out.shape[1]):  # a pair is carried at the difference of rates, a futures price not at all
+                carried[s] = 0.0 if on_future[o] != 0 else dr[s] - base[s]
+            if exotics[o, 0] >= 0.0:
+                exotic_vector(exotics[o], sign[o], price[underlying[o]], strike[o], t_years[o], vol[o], riskless[o],
+                              carry[o], moves[f], dv, dr, carried, change)
+            else:
+                option_vector(sign[o], price[underlying[o]], strike[o], t_years[o], vol[o], riskless[o], carry[o],
+                              american[o] != 0, tables[o], moneyness, moves[f], dv, dr, carried, change)
         elif kind[i] == INVERSE:
             for s in range(out.shape[1]):
                 change[s] = 1.0 / p - 1.0 / (p * (1.0 + moves[f, s]))
@@ -313,9 +316,6 @@ class ScenarioBook:
             name: np.full(n, -1, np.int64)
             for name in ("factor", "vol_factor", "rate_factor", "base_rate_factor", "option_of")}
         factor = self.history.index
-        from models.reference import settlement_currency
-        from models.valued_book import OUTRIGHT
-
         for name, k in market.instruments.items():
             record = book.reference.instrument_records.get(name)
             if record is None:
@@ -364,10 +364,10 @@ class ScenarioBook:
         unit_vectors(which, c["kind"], factor, c["currency"], c["outright"], c["unit"] * discount, market.price,
                      market.accrued, market.rate, fx, moves, c["vol_factor"], c["rate_factor"],
                      c["base_rate_factor"], self.contracts.forwards.years_of(len(market.mid)), c["option_of"], sign,
-                     strike, t, vol, rate, carry, np.ascontiguousarray(terms["american"]), exotic_columns(terms),
-                     tables, np.ascontiguousarray(terms["underlying"]), MONEYNESS, c["bond"], self.unit)
-        for i in cash.tolist():
-            self.unit[i] = c["unit"][i] * market.rate[c["currency"][i]] * fx[c["currency"][i]]
+                     strike, t, vol, rate, carry, terms["future"].copy(), terms["american"].copy(),
+                     exotic_columns(terms), tables, terms["underlying"].copy(), MONEYNESS, c["bond"], self.unit)
+        of = c["currency"][cash]
+        self.unit[cash] = (c["unit"][cash] * market.rate[of])[:, None] * fx[of]
         if steps:
             move_absolutely(self.book, c, steps, fx, self.unit)
         revalue_other_options(self.contracts, c, moves, steps, fx, self.typed, self.unit)

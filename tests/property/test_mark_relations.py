@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.gate import GateStage
+from agents.gate_inputs import GateInputs
 from models import marks as mk
+from models import rollup as ru
 from models.gate.book import GateBook
 from models.quote_columns import decode_quotes
 from models.reference import Reference
+from models.valued_book import ValuedBook
 from schemas.codec import FLAGGED_TICK_DTYPE, TICK_WITHDRAWN, decoder_of, pack_ticks
-from schemas.records import Account, Fee, Instrument, Mark
+from schemas.records import Account, AsOf, Fee, Fifo, Instrument, Mark, Position
 from tests.property.test_gate_relations import ORDER, PRICES, T0, firm, order_of
 
 S = 1_000_000_000
@@ -97,7 +99,7 @@ def told(gate: GateBook, quality: str, takes_last: bool) -> None:
     price = PRICES["X"]
     sides = {"one_sided": (price, None, price), "last": (None, None, price), "none": (None, None, None)}.get(quality, (price - 0.1, price + 0.1, price))
     mark = Mark(instrument="X", window_end=T0, ts_event=T0, bid=sides[0], ask=sides[1], mid=sides[2], last=None, quality=quality)  # type: ignore[arg-type]
-    GateStage._take_mark(SimpleNamespace(gate=gate, _takes_last=takes_last), mark, None)  # type: ignore[arg-type]
+    GateInputs._take_mark(SimpleNamespace(_gate=gate, _takes_last=takes_last), mark, None)  # type: ignore[arg-type]
     gate.refresh(T0)
 
 
@@ -113,6 +115,40 @@ def test_a_mark_that_is_less_good_lets_nothing_more_through(asked: dict[str, Any
         assert knows.check(order, T0).outcome == "accept"
     if asked["instrument"] == "X" and not (quality == "last" and takes_last):
         assert {r.code for r in verdict.reasons} & {"STALE_PRICE", "NO_REFERENCE_PRICE"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["EURUSD", "1000SATSUSD", "USDJPY", "EURJPY", "FUT", "SAP", "FAR"]), st.floats(0.5, 2.0)), max_size=12),
+       st.sampled_from(["EUR", "JPY", "1000SATS"]), st.randoms(use_true_random=False))
+def test_another_base_currency_scales_every_figure(moved: list[tuple[str, float]], base: str, random: Any) -> None:
+    """R15: the same marks and positions, stated in another currency, in another order: each node times one rate."""
+    prices = {"EURUSD": 1.25, "1000SATSUSD": 0.5, "USDJPY": 150.0, "EURJPY": 187.5, "FUT": 50.0, "SAP": 100.0, "FAR": 7.0}
+    for name, factor in moved:
+        prices[name] *= factor
+    prices["EURJPY"] = prices["EURUSD"] * prices["USDJPY"]  # rates that agree
+    records = [*(Instrument(instrument=n, asset_class="fx", currency=n[-3:]) for n in ("EURUSD", "1000SATSUSD", "USDJPY", "EURJPY")),
+               Instrument(instrument="FUT", asset_class="future", currency="JPY"), Instrument(instrument="SAP", asset_class="equity", currency="EUR"),
+               Instrument(instrument="FAR", asset_class="equity", currency="1000SATS")]
+
+    def stated(currency: str, mixed: bool) -> tuple[ValuedBook, float]:
+        book = ValuedBook(currency, ("book", "desk", "strategy", "fund", "firm"))
+        told = [*records, *(Mark(instrument=n, window_end=1, ts_event=1, bid=p, ask=p, mid=p, last=None, quality="good") for n, p in prices.items())]
+        for record in random.sample(told, len(told)) if mixed else told:
+            (book.add_instrument if isinstance(record, Instrument) else book.add_mark)(record)  # type: ignore[arg-type]
+        for k, (name, home) in enumerate((("FUT", "JPY"), ("SAP", "EUR"), ("FAR", "1000SATS"))):
+            book.add_account(Account(account=f"A{k}", book="B", desk=f"D{k % 2}", strategy="S", fund="F", base_currency="USD"))
+            book.add_position(Position(account=f"A{k}", instrument=name, quantity="3", average_price=5.0, realised_pnl=1.5, fees={"EUR": 2.0, home: 1.0}, currency=home, trades=1,
+                                       last_ts_event=1, fifo=Fifo(0.0, None, 0), break_even_price=None, as_of=AsOf(0, 1), funding={"1000SATS": 0.5}))
+        book.revalue()
+        return book, float(book.market.rate[book.market.currency("USD")])
+
+    (usual, _), (other, rate) = stated("USD", False), stated(base, True)
+    for name, k in usual.rollup.node_index.items():
+        n = other.rollup.node_index[name]
+        np.testing.assert_allclose(other.rollup.nodes[n, : ru.MONEY], usual.rollup.nodes[k, : ru.MONEY] * rate, rtol=1e-9, atol=1e-9 * rate, err_msg=name)
+        np.testing.assert_array_equal(other.rollup.nodes[n, ru.MONEY :], usual.rollup.nodes[k, ru.MONEY :])
+        if name.partition(":")[0] in ("book", "desk", "fund"):  # of accounts in dollars, whatever the firm's currency
+            np.testing.assert_allclose(other.figures(n), usual.figures(k), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("code", ["usd", "U", "ABCDEFGHIJKLM", "U$D", "", "USD\n", " USD"])

@@ -62,32 +62,39 @@ def option(name: str = "O", strike: float = 18.0, **terms: Any) -> Instrument:
                          "multiplier": Decimal(1000)} | terms)
 
 
-def normal_price(w: float, f: float, k: float, vol: float, rate: float = 0.03) -> float:
-    sd = vol * math.sqrt(YEARS)
+def normal_price(w: float, f: float, k: float, vol: float, rate: float = 0.03, years: float = YEARS) -> float:
+    sd = vol * math.sqrt(years)
     d = (f - k) / sd
-    return float(math.exp(-rate * YEARS) * (w * (f - k) * norm.cdf(w * d) + sd * norm.pdf(d)))
+    return float(math.exp(-rate * years) * (w * (f - k) * norm.cdf(w * d) + sd * norm.pdf(d)))
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.floats(-80, 80), st.floats(-80, 80), st.floats(5, 60), st.sampled_from(["call", "put"]))
-def test_the_normal_model_values_options_on_either_side_of_zero(forward: float, strike: float, vol: float, right: str) -> None:
+@given(st.floats(-80, 80), st.floats(-80, 80), st.floats(5, 60), st.sampled_from(["call", "put"]), st.sampled_from(["future", "equity"]))
+def test_the_normal_model_values_options_on_either_side_of_zero(under: float, strike: float, vol: float, right: str, kind: str) -> None:
     """Price, five Greeks by differences, and the volatility back from a quote, in units of the price."""
     w, strike = 1.0 if right == "call" else -1.0, round(strike, 2)
     o = option(strike=strike, right=right, model="bachelier")
-    book = book_of(forward, o, vols=[VolSlice(expiry=EXPIRY, strikes=[strike], vols=[vol])])
+    carry = 0.03 if kind == "equity" else 0.0  # it pays nothing
+
+    def price(s: float, v: float, t: float = YEARS, r: float = 0.03) -> float:
+        return normal_price(w, s * math.exp((r if carry else 0.0) * t), strike, v, r, t)
+
+    book = book_of(under, o, vols=[VolSlice(expiry=EXPIRY, strikes=[strike], vols=[vol])], kind=kind)
     k = book.market.instruments["O"]
-    want = normal_price(w, forward, strike, vol)
+    want = price(under, vol)
     assert book.market.price[k] == pytest.approx(want, rel=1e-9, abs=1e-12)
     h = 1e-3
-    up, down = normal_price(w, forward + h, strike, vol), normal_price(w, forward - h, strike, vol)
-    vega = (normal_price(w, forward, strike, vol + h) - normal_price(w, forward, strike, vol - h)) / (2 * h)
+    up, down = price(under + h, vol), price(under - h, vol)
+    vega = (price(under, vol + h) - price(under, vol - h)) / (2 * h)
+    theta = (price(under, vol, YEARS - 1e-5) - price(under, vol, YEARS + 1e-5)) / 2e-5
+    rho = (price(under, vol, YEARS, 0.03 + 1e-5) - price(under, vol, YEARS, 0.03 - 1e-5)) / 2e-5
     found = book.market.unit_greeks[k]
-    assert found[0] == pytest.approx((up - down) / (2 * h) * forward, rel=1e-5, abs=1e-6)
-    assert found[1] == pytest.approx((up - 2 * want + down) / h**2 * forward**2 / 100, rel=1e-3, abs=1e-4)
-    assert found[2] == pytest.approx(vega / 100, rel=1e-5, abs=1e-9) and found[4] == pytest.approx(-YEARS * want * 1e-4, rel=1e-9)
-    assert found[3] == pytest.approx((0.03 * want - vega * vol / (2 * YEARS)) / 365, rel=1e-5, abs=1e-9)
-    if want - math.exp(-0.03 * YEARS) * max(w * (forward - strike), 0.0) > 0.01 * vol:
-        quoted = book_of(forward, o)
+    assert found[0] == pytest.approx((up - down) / (2 * h) * under, rel=1e-5, abs=1e-6)
+    assert found[1] == pytest.approx((up - 2 * want + down) / h**2 * under**2 / 100, rel=1e-3, abs=1e-4)
+    assert found[2] == pytest.approx(vega / 100, rel=1e-5, abs=1e-9) and found[4] == pytest.approx(rho * 1e-4, rel=1e-4, abs=1e-9)
+    assert found[3] == pytest.approx(theta / 365, rel=1e-4, abs=1e-6)
+    if want - max(w * (under * math.exp((carry - 0.03) * YEARS) - strike * math.exp(-0.03 * YEARS)), 0.0) > 0.01 * vol:
+        quoted = book_of(under, o, kind=kind)
         quoted.add_mark(mark("O", want))
         quoted.revalue(NOW)
         assert quoted.contracts.vol_by_instrument(2)[k] == pytest.approx(vol, rel=1e-6)
@@ -164,10 +171,13 @@ def test_a_gate_counts_orders_of_a_premium_in_coin_in_money() -> None:
         gate.book.add_mark(mark(name, price))
         gate.set_price(name, price, price, price, None, NOW, True)
     gate.refresh(NOW)
-    row = gate.state.instruments[gate.state.instrument_index["O"]]
+    row = gate.state.instruments[gate.state.instrument_index["O"]].copy()
     assert row["unit"] * 0.05 == pytest.approx(3000) and row["discount"] == 1.0
     book = coin_book()
     assert row["unit_delta"] == pytest.approx(book.market.unit_greeks[book.market.instruments["O"], 0])
+    gate.book.add_mark(mark("U", None, "none"))
+    gate.refresh(NOW)
+    assert math.isnan(gate.state.instruments[gate.state.instrument_index["O"]]["unit"]), "nobody knows what an order is worth"
 
 
 @pytest.mark.parametrize(("terms", "field"), [
@@ -206,6 +216,38 @@ def test_what_has_expired_moves_no_more(more: dict[str, Any]) -> None:
         assert not figures[[ru.DELTA, ru.GAMMA, ru.VEGA, ru.THETA, ru.RHO]].any()
     scenarios.fill_units()
     assert (scenarios.unit[book.market.instruments["O"]] == 0).all()
+
+
+def test_a_shock_of_rates_moves_what_rates_carry() -> None:
+    """A futures price is what it is; a pair is carried at the difference of its rates, which move alike."""
+    future = book_of(100.0, option(strike=100.0, right="call"), vols=[VolSlice(expiry=EXPIRY, strikes=[100.0], vols=[0.3])])
+    pair = ValuedBook("USD", LEVELS)
+    pair.add_instrument(Instrument(instrument="EURUSD", asset_class="fx", currency="USD"))
+    pair.add_instrument(option(strike=1.1, right="call", underlying="EURUSD", asset_class="fx_option"))
+    for record in (*(Surface(underlying=c, ts_event=NOW, rates=[(1, 0.03), (3650, 0.03)]) for c in ("USD", "EUR")),
+                   Surface(underlying="EURUSD", ts_event=NOW, vols=[VolSlice(expiry=EXPIRY, strikes=[1.1], vols=[0.1])])):
+        pair.add_surface(record)
+    pair.add_mark(mark("EURUSD", 1.1))
+    pair.revalue(NOW)
+    for book in (future, pair):
+        k = book.market.instruments["O"]
+        shocked = stress.stress(book, book.contracts, [stress.Scenario(name="up", shocks=[stress.Shock(kind="rate", move=0.01)])]).unit[k]
+        # the forward stays, its value is discounted at a rate that is higher by a hundredth
+        assert shocked[0] == pytest.approx(1000 * book.market.price[k] * math.expm1(-0.01 * YEARS))
+    rho = future.market.unit_greeks[future.market.instruments["O"], 4]
+    assert rho == pytest.approx(-future.market.price[future.market.instruments["O"]] * YEARS * 1e-4)
+
+
+def test_a_pair_that_moves_by_differences_carries_its_currency() -> None:
+    book = ValuedBook("USD", LEVELS)
+    book.add_instrument(Instrument(instrument="EURUSD", asset_class="fx", currency="USD", moves="absolute"))
+    book.add_instrument(Instrument(instrument="SAP", asset_class="equity", currency="EUR"))
+    for name, price in (("EURUSD", 1.25), ("SAP", 100.0)):
+        book.add_mark(mark(name, price))
+    history = from_columns({"date": DAYS, "EURUSD": [1.0, 1.05, 0.95], "SAP": [10.0, 10.0, 10.0]}, 500)
+    scenarios = ScenarioBook(book, book.contracts, history, INSTRUMENT_GROUPINGS)
+    scenarios.fill_units()
+    np.testing.assert_allclose(scenarios.unit[book.market.instruments["SAP"]], [100 * 0.05, -100 * 0.10])
 
 
 def test_a_factor_moves_as_its_instrument_says() -> None:
