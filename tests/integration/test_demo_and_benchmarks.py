@@ -27,13 +27,6 @@ def last_json(*arguments: str, timeout: float = 200, **environment: str) -> dict
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_demo_runs_by_itself_and_reports() -> None:
-    report = last_json("demo", "--for", "8", "--json", "--no-browser")
-    assert report["errors"] == 0 and report["positions"] > 2_000 and report["trades"] > 4_800
-    assert report["ticks"] > 5_000 and report["stream_rows"] > 0 and report["as_of_steps_back"] == 0
-    assert report["trade_to_stream_ms_p99"] is not None
-
-
 def test_up_writes_the_ready_file_and_ends_on_a_signal(tmp_path: Path) -> None:
     ready = tmp_path / "ready.json"
     process = subprocess.Popen([sys.executable, "-m", "app", "up", "--embedded", "--ready-file", str(ready), "--data-dir",

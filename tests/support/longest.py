@@ -9,7 +9,7 @@ LONGEST = (
     "test_rehearsals", "test_system", "test_gateway_writes", "test_clients", "smoke_size[orders]", "test_first_run",
     "test_gates_that_join_and_leave", "test_every_role_serves_again", "test_a_paused_broker", "test_a_rolling_upgrade", "test_versions",
     "test_working_orders", "test_broker_restart", "test_a_gate_that_was_stopped", "test_standby", "test_roll", "smoke_size[engine]",
-    "test_barriers", "test_scale_out", "test_funding", "test_demo_and_benchmarks", "test_a_topic_deleted", "test_tasks_of_roles",
+    "test_hosts", "test_barriers", "test_scale_out", "test_funding", "test_demo_and_benchmarks", "test_a_topic_deleted", "test_tasks_of_roles",
 )
 
 
