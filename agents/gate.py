@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from aiokafka.structs import TopicPartition
 
-from agents.gate_changelog import GateChangelog
+from agents.gate_changelog import PRICES_PARTITION, GateChangelog
 from agents.gate_inputs import GateInputs
 from agents.gate_takeover import GateTakeOver
 from agents.gate_watch import GateWatch
@@ -101,7 +101,7 @@ class GateStage(ReadingStage):
         self._takeover = GateTakeOver(client, topics, self.gate, self.watch, self._fills, self._changelog, partition_of)
         self._write_down_s = write_down_s
         self.inputs = GateInputs(self.gate, self.watch, self._others, self._names, counters, self._quarantine.send,
-                                 future_ns, takes_last)
+                                 clock, future_ns, takes_last)
         self.inputs.router.subscribe("controls", Control, self._take_control)
         self.inputs.router.subscribe("progress", PositionProgress, self._take_progress)
         self.reading: GateReading = GateReading(self._tail, self._rules, self._next, self.inputs.waiting_marks)
@@ -376,6 +376,8 @@ class GateStage(ReadingStage):
             self._counters.set("orders_working", len(self.gate.working))
             turned()
             if not self._paused and self._lease.held():
+                if PRICES_PARTITION in self._owned:
+                    self._changelog.write_tests()
                 self._others.say(now)
                 self.watch.look(now)
 

@@ -21,7 +21,16 @@ from agents.ports import Clock, Publisher
 from models.gate.book import GateBook
 from models.gate.changes import cut, cut_anew
 from schemas.codec import JsonDecoder, encode
-from schemas.gate_state import GateAccepted, GateDay, GateEntry, GateExecuted, GateMark, GateOrder, GateVenueDay
+from schemas.gate_state import (
+    GateAccepted,
+    GateDay,
+    GateEntry,
+    GateExecuted,
+    GateMark,
+    GateOrder,
+    GatePrice,
+    GateVenueDay,
+)
 from tables.kafka import KafkaClient
 from tables.records import RecordBatch
 from tables.restore import ends_of, read_range
@@ -33,6 +42,8 @@ CHUNK_IDS, CHUNKS = 4_096, 64
 WRITTEN_AT_ONCE = 32
 #: what was not finished longer ago may have taken the place of what was before
 UNFINISHED_NS_MAX = 600_000_000_000
+#: where prices are written down, by who owns it, and read by every gate
+PRICES_PARTITION = 0
 _entry: JsonDecoder[GateEntry] = JsonDecoder(GateEntry)
 
 
@@ -42,12 +53,16 @@ class Kept:
 
     mark: GateMark | None = None
     entries: dict[bytes, GateEntry] = field(default_factory=dict)
+    prices: dict[bytes, GatePrice | None] = field(default_factory=dict)
     #: behind the last mark
     unfinished: list[tuple[bytes, GateEntry | None]] = field(default_factory=list)
 
     def take(self, key: bytes, value: bytes | None) -> None:
         """Read a record."""
         entry = None if value is None else _entry.decode(value)
+        if key.startswith(b"p|"):
+            self.prices[key] = entry if isinstance(entry, GatePrice) else None
+            return
         if not isinstance(entry, GateMark):
             self.unfinished.append((key, entry))
             return
@@ -130,13 +145,18 @@ class GateChangelog:
     async def read(self, partitions: Iterable[int]) -> dict[int, Kept]:
         """Return what was written down of partitions, where it can be gone on from."""
         topic, decisions = self._topics["gate-changelog"], self._topics["decisions"]
-        kept = {p: Kept() for p in partitions}
+        wanted = set(partitions)
+        kept = {p: Kept() for p in wanted | {PRICES_PARTITION}}
 
         def on_batch(batch: RecordBatch) -> None:
             for key, value in zip(batch.keys, batch.values, strict=True):
                 kept[batch.partition].take(key or b"", value)
 
         await read_range(self._client, {TopicPartition(topic, p): 0 for p in kept}, on_batch)
+        for entry in kept[PRICES_PARTITION].prices.values():
+            if entry is not None:
+                self._gate.guards.put(entry, self._clock())
+        kept = {p: k for p, k in kept.items() if p in wanted}
         ends = await ends_of(self._client, [TopicPartition(decisions, p) for p in kept])
         for p, k in kept.items():  # also what was not finished: the marks around it may be gone when it is read again
             found = (*k.entries, *(x for x, _ in k.unfinished))
@@ -207,6 +227,8 @@ class GateChangelog:
                 break
             chunk, ids = chunk + 1, ids[CHUNK_IDS:]
         self._chunks[p] = (chunk, ids)
+        if p == PRICES_PARTITION:
+            entries += [(f"p|{name}".encode(), price) for name, price in self._gate.guards.cut()]
         for k, (key, entry) in enumerate(entries):
             self._send(p, key, entry)
             if k % WRITTEN_AT_ONCE == 0:
@@ -215,6 +237,12 @@ class GateChangelog:
         await self._write_accepted(p, newly, begun)
         self._send(p, b"m", msgspec.structs.replace(mark, decisions=self._decisions[p], chunk=chunk,
                                                     accepted=self._accepted[p][0]))
+
+    def write_tests(self) -> None:
+        """Write down at once which instruments came under the price test: it may be over before the next mark."""
+        if self._gate.guards.begun:
+            for name, price in self._gate.guards.cut(begun_alone=True):
+                self._send(PRICES_PARTITION, f"p|{name}".encode(), price)
 
     async def _write_accepted(self, p: int, newly: Iterator[tuple[str, str]], begun: bool) -> None:
         """Write the chunks of ids of orders that were let through, one at a time: there may be many."""

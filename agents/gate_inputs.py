@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from agents.gate_watch import GateWatch
 from agents.other_gates import OtherGates
-from agents.ports import Counters
+from agents.ports import Clock, Counters
 from agents.router import Place, PutAside, Router
 from models.gate.book import GateBook
 from schemas.addresses import GateExposure, UnitVars
@@ -17,6 +17,8 @@ from schemas.nodes import MODELS_SUFFIX, Risk
 from schemas.records import Counterparty, Limit, Mark
 from tables.records import RecordBatch
 
+#: a gate that starts takes in every price of the last minute that is on the log: what is older was written down
+EVERY_PRICE_MS = 60_000
 #: marks taken in before whoever waits gets a turn
 MARKS_AT_ONCE = 8
 _risk = decoder_of(Risk)
@@ -32,8 +34,9 @@ class GateInputs:
     """
 
     def __init__(self, gate: GateBook, watch: GateWatch, others: OtherGates, names: Mapping[str, str],
-                 counters: Counters, put_aside: PutAside, future_ns: int, takes_last: bool = False) -> None:
-        self._gate, self._watch, self._takes_last = gate, watch, takes_last
+                 counters: Counters, put_aside: PutAside, clock: Clock, future_ns: int, takes_last: bool = False,
+                 ) -> None:
+        self._gate, self._watch, self._clock, self._takes_last = gate, watch, clock, takes_last
         #: the newest record of every node, read where there is a limit on its VaR
         self._risk_of: dict[str, bytes] = {}
         self.var_limited: set[str] = set()
@@ -53,8 +56,18 @@ class GateInputs:
                          lambda record, _: gate.set_unit_var(record.instruments, record.var_99, record.ts))
 
     def on_marks(self, batch: RecordBatch) -> None:
-        """Keep the newest mark of each instrument: a window is hundreds of records."""
-        self.waiting_marks.update({k: v for k, v in zip(batch.keys, batch.values, strict=True) if v is not None})
+        """Keep the newest mark of each instrument: a window is hundreds of records.
+
+        What waits is taken in before a newer one takes its place where every price counts, and is not long past.
+        """
+        waiting, cares = self.waiting_marks, self._gate.guards.cares
+        since_ms = self._clock() // 1_000_000 - EVERY_PRICE_MS
+        for key, value, ts_ms in zip(batch.keys, batch.values, batch.timestamps_ms.tolist(), strict=True):
+            if value is None:
+                continue
+            if key in waiting and ts_ms >= since_ms and cares((key or b"").decode(errors="replace")):
+                self._hand_on(key, waiting[key])
+            waiting[key] = value
         self._marks_came.set()
 
     def take_marks(self, most: int) -> None:

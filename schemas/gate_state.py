@@ -1,7 +1,8 @@
 """What a gate writes down of itself, so that who takes a partition over reads little of its logs.
 
 Keys on `gate-changelog`: ``m`` and ``b`` (marks), ``o|order``, ``d|...``, ``v|...``, ``x|chunk``, ``k|chunk``. What
-lies before a mark counts with it; what lies behind the last one was not finished.
+lies before a mark counts with it; what lies behind the last one was not finished. On partition 0 beside them
+``p|instrument``, which stand by themselves.
 """
 
 from __future__ import annotations
@@ -83,4 +84,22 @@ class GateAccepted(msgspec.Struct, frozen=True, kw_only=True, tag="accepted"):
     ids: list[tuple[str, str]]
 
 
-GateEntry = GateMark | GateOrder | GateDay | GateVenueDay | GateExecuted | GateAccepted
+class GateWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a price has moved within a window: (stamp, lowest, highest) of each of its buckets."""
+
+    #: of the soft limit
+    soft: bool
+    window_ns: int
+    buckets: list[tuple[int, float, float]]
+
+
+class GatePrice(msgspec.Struct, frozen=True, kw_only=True, tag="price"):
+    """What is remembered of an instrument's prices; it stands by itself, whatever mark it lies before."""
+
+    instrument: str
+    #: end of the short-sale price test it is under, UTC ns; 0: it is under none
+    test_ends: int = 0
+    windows: list[GateWindow] = msgspec.field(default_factory=list)
+
+
+GateEntry = GateMark | GateOrder | GateDay | GateVenueDay | GateExecuted | GateAccepted | GatePrice

@@ -14,6 +14,7 @@ from datetime import date
 import numpy as np
 
 from models.gate import state as gs
+from models.gate.ended_names import LOOKED_THROUGH_NS, end_names
 from models.gate.explain import effect_of
 from models.gate.inputs import Inputs
 from models.gate.kernel import check_order
@@ -70,6 +71,8 @@ class GateBook(GateAmongOthers):
         #: of instruments: when the VaR of one unit was
         self._unit_var_ns = np.zeros(len(self.state.instruments), np.int64)
         self._states_old, self._states_of_nodes = False, 0
+        #: when names that nothing refers to end
+        self._names_end_ns: list[int] = []
         #: of instruments: whether they are on a list, and the last day they trade
         self._restricted = np.zeros(len(self.state.instruments), bool)
         self._last_days = np.full(len(self.state.instruments), date.max.toordinal())
@@ -222,7 +225,7 @@ class GateBook(GateAmongOthers):
 
     def _bring_states(self) -> None:
         """Bring states up to where things lie: what came under a halted scope a moment ago is halted."""
-        opened = len(self.state.node_names)
+        opened = self.state.opened
         if self._states_old or (self.unplaced and opened != self._states_of_nodes):
             found = states_of(self.state, self.controls)
             found.put(self.state)
@@ -425,10 +428,14 @@ class GateBook(GateAmongOthers):
     def _expire(self, now_ns: int) -> None:
         """Take out what has expired; with the day, what was for the day, and daily sums begin anew."""
         self._end_orders(now_ns)
+        while self._names_end_ns and self._names_end_ns[0] <= now_ns:
+            del self._names_end_ns[0]
+            end_names(self)
         day = self.day.index(now_ns)
         if day == self.sums_of_day:
             return
         self.sums_of_day = day
+        self._names_end_ns = [now_ns + after for after in LOOKED_THROUGH_NS]
         self.guards.end_tests(now_ns)
         for order_id in [k for k, w in self.working.items() if w.expires_ns <= now_ns]:
             self.release(order_id)

@@ -53,3 +53,29 @@ class PriceDrift:
             self._held_ns[k], self._stamp[k] = self.window_ns[k], -1
         follow(self._low[k], self._high[k], self._stamp[k], int(self.window_ns[k]), ts_ns, price, self._out)
         return float(self._out[0]), float(self._out[1])
+
+    def kept(self, k: int) -> list[tuple[int, float, float]]:
+        """Return (stamp, lowest, highest) of an instrument's buckets within its window, the newest last."""
+        if self._held_ns[k] != self.window_ns[k]:
+            return []
+        stamps, low, high = (column[k].tolist() for column in (self._stamp, self._low, self._high))
+        newest = max(stamps)
+        return sorted(x for x in zip(stamps, low, high, strict=True) if 0 <= x[0] > newest - BUCKETS)
+
+    def put(self, k: int, window_ns: int, kept: list[tuple[int, float, float]]) -> tuple[float, float] | None:
+        """Take in what was kept of an instrument's window; return its lowest and highest then.
+
+        None: it was of a window of another length, or there is nothing within it.
+        """
+        if window_ns != self.window_ns[k]:
+            return None
+        if self._held_ns[k] != window_ns:
+            self._held_ns[k], self._stamp[k] = window_ns, -1
+        for stamp, low, high in kept:
+            b = stamp % BUCKETS
+            if self._stamp[k, b] < stamp:
+                self._stamp[k, b], self._low[k, b], self._high[k, b] = stamp, low, high
+            elif self._stamp[k, b] == stamp:
+                self._low[k, b], self._high[k, b] = min(self._low[k, b], low), max(self._high[k, b], high)
+        now = self.kept(k)
+        return (min(x[1] for x in now), max(x[2] for x in now)) if now else None

@@ -40,6 +40,8 @@ SHARES = 2 * ACCOUNT_NODES
 MARGIN_TIERS = MARGIN_TIERS_MAX
 #: quantities and prices beyond are no order's: what they are worth would be no number
 ORDER_FIGURE_MAX = 1e18
+#: names that are nobody's but the orders' that come with them
+NAMED_BY_ORDERS = ("trader:", "counterparty:", "venue:")
 #: so much of all nodes, and of all positions, may be opened by orders; the rest is for what is known without them
 ROOM_FOR_ORDERS = 0.75
 #: of time in a window of messages
@@ -168,6 +170,10 @@ class GateState:
         self.instrument_index: dict[str, int] = {}
         self.node_index: dict[str, int] = {}
         self.node_names: list[str] = []
+        #: places of nodes that were closed; places of those that orders opened; how many nodes were ever opened
+        self.closed: list[int] = []
+        self.by_orders: set[int] = set()
+        self.opened = 0
         #: names of standing orders that are counted nowhere: every node is taken
         self.without_node: dict[str, None] = {}
         self.position_count = np.zeros(1, np.int64)
@@ -209,11 +215,31 @@ class GateState:
 
     def node(self, name: str) -> int:
         """Return a node's index, opening it."""
-        k = self._index(self.node_index, name, len(self.nodes), "node")
-        if k == len(self.node_names):
-            self.node_names.append(name)
+        k = self.node_index.get(name)
+        if k is None:
+            if self.closed:
+                k = self.closed.pop()
+                self.node_names[k] = name
+            elif len(self.node_names) < len(self.nodes):
+                k = len(self.node_names)
+                self.node_names.append(name)
+            else:
+                raise ValueError(f"gate: node {name!r} is one more than the {len(self.nodes)} there is room for")
+            self.node_index[name] = k
             self.nodes["exposure_ns"][k] = self.exposures_ns
+            self.opened += 1
         return k
+
+    def close_node(self, k: int) -> None:
+        """Close a node that nothing refers to: another name may take its place."""
+        del self.node_index[self.node_names[k]]
+        self.node_names[k] = ""
+        self.by_orders.discard(k)
+        self.closed.append(k)
+        row = self.nodes[k : k + 1]
+        row[:] = np.zeros(1, NODE)
+        row["limit"], row["soft"], row["nav"], row["rates"] = np.nan, np.nan, np.nan, -1
+        row["value"][:, RATING] = np.nan
 
     def standing_node(self, name: str | None) -> int:
         """Return the index of a node that what stands lies under, opening it; -1 where every node is taken."""
@@ -222,7 +248,11 @@ class GateState:
         if name not in self.node_index and len(self.node_index) >= len(self.nodes):
             self.without_node[name] = None
             return -1
-        return self.node(name)
+        known = name in self.node_index
+        k = self.node(name)
+        if not known and name.startswith(NAMED_BY_ORDERS):
+            self.by_orders.add(k)
+        return k
 
     def room(self) -> dict[str, tuple[int, int]]:
         """Return how many nodes and positions there are, and up to how many of them orders may open more."""

@@ -24,7 +24,7 @@ from tests.unit.test_order_fills import Counters
 T0 = 1_795_000_000_000_000_000
 MS = 1_000_000
 PRICES = {"X": 100.0, "Y": 50.0, "E": 20.0}
-NODES = ("firm", "fund:F", "desk:D", "desk:E", "account:A", "account:B", "trader:t", "instrument:X", "issuer:I", "venue:V")
+NODES = ("firm", "fund:F", "desk:D", "desk:E", "account:A", "account:B", "trader:t", "instrument:X", "issuer:I", "venue:V", "asset_class:future", "currency:USD", "pm:P")
 BOUNDED = ("gross", "net", "long", "short", "delta", "leverage", "order_quantity", "order_value", "daily_value", "message_count", "concentration")
 
 
@@ -33,7 +33,7 @@ def limit(limit_id: str, node: str, metric: str, value: float, mode: str = "hard
 
 
 def account(name: str, desk: str, nav: str | None = "100000") -> Account:
-    return Account(account=name, book=f"B{name}", desk=desk, strategy="S", fund="F", nav=None if nav is None else Decimal(nav))
+    return Account(account=name, book=f"B{name}", desk=desk, strategy="S", fund="F", pm="P", nav=None if nav is None else Decimal(nav))
 
 
 def mark(gate: GateBook, name: str, price: float, ts_ns: int = T0) -> None:
@@ -66,13 +66,13 @@ def firm(without: str = "", extra: tuple[Limit, ...] = (), controls: tuple[Contr
 
 
 ORDER = st.fixed_dictionaries({
-    "account": st.sampled_from("AB"), "instrument": st.sampled_from(sorted(PRICES)), "side": st.sampled_from(["buy", "sell"]), "type": st.sampled_from(["limit", "limit", "market"]),
+    "account": st.sampled_from("AB"), "instrument": st.sampled_from(sorted(PRICES)), "side": st.sampled_from(["buy", "sell"]), "type": st.sampled_from(["limit", "limit", "limit", "market", "stop", "stop_limit"]), "reduce_only": st.sampled_from([False, False, True]),
     "quantity": st.sampled_from(["1", "10", "40", "55", "90"]), "off": st.sampled_from([-0.3, -0.1, 0.0, 0.1, 0.2]), "action": st.sampled_from(["new", "new", "new", "replace", "cancel"]),
     "ref": st.integers(0, 12), "venue": st.sampled_from([None, "V"]), "locate_id": st.sampled_from([None, "L"]), "gap": st.sampled_from([0, 100, 600])})
 LIMIT = st.builds(lambda n, m, v, mode, k: limit(f"L{k}", n, m, v, mode, window_ms=1000 if m == "message_count" else None), st.sampled_from(NODES), st.sampled_from(BOUNDED),
                   st.sampled_from([0.5, 3.0, 2_000.0, 6_000.0, 20_000.0]), st.sampled_from(["hard", "soft"]), st.integers(0, 10**6)).filter(
-                      lambda x: x.metric != "leverage" or x.node.partition(":")[0] in ("firm", "fund", "desk", "account")).filter(
-                      lambda x: x.metric != "concentration" or x.node.partition(":")[0] in ("firm", "fund", "desk", "account", "issuer"))
+                      lambda x: x.metric != "leverage" or x.node.partition(":")[0] in ("firm", "fund", "desk", "account", "pm")).filter(
+                      lambda x: x.metric != "concentration" or x.node.partition(":")[0] in ("firm", "fund", "desk", "account", "pm", "issuer"))
 POSITION_LIMIT = st.builds(lambda a, i, m, v, mode, k: limit(f"P{k}", f"account:{a}", m, v, mode, instrument=i), st.sampled_from("AB"), st.sampled_from(sorted(PRICES)),
                            st.sampled_from(["position_long", "position_short"]), st.sampled_from([0.0, 30.0, 60.0]), st.sampled_from(["hard", "soft"]), st.integers(0, 10**6))
 LIMITS = st.lists(LIMIT | POSITION_LIMIT, max_size=4).map(tuple)
@@ -82,7 +82,8 @@ HALT = st.builds(lambda s, x: Control(scope=s, state=x, reason="a relation", by=
 
 def order_of(k: int, asked: dict[str, Any]) -> Order:
     return Order(order_id=f"o{k}", account=asked["account"], trader="t", instrument=asked["instrument"], side=asked["side"], type=asked["type"], quantity=Decimal(asked["quantity"]),
-                 price=None if asked["type"] == "market" else Decimal(str(round(PRICES[asked["instrument"]] + asked["off"], 2))), ts_event=T0, action=asked["action"],  # type: ignore[arg-type]
+                 price=None if asked["type"] in ("market", "stop") else Decimal(str(round(PRICES[asked["instrument"]] + asked["off"], 2))), ts_event=T0, reduce_only=asked.get("reduce_only", False),
+                 stop_price=Decimal(str(round(PRICES[asked["instrument"]] + 2 * asked["off"], 2))) if asked["type"].startswith("stop") else None, action=asked["action"],  # type: ignore[arg-type]
                  ref_order_id=f"o{asked['ref']}" if asked["action"] != "new" else None, venue=asked["venue"], locate_id=asked["locate_id"])
 
 
