@@ -17,7 +17,7 @@ from models.contracts import exotic_terms
 from models.fixed_income import PAPER_CLASSES, paper_of
 from models.reference import FIRM, LEVELS, PRICE_ANY_SIGN, Reference
 from schemas.codec import encode, encode_account
-from schemas.instruments import OPTION_CLASSES
+from schemas.instruments import ABOVE_ZERO, OPTION_CLASSES
 from schemas.records import ACCOUNT_FIELDS, Account, Counterparty, Instrument
 from schemas.units import expiry_ns, parse_date
 from tables.kafka import KafkaClient
@@ -37,8 +37,7 @@ USED_BY: dict[str, frozenset[str]] = {
     "inverse": frozenset({"future", "perpetual"}),
     **dict.fromkeys(("coupon", "frequency", "day_count", "dated", "maturity", "first_coupon", "ex_dividend_days"),
                     frozenset(PAPER_CLASSES))}
-#: numbers that are above 0, and dates
-ABOVE_ZERO = ("price_increment", "quantity_increment", "quanto_rate", "adv")
+#: dates, and names
 NAMES = ("instrument", "account", "counterparty")
 DATES = ("prior_close_date",)
 #: what an option is not one without
@@ -92,6 +91,7 @@ def _checked(row: dict[str, Any], cls: type[msgspec.Struct]) -> tuple[Any, list[
                 problems.append(str(error))
     problems += [expected(name, "no bar in a name: keys have bars between names", found[name])
                  for name in NAMES if "|" in found.get(name, "")]
+    problems += [expected(name, "a number above 0", found[name]) for name in ABOVE_ZERO if found.get(name, 1) <= 0]
     if problems:
         return None, problems
     try:
@@ -114,7 +114,6 @@ def _out_of_place(record: Instrument, found: dict[str, Any]) -> list[str]:
     out = [expected(name, f"nothing of class {record.asset_class}", found[name])
            for name, classes in USED_BY.items() if found.get(name) not in (None, False)
            and record.asset_class not in classes]
-    out += [expected(name, "a number above 0", found[name]) for name in ABOVE_ZERO if found.get(name, 1) <= 0]
     if record.prior_close is not None and record.prior_close < 0 and record.asset_class not in PRICE_ANY_SIGN:
         out.append(expected("prior_close", f"a price of class {record.asset_class}, 0 or more", record.prior_close))
     if record.calendar is not None:

@@ -121,10 +121,8 @@ class Reference:
         Raises
         ------
         ValueError
-            If its increment, its multiplier or its margin cannot be counted with.
+            If its increment or its margin cannot be counted with.
         """
-        if record.multiplier <= 0 or not record.multiplier.is_finite():
-            raise ValueError(f"multiplier: expected a number above 0, was {record.multiplier}")
         check_margin(record)
         quantity_decimals(record)
         standing = self.instrument_records.get(record.instrument)

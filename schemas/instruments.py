@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
 
-from schemas.numbers import Currency, FiniteNumbers, Number, Text
+from schemas.numbers import Currency, FiniteNumbers, Name, Number, Text
 
 #: rates of one instrument
 MARGIN_TIERS_MAX = 6
@@ -24,12 +25,15 @@ class MarginTier(FiniteNumbers, frozen=True, kw_only=True):
 
 
 OPTION_CLASSES = frozenset({"option", "fx_option"})
+#: numbers that nothing can be counted in steps of, or divided by, at zero
+ABOVE_ZERO = ("price_increment", "quantity_increment", "multiplier", "quanto_rate", "adv")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 class Instrument(FiniteNumbers, frozen=True, kw_only=True):
     """What is traded. ``price_increment`` and ``quantity_increment`` fix the decimals quantities are counted in."""
 
-    instrument: Text
+    instrument: Name
     asset_class: Literal["equity", "bond", "fx", "future", "option", "fx_option", "perpetual", "cash", "fx_forward",
                          "money_market"]
     currency: Currency
@@ -99,15 +103,25 @@ class Instrument(FiniteNumbers, frozen=True, kw_only=True):
             If one cannot be counted with.
         """
         super().__post_init__()
+        for name in ABOVE_ZERO:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name}: expected a number above 0, was {value}")
         if self.asset_class in OPTION_CLASSES:
             self._check_option()
         elif self.model is not None or self.premium_in_underlying:
             field, was = ("model", self.model) if self.model is not None else ("premium_in_underlying", True)
             raise ValueError(f"{field}: expected of an option alone, was {was!r} of a {self.asset_class}")
         if self.prior_close_date is not None:
-            day = date.fromisoformat(self.prior_close_date)
-            if not 2000 <= day.year < 2200:
-                raise ValueError(f"prior_close_date: expected a day of 2000 to 2199, was {self.prior_close_date}")
+            self._check_day(self.prior_close_date)
+
+    def _check_day(self, text: str) -> None:
+        try:
+            good = _DAY.fullmatch(text) is not None and 2000 <= date.fromisoformat(text).year < 2200
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError(f"prior_close_date: expected a day of 2000 to 2199 (YYYY-MM-DD), was {text!r}")
 
     def _check_option(self) -> None:
         if self.inverse:

@@ -24,6 +24,8 @@ Timestamp = str | int
 #: nanoseconds since 1970 in records that only this system writes
 StampNs = Annotated[int, msgspec.Meta(ge=0, lt=TS_END)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+#: of an account or instrument: keys join several of them by bars; control characters read like nothing
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^|\x00-\x1f\x7f]+$(?!\n)")]
 #: ISO codes, coins, points of a house: two to twelve capital letters and digits (no line break after them)
 Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9]{2,12}$(?!\n)")]
 #: money, price or quantity: exact from a JSON string or a JSON number

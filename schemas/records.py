@@ -12,7 +12,7 @@ import msgspec
 from schemas.instruments import MARGIN_TIERS_MAX as MARGIN_TIERS_MAX
 from schemas.instruments import Instrument as Instrument
 from schemas.instruments import MarginTier as MarginTier
-from schemas.numbers import Amount, Currency, FiniteNumbers, StampNs, Timestamp, check_decimal
+from schemas.numbers import Amount, Currency, FiniteNumbers, Name, StampNs, Timestamp, check_decimal
 from schemas.numbers import Number as Number
 from schemas.numbers import Text as Text
 from schemas.numbers import Whole as Whole
@@ -124,7 +124,7 @@ class Account(FiniteNumbers, frozen=True, kw_only=True):
     Which levels there are, and in which order, the setting ``levels`` says.
     """
 
-    account: Text
+    account: Name
     book: Text
     desk: Text
     strategy: Text

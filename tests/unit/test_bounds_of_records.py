@@ -17,7 +17,7 @@ from models.trade_columns import READ
 from models.trade_decode import decode_trades
 from schemas.codec import decoder_of, encode
 from schemas.reasons import QuarantineReason
-from schemas.records import External, Instrument, Limit
+from schemas.records import Account, External, Instrument, Limit
 from schemas.refusal import Refused, reason_of
 from schemas.units import FUTURE_NS, TS_END, UNITS_MAX, latest_of, parse_ts_ns
 from tables.position_partition import PositionPartition
@@ -98,3 +98,19 @@ def test_an_option_whose_expiry_is_no_date_stands_without_greeks(before: str | N
         contracts.add(msgspec.structs.replace(option, expiry=expiry))
         contracts.refresh(T0, date(2026, 11, 18))
         assert not np.isfinite(contracts.market.unit_greeks[contracts.market.instrument("O")]).all()
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("instrument", "A|B"), ("instrument", "A\n"), ("instrument", ""), ("price_increment", "0"), ("quantity_increment", "-1"),
+    ("multiplier", "0"), ("adv", "0"), ("quanto_rate", "-2"), ("prior_close_date", "2026-W01-1"),
+    ("prior_close_date", "yesterday")])
+def test_an_instrument_that_nothing_can_be_counted_with_is_refused_by_its_field(field: str, value: str) -> None:
+    record = {"instrument": "X", "asset_class": "equity", "currency": "USD"} | {field: value}
+    with pytest.raises(msgspec.ValidationError, match=field):
+        decoder_of(Instrument).decode(json.dumps(record).encode())
+
+
+@pytest.mark.parametrize("name", ["A|B", "A\u0007", ""])
+def test_the_name_of_an_account_holds_no_bar_that_keys_are_joined_with(name: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match="account"):
+        decoder_of(Account).decode(json.dumps({"account": name, "book": "B", "desk": "D", "strategy": "S", "fund": "F"}).encode())
