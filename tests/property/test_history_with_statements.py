@@ -188,3 +188,13 @@ def test_a_fill_that_has_left_the_chain_is_taken_back_in_quantity_and_total_and_
     assert statuses == [tc.APPLIED] and (row.quantity, row.trades) == ("-4", 1)
     assert row.realised_pnl is not None and row.average_price is not None
     assert row.realised_pnl - 4 * (11 - row.average_price) == pytest.approx(4 * 1)  # short 4 at 12, at a mark of 11
+
+
+def test_of_a_statement_and_a_roll_of_one_moment_the_statement_begins_the_day_whichever_came_first() -> None:
+    for first in ("state", "roll"):
+        part = new_partition()
+        feed(part, [trade("T1", "buy", "10", "10", T0)])
+        log: list[Event] = [("state", "PB", "A1", "EURUSD", 7, 11.0, T0 + S), ("roll", "A1", T0 + S)]
+        apply(part, log if first == "state" else log[::-1])
+        row = records(part)["A1", "EURUSD"]
+        assert (row.quantity, row.opening_kind, row.opening_quantity, row.opening_price) == ("7", "statement", "7", 11.0)
