@@ -186,6 +186,8 @@ def _objects(batches: list[tuple[Any, int]], position: int, with_keys: bool,
 
 def reader_error(consumer: Any) -> BaseException | None:
     """Return what ended the reading of an aiokafka consumer, or keeps it out of its group, or None."""
+    if consumer._fetcher is None:
+        return None  # it is still connecting
     coordinator, fetching = consumer._coordinator, consumer._fetcher._fetch_task
     if fetching.done() and not fetching.cancelled() and not consumer._fetcher._closed:
         return fetching.exception() or RuntimeError("the fetcher returned")

@@ -101,15 +101,15 @@ def waits(nodeid: str) -> bool:
     return nodeid.startswith(("tests/integration/", "tests/test_rehearsals.py"))
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run what waits for processes first, the longest of it first; kernels and properties fill the gaps at the end.
 
-    What shares an installation stays on one worker; everything else goes to whoever has nothing to do.
+    What shares an installation stays on one worker, everything else goes to whoever has nothing to do. The name of the
+    group is put behind the test's as xdist does it for its own mark: whether it sees marks that are given here is chance.
     """
     for item in items:
-        if shares(item):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if shares(item) and getattr(item.config.option, "loadgroup", False):
+            item._nodeid = f"{item.nodeid}@{item.path.stem}"
     items.sort(key=lambda item: (not waits(item.nodeid), order_of(item.nodeid)))
 
 
