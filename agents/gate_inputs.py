@@ -45,7 +45,7 @@ class GateInputs:
         self._marks_came = asyncio.Event()
         self.router = router = Router(names, counters, "gate_refused", put_aside, future_ns)
         router.subscribe("marks", Mark, self._take_mark)
-        router.subscribe("limits", Limit, self._take_limit, self._drop_limit)
+        router.subscribe("limits", Limit, *watch.judged(self._take_limit, self._drop_limit))
         router.subscribe("reference.counterparties", Counterparty, lambda record, _: gate.add_counterparty(record))
         router.subscribe("touches", Touch, lambda record, _: gate.book.add_touch(record))
         router.subscribe("market.surfaces", Surface, lambda record, _: gate.book.add_surface(record))

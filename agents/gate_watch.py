@@ -33,7 +33,7 @@ class GateWatch(LimitAlerts):
 
     def __init__(self, gate: GateBook, topics: dict[str, str], publisher: Publisher, counters: Counters,
                  partitions: int, owns: Callable[[int], bool]) -> None:
-        super().__init__(topics, publisher, counters, is_of_gate)
+        super().__init__(topics, publisher, counters, is_of_gate, gate.book.levels)
         self._gate, self._partitions, self._owns = gate, partitions, owns
         self._passed = PassedLimits()
         self._room = GateRoom(gate.state, counters, self.raise_all)

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from aiokafka.structs import TopicPartition
 
 from agents.ports import Counters, Publisher
+from agents.router import Place
 from models.gate.state import STATES
+from models.limit_door import LimitDoor
 from models.limits import Change, LimitKey, LimitMonitor
-from models.reference import FIRM
+from models.reference import FIRM, LEVELS
 from models.trading_states import replaces
 from schemas.codec import decoder_of, encode
-from schemas.records import Alert, Control
+from schemas.records import Alert, Control, Limit
 from tables.kafka import KafkaClient
 from tables.records import RecordBatch
 from tables.restore import ends_of
@@ -45,15 +47,62 @@ class LimitAlerts:
     Parameters
     ----------
     is_mine : whether the stage measures a metric of a node
+    levels : of the tree
     """
 
     def __init__(self, topics: dict[str, str], publisher: Publisher, counters: Counters,
-                 is_mine: Callable[[str, str], bool]) -> None:
+                 is_mine: Callable[[str, str], bool], levels: Sequence[str] = LEVELS) -> None:
         self._topics, self._publisher, self._counters = topics, publisher, counters
         self.monitor = LimitMonitor(is_mine)
         self._controls: dict[str, Control] = {}
         #: number of the newest trip of this process, by scope
         self._tripped: dict[str, int] = {}
+        self.door = LimitDoor(levels)
+        #: scopes whose newest record is not what stands, and why: compaction leaves that record alone
+        self._unsettled: dict[str, str] = {}
+        self._settled: set[tuple[str, str]] = set()
+
+    def judged(self, take: Callable[[Limit, Place], object], drop: Callable[[Place], object],
+               ) -> tuple[Callable[[Limit, Place], None], Callable[[Place], None]]:
+        """Return handlers of limits and their withdrawals that hand on what stands (see `LimitDoor`)."""
+        def taken(limit: Limit, place: Place) -> None:
+            if self.door.take(limit, place.ts_ns):
+                take(limit, place)
+
+        def dropped(place: Place) -> None:
+            self.door.remove(place.key, place.ts_ns)
+            drop(place)
+
+        return taken, dropped
+
+    def not_read(self, topic: str, key: str, why: str) -> None:
+        """Note that the newest record of a limit, or of a scope, could not be read: what was there before it stands."""
+        if topic == self._topics["limits"] and key in self.door.standing:
+            self.door.unsettled.setdefault(key, why)
+        elif topic == self._topics["controls"] and key in self._controls:
+            self._unsettled.setdefault(key, why)
+
+    def settle(self, now_ns: int) -> None:
+        """Write what stands once more where the newest record is another one that was refused, and say so.
+
+        For one stage alone: all readers came to the same; a reader that starts after compaction has to, too.
+        """
+        wrong = [("limits", k, why) for k, why in self.door.unsettled.items()]
+        wrong += [("controls", k, why) for k, why in self._unsettled.items()]
+        self._settled &= {(topic, key) for topic, key, _ in wrong}
+        for topic, key, why in wrong:
+            if (topic, key) in self._settled:
+                continue
+            self._settled.add((topic, key))
+            stands = (self.door.standing if topic == "limits" else self._controls).get(key)
+            self._publisher.send(self._topics[topic], key.encode(), None if stands is None else encode(stands), 0)
+            node = getattr(stands, "node", key if topic == "controls" else FIRM)
+            alert = Alert(alert_id=f"refused.{topic}.{key}.{now_ns}", kind="override", metric=topic, value=None,
+                          node=FIRM if node == "all" else node, limit=None, utilisation=None, cause_ts=now_ns,
+                          raised_ts=now_ns, snapshot_id=0,
+                          note=f"{key}: a record was refused, what stood before stands: {why}")
+            self._publisher.send(self._topics["alerts"], alert.node.encode(), encode(alert))
+            log.warning("%s %s: written once more as it stands: %s", topic, key, why)
 
     def on_alerts(self, batch: RecordBatch) -> None:
         """Take in what was raised, here before a restart or by another worker, and what a person has seen of it."""
@@ -79,11 +128,15 @@ class LimitAlerts:
         """
         held = self._controls.get(control.scope)
         if not replaces(control, held):  # of before what was tripped here
-            if held is not None and self._tripped.pop(control.scope, None) == control.rev == held.rev:
+            assert held is not None
+            if self._tripped.pop(control.scope, None) == control.rev == held.rev:
                 self._publisher.send(self._topics["controls"], control.scope.encode(),
                                      encode(msgspec.structs.replace(held, rev=held.rev + 1)))
+            else:
+                self._unsettled[control.scope] = f"{control.state}, number {control.rev}, of {control.by}"
             return
         self._controls[control.scope] = control
+        self._unsettled.pop(control.scope, None)
         if held is not None and STATES.index(control.state) < STATES.index(held.state):
             self.monitor.reconsider(FIRM if control.scope == "all" else control.scope)
 

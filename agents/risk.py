@@ -18,7 +18,6 @@ from agents.reference_tail import ReferenceTail
 from agents.router import Place, Router
 from agents.stage import Stage
 from models import rollup as ru
-from models.gate.limit_nodes import check_limit
 from models.gate.watched import is_of_gate
 from models.limits import LimitKey
 from models.node_owners import LEAD_PARTITION, NodeOwners
@@ -35,6 +34,7 @@ from schemas.addresses import PositionProgress, UnitVars
 from schemas.codec import decoder_of, encode
 from schemas.market import Surface, Touch
 from schemas.nodes import MODELS_SUFFIX, Exposure, Pnl, Quality, Risk
+from schemas.reasons import QuarantineReason
 from schemas.records import Account, Alert, AsOf, Control, Instrument, Limit, Mark
 from schemas.units import FUTURE_NS
 from tables.kafka import KafkaClient, owner_partition
@@ -73,12 +73,13 @@ class RiskStage(Stage):
         self._partitions = partitions
         self.book = ValuedBook(base_currency, levels, day)
         self.models = RiskModels(self.book, self.book.contracts, history, INSTRUMENT_GROUPINGS, participation, day)
+        self.limits = LimitAlerts(topics, publisher, counters, lambda node, metric: not is_of_gate(node, metric),
+                                  levels)
         self._router = self._routes(future_ns)
         #: marks of the slice at hand, by asset class
         self._heard: Counter[str] = Counter()
         self._surfaces = Tail(client, [topics["market.surfaces"]], self._router, wait_ms=500)
         self.feeds, self._in_step = Feeds(), PositionsInStep(partitions)
-        self.limits = LimitAlerts(topics, publisher, counters, lambda node, metric: not is_of_gate(node, metric))
         rules = ("limits", "controls", "touches", "progress", "alerts")
         self._rules = Tail(client, [topics[t] for t in rules], self._on_rules, wait_ms=100)
         self._marks = Tail(client, [topics["marks"]], self._on_marks, isolation_level="read_uncommitted",
@@ -107,20 +108,22 @@ class RiskStage(Stage):
             self._owners.accounts_changed()
 
     def _routes(self, future_ns: int) -> Router:
-        put_aside = Quarantine(self._topics, self._publisher, self._counters).send
+        quarantine = Quarantine(self._topics, self._publisher, self._counters)
+
+        def put_aside(batch: RecordBatch, k: int, reason: QuarantineReason, detail: str, raw: bytes) -> None:
+            quarantine.send(batch, k, reason, detail, raw)
+            key = batch.keys[k] if batch.keys else None
+            self.limits.not_read(batch.topic, (key or b"").decode(errors="replace"), detail)
+
         router = Router({v: k for k, v in self._topics.items()}, self._counters, "risk_refused", put_aside, future_ns)
         router.subscribe("marks", Mark, self._take_mark)
         router.subscribe("market.surfaces", Surface, lambda record, _: self.book.add_surface(record))
         router.subscribe("touches", Touch, lambda record, _: self.book.add_touch(record))
-        router.subscribe("limits", Limit, self._take_limit,
-                         lambda place: self.limits.monitor.remove(place.key))
+        router.subscribe("limits", Limit, *self.limits.judged(lambda record, _: self.limits.monitor.add(record),
+                                                              lambda place: self.limits.monitor.remove(place.key)))
         router.subscribe("controls", Control, lambda record, _: self.limits.take_control(record))
         router.subscribe("progress", PositionProgress, lambda record, _: self._in_step.heard(record, self._clock()))
         return router
-
-    def _take_limit(self, limit: Limit, _: Place) -> None:
-        check_limit(limit, self.book.levels)  # as the gate does: what one reader refuses, every one refuses
-        self.limits.monitor.add(limit)
 
     def _take_mark(self, mark: Mark, _: Place) -> None:
         self.book.add_mark(mark)
@@ -303,6 +306,7 @@ class RiskStage(Stage):
                 if LEAD_PARTITION in self._owned:
                     self.publish_touches()
                     self.watch_feeds()
+                    self.limits.settle(self._clock())
             if loop.time() >= models_due and self._models_may_run():
                 begun = loop.time()
                 self.publish_models()

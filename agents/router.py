@@ -18,7 +18,7 @@ from schemas.codec import JsonDecoder, decoder_of, records_in
 from schemas.numbers import FiniteNumbers, time_fields
 from schemas.reasons import QuarantineReason
 from schemas.refusal import reason_of
-from schemas.units import FUTURE_NS, TS_END, latest_of, parse_ts_ns
+from schemas.units import FUTURE_NS, NS_PER_MS, TS_END, latest_of, parse_ts_ns
 from tables.records import RecordBatch
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ class Place(NamedTuple):
     key: str
     #: the latest time that a record may carry here
     latest_ns: int = TS_END - 1
+    #: of the record on the log
+    ts_ns: int = 0
 
 
 class _Subscription(NamedTuple):
@@ -92,7 +94,7 @@ class Router:
         for k, value in enumerate(batch.values):
             key = batch.keys[k] if batch.keys else None
             place = Place(topic, batch.partition, int(batch.offsets[k]), (key or b"").decode(errors="replace"),
-                          latest[k])
+                          latest[k], int(batch.timestamps_ms[k]) * NS_PER_MS)
             refused = self.hand_on(value, place)
             if refused is not None and self._put_aside is not None:
                 self._put_aside(batch, k, *refused, value or b"")

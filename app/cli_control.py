@@ -41,10 +41,9 @@ def _print(record: Any) -> None:
 @limits_cli.command("show")
 def limits_show(brokers: Brokers = None, as_json: AsJson = False) -> None:
     """Every limit as it stands."""
-    from app.control import current
-    from schemas.records import Limit
+    from app.rule_topics import current_limits
 
-    found = run(current(with_brokers(brokers=brokers), "limits", Limit))
+    found = run(current_limits(with_brokers(brokers=brokers)))
     if as_json:
         _print(list(found.values()))
         return

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,8 +10,11 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
-from aiokafka.structs import TopicPartition
 
+from app.rule_topics import Refused as Refused
+from app.rule_topics import current as current
+from app.rule_topics import current_limits, one_writer, unraced
+from app.rule_topics import publish as publish
 from app.settings import Settings
 from models.gate.limit_nodes import PRICE_METRICS, check_limit, scopes_of
 from models.gate.state import METRICS as GATE_METRICS
@@ -22,27 +23,21 @@ from models.limits import POSITION_METRICS, STILL, is_still_approached
 from models.limits_in_force import end_of, same_person
 from models.reference import FIRM, LEVELS
 from models.rollup import GREEKS
-from schemas.codec import decoder_of, encode
 from schemas.market import Touch
 from schemas.records import Account, Alert, Control, Instrument, Limit
-from tables.restore import read_range
-
-log = logging.getLogger(__name__)
 
 REASON_MIN = 10
+#: a limit that is taken away by two people ended this long ago: before the time of the record that withdraws it
+ENDED_NS = 1_000_000_000
 MEASURED = ("gross", "net", "long", "short", *GREEKS, "loss_total", "loss_day", "stale_positions", "unpriced_positions",
             "reject_rate", "reject_count", "var_hist", "es_hist", "var_mc", "leverage", "drawdown", "margin",
             "margin_maintenance", "margin_usage", "concentration", "sector_concentration", "credit")
 METRICS_OF_LIMITS = frozenset({*GATE_METRICS, *MEASURED, *POSITION_METRICS, *PRICE_METRICS})
 #: what may be said of a limit
 FIELDS_OF_LIMITS = frozenset({"limit_id", "node", "metric", "limit", "warn", "mode", "window_ms", "instrument",
-                              "action", "minutes", "reason", "approved_by", "remove"})
+                              "action", "minutes", "reason", "approved_by", "remove", "version"})
 #: how long an override may last, and any other limit that ends by itself
 OVERRIDE_MINUTES_MAX, LIMIT_MINUTES_MAX = 60, 7 * 24 * 60
-
-
-class Refused(ValueError):
-    """A write that is not allowed as it was asked for: the field, the value, what was expected."""
 
 
 class NeedsSecond(Refused):
@@ -102,17 +97,25 @@ def next_version(held: Limit | None, fields: dict[str, Any], by: str, now_ns: in
     known = {f: fields[f] for f in ("warn", "mode", "window_ms", "instrument", "action") if fields.get(f) is not None}
     base = {f: getattr(held, f) for f in ("warn", "mode", "window_ms", "instrument", "action")} if held else {}
     stays = held is not None and held.limit_id == limit_id and not beside
+    if fields.get("version") not in (None, held.version if held else 0):
+        raise Refused(f"version: expected {held.version if held else 0}, was {fields['version']!r}: "
+                      "somebody changed the limit meanwhile")
     try:
         limit = msgspec.convert(base | known | {
             "limit_id": f"{limit_id}~temporary" if beside else limit_id, "node": node, "metric": metric, "limit": value,
             "by": check_person(by), "version": (held.version if held else 0) + 1, "reason": reason, "until": until,
             # one that two people set stays theirs, also when one of them lowers it
-            "approved_by": approver if approver is not None or held is None or not stays else held.approved_by},
+            "approved_by": approver if approver is not None or held is None or not stays else _other(held, by)},
             Limit, strict=False)
         check_limit(limit, levels)
     except ValueError as error:
         raise Refused(str(error)) from None
     return limit
+
+
+def _other(held: Limit, by: str) -> str | None:
+    """Return who beside a person agreed to a limit; None: one person set it."""
+    return held.by if held.approved_by is not None and same_person(held.approved_by, by) else held.approved_by
 
 
 def _number_of(value: Any) -> Decimal:
@@ -185,52 +188,9 @@ def new_control(held: Control | None, scope: str, state: str, by: str, reason: s
                    ts=time.time_ns(), rev=stands + 1)
 
 
-async def current(settings: Settings, topic: str, cls: Any) -> dict[str, Any]:
-    """Return the newest record of every key of a one-partition topic.
-
-    A record that cannot be read is left out, as every reader leaves it out: what its key had before still stands.
-    """
-    found: dict[str, Any] = {}
-    decoder = decoder_of(cls)
-
-    def on_batch(batch: Any) -> None:
-        for key, value in zip(batch.keys, batch.values, strict=True):
-            name = (key or b"").decode(errors="replace")
-            try:
-                record = None if value is None else decoder.decode(value)
-            except (msgspec.DecodeError, ValueError) as error:
-                log.warning("%s %s: left out: %s", topic, name, error)
-                continue
-            found.pop(name, None)  # in the order of their newest records
-            if record is not None:
-                found[name] = record
-
-    await read_range(settings.client(), {TopicPartition(settings.topics()[topic], 0): 0}, on_batch)
-    return found
-
-
-async def publish(settings: Settings, topic: str, key: str, record: Any, **said: str) -> None:
-    """Write one record (None: take it away; ``said`` about it) and wait until the broker has it."""
-    await publish_all(settings, topic, [(key, record)], **said)
-
-
-async def publish_all(settings: Settings, topic: str, records: Sequence[tuple[str, Any]], **said: str) -> None:
-    """Write records by key, as `publish` does each, and wait until the broker has all."""
-    producer = settings.client().producer(enable_idempotence=True)
-    await producer.start()
-    try:
-        headers = [(name, text.encode()) for name, text in said.items()]
-        partition = None if topic == "alerts" else 0
-        sent = [await producer.send(settings.topics()[topic], None if record is None else encode(record), key.encode(),
-                                    partition, headers=headers) for key, record in records]
-        await asyncio.gather(*sent)
-    finally:
-        await producer.stop()
-
-
 async def next_limit(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
     """Return the next version of a limit, or the one that ``remove`` takes away; nothing is written."""
-    standing = await current(settings, "limits", Limit)
+    standing = await current_limits(settings)
     if fields.get("remove"):
         return limit_to_remove(standing, fields, by, time.time_ns())
     return new_limit(standing, fields, by, time.time_ns(), settings.levels)
@@ -257,13 +217,32 @@ def limit_to_remove(standing: Mapping[str, Limit], fields: dict[str, Any], by: s
 
 
 async def set_limit(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
-    """Write the next version of a limit, or take it away (``remove``); return it."""
-    limit = await next_limit(settings, fields, by)
-    if fields.get("remove"):
-        await publish(settings, "limits", limit.limit_id, None, by=by, reason=str(fields["reason"]))
-    else:
-        await publish(settings, "limits", limit.limit_id, limit)
-    return limit
+    """Write the next version of a limit, or take it away (``remove``); return it.
+
+    One that two people take away ends first, as they agreed, and is withdrawn then: so readers see who did.
+    """
+    async def write() -> Limit:
+        async with one_writer(settings, "limits") as put:
+            standing, now_ns = await current_limits(settings), time.time_ns()
+            if not fields.get("remove"):
+                limit = new_limit(standing, fields, by, now_ns, settings.levels)
+                await put([(limit.limit_id, limit)])
+                return limit
+            held = limit_to_remove(standing, fields, by, now_ns)
+            await put(withdrawal(standing, held, fields, by, now_ns), by=by, reason=str(fields["reason"]))
+            return held
+    return await unraced(write)
+
+
+def withdrawal(standing: Mapping[str, Limit], held: Limit, fields: dict[str, Any], by: str, now_ns: int,
+               ) -> list[tuple[str, Limit | None]]:
+    """Return the records that take a limit away."""
+    out: list[tuple[str, Limit | None]] = [(held.limit_id, None)]
+    if needs_second(standing, held.limit_id, None, now_ns) is not None:
+        out.insert(0, (held.limit_id, msgspec.structs.replace(
+            held, version=held.version + 1, by=by, approved_by=str(fields["approved_by"]),
+            reason=str(fields["reason"]), until=now_ns - ENDED_NS)))
+    return out
 
 
 async def next_override(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
@@ -274,7 +253,7 @@ async def next_override(settings: Settings, fields: dict[str, Any], by: str) -> 
     check_minutes(minutes, OVERRIDE_MINUTES_MAX)
     if not fields.get("approved_by"):
         raise Refused(f"approved_by: expected a second person, was {fields.get('approved_by')!r}")
-    standing, now_ns = await current(settings, "limits", Limit), time.time_ns()
+    standing, now_ns = await current_limits(settings), time.time_ns()
     asked = {k: fields[k] for k in ("limit", "reason", "minutes", "approved_by") if fields.get(k) is not None}
     if order_id is not None:
         node = f"order:{order_id}"
@@ -290,18 +269,24 @@ async def next_override(settings: Settings, fields: dict[str, Any], by: str) -> 
 
 async def set_override(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
     """Write an override (see `next_override`); return it."""
-    made = await next_override(settings, fields, by)
-    await publish(settings, "limits", made.limit_id, made)
-    return made
+    async def write() -> Limit:
+        async with one_writer(settings, "limits") as put:
+            made = await next_override(settings, fields, by)
+            await put([(made.limit_id, made)])
+            return made
+    return await unraced(write)
 
 
 async def set_state(settings: Settings, scope: str, state: str, by: str, reason: str,
                     rev: int | None = None) -> Control:
     """Write the next state of a scope; return it."""
-    held = (await current(settings, "controls", Control)).get(scope)
-    control = new_control(held, scope, state, by, reason, rev, settings.levels)
-    await publish(settings, "controls", scope, control)
-    return control
+    async def write() -> Control:
+        async with one_writer(settings, "controls") as put:
+            held = (await current(settings, "controls", Control)).get(scope)
+            control = new_control(held, scope, state, by, reason, rev, settings.levels)
+            await put([(scope, control)])
+            return control
+    return await unraced(write)
 
 
 async def set_touched(settings: Settings, option: str, touched: bool, by: str, reason: str) -> Touch:

@@ -16,12 +16,12 @@ from app.control import (
     new_limit,
     next_version,
     parents_of,
-    publish_all,
     unlike_parents,
 )
 from app.files.reading import read_table
 from app.files.records import record_of, unknown_columns
 from app.files.refusals import FileRefused
+from app.rule_topics import current_limits, one_writer
 from app.settings import Settings
 from schemas.records import Account, Limit
 
@@ -140,11 +140,15 @@ def check_limits_of(path: Path, by: str) -> list[str]:
 async def load_limits(settings: Settings, path: Path, by: str, reason: str | None = None, prune: bool = False,
                       dry_run: bool = False) -> Changes:
     """Write what differs between a file and what stands; return it."""
-    held = await current(settings, "limits", Limit)
-    found = changes(read_limits(path, reason), held, by, prune, time.time_ns())
-    if not dry_run:
-        await publish_all(settings, "limits", [(x.limit_id, x) for x in found.set])
-        await publish_all(settings, "limits", [(x.limit_id, None) for x in found.removed], by=by, reason=NOT_IN_FILE)
+    rows = read_limits(path, reason)
+    async with one_writer(settings, "limits") as put:
+        held = await current_limits(settings)
+        found = changes(rows, held, by, prune, time.time_ns())
+        if not dry_run:
+            if found.set:
+                await put([(x.limit_id, x) for x in found.set])
+            if found.removed:
+                await put([(x.limit_id, None) for x in found.removed], by=by, reason=NOT_IN_FILE)
     standing = held | {x.limit_id: x for x in found.set}
     accounts = await current(settings, "reference.accounts", Account)
     wider = unlike_parents([x for k, x in standing.items() if x not in found.removed],

@@ -14,6 +14,12 @@ _NEAREST = {"collar_bps": "collar", "collar_ticks": "collar", "price_drift": "pr
 _SEVERITY = {"alert": 0, "reduce": 1, "halt": 2}
 
 
+def alike(limit: Limit) -> tuple[str, ...]:
+    """Return what limits share that are compared with each other: the figure, or the guard of prices."""
+    group = _NEAREST.get(limit.metric)
+    return (group,) if group is not None else tuple(str(part) for part in key_of(limit))
+
+
 def needs_second(standing: Mapping[str, Limit], limit_id: str, after: Limit | None, now_ns: int) -> str | None:
     """Return why a write needs a second person, or None where one person may do it.
 
@@ -29,7 +35,7 @@ def needs_second(standing: Mapping[str, Limit], limit_id: str, after: Limit | No
     keys = {key_of(x) for x in (before, after) if x is not None}
     for key in sorted(keys):
         if key.metric in _NEAREST:
-            guarded = _price_guard(standing, before, after)
+            guarded = _price_guard(standing, before, after, now_ns)
         else:
             guarded = _loosened(standing.values(), written.values(), key, now_ns)
         if guarded is not None:
@@ -66,7 +72,8 @@ def _as_strict(one: Limit, other: Limit) -> bool:
             and _SEVERITY[one.action] >= _SEVERITY[other.action])
 
 
-def _price_guard(standing: Mapping[str, Limit], before: Limit | None, after: Limit | None) -> Limit | None:
+def _price_guard(standing: Mapping[str, Limit], before: Limit | None, after: Limit | None, now_ns: int,
+                 ) -> Limit | None:
     """Return a limit of two people on prices that a write may stand in for.
 
     One on a nearer node, or the other measure of a collar, takes its place: only a tighter version of what is there
@@ -76,4 +83,5 @@ def _price_guard(standing: Mapping[str, Limit], before: Limit | None, after: Lim
             (before.until, before.window_ms) == (after.until, after.window_ms)):
         return None
     groups = {_NEAREST[x.metric] for x in (before, after) if x is not None and x.metric in _NEAREST}
-    return next((x for x in standing.values() if by_two(x) and _NEAREST.get(x.metric) in groups), None)
+    return next((x for x in standing.values() if by_two(x) and _NEAREST.get(x.metric) in groups
+                 and ((end := end_of(x)) is None or end > now_ns)), None)

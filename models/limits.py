@@ -26,6 +26,8 @@ UNKNOWN_NS = 10_000_000_000
 STILL = "below the limit, still approached"
 #: what alerts that say so are about: this, and the limit
 UNKNOWN_ID = "unknown."
+#: alerts of limits that are not there that are kept: others speak for their nodes, or nobody does any more
+ORPHANS_MAX = 4_096
 #: figures that a limit bounds in size, whichever their sign
 SIGNED = frozenset({"net", "delta", "gamma", "vega", "theta", "rho"})
 #: limits on one position of an account, with what works
@@ -140,11 +142,22 @@ class LimitMonitor:
         """Take a limit away."""
         watch = self.watches.pop(limit_id, None)
         if watch is not None:
-            self._by_key[key_of(watch.limit)].remove(watch)
+            key = key_of(watch.limit)
+            self._by_key[key].remove(watch)
+            if not self._by_key[key]:
+                del self._by_key[key]
+                self.standing.discard(key)
             if watch.alert is not None:
-                self._orphans[limit_id] = msgspec.structs.replace(watch.alert, escalated=watch.escalated)
+                self._orphan(limit_id, msgspec.structs.replace(watch.alert, escalated=watch.escalated))
             if watch.unknown is not None:
-                self._orphans[UNKNOWN_ID + limit_id] = watch.unknown
+                self._orphan(UNKNOWN_ID + limit_id, watch.unknown)
+
+    def _orphan(self, limit_id: str, alert: Alert) -> None:
+        """Keep what stands of a limit that is not there, the newest ones: whoever speaks for its node ends it."""
+        self._orphans.pop(limit_id, None)
+        self._orphans[limit_id] = alert
+        if len(self._orphans) > ORPHANS_MAX:
+            del self._orphans[next(iter(self._orphans))]
 
     def follow(self, alert: Alert) -> None:
         """Take an alert from the log in: what stood before a restart, or at who measured the node before, goes on.
@@ -166,7 +179,7 @@ class LimitMonitor:
             if before is not None and before.alert_id == alert.alert_id:  # raised again, it has been seen all the same
                 alert = msgspec.structs.replace(alert, ack_by=alert.ack_by or before.ack_by,
                                                 escalated=alert.escalated or before.escalated)
-            self._orphans[limit_id] = alert
+            self._orphan(limit_id, alert)
 
     def _resume(self, watch: Watch, alert: Alert) -> None:
         if _is_unknown(alert):

@@ -26,6 +26,7 @@ class QuarantineReason(StrEnum):
     STATEMENT_TOO_LATE = "statement_too_late"
     NOT_STORED = "not_stored"
     SKIPPED_RECORD = "skipped_record"
+    NOT_APPROVED = "not_approved"
 
 
 QUARANTINE_MEANING: dict[QuarantineReason, str] = {
@@ -47,6 +48,7 @@ QUARANTINE_MEANING: dict[QuarantineReason, str] = {
     QuarantineReason.STATEMENT_TOO_LATE: "a statement is of a time before trades that have left the id window",
     QuarantineReason.NOT_STORED: "the store of history refused a row of it; stages have taken it",
     QuarantineReason.SKIPPED_RECORD: "an operator passed over this record of the log of decisions",
+    QuarantineReason.NOT_APPROVED: "it lets more pass than a limit of two people does, and one person wrote it",
 }
 
 #: what a person does about it
@@ -65,6 +67,7 @@ QUARANTINE_REMEDY: dict[QuarantineReason, str] = {
     QuarantineReason.REF_TRADE_UNKNOWN: "bring back the trade it names first, then retry",
     QuarantineReason.BAD_BINARY: "have the sender send the block again in the packed form of version 1 or 2",
     QuarantineReason.NOT_APPLIED: "report the class and text; retry with a version that is mended",
+    QuarantineReason.NOT_APPROVED: "ask for it on the page or with `deskrisk limits set`: a second person approves it",
     QuarantineReason.SKIPPED: "have the sender send what the batch held again, in a form that can be read",
     QuarantineReason.STATEMENT_TOO_LATE: "have the source state what it holds now",
     QuarantineReason.NOT_STORED: "correct the table or the record; the row is missing in the store alone",

@@ -256,6 +256,10 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     kept: Kept | None = None
 
 
+#: what alerts that are about no limit are told by; a limit of such a name could not be told from them
+RESERVED_LIMIT_NAMES = ("unknown.", "feed.", "recon.")
+
+
 class Limit(FiniteNumbers, frozen=True, kw_only=True):
     """A limit on one metric of one node, versioned with who and why."""
 
@@ -276,6 +280,19 @@ class Limit(FiniteNumbers, frozen=True, kw_only=True):
     until: Timestamp | None = None
     #: the second person of the newest version that needed one; raises need one from then on
     approved_by: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check every number, and that the name is not one of those that alerts use.
+
+        Raises
+        ------
+        ValueError
+            If one cannot be counted with, or the name is taken.
+        """
+        super().__post_init__()
+        if self.limit_id.startswith(RESERVED_LIMIT_NAMES):
+            raise ValueError(f"limit_id: expected a name that begins with none of {', '.join(RESERVED_LIMIT_NAMES)}, "
+                             f"was {self.limit_id!r}")
 
 
 class Control(FiniteNumbers, frozen=True, kw_only=True):

@@ -45,6 +45,7 @@ from app.metrics import PrometheusCounters
 from app.put_aside import quarantine_of
 from app.settings import Settings
 from app.unreadable import take_passed_over
+from models.limit_door import LimitDoor
 from models.trading_states import replaces
 from schemas.addresses import LimitsUsed
 from schemas.market import Surface, Touch
@@ -125,6 +126,7 @@ class Gateway:
         self.used = UsedLimits(settings.partitions)
         self.quarantine = QuarantineView(settings.prefix, self.state)
         self._aside, self._put_aside = quarantine_of(settings, self.counters)
+        self._door = LimitDoor(settings.levels)
         self._router = self._routes()
         client = settings.client()
         wanted = ("reference.instruments", "reference.accounts", "market.surfaces", "marks", "positions", "risk")
@@ -155,8 +157,7 @@ class Gateway:
         router.subscribe("risk", None, self._take_risk, lambda place: state.end_node(place.key))
         router.subscribe("alerts", Alert, self._take_alert)
         router.subscribe("decisions", Decision, self._take_decision)
-        router.subscribe("limits", Limit, lambda limit, _: state.add_limit(limit),
-                         lambda place: state.limits.pop(place.key, None))
+        router.subscribe("limits", Limit, self._take_limit, self._drop_limit)
         router.subscribe("controls", Control, self._take_control)
         router.subscribe("approvals", Approval, lambda asked, place: state.approvals.take_in(place.key, asked),
                          lambda place: state.approvals.take_in(place.key, None))
@@ -188,6 +189,14 @@ class Gateway:
             self.state.add_models(place.key.removesuffix(MODELS_SUFFIX), value)
         else:
             self.state.take_risk(place.key, value)
+
+    def _take_limit(self, limit: Limit, place: Place) -> None:
+        if self._door.take(limit, place.ts_ns):
+            self.state.add_limit(limit)
+
+    def _drop_limit(self, place: Place) -> None:
+        self._door.remove(place.key, place.ts_ns)
+        self.state.limits.pop(place.key, None)
 
     def _take_alert(self, alert: Alert, _: Place) -> None:
         self._fact(alert.raised_ts, lambda: self.state.add_alert(alert))

@@ -269,4 +269,4 @@ async def _write(work: Any) -> Response:
     except control.NeedsSecond:
         raise
     except control.Refused as error:
-        raise HTTPException(409 if str(error).startswith("rev:") else 400, str(error)) from error
+        raise HTTPException(409 if str(error).startswith(("rev:", "version:")) else 400, str(error)) from error

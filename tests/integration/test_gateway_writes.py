@@ -8,13 +8,17 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from app import control
 from app.brokers import Broker
 from app.gateway.access import parse_tokens
+from schemas.records import Limit
 from tests.integration.harness import Installation, Process, Upstream
 from tests.integration.test_order_path import order, send
 from tests.integration.test_system import quotes
@@ -175,6 +179,31 @@ def test_what_waits_for_a_second_person_outlives_the_gateway_that_was_asked(api:
         assert call(url, "POST", where, SECOND).status_code == 404
     finally:
         other.stop()
+
+
+def test_of_two_who_write_at_once_one_is_told_and_a_record_of_one_person_on_the_topic_does_not_stand(api: tuple[Installation, str]) -> None:
+    """Both of two processes read number 0 and wrote number 1: the halt was there, and nobody knew whose it was."""
+    made, url = api
+
+    async def race() -> list[Any]:
+        tries = [control.set_state(made.settings, "desk:RACE", state, "rita", REASON, 0) for state in ("halted", "reducing", "active")]
+        return await asyncio.gather(*tries, *(control.set_limit(made.settings, {"limit_id": "RACE", "node": "desk:RACE", "metric": "gross", "limit": k, "reason": REASON}, "rita")
+                                              for k in (1, 2, 3)), return_exceptions=True)
+    found = asyncio.run(race())
+    won, told = [x for x in found[:3] if not isinstance(x, Exception)], [x for x in found[:3] if isinstance(x, Exception)]
+    assert len(won) == 1 and all(isinstance(x, control.Refused) and str(x).startswith("rev:") for x in told), found
+    assert sorted(x.version for x in found[3:]) == [1, 2, 3], "one after the other"
+    pair = asyncio.run(control.set_limit(made.settings, {"limit_id": "DOOR", "node": "desk:RACE", "metric": "gross", "limit": 10, "reason": REASON, "approved_by": "sam"}, "rita"))
+    alone = msgspec.structs.replace(pair, version=2, limit=Decimal(10**9), by="eve", approved_by=None)
+    asyncio.run(control.publish(made.settings, "limits", "DOOR", alone))
+    alert = wait_until(lambda: [a for a in call(url, "GET", "/api/alerts").json() if a["alert_id"].startswith("refused.limits.DOOR")])[0]
+    assert alert["node"] == "desk:RACE" and "two people set DOOR" in alert["note"]
+    (held,) = [x for x in call(url, "GET", "/api/limits?scope=desk:RACE").json()["limits"] if x["limit_id"] == "DOOR"]
+    assert held["limit"] == "10" and asyncio.run(control.current(made.settings, "limits", Limit))["DOOR"] == pair, "it is the newest record again"
+    waits = call(url, "DELETE", "/api/limits/DOOR", reason=REASON)
+    assert call(url, "POST", f"/api/approvals/{waits.json()['approval_id']}", SECOND).status_code == 200
+    wait_until(lambda: "DOOR" not in str(call(url, "GET", "/api/limits?scope=desk:RACE").json()))
+    assert [a["alert_id"] for a in call(url, "GET", "/api/alerts").json() if a["alert_id"].startswith("refused.limits")] == [alert["alert_id"]]
 
 
 def test_a_breach_trips_the_breaker_and_only_a_person_resumes(api: tuple[Installation, str]) -> None:

@@ -1,0 +1,138 @@
+"""The topics of rules (limits, trading states, approvals): read to their end, written by one writer at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from aiokafka.errors import InvalidProducerEpoch, InvalidTxnState, ProducerFenced
+from aiokafka.structs import TopicPartition
+
+from app.settings import Settings
+from models.limit_door import judged
+from schemas.codec import decoder_of, encode
+from schemas.records import Limit
+from schemas.units import NS_PER_MS
+from tables.restore import read_range
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+#: how often a write that lost a race begins anew, and after how long, s
+RACES_MAX, RACE_S = 5, (0.02, 0.2)
+
+
+class Refused(ValueError):
+    """A write that is not allowed as it was asked for: the field, the value, what was expected."""
+
+
+class Raced(Refused):
+    """A write that somebody else was quicker than; nothing of it was written."""
+
+
+async def current(settings: Settings, topic: str, cls: Any) -> dict[str, Any]:
+    """Return the newest record of every key of a one-partition topic.
+
+    A record that cannot be read is left out, as every reader leaves it out: what its key had before still stands.
+    """
+    found: dict[str, Any] = {}
+    decoder = decoder_of(cls)
+
+    def on_batch(batch: Any) -> None:
+        for key, value in zip(batch.keys, batch.values, strict=True):
+            name = (key or b"").decode(errors="replace")
+            try:
+                record = None if value is None else decoder.decode(value)
+            except (msgspec.DecodeError, ValueError) as error:
+                log.warning("%s %s: left out: %s", topic, name, error)
+                continue
+            found.pop(name, None)  # in the order of their newest records
+            if record is not None:
+                found[name] = record
+
+    await read_range(settings.client(), {TopicPartition(settings.topics()[topic], 0): 0}, on_batch)
+    return found
+
+
+async def current_limits(settings: Settings) -> dict[str, Limit]:
+    """Return the limits that stand, judged as every reader of the topic judges them."""
+    decoder, found = decoder_of(Limit), list[tuple[str, Limit | None, int]]()
+
+    def on_batch(batch: Any) -> None:
+        for key, value, ms in zip(batch.keys, batch.values, batch.timestamps_ms.tolist(), strict=True):
+            name = (key or b"").decode(errors="replace")
+            try:
+                found.append((name, None if value is None else decoder.decode(value), ms * NS_PER_MS))
+            except (msgspec.DecodeError, ValueError) as error:
+                log.warning("limits %s: left out: %s", name, error)
+
+    await read_range(settings.client(), {TopicPartition(settings.topics()["limits"], 0): 0}, on_batch)
+    return judged(found, settings.levels)
+
+
+#: writes one after the other, each with what is said about it
+Write = Callable[..., Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def one_writer(settings: Settings, topic: str) -> AsyncIterator[Write]:
+    """Read and write a topic of rules as the only one: whoever began before can write no more.
+
+    Raises
+    ------
+    Raced
+        Somebody else began after this one, and before it had written; nothing of it is on the topic.
+    """
+    producer = settings.client().producer(transactional_id=f"{settings.prefix}deskrisk-writes-{topic}")
+    await producer.start()
+
+    async def write(records: Sequence[tuple[str, Any]], **said: str) -> None:
+        headers = [(name, text.encode()) for name, text in said.items()]
+        async with producer.transaction():
+            for key, record in records:
+                await producer.send(settings.topics()[topic], None if record is None else encode(record), key.encode(),
+                                    0, headers=headers)
+
+    try:
+        await producer._txn_manager.wait_for_pid()
+        yield write
+    except (ProducerFenced, InvalidProducerEpoch, InvalidTxnState) as error:
+        raise Raced(f"rev: somebody else wrote to {topic} at the same time") from error
+    finally:
+        with contextlib.suppress(ProducerFenced, InvalidProducerEpoch, InvalidTxnState):
+            await producer.stop()
+
+
+async def unraced(write: Callable[[], Awaitable[T]]) -> T:
+    """Do a write that reads first; one that lost a race reads again, and is judged by what it finds then."""
+    for left in range(RACES_MAX, -1, -1):
+        try:
+            return await write()
+        except Raced:
+            if not left:
+                raise
+            await asyncio.sleep(random.uniform(*RACE_S))
+    raise AssertionError
+
+
+async def publish(settings: Settings, topic: str, key: str, record: Any, **said: str) -> None:
+    """Write one record (None: take it away; ``said`` about it) and wait until the broker has it."""
+    await publish_all(settings, topic, [(key, record)], **said)
+
+
+async def publish_all(settings: Settings, topic: str, records: Sequence[tuple[str, Any]], **said: str) -> None:
+    """Write records by key, as `publish` does each, and wait until the broker has all."""
+    producer = settings.client().producer(enable_idempotence=True)
+    await producer.start()
+    try:
+        headers = [(name, text.encode()) for name, text in said.items()]
+        partition = None if topic == "alerts" else 0
+        sent = [await producer.send(settings.topics()[topic], None if record is None else encode(record), key.encode(),
+                                    partition, headers=headers) for key, record in records]
+        await asyncio.gather(*sent)
+    finally:
+        await producer.stop()
