@@ -67,11 +67,12 @@ class RiskStage(Stage):
     def __init__(self, client: KafkaClient, topics: dict[str, str], reference: ReferenceTail, publisher: Publisher,
                  clock: Clock, counters: Counters, base_currency: str, levels: tuple[str, ...],
                  partitions: int, history: History | None = None, participation: float = 0.20,
-                 day: TradingDay | None = None, future_ns: int = FUTURE_NS) -> None:
+                 day: TradingDay | None = None, future_ns: int = FUTURE_NS,
+                 surface_age_ns: int | None = None) -> None:
         self._client, self._topics, self._reference = client, topics, reference
         self._publisher, self._clock, self._counters = publisher, clock, counters
         self._partitions = partitions
-        self.book = ValuedBook(base_currency, levels, day)
+        self.book = ValuedBook(base_currency, levels, day, surface_age_ns)
         self.models = RiskModels(self.book, self.book.contracts, history, INSTRUMENT_GROUPINGS, participation, day)
         self.limits = LimitAlerts(topics, publisher, counters, lambda node, metric: not is_of_gate(node, metric),
                                   levels)

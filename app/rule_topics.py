@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from aiokafka.errors import InvalidProducerEpoch, InvalidTxnState, ProducerFenced
+from aiokafka.errors import InvalidProducerEpoch, InvalidTxnState, KafkaError, ProducerFenced, UnknownError
 from aiokafka.structs import TopicPartition
 
 from app.settings import Settings
@@ -22,8 +22,10 @@ from tables.restore import read_range
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+#: what a broker says to who was fenced
+FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidTxnState)
 #: how often a write that lost a race begins anew, and after how long, s
-RACES_MAX, RACE_S = 5, (0.02, 0.2)
+RACES_MAX, RACE_S = 8, (0.05, 1.0)
 
 
 class Refused(ValueError):
@@ -91,19 +93,25 @@ async def one_writer(settings: Settings, topic: str) -> AsyncIterator[Write]:
     await producer.start()
 
     async def write(records: Sequence[tuple[str, Any]], **said: str) -> None:
-        headers = [(name, text.encode()) for name, text in said.items()]
-        async with producer.transaction():
-            for key, record in records:
-                await producer.send(settings.topics()[topic], None if record is None else encode(record), key.encode(),
-                                    0, headers=headers)
+        headers, sent = [(name, text.encode()) for name, text in said.items()], []
+        try:
+            async with producer.transaction():
+                for key, record in records:
+                    value = None if record is None else encode(record)
+                    sent.append(await producer.send(settings.topics()[topic], value, key.encode(), 0, headers=headers))
+        finally:  # of those that were cut off, too, somebody has to look at what became of them
+            await asyncio.gather(*sent, return_exceptions=True)
 
     try:
         await producer._txn_manager.wait_for_pid()
         yield write
-    except (ProducerFenced, InvalidProducerEpoch, InvalidTxnState) as error:
-        raise Raced(f"rev: somebody else wrote to {topic} at the same time") from error
+    except KafkaError as error:
+        # the embedded broker has no name for it
+        if isinstance(error, FENCED) or isinstance(error.__cause__, UnknownError):
+            raise Raced(f"rev: somebody else wrote to {topic} at the same time") from error
+        raise
     finally:
-        with contextlib.suppress(ProducerFenced, InvalidProducerEpoch, InvalidTxnState):
+        with contextlib.suppress(*FENCED):
             await producer.stop()
 
 

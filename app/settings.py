@@ -59,6 +59,8 @@ class Settings(BaseSettings):
     future_ms: Annotated[int, Field(ge=0, le=86_400_000)] = Field(
         60_000, description="how far a record may be dated ahead of the clock that receives it; what lies further "
                             "ahead, or before 2000, is `bad_field`")
+    surface_age_s: Annotated[float, Field(gt=0)] = Field(
+        86_400.0, description="Greeks, and values, that rest on a surface or curve of longer ago are stale")
     quote_lateness_ms: Annotated[int, Field(ge=0)] = Field(2_000, description="how late a quote may be uncounted")
     history: str | None = Field(
         None, description="daily prices behind VaR and factors: .csv, .parquet or clickhouse://...?table=history")
@@ -184,6 +186,11 @@ class Settings(BaseSettings):
     def horizon_ms(self) -> int:
         """How far a rewind may go back, ms."""
         return int(self.rewind_horizon_hours * 3_600_000)
+
+    @property
+    def surface_age_ns(self) -> int:
+        """How old surfaces and curves may be, ns."""
+        return int(self.surface_age_s * 1e9)
 
     @property
     def future_ns(self) -> int:

@@ -115,7 +115,7 @@ async def build_risk(given: Surroundings) -> Built:
         log.info("history: %d days of %d factors", len(history.moves), len(history.factors))
     return Built(RiskStage(given.client, given.topics, given.reference, given.publisher, given.clock, given.counters,
                            s.base_currency, s.levels, s.partitions, history, s.participation, s.trading_day(),
-                           s.future_ns))
+                           s.future_ns, s.surface_age_ns))
 
 
 async def build_gate(given: Surroundings) -> Built:

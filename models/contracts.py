@@ -31,6 +31,7 @@ from models.pricing.exotic import (
     exotic_greeks,
 )
 from models.pricing.spot_normal import normal_greeks, normal_implied
+from models.surface_age import SurfaceAge
 from schemas.instruments import OPTION_CLASSES
 from schemas.market import Surface
 from schemas.records import Instrument
@@ -137,10 +138,12 @@ def interpolate(points: list[tuple[float, float]], days: float) -> float:
 
 
 class Contracts:
-    """Options and bonds of one market, and what their sensitivities rest on."""
+    """Options and bonds of one market, and what their sensitivities rest on (``surface_age_ns``: see `SurfaceAge`)."""
 
-    def __init__(self, market: Market) -> None:
-        self.market = market
+    def __init__(self, market: Market, surface_age_ns: int | None = None) -> None:
+        self.market, self._age = market, SurfaceAge(surface_age_ns)
+        #: by option, whether what it rests on beside prices is too old
+        self._old = np.zeros(0, bool)
         self.options: Any = np.zeros(0, OPTION_DTYPE)
         self.option_row: dict[str, int] = {}
         self.tables = np.zeros((0, len(MONEYNESS)))
@@ -260,6 +263,7 @@ class Contracts:
                                  f"volatility above 0 each, was {s.strikes}, {s.vols}")
             slices[expiry_ns(s.expiry)] = (strikes, vols)
         self.surfaces[surface.underlying] = surface
+        self._age.note(surface)
         self._slices[surface.underlying] = dict(sorted(slices.items()))
         self._all = True
 
@@ -316,7 +320,7 @@ class Contracts:
         market, o = self.market, self.options
         anew = self._all or abs(now_ns - self._inputs_ns) > INPUTS_NS
         if anew:
-            self.forwards.look_up(now_ns, self.rate_at)
+            self.forwards.look_up(now_ns, self.rate_at, self._age.is_old)
             self._inputs_ns = now_ns
         n = self.paper.refresh(day) + self.forwards.refresh(now_ns, anew)
         if not len(o):
@@ -338,6 +342,7 @@ class Contracts:
     def _inputs(self, which: np.ndarray, now_ns: int) -> None:
         """Fill rate, carry and volatility of options; NaN where an input is missing."""
         names, o = list(self.option_row), self.options
+        self._old = np.zeros(len(o), bool)
         for k in which.tolist():
             row, record = o[k], self._records[names[k]]
             t = (int(row["expiry_ns"]) - now_ns) / NS_PER_YEAR
@@ -355,6 +360,8 @@ class Contracts:
                 row["implied"] = 0
             else:
                 row["implied"] = np.isnan(row["vol"])
+            pair = self.market.pairs.get(record.underlying or "", ("",)) if not row["future"] else ("",)
+            self._old[k] = any(self._age.is_old(n, now_ns) for n in (record.currency, record.underlying or "", pair[0]))
 
     def _yield_of(self, name: str, underlying: Surface | None) -> list[tuple[float, float]] | None:
         """Return what holding an underlying pays: its dividends, or of a currency pair the base currency's rates."""
@@ -421,7 +428,7 @@ class Contracts:
         unquoted = np.isnan(market.mid[where])
         g.price[coin] /= market.discount[where[coin]]
         market.price[where[unquoted]] = g.price[unquoted]
-        market.set_inputs_stale(where, market.stale[o["underlying"]] != 0)
+        market.set_inputs_stale(where, (market.stale[o["underlying"]] != 0) | self._old[which])
         market.instrument_changed[where] = 1
 
     def _make_tables(self, which: np.ndarray, american: np.ndarray) -> None:

@@ -27,6 +27,7 @@ class Forwards:
         self.market = market
         self.names: dict[str, tuple[str, str, int]] = {}  # underlying pair, quote currency, value date
         self.rows = np.zeros(0, FORWARD_DTYPE)
+        self._old = np.zeros(0, bool)
 
     def add(self, name: str, underlying: str, currency: str, expiry_ns: int) -> None:
         """Take a forward in; one that is known as it is keeps what is known of it."""
@@ -56,8 +57,11 @@ class Forwards:
         out[self.rows["instrument"][inside]] = self.rows["t_years"][inside]
         return out
 
-    def look_up(self, now_ns: int, rate_at: RateAt) -> None:
-        """Read the curves anew; a rate that is missing makes forwards unpriced."""
+    def look_up(self, now_ns: int, rate_at: RateAt, is_old: Callable[[str, int], bool]) -> None:
+        """Read the curves anew; a rate that is missing makes forwards unpriced, a curve that is too old stale."""
+        curves = [(currency, *self.market.pairs.get(underlying, ())[:1])
+                  for underlying, currency, _ in self.names.values()]
+        self._old = np.array([any(is_old(name, now_ns) for name in names) for names in curves], bool)
         for row, (underlying, currency, _) in zip(self.rows, self.names.values(), strict=True):
             days = max((int(row["expiry_ns"]) - now_ns) / NS_PER_YEAR, 0.0) * 365.0
             pair = self.market.pairs.get(underlying)
@@ -79,7 +83,7 @@ class Forwards:
         outright = market.price[f["underlying"]] * np.exp((f["quote_rate"] - f["base_rate"]) * t)
         unquoted = np.isnan(market.mid[k])
         market.price[k[unquoted]] = outright[unquoted]
-        market.set_inputs_stale(k, unquoted & (market.stale[f["underlying"]] != 0))
+        market.set_inputs_stale(k, (unquoted & (market.stale[f["underlying"]] != 0)) | self._old[which])
         discount = np.exp(-f["quote_rate"] * t)
         market.discount[k] = discount
         size = market.price[k] * discount

@@ -56,14 +56,16 @@ class ValuedBook:
     base_currency : the firm's; node figures of a fund are published in the fund's own
     levels : the hierarchy above the position, in order; the last one is the firm
     trading_day : when days begin; interest is counted by them
+    surface_age_ns : what rests on older surfaces and curves is stale; None: however old they are
     """
 
-    def __init__(self, base_currency: str, levels: tuple[str, ...], trading_day: TradingDay | None = None) -> None:
+    def __init__(self, base_currency: str, levels: tuple[str, ...], trading_day: TradingDay | None = None,
+                 surface_age_ns: int | None = None) -> None:
         self.levels = levels
         self._trading_day = trading_day or TradingDay()
         self._day: date | None = None
         self.market = Market(base_currency)
-        self.contracts = Contracts(self.market)
+        self.contracts = Contracts(self.market, surface_age_ns)
         self.rollup = RollUp(len(levels) + len(GROUPINGS), INSTRUMENT_GROUPINGS)
         self.keys: dict[str, int] = {}
         #: of every row: account and instrument

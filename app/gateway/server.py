@@ -117,7 +117,8 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.state = GatewayState(settings.base_currency, settings.levels, settings.trading_day())
+        self.state = GatewayState(settings.base_currency, settings.levels, settings.trading_day(),
+                                  settings.surface_age_ns)
         self.counters = PrometheusCounters()
         secret = settings.api_tokens
         self.tokens = parse_tokens(secret.get_secret_value() if secret else None)

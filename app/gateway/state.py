@@ -58,11 +58,12 @@ class Fact:
 class GatewayState:
     """Everything a client can ask for."""
 
-    def __init__(self, base_currency: str, levels: tuple[str, ...], trading_day: TradingDay | None = None) -> None:
+    def __init__(self, base_currency: str, levels: tuple[str, ...], trading_day: TradingDay | None = None,
+                 surface_age_ns: int | None = None) -> None:
         self.epoch = uuid.uuid4().hex[:8]
         self.seq = 1
         self.levels = levels
-        self.book = ValuedBook(base_currency, levels, trading_day)
+        self.book = ValuedBook(base_currency, levels, trading_day, surface_age_ns)
         self.lines = Lines(levels, self.book)
         self.sights = Sights(self.book.reference.account_records, levels, lambda: self.seq)
         self.nodes: dict[str, tuple[int, list[Any]]] = {}

@@ -18,7 +18,7 @@ from models.risk.attributes import Attributes, Navs, concentrations_of, held_wit
 from models.risk.contributors import Contributors, Top
 from models.risk.drawdowns import Drawdowns
 from models.risk.factor_history import History
-from models.risk.factor_set import PATHS, SEED, FactorSet, Loadings, build_factors
+from models.risk.factor_set import PATHS, SEED, FactorSet, Loadings, absolute_names, build_factors
 from models.risk.margin import Margins
 from models.risk.node_cells import CELL, Held, Tree, cells, sums_by_group, tree_of, vectors_of, weighted_sums
 from models.risk.node_kernels import (
@@ -69,7 +69,7 @@ class RiskModels:
         self.scenarios = None if history is None else ScenarioBook(book, contracts, history, groupings)
         self._groupings = groupings
         self._factors: FactorSet | None = None
-        self._factors_version = -1
+        self._factors_version: tuple[int, frozenset[str]] = (-1, frozenset())
         self.prior: dict[str, dict[str, float]] = {}
         self.latest: dict[str, dict[str, float]] = {}
         self._day, self._trading_day = -1, day or TradingDay()
@@ -228,18 +228,29 @@ class RiskModels:
         s = self.scenarios
         if s is None:
             return [{"quality": "missing", "why": "no history loaded"}] * len(scales), []
-        if self._factors is None or self._factors_version != self.book.reference.version:
-            self._factors = build_factors(self.book, s.history)
-            self._factors_version = self.book.reference.version
+        absolute = absolute_names(self.book.market, s.history)
+        version = (self.book.reference.version, absolute)
+        if self._factors is None or self._factors_version != version:
+            self._factors = build_factors(self.book, s.history, absolute)
+            self._factors_version = version
             self._loadings = Loadings(self._factors, self.book)
         instruments, nodes = len(self.book.market.instruments), len(self._held.start) - 1
         loadings, specific = self._loadings.of(instruments)
         delta = grid[CELL.index("delta")]
         known = np.isfinite(loadings).all(axis=1) if loadings.size else np.zeros(instruments, bool)
+        by_price = self._loadings.by_price(s.columns)
+        held_by_price = np.isin(np.arange(instruments), list(self._factors.absolute_of))
+        known[held_by_price] = np.isfinite(by_price[held_by_price]).all(axis=1)
         self.node_exposures, own, lacking = (np.empty((nodes, k)) for k in (loadings.shape[1], 1, 1))
-        weighted_sums(delta, self._held, np.where(known[:, None], loadings, 0.0), self.node_exposures)
-        weighted_sums(delta * delta, self._held, np.where(known, specific, 0.0)[:, None], own)
-        weighted_sums((delta != 0.0).astype(float), self._held, (~known)[:, None].astype(float), lacking)
+        by_delta = known & ~held_by_price
+        weighted_sums(delta, self._held, np.where(by_delta[:, None], loadings, 0.0), self.node_exposures)
+        if held_by_price.any():  # a move of their price is no share of their value, which may be nothing
+            moved = np.empty_like(self.node_exposures)
+            weighted_sums(grid[0], self._held, np.where((known & held_by_price)[:, None], by_price, 0.0), moved)
+            self.node_exposures += moved
+        weighted_sums(delta * delta, self._held, np.where(by_delta, specific, 0.0)[:, None], own)
+        there = (delta != 0.0) | ((grid[0] != 0.0) & held_by_price[self._held.columns])
+        weighted_sums(there.astype(float), self._held, (~known)[:, None].astype(float), lacking)
         self.node_specific, without = own[:, 0], lacking[:, 0].astype(int)
         names, covariance = self._factors.names, self._factors.covariance
         quality = ["partial" if n else "good" for n in without.tolist()]
@@ -303,10 +314,10 @@ class RiskModels:
         out: dict[str, Any] = {g: sums[ru.DELTA + k] * scale for k, g in enumerate(ru.GREEKS)}
         gamma, vega, premium = ladder  # what is paid in coin is short of that coin
         out["delta_less_premium"] = out["delta"] - premium * scale
-        missing = round(sums[ru.NO_GREEKS])
+        missing, stale = round(sums[ru.NO_GREEKS]), round(sums[ru.STALE])
         by_expiry = {label: {"gamma": gamma[k] * scale, "vega": vega[k] * scale} for label, k in a["expiries"]}
-        return out | {"by_expiry": by_expiry, "missing": missing, "sticky": "strike",
-                      "quality": "partial" if missing else "good"}
+        return out | {"by_expiry": by_expiry, "missing": missing, "stale": stale, "sticky": "strike",
+                      "quality": "partial" if missing else "stale" if stale else "good"}
 
     def _liquidity(self, node: int, row: list[float], scale: float, horizon_es: float) -> dict[str, Any]:
         unknown, days, cost = round(row[MISSING]), row[DAYS_MAX], row[COST]

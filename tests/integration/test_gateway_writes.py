@@ -193,16 +193,16 @@ def test_of_two_who_write_at_once_one_is_told_and_a_record_of_one_person_on_the_
     won, told = [x for x in found[:3] if not isinstance(x, Exception)], [x for x in found[:3] if isinstance(x, Exception)]
     assert len(won) == 1 and all(isinstance(x, control.Refused) and str(x).startswith("rev:") for x in told), found
     assert sorted(x.version for x in found[3:]) == [1, 2, 3], "one after the other"
-    pair = asyncio.run(control.set_limit(made.settings, {"limit_id": "DOOR", "node": "desk:RACE", "metric": "gross", "limit": 10, "reason": REASON, "approved_by": "sam"}, "rita"))
+    pair = asyncio.run(control.set_limit(made.settings, {"limit_id": "DOOR", "node": "desk:DOOR", "metric": "gross", "limit": 10, "reason": REASON, "approved_by": "sam"}, "rita"))
     alone = msgspec.structs.replace(pair, version=2, limit=Decimal(10**9), by="eve", approved_by=None)
     asyncio.run(control.publish(made.settings, "limits", "DOOR", alone))
     alert = wait_until(lambda: [a for a in call(url, "GET", "/api/alerts").json() if a["alert_id"].startswith("refused.limits.DOOR")])[0]
-    assert alert["node"] == "desk:RACE" and "two people set DOOR" in alert["note"]
-    (held,) = [x for x in call(url, "GET", "/api/limits?scope=desk:RACE").json()["limits"] if x["limit_id"] == "DOOR"]
+    assert alert["node"] == "desk:DOOR" and "two people set DOOR" in alert["note"]
+    (held,) = [x for x in call(url, "GET", "/api/limits?scope=desk:DOOR").json()["limits"] if x["limit_id"] == "DOOR"]
     assert held["limit"] == "10" and asyncio.run(control.current(made.settings, "limits", Limit))["DOOR"] == pair, "it is the newest record again"
     waits = call(url, "DELETE", "/api/limits/DOOR", reason=REASON)
     assert call(url, "POST", f"/api/approvals/{waits.json()['approval_id']}", SECOND).status_code == 200
-    wait_until(lambda: "DOOR" not in str(call(url, "GET", "/api/limits?scope=desk:RACE").json()))
+    wait_until(lambda: "DOOR" not in str(call(url, "GET", "/api/limits?scope=desk:DOOR").json()))
     assert [a["alert_id"] for a in call(url, "GET", "/api/alerts").json() if a["alert_id"].startswith("refused.limits")] == [alert["alert_id"]]
 
 

@@ -53,7 +53,7 @@ def decision(order_id: str, account: str) -> Decision:
 
 
 def limit(limit_id: str, name: str) -> Limit:
-    return Limit(limit_id=limit_id, node=name, metric="gross", limit=Decimal(1), version=1, by="ann", reason="of a test")
+    return Limit(limit_id=limit_id, node=name, metric="override" if name.startswith("order:") else "gross", limit=Decimal(1), version=1, by="ann", reason="of a test")
 
 
 def fill(state: GatewayState) -> None:
