@@ -7,6 +7,7 @@ import random
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,7 +19,7 @@ from app.brokers import Broker, EmbeddedBroker, KafkaBroker, java_and_maven  # n
 from tables.tasks import process  # noqa: E402
 from tests.support import shared_broker  # noqa: E402
 from tests.support.last_words import LastWords  # noqa: E402
-from tests.support.longest import SHARED_INSTALLATIONS, order_of  # noqa: E402
+from tests.support.longest import SHARE_AN_INSTALLATION, order_of  # noqa: E402
 
 #: exit codes with which background tasks of this process would have ended it
 _left: list[int] = []
@@ -102,26 +103,24 @@ def waits(nodeid: str) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what waits for processes first, the longest of it first; kernels and properties fill the gaps at the end.
-
-    What shares an installation stays on one worker, everything else goes to whoever has nothing to do. The name of the
-    group is put behind the test's as xdist does it for its own mark: whether it sees marks that are given here is chance.
-    """
-    for item in items:
-        if shares(item) and getattr(item.config.option, "loadgroup", False):
-            item._nodeid = f"{item.nodeid}@{item.path.stem}"
+    """Run what waits for processes first, the longest of it first; kernels and properties fill the gaps at the end."""
     items.sort(key=lambda item: (not waits(item.nodeid), order_of(item.nodeid)))
 
 
-def shares(item: pytest.Item) -> bool:
-    """Return whether a test uses an installation that other tests of its file use too."""
-    return not SHARED_INSTALLATIONS.isdisjoint(getattr(item, "fixturenames", ()))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep on one worker the tests of a file that share an installation; every other test goes to whoever is free.
 
+    Groups of xdist's own are marked in the names of tests, which pytest 9 does not let it change.
+    """
+    from xdist.scheduler import LoadScopeScheduling
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Hold that groups are kept: two workers would make one installation twice, under one name."""
-    if getattr(session.config.option, "loadgroup", False):
-        assert all("@" in item.nodeid for item in session.items if shares(item)), "xdist has not seen the groups"
+    class ByInstallation(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if Path(file).stem in SHARE_AN_INSTALLATION else nodeid
+
+    return ByInstallation(config, log)
 
 
 def pytest_report_header() -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-#: fixtures of installations that the tests of a file share
-SHARED_INSTALLATIONS = frozenset(("api", "running", "elsewhere", "desk", "results"))
+#: files whose tests share an installation, or a copy of the code
+SHARE_AN_INSTALLATION = frozenset(("test_gateway_writes", "test_system", "test_versions", "test_clients", "test_rehearsals"))
 #: parts of the names of long tests, and of files whose tests share an installation; the longest first
 LONGEST = (
     "test_rehearsals", "test_system", "test_gateway_writes", "test_clients", "smoke_size[orders]", "test_first_run",
