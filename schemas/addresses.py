@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from schemas.numbers import StampNs
+from schemas.numbers import StampNs, Whole
 from schemas.records import Text
 from schemas.units import INT64_MAX, NS_PER_MS, TS_END
 
@@ -14,7 +14,7 @@ from schemas.units import INT64_MAX, NS_PER_MS, TS_END
 class GateAddress(msgspec.Struct, frozen=True, kw_only=True):
     """Where the gate that owns a partition of `orders` answers: over HTTP, and on which socket of which machine."""
 
-    partition: int
+    partition: Whole
     address: Text | None = None
     socket: Text | None = None
     host: Text | None = None
@@ -27,7 +27,7 @@ class PositionProgress(msgspec.Struct, frozen=True, kw_only=True):
     Said twice a second by its owner: where nobody says it, positions are as old as when it was said last.
     """
 
-    partition: Annotated[int, msgspec.Meta(ge=0)]
+    partition: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
     #: of `trades`: what lies before is in its positions, or was refused
     next_offset: Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
     #: how long ago the oldest trade that is in no position may have arrived, at most; 0: all are
@@ -67,7 +67,7 @@ class LimitsUsed(msgspec.Struct, frozen=True, kw_only=True):
     A node is spoken for by the gate that owns its partition. What is not here is not known.
     """
 
-    partitions: list[int]
+    partitions: list[Whole]
     #: node, metric, length of the window in ms (0: none), instrument (empty: none), value
     used: list[tuple[str, str, int, str, float]]
     ts: StampNs
@@ -80,7 +80,7 @@ class GateExposure(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     node: Text
-    partition: int
+    partition: Whole
     #: which process says so
     gate: Text
     #: by metric, in the firm's base currency; what is not there is 0

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from schemas.numbers import Whole
 from schemas.records import Order
 
 
@@ -19,17 +20,17 @@ class GateMark(msgspec.Struct, frozen=True, kw_only=True, tag="mark"):
 
     #: ``begin``: another process goes on, what lies behind the mark before is nobody's; ``anew``: nor is all before
     kind: Literal["state", "begin", "anew"]
-    ts: int
+    ts: Whole
     #: first offsets that are not included
-    decisions: int = 0
-    orders: int = 0
-    trades: int = 0
+    decisions: Whole = 0
+    orders: Whole = 0
+    trades: Whole = 0
     #: number of the trading day that sums are of
-    day: int = 0
+    day: Whole = 0
     #: number of the chunk of executed ids that is being filled
-    chunk: int = 0
+    chunk: Whole = 0
     #: the same of ids of orders that were let through
-    accepted: int = 0
+    accepted: Whole = 0
     #: (offset, order) of a batch of orders that is decided in part
     half_done: list[tuple[int, str]] = msgspec.field(default_factory=list)
 
@@ -38,7 +39,7 @@ class GateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="order"):
     """An order that works."""
 
     order: Order
-    decided_ns: int
+    decided_ns: Whole
     #: the session whose end cancels it
     session: str | None = None
     #: ids that it replaced, the first one first
@@ -89,7 +90,7 @@ class GateWindow(msgspec.Struct, frozen=True, kw_only=True):
 
     #: of the soft limit
     soft: bool
-    window_ns: int
+    window_ns: Whole
     buckets: list[tuple[int, float, float]]
 
 
@@ -98,7 +99,7 @@ class GatePrice(msgspec.Struct, frozen=True, kw_only=True, tag="price"):
 
     instrument: str
     #: end of the short-sale price test it is under, UTC ns; 0: it is under none
-    test_ends: int = 0
+    test_ends: Whole = 0
     windows: list[GateWindow] = msgspec.field(default_factory=list)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from schemas.numbers import Currency, FiniteNumbers, Name, Number, Text
+from schemas.numbers import Currency, FiniteNumbers, Name, Number, Text, Whole
 
 #: rates of one instrument
 MARGIN_TIERS_MAX = 6
@@ -64,7 +64,7 @@ class Instrument(FiniteNumbers, frozen=True, kw_only=True):
     inverse: bool = False
     quanto_rate: Number | None = None
     coupon: Number | None = None
-    frequency: int | None = None
+    frequency: Whole | None = None
     day_count: str | None = None
     maturity: str | None = None
     #: first day that interest accrues; the holiday calendar (see ``deskrisk calc settlement``) and the business days

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from schemas.numbers import FiniteNumbers, Timestamp
+from schemas.numbers import FiniteNumbers, Timestamp, Whole
 from schemas.records import Text
 from schemas.units import expiry_ns
 
@@ -57,7 +57,7 @@ class CurveQuotes(msgspec.Struct, frozen=True, kw_only=True):
     swaps: list[tuple[str, float]] = []
     settlement_days: Annotated[int, msgspec.Meta(ge=0, le=30)] = 2
     day_count: Text = "ACT/360"
-    fixed_frequency: int = 1
+    fixed_frequency: Whole = 1
     fixed_day_count: Text = "30/360 US"
     floating_tenor: Text = "6M"
 

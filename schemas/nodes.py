@@ -36,7 +36,7 @@ class Exposure(msgspec.Struct, frozen=True, gc=False):
     net: float | None
     long: float | None
     short: float | None
-    positions: int
+    positions: Whole
 
 
 class Quality(msgspec.Struct, frozen=True, gc=False):
@@ -46,15 +46,15 @@ class Quality(msgspec.Struct, frozen=True, gc=False):
     """
 
     #: positions without a value: no price, or no exchange rate
-    unpriced: int = 0
+    unpriced: Whole = 0
     #: positions whose value or Greeks rest on a stale price or rate; surfaces and curves hold until stated anew
-    stale: int = 0
+    stale: Whole = 0
     excluded: list[str] = msgspec.field(default_factory=list)
     #: positions whose P&L is unknown, and up to ten of them that have a value
-    pnl_unknown: int = 0
+    pnl_unknown: Whole = 0
     without_pnl: list[str] = msgspec.field(default_factory=list)
     #: positions whose P&L of the day is unknown
-    day_unknown: int = 0
+    day_unknown: Whole = 0
 
 
 #: a node's eight models are published beside it, under its key with this suffix, at their own pace

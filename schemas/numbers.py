@@ -32,6 +32,8 @@ Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9]{2,12}$(?!\n)")]
 Number = Decimal
 #: a number that is counted with in 64 bits
 Whole = Annotated[int, msgspec.Meta(ge=-INT64_MAX, le=INT64_MAX)]
+#: how often a record was written anew: others count on from it
+Revision = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 #: a quantity in a record that only this system writes: plain digits
 Amount = Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]{1,24}(\.[0-9]{1,24})?$")]
 

@@ -12,7 +12,7 @@ import msgspec
 from schemas.instruments import MARGIN_TIERS_MAX as MARGIN_TIERS_MAX
 from schemas.instruments import Instrument as Instrument
 from schemas.instruments import MarginTier as MarginTier
-from schemas.numbers import Amount, Currency, FiniteNumbers, Name, StampNs, Timestamp, check_decimal
+from schemas.numbers import Amount, Currency, FiniteNumbers, Name, Revision, StampNs, Timestamp, check_decimal
 from schemas.numbers import Number as Number
 from schemas.numbers import Text as Text
 from schemas.numbers import Whole as Whole
@@ -220,17 +220,17 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 class Kept(msgspec.Struct, frozen=True, array_like=True):
     """What the mark stage goes on from after a restart: times of receipt and events, sources, and what was refused."""
 
-    received_ns: int
-    bid_ns: int
-    ask_ns: int
-    last_ts: int
-    source: int
-    other_source: int
-    wild_count: int
-    refused: int
-    printed: int
+    received_ns: Whole
+    bid_ns: Whole
+    ask_ns: Whole
+    last_ts: Whole
+    source: Whole
+    other_source: Whole
+    wild_count: Whole
+    refused: Whole
+    printed: Whole
     wild_mid: float | None
-    withdrawn: int = 0
+    withdrawn: Whole = 0
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -250,8 +250,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     mid: float | None
     last: float | None
     quality: Literal["good", "stale", "crossed", "wild", "none", "stub", "one_sided", "last"]
-    sources: int = 1
-    rejected: int = 0
+    sources: Whole = 1
+    rejected: Whole = 0
     ts_source: Whole = 0
     kept: Kept | None = None
 
@@ -267,12 +267,12 @@ class Limit(FiniteNumbers, frozen=True, kw_only=True):
     node: Text
     metric: Text
     limit: Number
-    version: int
+    version: Revision
     by: Text
     reason: str
     warn: float = 0.8
     mode: Literal["hard", "soft"] = "hard"
-    window_ms: int | None = None
+    window_ms: Whole | None = None
     instrument: str | None = None
     #: what a breach of a measured metric does to the node beside the alert
     action: Literal["alert", "reduce", "halt"] = "alert"
@@ -303,7 +303,7 @@ class Control(FiniteNumbers, frozen=True, kw_only=True):
     reason: Text
     by: Text
     ts: Timestamp
-    rev: int
+    rev: Revision
 
 
 class Approval(FiniteNumbers, frozen=True, kw_only=True):
@@ -351,9 +351,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     #: the record of the `orders` topic that was decided; none: it came through a local door
     as_of: AsOf | None = None
     #: the record that was decided, where it is a batch and this is not its last order: `as_of` is the record before it
-    batch: int | None = None
+    batch: Whole | None = None
     #: executions of the order are on the `trades` topic from here on
-    fills_from: int = 0
+    fills_from: Whole = 0
     order: Order | None = None
     #: of an accepted order: the session of a local gate whose end cancels it
     session: str | None = None
@@ -386,17 +386,17 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     """A record that was not applied, with the reason and the bytes as they came."""
 
     topic: str
-    partition: int
-    offset: int
+    partition: Whole
+    offset: Whole
     reason: str
     detail: str
     raw_base64: str
-    ts: int
-    index: int = 0
+    ts: Whole
+    index: Whole = 0
     #: of a record that was brought back and refused again: which one it was first, topic-partition-offset.index
     retry_of: str | None = None
     #: it was brought back: by whom, why, when, and where it stands on its topic now (partition@offset)
     retried_by: str | None = None
     retried_why: str | None = None
-    retried_ts: int | None = None
+    retried_ts: Whole | None = None
     retried_as: str | None = None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec import inspect
 
+import schemas
 from models.gate.book import GateBook
 from models.reference import Reference
 from schemas.codec import decoder_of
@@ -60,3 +64,25 @@ def test_a_bent_record_is_refused_or_taken_and_ends_nothing(kind: type[msgspec.S
 def test_a_number_that_is_none_is_named(kind: type[msgspec.Struct], field: str, value: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=f"{field}: expected a finite number of at most 30 digits, was"):
         decoder_of(kind).decode(msgspec.json.encode(GOOD[kind] | {field: value}))
+
+
+def _without_bounds(found: Any, path: str) -> Iterator[str]:
+    """Yield the integers of a type that have no bounds of their own; times are looked at where they are read."""
+    if isinstance(found, inspect.IntType) and None in (found.ge, found.le if found.lt is None else found.lt):
+        yield path
+    for name in ("item_type", "key_type", "value_type"):
+        if (part := getattr(found, name, None)) is not None:
+            yield from _without_bounds(part, path)
+    for part in getattr(found, "types", ()):
+        if not {inspect.IntType, inspect.StrType} <= {type(p) for p in found.types}:
+            yield from _without_bounds(part, path)
+
+
+def test_every_integer_of_a_record_is_one_that_is_counted_with() -> None:
+    """A version of 2**70 would be written into every decision, and no reader of decisions could read them."""
+    records = {x for module in pkgutil.iter_modules(schemas.__path__)
+               for x in vars(importlib.import_module(f"schemas.{module.name}")).values()
+               if isinstance(x, type) and issubclass(x, msgspec.Struct) and x is not msgspec.Struct}
+    assert len(records) > 30
+    assert not [f"{r.__name__}.{p}" for r in records
+                for f in getattr(inspect.type_info(r), "fields", ()) for p in _without_bounds(f.type, f.name)]
