@@ -16,23 +16,17 @@ from app.rule_topics import current as current
 from app.rule_topics import current_limits, one_writer, unraced
 from app.rule_topics import publish as publish
 from app.settings import Settings
-from models.gate.limit_nodes import PRICE_METRICS, check_limit, scopes_of
-from models.gate.state import METRICS as GATE_METRICS
+from models.gate.limit_nodes import METRICS_OF_LIMITS, check_limit, scopes_of
 from models.limit_changes import needs_second
-from models.limits import POSITION_METRICS, STILL, is_still_approached
+from models.limits import STILL, is_still_approached
 from models.limits_in_force import end_of, same_person
 from models.reference import FIRM, LEVELS
-from models.rollup import GREEKS
 from schemas.market import Touch
 from schemas.records import Account, Alert, Control, Instrument, Limit
 
 REASON_MIN = 10
 #: a limit that is taken away by two people ended this long ago: before the time of the record that withdraws it
 ENDED_NS = 1_000_000_000
-MEASURED = ("gross", "net", "long", "short", *GREEKS, "loss_total", "loss_day", "stale_positions", "unpriced_positions",
-            "reject_rate", "reject_count", "var_hist", "es_hist", "var_mc", "leverage", "drawdown", "margin",
-            "margin_maintenance", "margin_usage", "concentration", "sector_concentration", "credit")
-METRICS_OF_LIMITS = frozenset({*GATE_METRICS, *MEASURED, *POSITION_METRICS, *PRICE_METRICS})
 #: what may be said of a limit
 FIELDS_OF_LIMITS = frozenset({"limit_id", "node", "metric", "limit", "warn", "mode", "window_ms", "instrument",
                               "action", "minutes", "reason", "approved_by", "remove", "version"})

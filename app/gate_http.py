@@ -21,6 +21,7 @@ from app.gate_addresses import GateAddresses
 from app.gateway.access import Access, User, need_role
 from app.gateway.answers import error_answer, json_answer
 from app.gateway.sight import Sight
+from app.request_bodies import body_of
 from models.reference import FIRM
 from schemas.codec import decoder_of
 from schemas.records import Order
@@ -63,7 +64,7 @@ class GateHttp:
     async def decide(self, request: Request) -> Response:
         """`POST /orders`: the decision, which counts."""
         need_role(request, "trader")
-        order = _read(await request.body())
+        order = _read(await body_of(request))
         elsewhere = self._elsewhere(order, request)
         if elsewhere is not None:
             return elsewhere
@@ -75,7 +76,7 @@ class GateHttp:
 
     async def check(self, request: Request) -> Response:
         """`POST /orders/check`: the decision the order would get."""
-        order = _read(await request.body())
+        order = _read(await body_of(request))
         elsewhere = self._elsewhere(order, request)
         if elsewhere is not None:
             return elsewhere

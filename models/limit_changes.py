@@ -41,7 +41,19 @@ def needs_second(standing: Mapping[str, Limit], limit_id: str, after: Limit | No
         if guarded is not None:
             return (f"two people set {guarded.limit_id} ({guarded.metric} of {guarded.node}, {guarded.limit}), "
                     "and this would let more pass")
+    if after is not None and (stricter := _outlived(standing, after, now_ns)) is not None:
+        return (f"a limit that ends by itself and lets more pass than {stricter.limit_id} ({stricter.metric} of "
+                f"{stricter.node}, {stricter.limit}) stands in for it by two people only")
     return None
+
+
+def _outlived(standing: Mapping[str, Limit], after: Limit, now_ns: int) -> Limit | None:
+    """Return a lasting limit that a temporary one of one person lets more pass than: beside it, it has no effect."""
+    end = end_of(after)
+    if end is None or end <= now_ns or by_two(after):
+        return None
+    return next((x for x in standing.values() if x.until is None and key_of(x) == key_of(after)
+                 and x.mode == after.mode and not _as_strict(after, x)), None)
 
 
 def _loosened(before: Iterable[Limit], after: Iterable[Limit], key: LimitKey, now_ns: int) -> Limit | None:

@@ -26,6 +26,8 @@ StampNs = Annotated[int, msgspec.Meta(ge=0, lt=TS_END)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 #: of an account or instrument: keys join several of them by bars; control characters read like nothing
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^|\x00-\x1f\x7f]+$(?!\n)")]
+#: what somebody is called, or says: one sign of it at least can be seen
+Said = Annotated[str, msgspec.Meta(max_length=1024, pattern=r"\S")]
 #: ISO codes, coins, points of a house: two to twelve capital letters and digits (no line break after them)
 Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9]{2,12}$(?!\n)")]
 #: money, price or quantity: exact from a JSON string or a JSON number

@@ -12,7 +12,7 @@ import msgspec
 from schemas.instruments import MARGIN_TIERS_MAX as MARGIN_TIERS_MAX
 from schemas.instruments import Instrument as Instrument
 from schemas.instruments import MarginTier as MarginTier
-from schemas.numbers import Amount, Currency, FiniteNumbers, Name, Revision, StampNs, Timestamp, check_decimal
+from schemas.numbers import Amount, Currency, FiniteNumbers, Name, Revision, Said, StampNs, Timestamp, check_decimal
 from schemas.numbers import Number as Number
 from schemas.numbers import Text as Text
 from schemas.numbers import Whole as Whole
@@ -268,9 +268,10 @@ class Limit(FiniteNumbers, frozen=True, kw_only=True):
     metric: Text
     limit: Number
     version: Revision
-    by: Text
-    reason: str
-    warn: float = 0.8
+    by: Said
+    reason: Said
+    #: the share of the limit from which on an alert says that it is approached
+    warn: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.8
     mode: Literal["hard", "soft"] = "hard"
     window_ms: Whole | None = None
     instrument: str | None = None
@@ -300,8 +301,8 @@ class Control(FiniteNumbers, frozen=True, kw_only=True):
 
     scope: Text
     state: Literal["active", "reducing", "halted", "killed"]
-    reason: Text
-    by: Text
+    reason: Said
+    by: Said
     ts: Timestamp
     rev: Revision
 

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from app.request_bodies import body_of
 from models.reference import FIRM
 
 COOKIE = "deskrisk-session"
@@ -114,7 +115,7 @@ async def login(request: Request) -> Response:
     """`GET /login` shows a form; `POST /login` turns a token into a cookie that scripts cannot read."""
     if request.method == "GET":
         return HTMLResponse(LOGIN_PAGE % "")
-    body = (await request.body()).decode(errors="replace")
+    body = (await body_of(request)).decode(errors="replace")
     from urllib.parse import parse_qs
 
     token = parse_qs(body).get("token", [""])[0]

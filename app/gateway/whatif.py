@@ -14,6 +14,7 @@ from starlette.responses import Response
 from app.gateway.answers import sight_of
 from app.gateway.state import GatewayState
 from app.history import load_history
+from app.request_bodies import body_of
 from app.settings import Settings
 from models import rollup as ru
 from models.risk.factor_history import History
@@ -61,7 +62,7 @@ class WhatIf:
     async def answer(self, request: Request) -> Response:
         """Answer a question; every figure is in the firm's base currency."""
         try:
-            asked = _request.decode(await request.body())
+            asked = _request.decode(await body_of(request))
         except msgspec.DecodeError as error:
             raise HTTPException(400, f"body: {error}") from error
         book = self._state.book

@@ -20,6 +20,7 @@ from app.gateway.approvals import new_approval
 from app.gateway.standing import standings
 from app.gateway.state import GatewayState
 from app.gateway.used_limits import UsedLimits
+from app.request_bodies import body_of
 from app.settings import Settings
 from models.gate.explain import explain
 from models.limits_in_force import same_person
@@ -121,6 +122,8 @@ class Writes:
             made = await check(self.settings, _no_names(fields) | {"approved_by": SOMEBODY}, by)
         except control.Refused as error:
             raise HTTPException(400, str(error)) from error
+        if kind == "limit" and not fields.get("remove") and made.limit_id == fields["limit_id"]:
+            fields = {"version": made.version - 1} | fields  # a second person approves of what was asked about
         now = time.time_ns()
         asked = new_approval(kind, fields, by, now)
         await control.publish(self.settings, "approvals", asked.approval_id, asked)
@@ -250,7 +253,7 @@ class Writes:
 
 async def _body(request: Request) -> dict[str, Any]:
     try:
-        return _fields.decode(await request.body() or b"{}")
+        return _fields.decode(await body_of(request) or b"{}")
     except msgspec.DecodeError as error:
         raise HTTPException(400, f"body: expected a JSON object: {error}") from error
 

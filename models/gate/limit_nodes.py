@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Sequence
 
+from models.gate.state import METRICS as GATE_METRICS
 from models.limits import POSITION_METRICS
 from models.reference import FIRM, LEVELS
+from models.rollup import GREEKS
 from schemas.records import Limit
 from schemas.units import parse_ts_ns
 
@@ -16,6 +19,11 @@ COLLARS = {"equity": (300.0, 10.0), "fx": (50.0, 20.0), "future": (150.0, 20.0),
            "fx_forward": (50.0, 20.0), "money_market": (50.0, 20.0)}
 #: limits on prices, of an instrument, an asset class or the firm: the nearest of the three is in force
 PRICE_METRICS = ("collar_bps", "collar_ticks", "price_drift")
+#: what the risk stage measures of nodes, and all that may be limited
+MEASURED = ("gross", "net", "long", "short", *GREEKS, "loss_total", "loss_day", "stale_positions", "unpriced_positions",
+            "reject_rate", "reject_count", "var_hist", "es_hist", "var_mc", "leverage", "drawdown", "margin",
+            "margin_maintenance", "margin_usage", "concentration", "sector_concentration", "credit")
+METRICS_OF_LIMITS = frozenset({*GATE_METRICS, *MEASURED, *POSITION_METRICS, *PRICE_METRICS})
 #: nodes beside the tree: of an account, of an instrument, and those that an order names
 ACCOUNT_GROUPS = ("dealer", "pm")
 INSTRUMENT_GROUPS = ("issuer", "sector", "asset_class", "currency", "pair")
@@ -45,12 +53,16 @@ def check_limit(limit: Limit, levels: Sequence[str] = LEVELS) -> None:
     Raises
     ------
     ValueError
-        It is no number, or on a node or an instrument that such a limit cannot be on.
+        It is no number, on a node or an instrument that such a limit cannot be on, or on what nobody measures.
     """
     if math.isnan(float(limit.limit)):
         raise ValueError(f"limit: expected a number, was {limit.limit!r}")
     if limit.metric == "override":
         return
+    if limit.metric not in METRICS_OF_LIMITS:
+        near = difflib.get_close_matches(limit.metric, sorted(METRICS_OF_LIMITS), 1)
+        raise ValueError(f"metric: expected one that is measured{f' ({near[0]}?)' if near else ''}, "
+                         f"was {limit.metric!r}")
     _check_node(limit, scopes_of(levels))
     if limit.window_ms is not None and limit.window_ms < 1:
         raise ValueError(f"window_ms: expected at least 1, was {limit.window_ms}")

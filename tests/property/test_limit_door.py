@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from decimal import Decimal
 from types import SimpleNamespace
@@ -19,13 +20,14 @@ from app.control import Refused as NotWritten
 from app.control import limit_to_remove, new_limit, next_version, withdrawal
 from app.gateway.server import Gateway
 from app.settings import Settings
-from models.limit_door import judged
+from models.limit_door import LimitDoor, judged
 from models.limits import ORPHANS_MAX, LimitMonitor, key_of
 from models.limits_in_force import by_two
 from models.trading_states import replaces
 from schemas.codec import decoder_of, encode
 from schemas.reasons import QuarantineReason
 from schemas.records import Alert, Control, Limit
+from schemas.refusal import Refused
 from tests.property.test_two_people import MIN, NAMES, PAIRS, REASON, T0, WRITE, refuses
 from tests.unit.test_gate_figures import limit as measured_limit
 
@@ -227,3 +229,27 @@ def test_the_gateway_judges_as_the_stages_do() -> None:
     alone = encode(msgspec.structs.replace(two, version=2, limit=Decimal(10**9), approved_by=None))
     assert gateway._router.hand_on(alone, place) is not None and gateway._router.hand_on(None, place) is not None
     assert gateway.state.limits == {"L1": two}
+
+
+@pytest.mark.parametrize(("fields", "says"), [
+    ({"metric": "grosss"}, r"metric: .*gross\?"), ({"by": "  "}, "by"), ({"reason": ""}, "reason"), ({"warn": 0}, "warn"),
+    ({"warn": 9}, "warn"), ({"version": 2**70}, "version")])
+def test_a_record_on_limits_that_nobody_could_hold_leaves_what_stands(fields: dict[str, Any], says: str) -> None:
+    good = {"limit_id": "L", "node": "desk:D", "metric": "gross", "limit": "1000", "version": 1, "by": "ann", "reason": "of the desk"}
+    door = LimitDoor()
+    door.take(decoder_of(Limit).decode(json.dumps(good).encode()), 1)
+    with pytest.raises(ValueError, match=says):
+        door.take(decoder_of(Limit).decode(json.dumps(good | {"version": 2, "limit": "9000"} | fields).encode()), 2)
+    assert [x.limit for x in door.standing.values()] == [1000]
+
+
+def test_a_temporary_limit_of_one_person_is_beside_the_lasting_ones_never_in_their_place() -> None:
+    lasting = Limit(limit_id="L", node="desk:D", metric="gross", limit=Decimal(1000), version=1, by="ann", reason="of the desk")
+    wider = msgspec.structs.replace(lasting, limit_id="L~temporary", limit=Decimal(2000), until="2026-11-30T00:00:00Z")
+    door = LimitDoor()
+    door.take(lasting, T0)
+    with pytest.raises(Refused, match="two people"):
+        door.take(wider, T0)
+    door.take(msgspec.structs.replace(wider, limit=Decimal(500)), T0)
+    door.take(msgspec.structs.replace(wider, limit=Decimal(3000), version=2, approved_by="bob"), T0)
+    assert {x.limit for x in door.standing.values()} == {1000, 3000}

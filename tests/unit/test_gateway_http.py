@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -145,3 +145,18 @@ def test_facts_are_paged_and_a_page_that_cannot_be_is_refused(gateway: Gateway) 
     assert [f["data"]["rid"] for f in rest["facts"]] == [0, 1, 2] and not rest["more"] and not rest["forgotten"]
     for wrong in ("before=0", "before=x", "limit=1001", "limit=-1", "before=" + "9" * 40):
         assert get(gateway, f"/api/facts?{wrong}")[0] == 400
+
+
+@pytest.mark.parametrize("path", ["/api/whatif", "/login"])
+def test_a_body_that_does_not_end_is_413(gateway: Gateway, path: str) -> None:
+    taken: list[int] = []
+
+    async def parts() -> AsyncIterator[bytes]:
+        for k in range(100):
+            taken.append(k)
+            yield b"x" * 65_536
+
+    async def ask() -> int:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway.app()), base_url="http://gateway") as client:
+            return (await client.post(path, content=parts())).status_code
+    assert asyncio.run(ask()) == 413 and len(taken) < 10

@@ -1,0 +1,25 @@
+"""Bodies of requests, which end somewhere."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+#: an order, a limit, a question of a few dozen trades
+BODY_BYTES_MAX = 262_144
+
+
+async def body_of(request: Request) -> bytes:
+    """Return the body of a request.
+
+    Raises
+    ------
+    HTTPException
+        413 where it is longer than any that we read; the rest of it is not taken in.
+    """
+    found = bytearray()
+    async for part in request.stream():
+        found += part
+        if len(found) > BODY_BYTES_MAX:
+            raise HTTPException(413, f"body: expected at most {BODY_BYTES_MAX} bytes")
+    return bytes(found)
