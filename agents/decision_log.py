@@ -135,7 +135,7 @@ class DecisionLog:
         if before is not None and before[0].order is not None:
             replaced, ids, fills_from, executed = before
             self.executed[new] = executed
-            self.replaced[new] = float(before[0].order.quantity)
+            self.replaced[new] = float(before[0].order.whole)
             self.earlier[new] = tuple(k for k in (*ids, replaced.order_id) if k != new)
             self.fills_from[new] = fills_from
             self._now.update(dict.fromkeys(self.earlier[new], new))

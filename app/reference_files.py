@@ -15,7 +15,7 @@ from app.files.records import fields_of, record_of, text_of_cell, unknown_column
 from app.files.refusals import FileRefused, expected
 from models.contracts import exotic_terms
 from models.fixed_income import PAPER_CLASSES, paper_of
-from models.reference import FIRM, LEVELS, PRICE_ANY_SIGN, Reference
+from models.reference import FIRM, LEVELS, Reference
 from schemas.codec import encode, encode_account
 from schemas.instruments import ABOVE_ZERO, OPTION_CLASSES
 from schemas.records import ACCOUNT_FIELDS, Account, Counterparty, Instrument
@@ -114,8 +114,6 @@ def _out_of_place(record: Instrument, found: dict[str, Any]) -> list[str]:
     out = [expected(name, f"nothing of class {record.asset_class}", found[name])
            for name, classes in USED_BY.items() if found.get(name) not in (None, False)
            and record.asset_class not in classes]
-    if record.prior_close is not None and record.prior_close < 0 and record.asset_class not in PRICE_ANY_SIGN:
-        out.append(expected("prior_close", f"a price of class {record.asset_class}, 0 or more", record.prior_close))
     if record.calendar is not None:
         from models.pricing.calendars import calendar_of  # QuantLib: only where one is named
 

@@ -25,12 +25,12 @@ from schemas.codec import encode
 from schemas.keys import external_key
 from schemas.numbers import check_decimal
 from schemas.records import External, Instrument, Mark, Trade
+from schemas.statements import EVERY_INSTRUMENT
 from schemas.units import NS_PER_S, format_ts_ns, parse_ts_ns
 from tables.kafka import owner_partition
 from tables.restore import read_range
 
 log = logging.getLogger(__name__)
-ALL = "*"
 _ONE = ("reference.instruments", "reference.accounts")
 _MANY = ("marks", "positions.external", "positions")
 #: the latest marks are the closing ones only for so long after the day began
@@ -143,8 +143,8 @@ async def _publish(settings: Settings, accounts: list[str], interest: list[Trade
             await future
         sent = []
         for account in accounts:
-            record = External(source=by, account=account, instrument=ALL, quantity=Decimal(0), ts_event=at_ns,
-                              kind="roll")
+            record = External(source=by, account=account, instrument=EVERY_INSTRUMENT, quantity=Decimal(0),
+                              ts_event=at_ns, kind="roll")
             sent.append(await producer.send(settings.topics()["positions.external"], encode(record),
                                             external_key(record),
                                             owner_partition(account, settings.partitions)))

@@ -13,7 +13,7 @@ from app.offline import Offline
 from app.settings import Settings
 from models.corporate_actions import effective_ns
 from models.naive_fold import NaiveBook
-from models.reference import PRICE_ANY_SIGN, quantity_decimals, unit_value
+from models.reference import quantity_decimals, unit_value
 from models.trade_decode import check_trade
 from schemas.codec import records_in, trade_decoder
 from schemas.records import Instrument, Position, Trade
@@ -131,7 +131,7 @@ def _fold(found: _Topics, partition: int, until: int, instruments: dict[str, Ins
 def _has_price(trade: Trade, instrument: Instrument) -> bool:
     """Whether a trade has a price, where it needs one."""
     return (trade.price > 0 or trade.action in ("bust", "funding", "receipt", "correct")
-            or (instrument.asset_class in PRICE_ANY_SIGN and not instrument.inverse))
+            or instrument.price_any_sign)
 
 
 def _compare(table: PositionPartition, book: NaiveBook, instruments: dict[str, Instrument],

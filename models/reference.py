@@ -21,8 +21,6 @@ FIRM = "firm"
 DEFAULT_DECIMALS = 8
 #: decimals that quantities may have with all splits
 DECIMALS_MAX = 15
-#: asset classes that trade at or below zero (spreads, calendar futures, power, option combinations)
-PRICE_ANY_SIGN = frozenset({"future", "option"})
 
 
 def settlement_currency(instrument: Instrument) -> str:
@@ -217,7 +215,7 @@ class Reference:
                 unit_value=np.array([unit_value(r) if r else np.nan for r in found], np.float64) / 10.0**more,
                 inverse=np.array([bool(r and r.inverse) for r in found], np.uint8),
                 # an inverse contract is worth 1 / price: it has none at or below zero
-                price_any_sign=np.array([bool(r and r.asset_class in PRICE_ANY_SIGN and not r.inverse) for r in found],
+                price_any_sign=np.array([bool(r and r.price_any_sign) for r in found],
                                         np.uint8),
             )
         return self._arrays

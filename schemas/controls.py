@@ -56,8 +56,8 @@ class Check(IntEnum):
 #: (what it means, the rules that demand it)
 MEANING: dict[Check, tuple[str, str]] = {
     Check.INVALID_ORDER: ("the quantity is not a positive number, it or the price is beyond 1e18, a limit order has "
-                          "no price, its end is past or not given, or it replaces one of another side or "
-                          "instrument",
+                          "no price, its end is past or not given, it states what its type, end or action has no "
+                          "use for, or it replaces one of another side or instrument",
                           "RTS 6 15(1)(a), 15(1)(c)"),
     Check.UNKNOWN_ACCOUNT: ("the account is not in the reference data", "15c3-5(c)(2)(iii)"),
     Check.UNKNOWN_INSTRUMENT: ("the instrument is not in the reference data", "RTS 6 15(2)"),

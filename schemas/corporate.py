@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Literal
 
-from schemas.numbers import Currency, FiniteNumbers, Number, Text, Timestamp
+from schemas.numbers import Currency, FiniteNumbers, Name, Number, Timestamp
 
 #: of the ratio of a split
 RATIO_DECIMALS_MAX = 6
@@ -18,8 +18,8 @@ class CorporateAction(FiniteNumbers, frozen=True, kw_only=True):
     ``cash_dividend``: ``amount`` of ``currency`` is paid for each unit that is held then.
     """
 
-    action_id: Text
-    instrument: Text
+    action_id: Name
+    instrument: Name
     kind: Literal["split", "cash_dividend"]
     effective_ts: Timestamp
     #: of a split: 4 for four units of one, 0.1 for one of ten

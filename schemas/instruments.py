@@ -27,6 +27,8 @@ class MarginTier(FiniteNumbers, frozen=True, kw_only=True):
 OPTION_CLASSES = frozenset({"option", "fx_option"})
 #: numbers that nothing can be counted in steps of, or divided by, at zero
 ABOVE_ZERO = ("price_increment", "quantity_increment", "multiplier", "quanto_rate", "adv")
+#: asset classes that trade at or below zero (spreads, calendar futures, power, option combinations)
+PRICE_ANY_SIGN = frozenset({"future", "option"})
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
@@ -94,6 +96,11 @@ class Instrument(FiniteNumbers, frozen=True, kw_only=True):
     #: the splits since that ``prior_close`` is restated by, by ``action_id``
     prior_close_splits: list[Text] | None = None
 
+    @property
+    def price_any_sign(self) -> bool:
+        """Whether it may trade at or below zero; what is worth its inverse price cannot."""
+        return self.asset_class in PRICE_ANY_SIGN and not self.inverse
+
     def __post_init__(self) -> None:
         """Check every number and date.
 
@@ -107,6 +114,9 @@ class Instrument(FiniteNumbers, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name}: expected a number above 0, was {value}")
+        if self.prior_close is not None and self.prior_close < 0 and not self.price_any_sign:
+            kind = f"inverse {self.asset_class}" if self.inverse else self.asset_class
+            raise ValueError(f"prior_close: expected a price of class {kind}, 0 or more, was {self.prior_close}")
         if self.asset_class in OPTION_CLASSES:
             self._check_option()
         elif self.model is not None or self.premium_in_underlying:

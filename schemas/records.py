@@ -5,6 +5,7 @@ Decimals come as JSON strings or numbers and are read exactly (`msgspec` keeps a
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from schemas.numbers import Amount, Currency, FiniteNumbers, Name, Revision, Sai
 from schemas.numbers import Number as Number
 from schemas.numbers import Text as Text
 from schemas.numbers import Whole as Whole
+from schemas.statements import External as External
 
 
 class Fee(msgspec.Struct, frozen=True, gc=False):
@@ -33,7 +35,8 @@ class Trade(FiniteNumbers, frozen=True, kw_only=True):
     """One execution as booked. Never changed: a correction is a new trade that names the old one.
 
     ``action`` funding books the funding of a perpetual: quantity 0, what was paid (> 0) or received as ``fees``. A
-    receipt is at no cost (bonus shares, airdrops): its price is 0.
+    receipt is at no cost (bonus shares, airdrops): its price is 0. Fees never change a quantity: a commission taken in
+    the base currency of a pair is a fee in that currency, and what its venue states as held is less by it.
     """
 
     trade_id: Text
@@ -72,7 +75,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """A request to trade, to replace or to cancel, checked before it leaves.
 
     ``quantity`` is what the order is for in all: a replace of one that is executed in part states the sum of what is
-    done and what is still to do. Any id of an order that was replaced names it, in executions and cancels too.
+    done and what is still to do. Any id of an order that was replaced names it, in executions and cancels too. What a
+    type, an end or an action has no use for is refused: the price of a market order, ``expire_ts`` of another end than
+    gtd, ``ref_order_id`` of a new order. A cancel may repeat whatever the order said that it cancels.
     """
 
     order_id: Text
@@ -82,8 +87,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     side: Literal["buy", "sell"]
     #: a stop waits until its ``stop_price`` is reached: then it is a market order, a stop_limit a limit order
     type: Literal["limit", "market", "stop", "stop_limit"]
-    quantity: Number
     ts_event: Timestamp
+    #: of a cancel it may be absent: what it names is cancelled whole
+    quantity: Number | None = None
     price: Number | None = None
     stop_price: Number | None = None
     #: it may only reduce what is left of the position after what already works, for as long as it works
@@ -97,25 +103,24 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     algo_id: str | None = None
     #: until when it may trade: the end of the trading day, until it is cancelled, until ``expire_ts``, or at once
     time_in_force: Literal["day", "gtc", "gtd", "ioc", "fok"] = "day"
+    #: of gtd alone
     expire_ts: Timestamp | None = None
 
+    def __post_init__(self) -> None:
+        """Check that what is to trade says how much.
 
-class External(FiniteNumbers, frozen=True, kw_only=True):
-    """A position as an outside source states it: the opening of the day, or a snapshot to reconcile with.
+        Raises
+        ------
+        ValueError
+            If it has no quantity, and is no cancel.
+        """
+        if self.quantity is None and self.action != "cancel":
+            raise ValueError(f"quantity: expected one with action {self.action}, was absent")
 
-    ``reload`` states nothing: the owner folds that position again from the log and puts it right where it differs.
-    ``roll`` (instrument ``*``) begins a day of the account: what was traded before ``ts_event`` is its opening.
-    """
-
-    source: Text
-    account: Text
-    instrument: Text
-    quantity: Number
-    ts_event: Timestamp
-    kind: Literal["start_of_day", "snapshot", "reload", "roll"]
-    average_price: Number | None = None
-    #: settlement currency, since the position began
-    realised_pnl: Number | None = None
+    @property
+    def whole(self) -> Decimal:
+        """Quantity in all; 0 of a cancel that states none, which trades nothing."""
+        return Decimal(0) if self.quantity is None else self.quantity
 
 
 class Account(FiniteNumbers, frozen=True, kw_only=True):
@@ -125,10 +130,10 @@ class Account(FiniteNumbers, frozen=True, kw_only=True):
     """
 
     account: Name
-    book: Text
-    desk: Text
-    strategy: Text
-    fund: Text
+    book: Name
+    desk: Name
+    strategy: Name
+    fund: Name
     base_currency: Currency = "USD"
     dealer: str | None = None
     pm: str | None = None

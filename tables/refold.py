@@ -43,11 +43,12 @@ def open_from(part: PositionPartition, statement: External, decimals: int, ts_so
     Raises
     ------
     ValueError
-        If the quantity has more decimals than the position is counted in, or does not fit its counter, or the time
-        lies outside its bounds.
+        If the quantity has more decimals than the position is counted in, or does not fit its counter, the average is
+        no price of its class, or the time lies outside its bounds.
     """
     latest = int(latest_of(np.array([ts_source]), part.future_ns, now_ns)[0])
     ts = parse_ts_ns(statement.ts_event, latest_ns=latest)
+    _check_average(statement, part)
     mantissa, scale = decimal_parts(statement.quantity, "quantity")
     if scale > decimals:
         raise ValueError(f"quantity: expected at most {decimals} decimals, was {statement.quantity}")
@@ -58,3 +59,12 @@ def open_from(part: PositionPartition, statement: External, decimals: int, ts_so
     price = None if statement.average_price is None else float(statement.average_price)
     part.open(part.reference.intern_key(statement.account, statement.instrument), statement.source,
               units, price, ts, ts_source)
+
+
+def _check_average(statement: External, part: PositionPartition) -> None:
+    """Refuse an average that executions of the instrument cannot come to; receipts are at no cost."""
+    price, terms = statement.average_price, part.reference.instrument_records.get(statement.instrument)
+    if price is None or terms is None or terms.price_any_sign or price > 0 or (price == 0 and not terms.inverse):
+        return
+    kind, least = (f"inverse {terms.asset_class}", "above 0") if terms.inverse else (terms.asset_class, "0 or more")
+    raise Refused(QuarantineReason.PRICE_NOT_POSITIVE, f"average_price: expected {least} of class {kind}, was {price}")

@@ -35,7 +35,7 @@ def reject_event(decision: Decision) -> dict[str, Any]:
     return {"rid": f"{decision.order_id}.{decision.ts_decision}", "t": decision.ts_decision // 1_000_000,
             "order": decision.order_id, "account": decision.account, "inst": decision.instrument,
             "outcome": decision.outcome, "side": order.side.upper() if order else None,
-            "qty": float(order.quantity) if order else None,
+            "qty": float(order.quantity) if order and order.quantity is not None else None,
             "checks": [{"check": r.code, "would_be": r.measured, "limit": r.limit, "node": r.node}
                        for r in decision.reasons]}
 

@@ -28,7 +28,7 @@ from models.gate.trading_states import states_of
 from models.gate.verdict import Verdict, unknown_order
 from models.gate.working import Asked, Working, end_of, last_trading_day
 from models.limits_in_force import by_two
-from models.reference import FIRM, PRICE_ANY_SIGN, groups_of
+from models.reference import FIRM, groups_of
 from models.rollup import POSITIONS
 from models.trading_day import TradingDay
 from models.trading_states import replaces
@@ -121,7 +121,7 @@ class GateBook(GateAmongOthers):
         row["known"], row["shortable"] = 1, record.shortable
         row["restricted"] = record.restricted or self._last_days[k] < self._today
         row["equity"], row["inverse"] = record.asset_class == "equity", record.inverse
-        row["positive"] = record.asset_class not in PRICE_ANY_SIGN or record.inverse
+        row["positive"] = not record.price_any_sign
         row["tick"] = float(record.price_increment or 0)
         row["age_max_ns"] = STALE_MS_BY_CLASS[record.asset_class] * 1_000_000
         row["prior_close"] = math.nan if record.prior_close is None else float(record.prior_close)
@@ -310,7 +310,7 @@ class GateBook(GateAmongOthers):
         self._take_up(w)
         self.recent.add(asked.order_key(), now_ns)
         self.accepted.add(w.account, order.order_id)
-        self.count_day(w, value, replaced=0.0 if replaced is None else float(replaced.order.quantity))
+        self.count_day(w, value, replaced=0.0 if replaced is None else float(replaced.order.whole))
 
     def _beside(self, order: Order, now_ns: int, replaced: Working | None,
                 asked: Asked) -> dict[Check, tuple[str, str]]:

@@ -41,8 +41,11 @@ class OwnOrders:
         if asked.stop is None and not self.by_owner:
             return math.nan
         others = self._accounts.get(self._owner.get(asked.account, ""), set()) if self.by_owner else set[int]()
-        prices = (self._best(asked, others) if asked.stop is None
-                  else self._behind(asked, float(asked.stop[1] or "nan"), {asked.account, *others}))
+        if asked.stop is None:
+            prices = self._best(asked, others)
+        else:
+            at = asked.stop[1]
+            prices = self._behind(asked, math.nan if at is None else at, {asked.account, *others})
         if not prices:
             return math.nan
         return min(prices) if asked.side > 0.0 else max(prices)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from decimal import Decimal
 
 #: remembered for so long: longer than any window of duplicates
 KEPT_NS = 5_000_000_000
 #: account, instrument, side, quantity, price; a market order has none, a stop two
-OrderKey = tuple[int, int, float, float, float | tuple[Decimal | None, Decimal | None] | None]
+OrderKey = tuple[int, int, float, float, float | tuple[float | None, float | None] | None]
 
 
 @dataclass

@@ -35,6 +35,10 @@ def _figure(value: Decimal) -> float:
     return math.nan if value.is_nan() else float(value)
 
 
+def _stated(value: Decimal | None) -> float | None:
+    return None if value is None else _figure(value)
+
+
 class Reservations(DaySums):
     """The working orders of a gate and what they hold in its columns."""
 
@@ -89,13 +93,14 @@ class Reservations(DaySums):
         trader, counterparty, venue = (-1 if name is None else state.node_index.get(name, -1) for name in names)
         asked = Asked(
             state.account_index.get(order.account, -1), state.instrument_index.get(order.instrument, -1),
-            1.0 if order.side == "buy" else -1.0, _figure(order.quantity),
-            None if order.price is None or order.type != "limit" else _figure(order.price),
-            trader, counterparty, venue, None if order.type in ("limit", "market") else (order.price, order.stop_price))
+            1.0 if order.side == "buy" else -1.0, _figure(order.whole),
+            _stated(order.price) if order.type == "limit" else None,
+            trader, counterparty, venue, None if order.type in ("limit", "market") else (
+                _stated(order.price), _stated(order.stop_price)))
         unplaced = max(self.unplaced.get(name or "", gs.ACTIVE) for name in names) if self.unplaced else gs.ACTIVE
         gs.ORDER_LAYOUT.pack_into(
             state.order_bytes, 0, asked.account, asked.instrument, asked.side, asked.quantity,
-            replaced.executed if replaced else 0.0, float(replaced.order.quantity) if replaced else 0.0,
+            replaced.executed if replaced else 0.0, float(replaced.order.whole) if replaced else 0.0,
             math.nan if order.price is None or order.type in ("market", "stop") else _figure(order.price),
             math.nan if order.stop_price is None else _figure(order.stop_price), self.own.nearest(asked),
             now_ns, self.recent.last_ns(asked.order_key()),
@@ -222,7 +227,7 @@ class Reservations(DaySums):
         ``value``: of the order at its own price, as it was measured against limits. ``replaced``: the quantity of the
         order that it replaces, which is counted. ``attended``: a person has looked at its trader's executions since.
         """
-        whole = float(w.order.quantity)
+        whole = float(w.order.whole)
         size = max(whole - replaced, 0.0)
         self.count_ordered((w.account, w.instrument, w.trader, w.counterparty, w.venue), w.nodes, sign * size,
                            sign * value * (size / whole), sign if w.order.algo_id and not attended else 0.0)

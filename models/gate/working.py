@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -62,7 +61,7 @@ class Asked(NamedTuple):
     counterparty: int
     venue: int
     #: of a stop: its price and its stop price
-    stop: tuple[Decimal | None, Decimal | None] | None = None
+    stop: tuple[float | None, float | None] | None = None
 
     def day_key(self) -> DayKey:
         """Return what the day's sums of it are kept by."""

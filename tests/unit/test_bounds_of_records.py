@@ -16,13 +16,14 @@ from models.market import Market
 from models.trade_columns import READ
 from models.trade_decode import decode_trades
 from schemas.codec import decoder_of, encode
+from schemas.corporate import CorporateAction
 from schemas.reasons import QuarantineReason
 from schemas.records import Account, External, Instrument, Limit
 from schemas.refusal import Refused, reason_of
 from schemas.units import FUTURE_NS, TS_END, UNITS_MAX, latest_of, parse_ts_ns
 from tables.position_partition import PositionPartition
 from tables.refold import fold, open_from
-from tests.folding import new_partition, trade
+from tests.folding import feed, new_partition, trade
 
 T0 = 1_795_000_000_000_000_000
 MS = T0 // 1_000_000
@@ -102,7 +103,7 @@ def test_an_option_whose_expiry_is_no_date_stands_without_greeks(before: str | N
 
 @pytest.mark.parametrize(("field", "value"), [
     ("instrument", "A|B"), ("instrument", "A\n"), ("instrument", ""), ("price_increment", "0"), ("quantity_increment", "-1"),
-    ("multiplier", "0"), ("adv", "0"), ("quanto_rate", "-2"), ("prior_close_date", "2026-W01-1"),
+    ("prior_close", "-5"), ("prior_close", "-0.0001"), ("multiplier", "0"), ("adv", "0"), ("quanto_rate", "-2"), ("prior_close_date", "2026-W01-1"),
     ("prior_close_date", "yesterday")])
 def test_an_instrument_that_nothing_can_be_counted_with_is_refused_by_its_field(field: str, value: str) -> None:
     record = {"instrument": "X", "asset_class": "equity", "currency": "USD"} | {field: value}
@@ -114,3 +115,50 @@ def test_an_instrument_that_nothing_can_be_counted_with_is_refused_by_its_field(
 def test_the_name_of_an_account_holds_no_bar_that_keys_are_joined_with(name: str) -> None:
     with pytest.raises(msgspec.ValidationError, match="account"):
         decoder_of(Account).decode(json.dumps({"account": name, "book": "B", "desk": "D", "strategy": "S", "fund": "F"}).encode())
+
+
+@pytest.mark.parametrize(("asset_class", "inverse", "taken"), [("future", False, True), ("option", False, True), ("future", True, False), ("fx", False, False), ("bond", False, False)])
+def test_a_prior_close_has_the_sign_that_its_price_may_have(asset_class: str, inverse: bool, taken: bool) -> None:
+    record = {"instrument": "X", "asset_class": asset_class, "currency": "USD", "inverse": inverse, "prior_close": "-5"}
+    if taken:
+        assert decoder_of(Instrument).decode(json.dumps(record).encode()).price_any_sign
+        return
+    with pytest.raises(msgspec.ValidationError, match=r"prior_close: expected a price of class .*0 or more, was -5"):
+        decoder_of(Instrument).decode(json.dumps(record).encode())
+
+
+@pytest.mark.parametrize(("name", "price", "taken"), [
+    ("ACME", "-1", False), ("ACME", "0", True), ("EURUSD", "-0.01", False), ("FUT", "-37.63", True), ("FUT", "0", True), ("INV", "0", False), ("INV", "-5", False), ("INV", "5", True)])
+def test_a_statement_has_an_average_that_executions_could_come_to(name: str, price: str, taken: bool) -> None:
+    part = new_partition()
+    feed(part, [trade("T1", "buy", "7", "5", T0 - 60 * 10**9, instrument=name)])
+    stated, before = msgspec.structs.replace(statement("100"), instrument=name, average_price=Decimal(price)), part.records(np.arange(1))
+    if taken:
+        open_from(part, stated, part.reference.decimals_of(name), MS)
+        assert Decimal(str(quantity_of(part))) == 100
+        return
+    with pytest.raises(Refused, match=f"average_price: expected .*, was {price}") as error:
+        open_from(part, stated, part.reference.decimals_of(name), MS)
+    assert error.value.reason is QuarantineReason.PRICE_NOT_POSITIVE and part.records(np.arange(1)) == before
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    ({"instrument": "I"}, "instrument: expected * with kind roll, was 'I'"), ({"quantity": "100"}, "quantity: expected 0 with kind roll, was 100"),
+    ({"average_price": "1"}, "average_price: expected none with kind roll"), ({"realised_pnl": "0"}, "realised_pnl: expected none with kind roll"),
+    ({"kind": "reload", "instrument": "I", "quantity": "-1"}, "quantity: expected 0 with kind reload"), ({"source": "a|b"}, "$.source"), ({"source": "a\u0007"}, "$.source"),
+    ({"source": "a\n"}, "$.source"), ({"kind": "start_of_day", "instrument": "I", "realised_pnl": "1234.5"}, "realised_pnl: expected none, or 0, with kind start_of_day")])
+def test_a_statement_says_nothing_that_its_kind_does_not_use(more: dict[str, Any], says: str) -> None:
+    roll = {"source": "ops", "account": "A", "instrument": "*", "quantity": "0", "ts_event": T0, "kind": "roll"}
+    assert decoder_of(External).decode(json.dumps(roll).encode()).kind == "roll"
+    with pytest.raises(msgspec.ValidationError) as error:
+        decoder_of(External).decode(json.dumps(roll | more).encode())
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(("cls", "field"), [(CorporateAction, "instrument"), (CorporateAction, "action_id"), (Account, "book"), (Account, "desk"), (Account, "strategy"), (Account, "fund")])
+def test_names_that_keys_are_joined_of_hold_no_bar(cls: type[msgspec.Struct], field: str) -> None:
+    good: dict[str, Any] = {"action_id": "S1", "instrument": "X", "kind": "split", "effective_ts": T0, "ratio": "2", "account": "A", "book": "B", "desk": "D", "strategy": "S", "fund": "F"}
+    decoder_of(cls).decode(json.dumps(good).encode())
+    for name in ("A|B", "A\u0000"):
+        with pytest.raises(msgspec.ValidationError, match=field):
+            decoder_of(cls).decode(json.dumps(good | {field: name}).encode())

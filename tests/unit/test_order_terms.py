@@ -76,10 +76,45 @@ def test_terms_that_contradict_each_other_are_refused_with_them(gate: GateBook, 
     assert reason.code == "INVALID_ORDER" and says in reason.measured
 
 
+@pytest.mark.parametrize("value", ["1e400", "-1e400", "1e-400", "1e999999999999", "NaN", "sNaN", "-Infinity"])
+@pytest.mark.parametrize("field", ["quantity", "price", "stop_price"])
+def test_a_number_that_nothing_is_measured_by_is_refused_by_its_field(gate: GateBook, field: str, value: str) -> None:
+    gate.add_instrument(msgspec.structs.replace(gate.book.reference.instrument_records["X"], price_increment=Decimal("0.01"), quantity_increment=Decimal(1)))
+    sent = {"type": "stop_limit", "stop_price": "100.5"} | {field: value}
+    (reason,) = gate.decide(decoder_of(Order).decode(msgspec.json.encode(msgspec.to_builtins(order("1")) | sent)), T0).reasons
+    assert (reason.code, reason.limit) == ("INVALID_ORDER", f"{field}: expected a finite number of at most 30 digits") and reason.measured.startswith(f"{field} ")
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    ({"type": "market"}, "price"), ({"expire_ts": T0 + 10**9}, "expire_ts"), ({"expire_ts": T0 - 1, "time_in_force": "ioc"}, "expire_ts"), ({"ref_order_id": "w"}, "ref_order_id"),
+    ({"action": "replace", "ref_order_id": "w", "expire_ts": "soon"}, "expire_ts"), ({"action": "replace", "ref_order_id": "w", "type": "market"}, "price")])
+def test_what_a_type_an_end_or_an_action_has_no_use_for_is_refused_and_what_works_stays(gate: GateBook, more: dict[str, Any], says: str) -> None:
+    assert codes(gate, order("w", quantity=3)) == []
+    (reason,) = gate.decide(msgspec.structs.replace(order("1"), **more), T0).reasons
+    assert (reason.code, reason.limit.partition(":")[0]) == ("INVALID_ORDER", says) and says in reason.measured
+    assert list(gate.working) == ["w"]
+
+
+def test_a_cancel_needs_no_quantity_and_may_repeat_what_its_order_said(gate: GateBook) -> None:
+    sent = {k: v for k, v in msgspec.to_builtins(order("c")).items() if k != "quantity"}
+    bare = decoder_of(Order).decode(msgspec.json.encode(sent | {"action": "cancel", "ref_order_id": "w", "price": None}))
+    repeats = order("d", action="cancel", ref_order_id="w", expire_ts=T0 - 1)
+    assert bare.quantity is None and codes(gate, order("w")) == [] and codes(gate, bare) == [] and list(gate.working) == [] and codes(gate, repeats) == []
+    assert decoder_of(Order).decode(encode(bare)) == bare
+    for action in ("new", "replace"):
+        with pytest.raises(msgspec.ValidationError, match=f"quantity: expected one with action {action}, was absent"):
+            decoder_of(Order).decode(msgspec.json.encode(sent | {"action": action}))
+
+
 @pytest.mark.parametrize("kind", ["trailing_stop", "STOP", "iceberg", ""])
 def test_a_type_that_is_not_offered_is_refused_with_those_that_are(kind: str) -> None:
     with pytest.raises(msgspec.ValidationError, match="type"):
         decoder_of(Order).decode(msgspec.json.encode(msgspec.to_builtins(order("1")) | {"type": kind}))
+
+
+def test_a_stop_at_a_price_of_zero_meets_what_lies_behind_it(gate: GateBook) -> None:
+    assert codes(gate, order("b", quantity=1, price=-1)) == []
+    assert codes(gate, stop("1", "sell", at="0", quantity=1)) == ["SELF_MATCH"]
 
 
 def test_a_stop_rests_nowhere_and_meets_what_lies_behind_it(gate: GateBook) -> None:
