@@ -32,6 +32,13 @@ SATURDAY = 5
 _position = decoder_of(Position)
 
 
+def other_terms(before: Instrument | None, now: Instrument) -> bool:
+    """Return whether an instrument has other terms than before: a close of another day is none of them."""
+    return before is None or msgspec.structs.replace(
+        before, prior_close=now.prior_close, prior_close_date=now.prior_close_date,
+        prior_close_splits=now.prior_close_splits) != now
+
+
 class TakenPositions(NamedTuple):
     """What a slice of the `positions` topic changed."""
 
@@ -102,9 +109,7 @@ class ValuedBook:
         self.contracts.add(instrument, under is not None and under.asset_class == "future")
         if instrument.asset_class == "future":
             self.contracts.underlying_is_future(instrument.instrument)
-        if held is None or msgspec.structs.replace(held, prior_close=instrument.prior_close,
-                                                   prior_close_date=instrument.prior_close_date,
-                                                   prior_close_splits=instrument.prior_close_splits) != instrument:
+        if other_terms(held, instrument):
             for row in self._rows_of_instrument.get(instrument.instrument, ()):
                 self._fill(row, self.positions[row])
 

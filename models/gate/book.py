@@ -114,6 +114,7 @@ class GateBook(GateAmongOthers):
 
     def add_instrument(self, record: Instrument) -> None:
         """Take an instrument in: its terms, its collar, its lists."""
+        before = self.book.reference.instrument_records.get(record.instrument)
         self.book.add_instrument(record)
         k = self.state.instrument(record.instrument)
         row = self.state.instruments[k]
@@ -136,7 +137,7 @@ class GateBook(GateAmongOthers):
 
         if any(row[group] != node for group, node in groups.items()):
             self._move(lie, instrument=k)
-        self._measure_of(k, record)
+        self._measure_of(k, record, before)
         self._limit_prices(k, record)
         self._states_old = True
         self._forget_nodes()
@@ -158,7 +159,7 @@ class GateBook(GateAmongOthers):
     def refresh(self, now_ns: int) -> None:
         """Bring exposures, rates and sensitivities up to the market as it stands; call it for every mark window."""
         self.book.revalue(now_ns)
-        self._measure_units()
+        self._measure_all_units()
         self._expire(now_ns)
         self._measure_navs(now_ns)
         self.end_limits(now_ns)

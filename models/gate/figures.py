@@ -11,8 +11,8 @@ from models import rollup as ru
 from models.columns import grown
 from models.gate import state as gs
 from models.gate.day_sums import sum_nodes
+from models.gate.followed_terms import FollowedTerms
 from models.gate.node_checks import levered_of, margin_of, price_of_unit, reference_of
-from models.gate.positions import GatePositions
 from models.gate.state import GateState
 from models.jit import kernel
 from models.node_shares import shares_of
@@ -20,7 +20,7 @@ from models.reference import FIRM, settlement_currency
 from models.risk.attributes import Navs
 from models.risk.margin import tiers_of
 from models.trading_day import TradingDay
-from models.valued_book import TakenPositions, ValuedBook
+from models.valued_book import TakenPositions, ValuedBook, other_terms
 from schemas.records import Instrument, Position
 
 #: what a node's figures are taken from
@@ -64,7 +64,7 @@ def measure_nodes(positions: np.ndarray, count: int, accounts: np.ndarray, instr
                 levered[n] += equivalent
 
 
-class GateFigures(GatePositions):
+class GateFigures(FollowedTerms):
     """The figures behind the limits of nodes, as new as the positions and marks that have come."""
 
     def __init__(self, book: ValuedBook, state: GateState, day: TradingDay) -> None:
@@ -83,10 +83,10 @@ class GateFigures(GatePositions):
         self._navs, self._navs_ns = Navs(), -NAVS_NS
 
     # ---- instruments ----------------------------------------------------------------------------------------------
-    def _measure_of(self, k: int, record: Instrument) -> None:
-        """Note what the units, the margin and the groups of an instrument are measured by."""
-        market = self.book.market
-        self._multiplier[k] = float(record.multiplier * (record.quanto_rate or 1))
+    def _measure_of(self, k: int, record: Instrument, before: Instrument | None) -> None:
+        """Note what the units, the margin and the groups of an instrument are measured by; what works follows them."""
+        market, was = self.book.market, self._multiplier.item(k)
+        now = self._multiplier[k] = float(record.multiplier * (record.quanto_rate or 1))
         self._currency[k] = market.currency(settlement_currency(record))
         self._market_index[k] = market.instrument(record.instrument)
         self._tiers[:, k] = math.nan
@@ -94,11 +94,22 @@ class GateFigures(GatePositions):
             self._tiers[:, k, t] = up_to, initial
         self._issued.update(n for n in (int(self.state.instruments["issuer"][k]),
                                         int(self.state.instruments["sector"][k])) if n >= 0)
+        if before == record:
+            return
+        scaled = now / was if was == was and was != 0.0 else 1.0
+        self.state.unit_var[k] *= scaled  # until it is measured by the new terms
+        self._measure_units(np.array([k]))
+        works = self.follow_terms(k, record.instrument, scaled)
+        if other_terms(before, record) and (works or self.book.rows_in(record.instrument)):
+            self.measure()
 
-    def _measure_units(self) -> None:
+    def _measure_all_units(self) -> None:
         """Bring what one unit of every instrument is worth, and needs as margin, up to the market."""
+        self._measure_units(np.flatnonzero(self._market_index >= 0))
+        self.hold_restated()
+
+    def _measure_units(self, known: np.ndarray) -> None:
         market, rows = self.book.market, self.state.instruments
-        known = np.flatnonzero(self._market_index >= 0)
         index, rate = self._market_index[known], market.rate[self._currency[known]]
         unit = self._multiplier[known] * rate
         # one of a price in coin is worth what the coin is

@@ -16,8 +16,9 @@ from models.gate.accepted_orders import AcceptedOrders
 from models.gate.day_sums import NOWHERE, DaySums, add_to_day
 from models.gate.own_orders import OwnOrders
 from models.gate.recent_orders import RecentOrders
-from models.gate.reserve_kernels import hold, reserve, value_of_unit
+from models.gate.reserve_kernels import hold, reserve
 from models.gate.state import GateState
+from models.gate.unit_figures import figures_of_unit
 from models.gate.working import ENDS_IN_THE_DAY, Asked, DayKey, Working, end_of
 from models.trading_day import TradingDay
 from schemas.records import Limit, Order
@@ -201,13 +202,9 @@ class Reservations(DaySums):
         s, side, k = self.state, asked.side, asked.instrument
         key = asked.day_key()
         nodes, own = self.nodes_of(key)
-        worth, delta, vega = value_of_unit(s.instruments, k), s.unit_delta.item(k), s.unit_vega.item(k)
-        var = s.unit_var.item(k)
         return Working(order, asked.account, k, row if row >= 0 else s.position_row(asked.account, k), side,
-                       asked.price, max(asked.quantity - executed, 0.0), abs(worth), side * worth,
-                       side * delta if delta == delta else 0.0, side * vega if vega == vega else 0.0,
-                       var if var == var else 0.0, key[2], key[3], key[4], end_of(order, now_ns, self.day), executed,
-                       earlier, nodes, own, now_ns)
+                       asked.price, max(asked.quantity - executed, 0.0), *figures_of_unit(s, k, side),
+                       key[2], key[3], key[4], end_of(order, now_ns, self.day), executed, earlier, nodes, own, now_ns)
 
     def nodes_of(self, key: DayKey) -> tuple[np.ndarray, np.ndarray]:
         """Return all nodes that an order lies under, each once, and of them those that its position is not under."""

@@ -129,7 +129,7 @@ def test_prices_stand_by_themselves_whatever_mark_is_missing() -> None:
 @given(st.lists(st.lists(st.sampled_from([80.0, 95.0, 100.0, 104.0]), max_size=4), max_size=4), st.booleans())
 def test_every_price_counts_however_marks_were_cut_into_slices(slices: list[list[float]], long_past: bool) -> None:
     """R2: a mark that waits while a newer one comes is taken in first, where a latch or a window hangs on it."""
-    quiet, books = cast(Any, SimpleNamespace(add=lambda *_, **__: None, set=lambda *_, **__: None)), []
+    quiet, books = cast(Any, SimpleNamespace(add=lambda *_, **__: None, set=lambda *_, **__: None, judged=lambda *how: how)), []
     for together in (True, False):
         g = firm(*DRIFTS)
         now = T0 + (EVERY_PRICE_MS * 1_000_000 + 60 * S if long_past else 0)
