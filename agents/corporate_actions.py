@@ -129,9 +129,9 @@ class ActionFollower:
     def _tell(self, record: CorporateAction, limits: int) -> None:
         since = format_ts_ns(effective_ns(record))
         if record.ratio is not None:
-            text = (f"{record.ratio:f} units for one of {record.instrument} from {since} on: positions are restated, "
-                    f"and {limits} limits on quantities and the prior close; orders that work are left as they are, in "
-                    "units of before: cancel and send anew what its venue did not restate")
+            text = (f"{record.ratio:f} units for one of {record.instrument} from {since} on: positions and marks are "
+                    f"restated, and {limits} limits on quantities and the prior close; orders that work are left as "
+                    "they are, in units of before: cancel and send anew what its venue did not restate")
         else:
             text = f"{record.amount:f} {record.currency} a unit of {record.instrument} held at {since}: shown in carry"
         log.warning("%s %s: %s", record.kind, record.action_id, text)

@@ -105,6 +105,7 @@ class GateStage(ReadingStage):
         self.inputs.router.subscribe("controls", Control, self._take_control)
         self.inputs.router.subscribe("progress", PositionProgress, self._take_progress)
         self.reading: GateReading = GateReading(self._tail, self._rules, self._next, self.inputs.waiting_marks)
+        self.gate.guards.actions = reference.reference.actions
         reference.on_change = self._on_reference
         for instrument in reference.reference.instrument_records.values():
             self._on_reference(instrument)

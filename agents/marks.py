@@ -56,7 +56,7 @@ class MarkStage(Stage):
         self._marks = mk.empty_marks(256)
         self._home = np.full(256, -1, np.int32)
         self._ts_source = np.zeros(256, np.int64)
-        self._terms = np.zeros(0, mk.TERMS_DTYPE)
+        self._terms, self._splits = np.zeros(0, mk.TERMS_DTYPE), np.zeros(0, mk.SPLIT_DTYPE)
         self._terms_version = -1
         self._owned: set[int] = set()
         self._offsets: dict[TopicPartition, int] = {}
@@ -138,8 +138,9 @@ class MarkStage(Stage):
                 decoded = decode_quotes(batch.values, arrays.instruments, arrays.instrument_known,
                                         now + self._future_ns)
             self._room(len(reference.instruments))
-            rows = decoded.rows
-            used = mk.apply_quotes(self._marks, rows, self._known_terms(), now, self._lateness_ns)
+            rows, terms = decoded.rows, self._known_terms()
+            mk.restate(self._marks, self._splits, now)
+            used = mk.apply_quotes(self._marks, rows, terms, now, self._lateness_ns)
             touched = rows["instrument_index"][rows["status"] == 1]
             self._home[touched] = batch.partition
             self._ts_source[touched] = batch.timestamps_ms[-1]
@@ -174,8 +175,9 @@ class MarkStage(Stage):
     def _close(self) -> None:
         now = self._clock()
         self._window_end = max(self._window_end + WINDOW_NS, now // WINDOW_NS * WINDOW_NS)
-        out = np.zeros(len(self._marks), np.int64)
-        n = mk.close_window(self._marks, self._window_end, now, self._known_terms(), out)
+        out, terms = np.zeros(len(self._marks), np.int64), self._known_terms()
+        mk.restate(self._marks, self._splits, now)
+        n = mk.close_window(self._marks, self._window_end, now, terms, out)
         names, topic = self._reference.reference.instruments.names, self._topics["marks"]
         stale = 0
         for k, row in zip(out[:n].tolist(), self._marks[out[:n]], strict=True):
@@ -187,7 +189,7 @@ class MarkStage(Stage):
         self._counters.set("marks_stale", float((self._marks["quality"] == mk.STALE).sum()))
 
     def _known_terms(self) -> np.ndarray:
-        """Return what marks are judged by, by instrument; looked up when reference data change."""
+        """Return what marks are judged by, by instrument; looked up, with splits, when reference data change."""
         reference = self._reference.reference
         if self._terms_version != reference.version or len(self._terms) != len(self._marks):
             self._terms_version = reference.version
@@ -199,6 +201,9 @@ class MarkStage(Stage):
                 if k < len(self._terms):
                     self._terms[k] = (STALE_MS_BY_CLASS[record.asset_class] * 1_000_000,
                                       float(record.price_increment or 0), any_sign[k])
+            places = ((reference.instruments.index.get(name, len(self._marks)), at, ratio)
+                      for at, name, ratio in reference.actions.splits())
+            self._splits = np.array([x for x in places if x[0] < len(self._marks)], mk.SPLIT_DTYPE)
         return self._terms
 
     async def _commit_offsets(self) -> None:

@@ -69,10 +69,11 @@ class CorporateActions:
         """Return the instruments that something is in force of."""
         return sorted(name for name in self._records if self.in_force(name))
 
-    def in_force(self, instrument: str, kind: str | None = None) -> list[CorporateAction]:
-        """Return what is in force of an instrument, by time."""
+    def in_force(self, instrument: str, kind: str | None = None, by_ns: int | None = None) -> list[CorporateAction]:
+        """Return what is in force of an instrument, by now or by another time; the earliest first."""
+        by = self._now_ns if by_ns is None else by_ns
         found = [r for r in self._records.get(instrument, {}).values() if kind in (None, r.kind)]
-        found = [r for r in found if effective_ns(r) <= self._now_ns]
+        found = [r for r in found if effective_ns(r) <= by]
         return sorted(found, key=lambda r: (effective_ns(r), r.action_id))
 
     def decimals(self, instrument: str) -> int:
@@ -92,6 +93,11 @@ class CorporateActions:
                 rows.append((effective_ns(r), mantissa, 10**scale, float(r.ratio), int.from_bytes(said[:8], "little")))
             starts.append(len(rows))
         return np.array(rows, ACTION_DTYPE), np.array(starts, np.int64)
+
+    def splits(self) -> list[tuple[int, str, float]]:
+        """Return all splits that are known, in force or to come: (from when on, instrument, ratio), by time."""
+        return sorted((effective_ns(r), name, float(r.ratio)) for name, known in self._records.items()
+                      for r in known.values() if r.ratio is not None)
 
     def in_units_of_newest(self, instrument: str, statements: Mapping[str, tuple[int, float | None, int]],
                            ) -> list[tuple[int, float | None]]:
@@ -129,22 +135,27 @@ class CorporateActions:
 
         A close without a date is of the day before the one that runs.
         """
-        if record.prior_close is None:
-            return None
-        today = _date(self._now_ns)
-        of = record.prior_close_date
-        since = [r for r in self.in_force(record.instrument, "split")
-                 if (_date(effective_ns(r)) > of if of else _date(effective_ns(r)) >= today)]
-        done = set(record.prior_close_splits or ())
-        left = [r for r in since if r.action_id not in done]
-        if not left:
-            return None
+        since, left = self._since_close(record, self._now_ns)
         close = record.prior_close
+        if close is None or not left:
+            return None
         for r in left:
             assert r.ratio is not None
             close = (close / r.ratio).quantize(Decimal(1).scaleb(-12)).normalize()
         return msgspec.structs.replace(record, prior_close=Decimal(f"{close:f}"),
                                        prior_close_splits=[r.action_id for r in since])
+
+    def close_is_of_before(self, record: Instrument, by_ns: int) -> bool:
+        """Return whether the prior close of a record is in units of before a split that is in force by a time."""
+        return bool(self._since_close(record, by_ns)[1])
+
+    def _since_close(self, record: Instrument, by_ns: int) -> tuple[list[CorporateAction], list[CorporateAction]]:
+        """Return the splits since a prior close, and those of them that it is not restated by."""
+        today, of = _date(by_ns), record.prior_close_date
+        since = [r for r in self.in_force(record.instrument, "split", by_ns)
+                 if (_date(effective_ns(r)) > of if of else _date(effective_ns(r)) >= today)]
+        done = set(record.prior_close_splits or ())
+        return since, [r for r in since if r.action_id not in done]
 
 
 def _date(ns: int) -> str:

@@ -10,6 +10,8 @@ The quality of a mark is computed from its sources whenever it is read (`quality
 comes first, whatever was refused after it; quotes that were withdrawn are stale at once. A side that a feed stops
 quoting is gone after the same time. Where nobody quotes, or has for too long, or no more, the last trade is the mark,
 with a quality of its own; the next quote takes over from it.
+
+A split restates the mark that it finds (`restate`).
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ MARK_DTYPE = np.dtype([
 _PASSING = ("window_end", "rejected", "late", "quality", "changed")
 #: by instrument: after how long it is stale, its tick (0: not known), whether it has prices at or below zero
 TERMS_DTYPE = np.dtype([("stale_ns", "i8"), ("tick", "f8"), ("any_sign", "i8")], align=True)
+#: by time: the place of a mark, from when on, and how many units one unit is then
+SPLIT_DTYPE = np.dtype([("mark", "i8"), ("at", "i8"), ("ratio", "f8")])
 #: what a record keeps beside the prices, in the order of its fields
 _KEPT = ("received_ns", "bid_ns", "ask_ns", "last_ts", "source", "other_source", "wild_count", "refused", "printed")
 #: a time that is further ahead of the clock was never one
@@ -107,6 +111,27 @@ def from_record(row: Any, mark: Mark, now_ns: int) -> None:
             row[field] = 0
     if mark.ts_event > now_ns + AHEAD_NS:
         row["received_ns"] = 0
+
+
+def restate(marks: np.ndarray, splits: np.ndarray, now_ns: int) -> None:
+    """State marks of before a split that is in force in its units: they are stale until a price of after it comes.
+
+    The time of such a mark is that of the split. So it is restated once, also by a stage that goes on from its record,
+    and no quote of before the split comes after it; the first one in new units is held against a price in new units.
+
+    Parameters
+    ----------
+    splits : SPLIT_DTYPE
+    """
+    of = marks["ts_event"][splits["mark"]]
+    due = (of > 0) & (of < splits["at"]) & (splits["at"] <= now_ns)  # a mark of no known time is of no units
+    for split in splits[due]:
+        row, at = marks[split["mark"]], split["at"]
+        for price in PRICES:
+            row[price] /= split["ratio"]
+        row["ts_event"], row["last_ts"] = at, max(row["last_ts"], at)
+        row["received_ns"] = row["bid_ns"] = row["ask_ns"] = 0
+        row["wild_count"], row["changed"] = 0, 1
 
 
 @inline_kernel

@@ -154,7 +154,8 @@ class GateBook(GateAmongOthers):
         row = self.state.instruments[self.state.instrument(instrument)]
         row["bid"], row["ask"], row["mid"], row["last"] = (math.nan if x is None else x for x in (bid, ask, mid, last))
         row["price_ns"], row["stale"] = ts_ns, not usable
-        self.guards.follow(self.state.instrument_index[instrument], mid, last, ts_ns, usable)
+        self.guards.follow(self.state.instrument_index[instrument], mid, last, ts_ns, usable,
+                           self.book.reference.instrument_records.get(instrument))
 
     def refresh(self, now_ns: int) -> None:
         """Bring exposures, rates and sensitivities up to the market as it stands; call it for every mark window."""

@@ -54,6 +54,11 @@ class PriceDrift:
         follow(self._low[k], self._high[k], self._stamp[k], int(self.window_ns[k]), ts_ns, price, self._out)
         return float(self._out[0]), float(self._out[1])
 
+    def forget(self, k: int, until_ns: int) -> None:
+        """Forget an instrument's buckets up to the one of a time: what they hold is in other units."""
+        length = (int(self.window_ns[k]) + BUCKETS - 2) // (BUCKETS - 1)
+        self._stamp[k][self._stamp[k] <= until_ns // length] = -1
+
     def kept(self, k: int) -> list[tuple[int, float, float]]:
         """Return (stamp, lowest, highest) of an instrument's buckets within its window, the newest last."""
         if self._held_ns[k] != self.window_ns[k]:

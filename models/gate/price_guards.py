@@ -6,10 +6,12 @@ import math
 
 import numpy as np
 
+from models.corporate_actions import CorporateActions, effective_ns
 from models.gate.price_drift import PriceDrift
 from models.gate.state import GateState
 from models.trading_day import TradingDay
 from schemas.gate_state import GatePrice, GateWindow
+from schemas.records import Instrument
 
 #: a fall by so much of the prior close begins the price test (Reg SHO 201)
 FALL = 0.9
@@ -26,19 +28,27 @@ class PriceGuards:
         self.tests: dict[int, int] = {}
         #: those whose test began since that was written down last
         self.begun: set[int] = set()
+        #: of instruments, for whoever knows: prices of before a split are in other units
+        self.actions = CorporateActions()
         #: names that something was written down of
         self.written: set[str] = set()
 
-    def follow(self, k: int, mid: float | None, last: float | None, ts_ns: int, usable: bool) -> None:
-        """Take a price of an instrument in."""
+    def follow(self, k: int, mid: float | None, last: float | None, ts_ns: int, usable: bool,
+               record: Instrument | None = None) -> None:
+        """Take a price of an instrument in; what is in units of before a split is not compared with it."""
         row, price = self._state.instruments[k], mid if mid is not None else last
+        splits = (self.actions.in_force(record.instrument, "split", ts_ns)
+                  if record is not None and self.actions.known(record.instrument) else [])
+        for drift in (self.drift, self.soft_drift) if splits else ():
+            drift.forget(k, effective_ns(splits[-1]))
         if usable and price is not None:
             if row["drift_bps"] > 0.0:
                 row["drift_low"], row["drift_high"] = self.drift.follow(k, price, ts_ns)
             if row["soft_drift"] > 0.0:
                 row["soft_low"], row["soft_high"] = self.soft_drift.follow(k, price, ts_ns)
         close = row["prior_close"]
-        if row["equity"] and mid is not None and not math.isnan(close) and mid <= FALL * close:
+        if row["equity"] and mid is not None and not math.isnan(close) and mid <= FALL * close and not (
+                splits and record is not None and self.actions.close_is_of_before(record, ts_ns)):
             self.begin_test(k, self._day.end_ns(self._day.end_ns(ts_ns)))  # the rest of the day and the next
 
     def begin_test(self, k: int, end_ns: int) -> None:

@@ -18,6 +18,7 @@ from models.gate.book import GateBook
 from models.gate.price_drift import DRIFT_WINDOW_NS
 from models.gate.state_hash import state_hash
 from schemas.codec import JsonDecoder, encode
+from schemas.corporate import CorporateAction
 from schemas.gate_state import GatePrice
 from schemas.records import Account, Instrument, Mark
 from tables.records import RecordBatch
@@ -145,3 +146,22 @@ def test_every_price_counts_however_marks_were_cut_into_slices(slices: list[list
     if not long_past:
         assert state_hash(books[0]) == state_hash(books[1])
         assert bool(books[0].guards.tests) == any(m == 80.0 for mids in slices for m in mids)
+
+
+def test_a_split_is_no_fall_and_no_drift() -> None:
+    """A price in new units is compared with none of before: no price test by an old close, no drift from an old price."""
+    g = firm(DRIFTS[0])
+    g.guards.actions.put(CorporateAction(action_id="CA1", instrument="X", kind="split", effective_ts=T0 + 10 * S, ratio=Decimal(4)))
+    price(g, 100, T0)
+    g.set_price("X", 24.9, 25.1, 25.0, None, T0 + 10 * S, False)  # the mark stage restated it
+    price(g, 25, T0 + 11 * S)
+    row = g.state.instruments[g.state.instrument("X")]
+    assert (row["price_test"], row["drift_low"], row["drift_high"]) == (0, 25, 25)
+    price(g, 26, T0 + 20 * S)
+    assert (row["drift_low"], row["drift_high"]) == (26, 26)  # the bucket of the split held both units
+    price(g, 26.5, T0 + 40 * S)
+    assert (row["drift_low"], row["drift_high"]) == (26, 26.5)
+    held = g.book.reference.instrument_records["X"]
+    g.add_instrument(msgspec.structs.replace(held, prior_close=Decimal(30), prior_close_splits=["CA1"]))
+    price(g, 26.5, T0 + 41 * S)
+    assert row["price_test"] == 1  # by a close in units of after it is a fall
