@@ -1,7 +1,8 @@
 """Corporate actions that come into force: positions are restated, what rests on them once, and it is told.
 
 Every owner of positions restates its own. The owner of partition 0 keeps each action under a key of its own, has limits
-on quantities and the prior close follow, says so on `alerts`, and notes on the action that it did.
+on quantities and the prior close follow, says so on `alerts`, and notes on the action that it did. It also writes
+reference data once more that a refused record would displace.
 """
 
 from __future__ import annotations
@@ -48,13 +49,18 @@ class ActionFollower:
     def __init__(self, reference: ReferenceTail, parts: Mapping[int, PositionPartition], client: KafkaClient,
                  topics: Mapping[str, str], publisher: Publisher, clock: Clock, restate: Callable[[], None]) -> None:
         self._reference, self._parts, self._client, self._topics = reference.reference, parts, client, topics
+        self._tail = reference
         self._publisher, self._clock, self._restate = publisher, clock, restate
         self._following: set[tuple[str, str]] = set()
         reference.on_action = self._heard
         self._reference.turn(clock())
 
     def turn(self) -> None:
-        """Let what is due come into force."""
+        """Let what is due come into force, and have what a refused record displaced written once more."""
+        if 0 in self._parts:
+            for topic, key, value in self._tail.displaced():
+                log.error("%s %s: the newest record is refused: what stands is written once more", topic, key.decode())
+                self._publisher.send(self._topics[topic], key, value)
         if self._reference.turn(self._clock()):
             self._came()
 

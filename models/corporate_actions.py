@@ -40,6 +40,10 @@ class CorporateActions:
         self._look_ahead()
         return before is None or msgspec.structs.replace(before, followed_ts=record.followed_ts) != record
 
+    def find(self, instrument: str, action_id: str) -> CorporateAction | None:
+        """Return an action, in force or not; None: it is not known."""
+        return self._records.get(instrument, {}).get(action_id)
+
     def withdraw(self, instrument: str, action_id: str) -> bool:
         """Forget an action; False where it is not known."""
         found = self._records.get(instrument, {}).pop(action_id, None)

@@ -16,7 +16,7 @@ from agents.corporate_actions import ActionFollower
 from agents.reference_tail import ReferenceTail
 from agents.router import Place
 from agents.statement_keys import DONE, Found, give_own_keys
-from schemas.codec import decoder_of, encode
+from schemas.codec import decoder_of, encode, encode_account
 from schemas.corporate import CorporateAction
 from schemas.keys import external_key
 from schemas.records import External, Instrument, Limit
@@ -131,5 +131,48 @@ def test_a_stage_that_starts_gives_statements_their_keys_once(monkeypatch: pytes
             await give_own_keys(cast(Any, None), cast(Any, sent), "positions.external", 1, cast(Any, writers))
         assert [key for _, key, _ in sent.records] == [external_key(made[0]), external_key(made[1]), b"A1"]
         assert sent.records[-1][2] is None and DONE in writers[0].marker.extra
+
+    asyncio.run(run())
+
+
+BAD: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "reference.instruments": [("ACME", {"instrument": "ACME", "asset_class": "equity", "currency": "USD", "prior_close": "-5"}), ("ACME", {})],
+    "reference.accounts": [("A1", {"account": "A1", "book": "B", "desk": "", "strategy": "S", "fund": "F"})],
+    "corporate.actions": [("ACME|CA1", {"action_id": "CA1", "instrument": "ACME", "effective_ts": T0 - 10**9, "kind": "split", "ratio": "0"})]}
+
+
+@pytest.mark.parametrize("topic", sorted(BAD))
+@pytest.mark.parametrize("owned", [0, 3])
+def test_what_stands_is_written_once_more_where_a_refused_record_would_be_all_that_compaction_leaves(
+        monkeypatch: pytest.MonkeyPatch, topic: str, owned: int) -> None:
+    async def run() -> None:
+        made, sent, tail = follower(monkeypatch, [], {owned})
+        heard(tail, "ACME|CA1", kind="split", ratio="4")
+        await asyncio.sleep(0)
+        sent.records.clear()
+        stands = {"reference.instruments": encode(tail.reference.instrument_records["ACME"]), "reference.accounts": encode_account(tail.reference.account_records["A1"]),
+                  "corporate.actions": encode(tail.reference.actions.find("ACME", "CA1"))}[topic]
+        router, aside = tail._tail._on_batch, list[str]()
+        tail._put_aside = lambda batch, k, reason, detail, raw: aside.append(str(reason))
+
+        def come(key: str, value: bytes) -> None:
+            router(RecordBatch(TOPICS[topic], 0, np.array([7]), [value], [key.encode()], {}, np.array([T0 // 10**6]), 8))
+
+        for count, (key, record) in enumerate(BAD[topic], 1):
+            come(key, json.dumps(record).encode())
+            come(f"nobody{count}", json.dumps(record).encode())  # nothing stands under it
+            assert set(aside) == {"bad_field"}
+            made.turn()
+            made.turn()
+            assert sent.on(TOPICS[topic]) == ([] if owned else [json.loads(stands)] * count)
+            come(key, json.dumps(record).encode())  # again before what was written came back: that one follows it
+            made.turn()
+            assert sent.on(TOPICS[topic]) == ([] if owned else [json.loads(stands)] * count)
+            come(key, stands)
+        come(BAD[topic][0][0], json.dumps(BAD[topic][0][1]).encode())
+        come(BAD[topic][0][0], stands)  # put right by its sender: nothing is left to do
+        sent.records.clear()
+        made.turn()
+        assert sent.on(TOPICS[topic]) == []
 
     asyncio.run(run())
