@@ -22,7 +22,7 @@ from agents.gate_inputs import GateInputs
 from agents.gate_takeover import GateTakeOver
 from agents.gate_watch import GateWatch
 from agents.limit_alerts import newest_alerts
-from agents.order_fills import OrderFills
+from agents.order_fills import REFUSED_MAX, OrderFills
 from agents.other_gates import OtherGates
 from agents.ports import Clock, Counters, Publisher
 from agents.quarantine import Quarantine
@@ -81,7 +81,7 @@ class GateStage(ReadingStage):
                           without_keys=(topics["positions"],), most=1)
         self._others = OtherGates(self.gate, publisher, topics["exposure"], partitions, f"{clock()}.{os.getpid()}")
         rules = ("limits", "controls", "reference.counterparties", "touches", "exposure", "progress", "unit-vars",
-                 "alerts")
+                 "alerts", "quarantine")
         #: with the executions on the partitions this gate owns
         self._rules = Tail(client, [topics[t] for t in rules], self._on_batch, wait_ms=100,
                            without_keys=(topics["trades"],), every_s={topics["trades"]: FILLS_S})
@@ -135,6 +135,8 @@ class GateStage(ReadingStage):
             self._next[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
         elif topic == "alerts":
             self.watch.on_alerts(batch)
+        elif topic == "quarantine":
+            self._fills.refused(batch, self._topics["trades"])
         else:
             self.inputs.router(batch)
 
@@ -157,7 +159,8 @@ class GateStage(ReadingStage):
         turn = self._pauses
         if not self._tasks:
             alerts = await newest_alerts(self._client, self._topics["alerts"], self._partitions)
-            for tail, starts in ((self._rules, alerts), (self._tail, None)):
+            refusals = await newest_alerts(self._client, self._topics["quarantine"], self._partitions, REFUSED_MAX)
+            for tail, starts in ((self._rules, alerts | refusals), (self._tail, None)):
                 await tail.start(starts)
                 await tail.read_to_end()
             self.inputs.take_marks(len(self.inputs.waiting_marks))
@@ -354,8 +357,8 @@ class GateStage(ReadingStage):
         return len(self.gate.working)
 
     def still_working(self, order_ids: set[str]) -> set[str]:
-        """Return those of some ids that name an order which works."""
-        return {k for k in order_ids if self.gate.current_id(k) is not None}
+        """Return those of some ids that name an order which works, or would if an execution were taken back."""
+        return {k for k in order_ids if self.gate.known(k) is not None}
 
     def cancel_orders(self, order_ids: set[str], why: str) -> int:
         """Cancel what still works of these orders (their session is gone); return how many."""
@@ -363,6 +366,8 @@ class GateStage(ReadingStage):
         found = [self.gate.working[k].order for k in sorted(filter(None, current))]
         for order in found:
             self._cancel(order, why)
+        for order_id in order_ids:
+            self.gate.forget_done(order_id)
         return len(found)
 
     async def _refresh_loop(self) -> None:
@@ -371,6 +376,9 @@ class GateStage(ReadingStage):
             now = self._clock()
             self.gate.refresh(now)
             self._fills.tidy(now)
+            if self.gate.revived:
+                self.gate.revived.clear()
+                self._cancel_killed()
             for w in beyond_position(self.gate, self._executions_are_taken_out):
                 self._cancel(w.order, "reduce_only: the position is smaller by now", Check.REDUCING_ONLY)
             self.reading.refreshes += 1

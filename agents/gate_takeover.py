@@ -13,6 +13,7 @@ from agents.gate_watch import GateWatch
 from agents.order_fills import OrderFills
 from models.gate.book import GateBook
 from models.gate.changes import put
+from models.gate.executed_orders import OF_ACCOUNT
 from models.gate.state import bucket_ns
 from schemas.gate_state import GateDay
 from schemas.records import Decision
@@ -66,7 +67,7 @@ class GateTakeOver:
             begin[p] = min(begin.get(p, first), first)
         for k in kept.values():
             for order in k.orders():
-                self._fills.put_settled(order.trades)
+                self._fills.put_settled(order)
         gate.refresh(now_ns)
         orders = {TopicPartition(self._topics["orders"], p): found.next[p] for p in partitions}
         followed = await self._follow(partitions, begin, found)
@@ -94,7 +95,8 @@ class GateTakeOver:
         if mark is None:
             return
         for order_id in kept.executed():
-            self._gate.executed[order_id] = None
+            named = OF_ACCOUNT in order_id
+            (self._gate.executed_elsewhere if named else self._gate.executed)[order_id] = None
         self._remember(kept.accepted(), written=True)
         if mark.day != self._gate.sums_of_day:
             return

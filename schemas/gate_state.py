@@ -35,6 +35,19 @@ class GateMark(msgspec.Struct, frozen=True, kw_only=True, tag="mark"):
     half_done: list[tuple[int, str]] = msgspec.field(default_factory=list)
 
 
+class GateTrade(msgspec.Struct, frozen=True):
+    """A trade of orders with its corrections: under which ids, and what of which order it executes by now."""
+
+    ids: list[str]
+    #: the last one that it named
+    order_id: str
+    #: 0: nothing
+    quantity: float
+    #: hashes of the records that counted
+    counted: list[str]
+    busted: bool = False
+
+
 class GateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="order"):
     """An order that works."""
 
@@ -45,8 +58,10 @@ class GateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="order"):
     #: ids that it replaced, the first one first
     earlier: tuple[str, ...] = ()
     executed: float = 0.0
-    #: by id: the trades that are in ``executed``
+    #: by id: the trades that are in ``executed``, as a gate wrote them that did not follow their corrections
     trades: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    #: the trades that name it, as far as positions include them
+    chains: list[GateTrade] = msgspec.field(default_factory=list)
 
 
 class GateDay(msgspec.Struct, frozen=True, kw_only=True, tag="day"):

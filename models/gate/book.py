@@ -15,13 +15,13 @@ import numpy as np
 
 from models.gate import state as gs
 from models.gate.ended_names import LOOKED_THROUGH_NS, end_names
+from models.gate.executed_orders import ExecutedOrders
 from models.gate.explain import effect_of
 from models.gate.inputs import Inputs
 from models.gate.kernel import check_order
 from models.gate.limit_nodes import ACCOUNT_GROUPS
 from models.gate.node_checks import count_message
 from models.gate.order_terms import wrong_terms
-from models.gate.other_gates import GateAmongOthers
 from models.gate.reasons import reasons_of
 from models.gate.state import GateState
 from models.gate.trading_states import states_of
@@ -45,13 +45,11 @@ OVERRIDABLE = sum(1 << c for c in (
     Check.REPEATED_EXECUTION, Check.POSITION_LONG, Check.POSITION_SHORT, Check.GROSS_EXPOSURE, Check.NET_EXPOSURE,
     Check.LONG_EXPOSURE, Check.SHORT_EXPOSURE, Check.CONCENTRATION, Check.MARGIN, Check.CREDIT, Check.LEVERAGE,
     Check.DELTA, Check.VEGA, Check.VAR, Check.DAILY_QUANTITY, Check.DAILY_VALUE))
-#: so many ids of executed orders are remembered
-EXECUTED_IDS = 1 << 18
 #: a VaR that nobody has measured anew for so long is not known
 VAR_AGE_MAX_NS = 60_000_000_000
 
 
-class GateBook(GateAmongOthers):
+class GateBook(ExecutedOrders):
     """One gate: a valued book for exposures, the kernel's columns, working orders."""
 
     def __init__(self, base_currency: str, levels: tuple[str, ...], day: TradingDay | None = None,
@@ -62,8 +60,6 @@ class GateBook(GateAmongOthers):
         self.controls: dict[str, Control] = {}
         #: how far ahead of the gate's clock an order may be dated
         self.future_ns = FUTURE_NS
-        #: ids that were executed, wholly or in part: an order that comes again with one would be done twice
-        self.executed: dict[str, None] = {}
         #: number of the trading day that sums are of
         self.sums_of_day = -1
         #: of nodes: when their VaR was measured
@@ -271,7 +267,7 @@ class GateBook(GateAmongOthers):
         own = w is not None and w.order.account == order.account
         if not own and not self.accepted.knows(self.state.account_index.get(order.account, -1), named):
             return unknown_order(order)
-        if own and not dry:
+        if not dry and (known := self.known(named)) is not None and known.order.account == order.account:
             self.release(named)
         return Verdict("accept", [], [], {}, {})
 
@@ -326,7 +322,7 @@ class GateBook(GateAmongOthers):
                 found[Check.INVALID_ORDER] = (" ".join(getattr(order, f) for f in kept),
                                               " ".join(getattr(was, f) for f in kept))
         is_own = replaced is not None and order.order_id in (replaced.order.order_id, *replaced.earlier)
-        if not is_own and (self.current_id(order.order_id) is not None or order.order_id in self.executed):
+        if not is_own and (self.current_id(order.order_id) is not None or self._was_executed(order)):
             found[Check.DUPLICATE_ORDER] = (order.order_id, "an id that is not in use")
         if order.time_in_force == "gtd":
             try:
@@ -342,17 +338,6 @@ class GateBook(GateAmongOthers):
         except ValueError as error:
             found[Check.INVALID_ORDER] = (str(order.ts_event)[:SHOWN], str(error))
         return found
-
-    def fill(self, order_id: str, quantity: float) -> None:
-        """Take an execution of a working order in, and remember that its id was executed."""
-        if (w := self.find(order_id)) is not None:
-            self.executed[order_id] = None
-            self.changes.executed[order_id] = w.account
-            if len(self.executed) > EXECUTED_IDS:
-                oldest = next(iter(self.executed))
-                del self.executed[oldest]
-                self.changes.executed.pop(oldest, None)  # where nobody writes down, nothing grows for ever
-        super().fill(order_id, quantity)
 
     def _override_of(self, order: Order, value: float, now_ns: int) -> str | None:
         """Return which override lets one order pass its limits: by two people, up to a value, until it ends."""
@@ -441,6 +426,8 @@ class GateBook(GateAmongOthers):
         self.guards.end_tests(now_ns)
         for order_id in [k for k, w in self.working.items() if w.expires_ns <= now_ns]:
             self.release(order_id)
+        for order_id in [k for k, w in self.done.items() if w.expires_ns <= now_ns]:
+            self.forget_done(order_id)
         self._begin_day()
         self._today = self.day.date_of(now_ns).toordinal()
         self.state.instruments["restricted"] = self._restricted | (self._last_days < self._today)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from schemas.gate_state import GateDay, GateEntry, GateOrder, GateVenueDay
+from schemas.gate_state import GateDay, GateEntry, GateOrder, GateTrade, GateVenueDay
 
 if TYPE_CHECKING:
     from models.gate.book import GateBook
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Written = list[tuple[bytes, GateEntry | None]]
 
 
-def cut(gate: GateBook, mine: Callable[[int], bool], trades_of: Callable[[Sequence[str]], dict[str, list[str]]],
+def cut(gate: GateBook, mine: Callable[[int], bool], trades_of: Callable[[Sequence[str]], list[GateTrade]],
         ) -> tuple[Written, dict[str, int]]:
     """Return what changed of some accounts since the last cut, by key (None: it is gone), and newly executed ids.
 
@@ -22,18 +22,18 @@ def cut(gate: GateBook, mine: Callable[[int], bool], trades_of: Callable[[Sequen
     Parameters
     ----------
     mine : whether an account, by its place, is one of them
-    trades_of : the trades that are included in an order, by its ids
+    trades_of : the trades that name an order by one of its ids, as far as positions include them
     """
     changes, out = gate.changes, Written()
     for order_id in [k for k, account in changes.orders.items() if mine(account)]:
-        account, w = changes.orders.pop(order_id), gate.working.get(order_id)
+        account, w = changes.orders.pop(order_id), gate.working.get(order_id) or gate.done.get(order_id)
         if w is None:
             changes.written.pop(order_id, None)
         else:
             changes.written[order_id] = account
         out.append((f"o|{order_id}".encode(), None if w is None else GateOrder(
             order=w.order, decided_ns=w.decided_ns, session=w.session, earlier=w.earlier, executed=w.executed,
-            trades=trades_of((order_id, *w.earlier)))))
+            chains=trades_of((order_id, *w.earlier)))))
     accounts, instruments = list(gate.state.account_index), list(gate.state.instrument_index)
     nodes = gate.state.node_names
 
@@ -63,7 +63,7 @@ def cut(gate: GateBook, mine: Callable[[int], bool], trades_of: Callable[[Sequen
 def cut_anew(gate: GateBook, mine: Callable[[int], bool], executed: dict[str, int]) -> None:
     """Have the next cut return all there is of some accounts: what the last one returned was not written down."""
     changes = gate.changes
-    changes.orders |= {k: w.account for k, w in gate.working.items() if mine(w.account)}
+    changes.orders |= {k: w.account for k, w in (gate.working | gate.done).items() if mine(w.account)}
     changes.days |= {k for k in gate.day_of if mine(k[0])}
     changes.venues |= {k for k in gate.at_venue if mine(k[1])}
     changes.executed = executed | changes.executed

@@ -23,6 +23,10 @@ from models.gate.working import ENDS_IN_THE_DAY, Asked, DayKey, Working, end_of
 from models.trading_day import TradingDay
 from schemas.records import Limit, Order
 
+#: so many orders that are executed whole are held, in case a correction or a bust takes something back
+DONE_ORDERS = 1 << 14
+#: of an order's quantity: what sums of executions lack is the rest of sums
+ROUNDED = 1e-12
 #: of so many of them the nodes are remembered
 KINDS_OF_ORDERS = 1 << 16
 _NO_SHARES = [-1] * gs.SHARES
@@ -55,6 +59,11 @@ class Reservations(DaySums):
         self._now: dict[str, str] = {}
         #: (end, id) of orders that end within the day, the first one first
         self._ends: list[tuple[int, str]] = []
+        #: those that are executed whole and have not ended by their terms, the oldest first; and by each of their ids
+        self.done: dict[str, Working] = {}
+        self._done_ids: dict[str, str] = {}
+        #: ids of orders that work again, until somebody has looked whether they may
+        self.revived: list[str] = []
         self.of_position: dict[tuple[int, int], dict[str, Working]] = {}
         #: gross, long, short, margin, VaR and delta equivalents held in nodes for the worse sides of a position, and
         #: which nodes: given back as they were taken
@@ -85,6 +94,10 @@ class Reservations(DaySums):
     def find(self, order_id: str) -> Working | None:
         """Return a working order by its id, or by one that it had before it was replaced."""
         return self.working.get(self._now.get(order_id, order_id))
+
+    def known(self, order_id: str) -> Working | None:
+        """Return an order that works, or would if its executions were taken back, by any of its ids."""
+        return self.find(order_id) or self.done.get(self._done_ids.get(order_id, ""))
 
     def _fill(self, order: Order, now_ns: int, replaced: Working | None = None, dry: bool = False) -> Asked:
         """Put an order at the first place of the ring; a name that has no node gets none."""
@@ -169,9 +182,11 @@ class Reservations(DaySums):
 
     def _take_up(self, w: Working) -> None:
         """Let an order work; nothing of this can fail."""
-        if w.left > 0.0:  # a replace may ask for no more than what is done
+        if w.left > ROUNDED * float(w.order.whole):
             self._keep(w)
             self._reserve(w, 1.0)
+        else:  # a replace may ask for no more than what is done
+            self._keep_done(w)
 
     @contextmanager
     def _view_without(self, w: Working | None) -> Iterator[None]:
@@ -273,19 +288,58 @@ class Reservations(DaySums):
         best[w.row] = max(prices, default=-math.inf) if w.side > 0 else min(prices, default=math.inf)
 
     def fill(self, order_id: str, quantity: float) -> None:
-        """Take an execution of a working order in: what is done no longer works."""
-        w = self.find(order_id)
+        """Take an execution of an order in: what is done no longer works; what is taken back (below 0) works again."""
+        works = self.find(order_id)
+        w = works or self._reopened(order_id)
         if w is None:
             return
         if w.venue >= 0:
             self._execute_at_venue(w, quantity)
-        self._reserve(w, -1.0)
-        w.left, w.executed = max(w.left - quantity, 0.0), w.executed + quantity
-        if w.left <= 1e-12:
-            self._drop(w)
-        else:
+        if works is not None:
+            self._reserve(w, -1.0)
+        whole = float(w.order.whole)
+        w.executed = max(w.executed + quantity, 0.0)
+        w.left = max(whole - w.executed, 0.0)
+        if w.left <= ROUNDED * whole:
+            if works is not None:
+                self._drop(w)
+            self._keep_done(w)
+        elif works is not None:
             self._reserve(w, 1.0)
             self.changes.orders[w.order.order_id] = w.account
+        else:
+            self._take_up(w)
+            self.revived.append(w.order.order_id)
+
+    def _keep_done(self, w: Working) -> None:
+        """Hold an order that is executed whole until it ends by its terms."""
+        order_id, w.left = w.order.order_id, 0.0
+        self.done[order_id] = w
+        self._done_ids.update(dict.fromkeys((*w.earlier, order_id), order_id))
+        self.changes.orders[order_id] = w.account
+        if w.order.time_in_force in ENDS_IN_THE_DAY:
+            heapq.heappush(self._ends, (w.expires_ns, order_id))
+        if len(self.done) > DONE_ORDERS:
+            self.forget_done(next(iter(self.done)))
+
+    def forget_done(self, order_id: str) -> Working | None:
+        """Let an order that is executed whole be over, by any of its ids: nothing makes it work again."""
+        w = self.done.pop(self._done_ids.get(order_id, ""), None)
+        if w is not None:
+            for known_as in (*w.earlier, w.order.order_id):
+                self._done_ids.pop(known_as, None)
+            self.changes.ended(w.order.order_id, w.account)
+        return w
+
+    def _reopened(self, order_id: str) -> Working | None:
+        """Return an order that is executed whole as it would work now: names and places may have changed since."""
+        w = self.forget_done(order_id)
+        if w is None:
+            return None
+        asked = self._open_names(w.order, self._fill(w.order, w.decided_ns))
+        again = self._working(w.order, asked, w.decided_ns, w.executed, w.earlier)
+        again.session = w.session
+        return again
 
     def _execute_at_venue(self, w: Working, quantity: float) -> None:
         """Count what was executed at a venue today as credit there: net by position, at the value of the order."""
@@ -297,6 +351,8 @@ class Reservations(DaySums):
         """Take back what accounts hold and have added to the day that another gate has now: that one counts it."""
         for order_id in [k for k, w in self.working.items() if w.account in accounts]:
             self.release(order_id)
+        for order_id in [k for k, w in self.done.items() if w.account in accounts]:
+            self.forget_done(order_id)
         self.accepted.forget(accounts)
         self._forget_day(accounts)
 
@@ -326,9 +382,10 @@ class Reservations(DaySums):
             add_to_day(nodes, quantity, value, s.nodes, self._base, self.reserved, self.others)
 
     def release(self, order_id: str) -> Working | None:
-        """Take a working order out (cancelled, expired, killed)."""
+        """Take a working order out (cancelled, expired, killed); what is executed whole then works no more either."""
         w = self.find(order_id)
         if w is None:
+            self.forget_done(order_id)
             return None
         self._reserve(w, -1.0)
         self._drop(w)
@@ -351,9 +408,12 @@ class Reservations(DaySums):
     def _end_orders(self, now_ns: int) -> None:
         """Take out what was to trade at once, or until a time that is past."""
         while self._ends and self._ends[0][0] <= now_ns:
-            w = self.working.get(heapq.heappop(self._ends)[1])
+            order_id = heapq.heappop(self._ends)[1]
+            w = self.working.get(order_id)
             if w is not None and w.expires_ns <= now_ns:
                 self.release(w.order.order_id)
+            elif w is None and (done := self.done.get(order_id)) is not None and done.expires_ns <= now_ns:
+                self.forget_done(order_id)
 
     def _drop(self, w: Working) -> None:
         del self.working[w.order.order_id]

@@ -67,7 +67,7 @@ def _parts(gate: GateBook) -> Iterable[tuple[str, tuple[str | None, ...], Any]]:
             yield "window", (node, str(rate["window_ns"])), [
                 rate[f].tolist() for f in ("limit", "soft", "others")] + [
                 sorted(zip(*(rate[f][live].tolist() for f in ("stamp", "count", "value")), strict=True))]
-    for w in gate.working.values():
+    for w in (*gate.working.values(), *gate.done.values()):
         yield "order", (w.order.order_id,), [w.left, w.executed, w.earlier, w.expires_ns, w.decided_ns,
                                              encode(w.order).decode()]
     for key, (_, *sums) in gate.day_of.items():
@@ -80,5 +80,5 @@ def _parts(gate: GateBook) -> Iterable[tuple[str, tuple[str | None, ...], Any]]:
             yield "record", (record_id,), encode(record).decode()
     for account_at, order_id in gate.accepted:
         yield "accepted", (accounts[account_at], order_id), 1
-    for order_id in gate.executed:
+    for order_id in (*gate.executed, *gate.executed_elsewhere):
         yield "executed", (order_id,), 1

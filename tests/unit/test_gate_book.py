@@ -365,7 +365,7 @@ def test_an_id_that_works_or_was_executed_is_not_taken_again_and_the_log_says_so
 
 
 def test_only_so_many_executed_ids_are_remembered(gate: GateBook, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.gate.book.EXECUTED_IDS", 3)
+    monkeypatch.setattr("models.gate.executed_orders.EXECUTED_IDS", 3)
     for k in range(5):
         gate.decide(order(f"o{k}", quantity=10 + k), T0)
         gate.fill(f"o{k}", 10 + k)

@@ -76,7 +76,7 @@ class Stage:
     def __init__(self, log: Log, book: GateBook) -> None:
         self.log, self.gate, self.offset = log, book, -1
         rows = SimpleNamespace(names=["A|X", "B|X"], keys={"A|X": 0, "B|X": 1}, offset_of=lambda row: self.offset)
-        seen = SimpleNamespace(current_id=book.current_id, find=book.find, fill=book.fill, book=rows)  # a gate whose positions are at an offset
+        seen = SimpleNamespace(known=book.known, fill=book.fill, executed_before=book.executed_before, not_executed_before=book.not_executed_before, book=rows)  # a gate whose positions are at an offset
         self.fills = OrderFills(seen, Counters(), lambda _: 0, PositionsInStep(1))  # type: ignore[arg-type]
         self.changelog = GateChangelog(None, TOPICS, log, lambda: log.now, book, self.fills, lambda _: 0)  # type: ignore[arg-type]
         watch = SimpleNamespace(count=lambda d: None, monitor=SimpleNamespace(watches={}))
@@ -156,7 +156,7 @@ def fresh(log: Log, like: GateBook) -> Stage:
 
 def some_event(stage: Stage, rng: np.random.Generator, k: int, ids: list[str]) -> None:
     """Do something that a gate sees."""
-    log, what = stage.log, rng.choice(["new", "new", "new", "replace", "cancel", "fill", "fill", "settle", "again", "look"])
+    log, what = stage.log, rng.choice(["new", "new", "new", "replace", "cancel", "fill", "fill", "settle", "again", "look", "correct", "bust"])
     log.now += int(rng.integers(1, 400)) * MS
     ref = str(rng.choice(ids)) if ids else "none"
     account = "A" if not ids or rng.random() < 0.7 else "B"
@@ -177,6 +177,10 @@ def some_event(stage: Stage, rng: np.random.Generator, k: int, ids: list[str]) -
     elif what == "again" and log.records["trades"]:
         _, value, _ = log.records["trades"][int(rng.integers(0, len(log.records["trades"])))]
         stage.trade(**msgspec.json.decode(value or b""))
+    elif what in ("correct", "bust") and log.records["trades"]:
+        named = msgspec.json.decode(log.records["trades"][int(rng.integers(0, len(log.records["trades"])))][1] or b"")
+        own: dict[str, Any] = {} if rng.random() < 0.4 else {"trade_id": f"C{k}", "ref_trade_id": named["trade_id"]}
+        stage.trade(**named | own | {"action": str(what), "quantity": str(int(rng.integers(1, 8)))})
     elif what == "look":
         for g in (stage.gate,):
             g.add_control(Control(scope="trader:t", state="active", reason="looked at it", by="p", ts=log.now, rev=k))

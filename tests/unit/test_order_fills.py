@@ -31,6 +31,7 @@ class Gate:
     def __init__(self) -> None:
         self.working = {"a": None, "b": None}
         self.filled: list[tuple[str, float]] = []
+        self.elsewhere: list[tuple[str, str]] = []
         self.offset = 10
         self.renamed: dict[str, str] = {}
         self.book = SimpleNamespace(names=["A|X"], keys={"A|X": 0}, offset_of=lambda row: self.offset)
@@ -42,6 +43,14 @@ class Gate:
     def find(self, order_id: str) -> Any:
         now = self.current_id(order_id)
         return None if now is None else SimpleNamespace(order=SimpleNamespace(order_id=now, account="A", instrument="X"), side=1.0)
+
+    known = find
+
+    def executed_before(self, account: str, order_id: str) -> None:
+        self.elsewhere.append((account, order_id))
+
+    def not_executed_before(self, account: str, order_id: str) -> None:
+        self.elsewhere.remove((account, order_id))
 
     def fill(self, order_id: str, quantity: float) -> None:
         self.filled.append((order_id, quantity))
@@ -115,7 +124,7 @@ def test_an_execution_that_is_on_the_log_twice_counts_once(gate: Gate) -> None:
     fills.follow(batch({"order_id": "a", "trade_id": "T1"}, first=14))
     gate.offset = 14
     fills.arrived(np.array([0]))
-    assert gate.filled == [("a", 3.0), ("b", 3.0)] and counters.counts == {"fills_repeated": 2}
+    assert gate.filled == [("a", 3.0)] and counters.counts == {"fills_repeated": 3}  # positions refuse the id that is used again
 
 
 def test_an_order_counts_in_full_for_as_long_as_positions_are_behind_and_when_they_refuse_its_execution(gate: Gate) -> None:
@@ -161,4 +170,4 @@ def test_the_trades_of_orders_that_are_gone_are_forgotten(gate: Gate) -> None:
         gate.working = {f"o{k}": None}
         fills.follow(batch({"order_id": f"o{k}"}, first=k))
         fills.tidy(T0)
-    assert len(gate.filled) == 3 * FORGET_MIN and len(fills._seen) <= 2 * FORGET_MIN
+    assert len(gate.filled) == 3 * FORGET_MIN and len(fills._chains) <= 2 * FORGET_MIN
