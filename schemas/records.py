@@ -229,8 +229,9 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     bid_ns: Whole
     ask_ns: Whole
     last_ts: Whole
-    source: Whole
-    other_source: Whole
+    #: hashes of names, up to 2**64: no bound of msgspec reaches so far
+    source: int
+    other_source: int
     wild_count: Whole
     refused: Whole
     printed: Whole

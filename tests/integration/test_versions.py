@@ -17,7 +17,7 @@ pytestmark = pytest.mark.kafka
 #: what the next minor version writes more than this one: in the marker, in a packed row, in a published record
 MINOR = {
     "tables/partition.py": [('"extra": self.extra}', '"extra": self.extra, "minor": 1}')],
-    "tables/side_data.py": [("rounded[1], {}, *exact]", 'rounded[1], {}, *exact, {"note": "new"}]')],
+    "tables/side_data.py": [("*exact, dividends]", '*exact, dividends, {"note": "new"}]')],
     "schemas/records.py": [('(``as_of``, ``revision``) wins."""\n\n    account: str\n',
                             '(``as_of``, ``revision``) wins."""\n\n    memo: str = "next"\n    account: str\n')],
 }
