@@ -17,7 +17,7 @@ from schemas.controls import Check
 from schemas.records import Decision, Order, Reason
 
 #: changes whenever a row of the gate's state does, or what a reason says
-INPUTS_VERSION = 12
+INPUTS_VERSION = 13
 
 
 class Explained(NamedTuple):

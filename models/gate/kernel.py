@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 
 from models.gate import state as gs
 from models.gate.node_checks import (
+    ROUNDED,
     check_nodes,
     check_shares,
     fail,
@@ -121,7 +122,7 @@ def _drift(i: Any, out: Any, ref: float, limit: float, low: float, high: float, 
     """Hold how far the reference itself has moved within a window against a limit on it."""
     if high == high and limit > 0.0:
         moved = max(abs(ref - low), abs(high - ref)) / max(abs(ref), 1e-300) * 1e4
-        if moved > limit:
+        if moved > limit * (1.0 + ROUNDED):
             fail(out, DRIFT, soft, moved, limit, i.node)
 
 
@@ -134,14 +135,15 @@ def _prices(i: Any, o: Any, out: Any, ref: float, held_to: float, through: float
     """
     if i.stale != 0 or o.ts_ns - i.price_ns > i.age_max_ns:
         fail(out, STALE_PRICE, False, (o.ts_ns - i.price_ns) * 1e-6, i.age_max_ns * 1e-6, i.node)
+    rest = ROUNDED * abs(held_to)
     band = max(i.collar_ticks * i.tick, abs(held_to) * i.collar_bps * 1e-4)
-    if through > band:
+    if through > band + rest:
         fail(out, COLLAR, False, through, band, i.node)
     if i.soft_bps == i.soft_bps or i.soft_ticks == i.soft_ticks:
         bps = i.soft_bps if i.soft_bps == i.soft_bps else 0.0
         ticks = i.soft_ticks if i.soft_ticks == i.soft_ticks else 0.0
         band = max(ticks * i.tick, abs(held_to) * bps * 1e-4)
-        if through > band:
+        if through > band + rest:
             fail(out, COLLAR, True, through, band, i.node)
     _drift(i, out, ref, i.drift_bps, i.drift_low, i.drift_high, False)
     _drift(i, out, ref, i.soft_drift, i.soft_low, i.soft_high, True)
@@ -158,6 +160,33 @@ def _doubles(p: Any, o: Any, out: Any, cfg: Any, price: float, waits: bool) -> N
         own = min(own, o.side * o.opposite)
     if own < np.inf and (o.market != 0 or o.side * price >= own):
         fail(out, SELF_MATCH, False, price, o.side * own, -1)
+
+
+@hot_kernel
+def _position_sides(p: Any, i: Any, o: Any, out: Any, long_after: float, short_after: float, rest: float) -> None:
+    """Hold the side that an order adds to against its limits: one that closes one and opens the other as well."""
+    if o.side > 0.0:
+        if long_after > p.long_limit + rest:
+            fail(out, POSITION_LONG, False, long_after, p.long_limit, i.node)
+        if long_after > p.soft_long + rest:
+            fail(out, POSITION_LONG, True, long_after, p.soft_long, i.node)
+    else:
+        if short_after > p.short_limit + rest:
+            fail(out, POSITION_SHORT, False, short_after, p.short_limit, i.node)
+        if short_after > p.soft_short + rest:
+            fail(out, POSITION_SHORT, True, short_after, p.soft_short, i.node)
+
+
+@hot_kernel
+def _short_sale(q: float, i: Any, o: Any, out: Any, sells: float, price: float, rest: float) -> None:
+    """Check a sale of more than is held: whether it may be at all, a locate, the price test."""
+    if i.equity != 0 and o.side < 0.0 and sells > max(q, 0.0) + rest:
+        if i.shortable == 0:
+            fail(out, SHORT_BAN, False, sells - max(q, 0.0), 0.0, i.node)
+        if o.locate == 0:
+            fail(out, LOCATE, False, sells - max(q, 0.0), 0.0, i.node)
+        if i.price_test != 0 and o.exempt == 0 and not price > i.bid:
+            fail(out, UPTICK, False, price, i.bid, i.node)
 
 
 @hot_kernel
@@ -200,7 +229,7 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
     if strictest == 1 or o.reduce_only != 0:
         # reducing: against the position, and no more than what is left of it after what already works
         left = abs(q) - (p.working_sell if q > 0.0 else p.working_buy)
-        if size > 0.0 and (q == 0.0 or side * q > 0.0 or size > left):
+        if size > 0.0 and (q == 0.0 or side * q > 0.0 or size > left + ROUNDED * abs(q)):
             fail(out, REDUCING_ONLY, False, size, max(left, 0.0) if side * q < 0.0 else 0.0,
                  at if strictest == 1 else -1)
     if o.permitted == 0:
@@ -213,42 +242,36 @@ def _controls(acc: Any, i: Any, p: Any, nodes: Any, rates: Any, o: Any,
     long_after, short_after = q + buys, sells - q
     worst_before = max(q + p.working_buy, p.working_sell - q, 0.0)
     worst_after = max(long_after, short_after, 0.0)
-    opens = worst_after > worst_before
-    # each side by itself: an order that closes one and opens the other is held against the limit of the other
-    if size > 0.0 and side > 0.0:
-        if long_after > p.long_limit:
-            fail(out, POSITION_LONG, False, long_after, p.long_limit, i.node)
-        if long_after > p.soft_long:
-            fail(out, POSITION_LONG, True, long_after, p.soft_long, i.node)
-    if size > 0.0 and side < 0.0:
-        if short_after > p.short_limit:
-            fail(out, POSITION_SHORT, False, short_after, p.short_limit, i.node)
-        if short_after > p.soft_short:
-            fail(out, POSITION_SHORT, True, short_after, p.soft_short, i.node)
-    # ---- short sale
-    if i.equity != 0 and side < 0.0 and sells > max(q, 0.0):
-        if i.shortable == 0:
-            fail(out, SHORT_BAN, False, sells - max(q, 0.0), 0.0, i.node)
-        if o.locate == 0:
-            fail(out, LOCATE, False, sells - max(q, 0.0), 0.0, i.node)
-        if i.price_test != 0 and o.exempt == 0 and not price > i.bid:
-            fail(out, UPTICK, False, price, i.bid, i.node)
+    raises = worst_after > worst_before
+    # what its side comes to when all of it is executed: who is nearer to flat then opens nothing
+    reach, further = (long_after, q + p.working_buy) if side > 0.0 else (short_after, p.working_sell - q)
+    level = max(reach, 0.0)
+    opens = size > 0.0 and level > 0.0 and (raises or abs(reach) >= abs(further) * (1.0 - ROUNDED))
+    # in the place of a larger one it lowers whatever that came to
+    smaller = o.quantity < o.replaced
+    rest = ROUNDED * max(abs(q), buys, sells)
+    if size > 0.0 and not smaller:
+        _position_sides(p, i, o, out, long_after, short_after, rest)
+    _short_sale(q, i, o, out, sells, price, rest)
     _doubles(p, o, out, cfg, price, waits)
     # ---- limits of every node the order lies under
     per = abs(worth)
-    gross = (worst_after - worst_before) * per
+    # of an order that opens the other side of a larger one: that side takes the place of the larger one
+    more = (level if opens else worst_after) - worst_before
+    gross = more * per
     net = side * size * worth
     longer = (max(long_after, 0.0) - max(q + p.working_buy, 0.0)) * per
     shorter = (max(short_after, 0.0) - max(p.working_sell - q, 0.0)) * per
     if worth < 0.0:  # who buys at a price below 0 is paid: the position is worth less than nothing
         longer, shorter = shorter, longer
-    margin = margin_of(i, worst_after * per) - margin_of(i, worst_before * per) if opens else 0.0
-    var = (worst_after - worst_before) * i.unit_var if opens else 0.0
-    levered = levered_of(i, worst_after - worst_before) if opens else 0.0
-    _say_effect(i, out, gross, net, side * size, worst_after - worst_before)
-    check_nodes(acc, i, nodes, rates, o, out, cfg, gross, net, longer, shorter, value, opens, size, margin, var,
-                levered)
-    if opens:
+    margin = margin_of(i, level * per) - margin_of(i, worst_before * per) if opens else 0.0
+    var = more * i.unit_var if opens else 0.0
+    levered = levered_of(i, more) if opens else 0.0
+    _say_effect(i, out, (worst_after - worst_before) * per, net, side * size, worst_after - worst_before)
+    was = i.unit / max(o.was_price, 1.0 / _FIGURE_MAX) if i.inverse != 0 else i.unit * abs(o.was_price)
+    check_nodes(acc, i, nodes, rates, o, out, cfg, gross, net, longer, shorter, value, opens, raises, smaller,
+                o.was_price == o.was_price and value <= o.replaced * was, size, margin, var, levered)
+    if opens and not smaller:
         check_shares(nodes, o, out, cfg, gross)
 
 

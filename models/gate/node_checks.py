@@ -29,6 +29,10 @@ _ACCOUNT_NODES, _NODES, _SHARES, _WINDOWS, _TIERS, _BUCKETS = (
     _ACCOUNT_NODES, _ACCOUNT_NODES + 8)
 
 
+#: of a limit, or of what is compared: what lies within it is the rest of sums and products of decimals
+ROUNDED = 1e-12
+
+
 @hot_kernel
 def fail(out: Any, code: int, soft: bool, measured: float, limit: float, node: int) -> None:
     bit = np.uint64(1) << np.uint64(code)
@@ -104,7 +108,7 @@ def count_message(rate: Any, ts_ns: int, value: float, dry: bool = False) -> tup
 @hot_kernel
 def _over(measured: float, limit: float) -> bool:
     """Whether a limit is exceeded: what could not be measured is within no limit; without a limit nothing is."""
-    return limit == limit and not measured <= limit
+    return limit == limit and not measured <= limit + ROUNDED * abs(limit)
 
 
 @inline_kernel
@@ -160,8 +164,15 @@ def levered_of(i: Any, size: float) -> float:
 
 @hot_kernel
 def check_nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg: Any, gross: float, net: float,
-                longer: float, shorter: float, value: float, opens: bool, size: float, margin: float, var: float,
-                levered: float) -> None:
+                longer: float, shorter: float, value: float, opens: bool, raises: bool, smaller: bool, cheaper: bool,
+                size: float, margin: float, var: float, levered: float) -> None:
+    """Hold an order against the limits of the nodes it lies under.
+
+    Parameters
+    ----------
+    opens : whether it opens anything beside what works already; ``raises``: the worse side of its position as well
+    smaller : whether it takes the place of a larger one: what it lowers it passes; ``cheaper``: of a dearer one, too
+    """
     has_quantity, has_value = False, False
     # the day counts what an order raises the one that it replaces by
     more = max(o.quantity - o.replaced, 0.0)
@@ -174,17 +185,24 @@ def check_nodes(acc: Any, i: Any, nodes: Any, rates: Any, o: Any, out: Any, cfg:
         # a soft limit is no maximum
         has_quantity = has_quantity or d.limit[_M_QUANTITY] == d.limit[_M_QUANTITY]
         has_value = has_value or d.limit[_M_VALUE] == d.limit[_M_VALUE]
-        _hold(d, n, out, MAX_QUANTITY, _M_QUANTITY, o.quantity)
-        _hold(d, n, out, MAX_VALUE, _M_VALUE, value)
-        _hold(d, n, out, DAILY_QUANTITY, _M_DAY_QUANTITY, d.value[_M_DAY_QUANTITY] + more)
-        _hold(d, n, out, DAILY_VALUE, _M_DAY_VALUE, d.value[_M_DAY_VALUE] + more_value)
+        # a trader, a counterparty and a venue have the orders that name them; all others what their positions come to
+        named = k == _TRADER or k == _COUNTERPARTY or k == _VENUE
+        lowers = smaller and (not named or o.same_names != 0)
+        if not lowers:
+            _hold(d, n, out, MAX_QUANTITY, _M_QUANTITY, o.quantity)
+        if not lowers or not cheaper:
+            _hold(d, n, out, MAX_VALUE, _M_VALUE, value)
+        if more > 0.0:
+            _hold(d, n, out, DAILY_QUANTITY, _M_DAY_QUANTITY, d.value[_M_DAY_QUANTITY] + more)
+            _hold(d, n, out, DAILY_VALUE, _M_DAY_VALUE, d.value[_M_DAY_VALUE] + more_value)
         if o.algo >= 0 and k == _TRADER:
             _hold(d, n, out, REPEATED, _M_REPEATED, d.value[_M_REPEATED] + 1.0)
         if k == _COUNTERPARTY:
             _hold(d, n, out, RATING, _M_RATING, d.value[_M_RATING])
         _messages(d, n, rates, o, out, value)
-        _exposures(d, n, k, i, o, out, cfg, gross, net, opens, size, margin, var, levered)
-        _sides(d, n, o, out, cfg, longer, shorter)
+        if not lowers:
+            _exposures(d, n, k, i, o, out, cfg, gross, net, raises if named else opens, size, margin, var, levered)
+            _sides(d, n, o, out, cfg, longer, shorter)
     if cfg.limits_required != 0:
         if not has_quantity:
             fail(out, NOT_SET, False, o.quantity, 0.0, i.node)

@@ -115,6 +115,7 @@ class Reservations(DaySums):
         gs.ORDER_LAYOUT.pack_into(
             state.order_bytes, 0, asked.account, asked.instrument, asked.side, asked.quantity,
             replaced.executed if replaced else 0.0, float(replaced.order.whole) if replaced else 0.0,
+            math.nan if replaced is None or replaced.price is None else replaced.price,
             math.nan if order.price is None or order.type in ("market", "stop") else _figure(order.price),
             math.nan if order.stop_price is None else _figure(order.stop_price), self.own.nearest(asked),
             now_ns, self.recent.last_ns(asked.order_key()),
@@ -122,6 +123,7 @@ class Reservations(DaySums):
             order.type in ("market", "stop"),
             bool(order.locate_id), order.short_exempt, allowed is None or order.trader in allowed,
             _ACTIONS[order.action], unplaced, dry, order.type in ("stop", "stop_limit"), order.reduce_only,
+            replaced is not None and names == self._names_of(replaced.order),
             *self._shares_of(asked))
         return asked
 

@@ -72,15 +72,17 @@ NODE = np.dtype([("value", "f8", NF), ("limit", "f8", NM), ("soft", "f8", NM), (
 #: one window of a node: what its messages are held against, those of other gates, and its buckets
 RATE = np.dtype([("window_ns", "i8"), ("bucket_ns", "i8"), ("limit", "f8", 2), ("soft", "f8", 2), ("others", "f8", 2),
                  ("count", "i4", BUCKETS), ("value", "f8", BUCKETS), ("stamp", "i8", BUCKETS)], align=True)
-#: ``executed``: of its quantity, before it replaced another; ``replaced``: the quantity of that; ``same_ns``: when
+#: ``executed``: of its quantity, before it replaced another; ``replaced``: the quantity of that; ``was_price``: its
+#: price; ``same_names``: whether it named the same trader, counterparty and venue; ``same_ns``: when
 #: one like it was let through last; ``state``: the strictest of names without a node; ``dry``: it is no message, only
 #: asked about; ``opposite``: the nearest own order on the other side that is not among the best ones of its position
 ORDER = np.dtype([("account", "i4"), ("instrument", "i4"), ("side", "f8"), ("quantity", "f8"), ("executed", "f8"),
-                  ("replaced", "f8"), ("price", "f8"), ("stop_price", "f8"), ("opposite", "f8"), ("ts_ns", "i8"),
-                  ("same_ns", "i8"),
+                  ("replaced", "f8"), ("was_price", "f8"), ("price", "f8"), ("stop_price", "f8"), ("opposite", "f8"),
+                  ("ts_ns", "i8"), ("same_ns", "i8"),
                   ("trader", "i4"), ("counterparty", "i4"), ("venue", "i4"), ("algo", "i4"),
                   ("market", "i1"), ("locate", "i1"), ("exempt", "i1"), ("permitted", "i1"), ("action", "i1"),
                   ("state", "i1"), ("dry", "i1"), ("stop", "i1"), ("reduce_only", "i1"),
+                  ("same_names", "i1"),
                   ("shares", "i4", SHARES)], align=True)
 #: what an order is worth, and what it adds to its account and all above, in the firm's base currency
 EFFECTS = ("value", "gross", "net", "delta", "vega", "var_hist")

@@ -65,7 +65,7 @@ POSITION = st.fixed_dictionaries({
     "soft_long": sometimes(SIZE), "soft_short": sometimes(SIZE), "quantity": st.sampled_from([0.0, 100.0, -100.0, 1000.0]), "working_buy": SIZE, "working_sell": SIZE, "best_buy": st.sampled_from([-math.inf, 100.0]),
     "best_sell": st.sampled_from([math.inf, 100.0]), "long_limit": sometimes(SIZE), "short_limit": sometimes(SIZE)})
 ORDER = st.fixed_dictionaries({
-    "side": st.sampled_from([1.0, -1.0]), "executed": st.sampled_from([0.0, 0.0, 50.0, 200.0]), "replaced": st.sampled_from([0.0, 0.0, 100.0]), "quantity": st.sampled_from([1.0, 50.0, 100.0, 150.0, 0.0, -1.0, NAN, math.inf]), "price": PRICE, "ts_ns": st.just(T0),
+    "side": st.sampled_from([1.0, -1.0]), "executed": st.sampled_from([0.0, 0.0, 50.0, 200.0]), "replaced": st.sampled_from([0.0, 0.0, 100.0, 200.0]), "was_price": PRICE, "same_names": st.booleans(), "quantity": st.sampled_from([1.0, 50.0, 100.0, 150.0, 0.0, -1.0, NAN, math.inf]), "price": PRICE, "ts_ns": st.just(T0),
     "algo": st.sampled_from([-1, 0]), "market": st.booleans(), "stop": st.sampled_from([False, False, True]), "stop_price": PRICE, "opposite": st.sampled_from([NAN, NAN, 99.0, 100.0, 101.0]), "reduce_only": st.sampled_from([False, False, True]), "locate": st.booleans(), "exempt": st.booleans(), "action": st.sampled_from([0, 1]), "same_ns": st.sampled_from([0, 0, T0 - 10**8, T0 - 10**10]), "state": st.sampled_from([0, 0, 0, 0, 1, 2])})
 CASE = st.fixed_dictionaries({
     "order": ORDER, "instrument": sometimes(INSTRUMENT, None) | INSTRUMENT, "known": st.booleans() | st.just(True), "account_state": st.sampled_from([0, 0, 0, 1, 2]),

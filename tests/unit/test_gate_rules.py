@@ -17,7 +17,7 @@ NAN, INF = float("nan"), float("inf")
 TABLE = Path(__file__).resolve().parent.parent / "tables" / "gate_rules.txt"
 ROWS = [[c.strip() for c in line.split("|")] for line in TABLE.read_text().splitlines() if line and not line.startswith("#")]
 OPEN: dict[str, Any] = {
-    "order": {"side": 1.0, "quantity": 1.0, "executed": 0.0, "replaced": 0.0, "price": 100.0, "ts_ns": T0, "algo": -1, "same_ns": 0, "state": 0, "market": False, "stop": False, "stop_price": NAN, "opposite": NAN, "reduce_only": False, "locate": False, "exempt": False, "permitted": True, "action": 0},
+    "order": {"side": 1.0, "quantity": 1.0, "executed": 0.0, "replaced": 0.0, "was_price": NAN, "same_names": True, "price": 100.0, "ts_ns": T0, "algo": -1, "same_ns": 0, "state": 0, "market": False, "stop": False, "stop_price": NAN, "opposite": NAN, "reduce_only": False, "locate": False, "exempt": False, "permitted": True, "action": 0},
     "instrument": {**dict.fromkeys(("restricted", "equity", "price_test", "inverse", "stale", "state", "collar_ticks", "drift_bps", "unit_vega", "positive", "base_cash"), 0), "shortable": 1,
                    "mid": 100.0, "bid": 99.9, "ask": 100.1, "last": 100.0, "prior_close": 100.0, "tick": 0.01, "collar_bps": 100.0, "drift_low": NAN, "drift_high": NAN,
                    **dict.fromkeys(("soft_bps", "soft_ticks", "soft_drift", "soft_low", "soft_high"), NAN),
