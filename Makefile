@@ -15,7 +15,7 @@ take = ($(PIP) uv==0.9.10 && VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip in
 LOCK := $(VENV)/bin/uv pip compile pyproject.toml requirements.in --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-header --no-annotate --python-version 3.11 --python-platform linux --quiet
 # workers of a test run: half of its time is waiting for processes, so that there are more of them than cores
-WORKERS ?= 4
+WORKERS ?= 3
 SPREAD := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help demo test nightly check bench install lock clean

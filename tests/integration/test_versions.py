@@ -18,8 +18,8 @@ pytestmark = pytest.mark.kafka
 MINOR = {
     "tables/partition.py": [('"extra": self.extra}', '"extra": self.extra, "minor": 1}')],
     "tables/side_data.py": [("*exact, dividends]", '*exact, dividends, {"note": "new"}]')],
-    "schemas/records.py": [('(``as_of``, ``revision``) wins."""\n\n    account: str\n',
-                            '(``as_of``, ``revision``) wins."""\n\n    memo: str = "next"\n    account: str\n')],
+    "schemas/records.py": [("    account: str\n    instrument: str\n    quantity: Amount\n",
+                            '    memo: str = "next"\n    account: str\n    instrument: str\n    quantity: Amount\n')],
 }
 MAJOR = {"tables/partition.py": [("MARKER_VERSION = 1", "MARKER_VERSION = 2")]}
 
