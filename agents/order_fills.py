@@ -83,7 +83,10 @@ class OrderFills:
             return
         # what the position stage applies, and nothing else
         trades = decode_trades([batch.values[m] for m in named])
-        for k in np.flatnonzero(trades.rows["status"] == READ).tolist():
+        with_order = np.array([b'"order_id"' in (batch.values[m] or b"") for m in named])
+        rows = trades.rows
+        of_orders = (rows["action"] != NEW) | with_order[trades.messages]
+        for k in np.flatnonzero((rows["status"] == READ) & of_orders).tolist():
             offset = int(batch.offsets[named[int(trades.messages[k])]])
             place = (batch.partition, offset, int(trades.indices[k]))
             if place in self._refusals:

@@ -27,6 +27,8 @@ class AsideWriter:
         self._settings = settings
         self._waiting: asyncio.Queue[tuple[str, bytes | None, bytes | None]] = asyncio.Queue(WAITING_MAX)
         self._task: asyncio.Task[None] | None = None
+        #: since the broker took one
+        self._dropped = 0
 
     def start(self) -> None:
         """Begin to publish."""
@@ -37,7 +39,8 @@ class AsideWriter:
         """Have a record published; the future that is returned says nothing."""
         if self._waiting.full():
             self._waiting.get_nowait()
-            log.error("put aside: %d records wait for the broker, the oldest is dropped", WAITING_MAX)
+            self._waiting.task_done()
+            self._drop()
         self._waiting.put_nowait((topic, key, value))
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         done.set_result(None)
@@ -64,14 +67,28 @@ class AsideWriter:
                     owner = owner_partition((key or b"").decode(), s.partitions)
                     await producer.send_and_wait(topic, value, key, owner)
                 except (KafkaError, asyncio.CancelledError):
-                    if not self._waiting.full():
+                    if self._waiting.full():
+                        self._drop()
+                    else:
                         self._waiting.put_nowait(record)
                     raise
+                else:
+                    self._say_dropped()
                 finally:
                     self._waiting.task_done()
         finally:
             with contextlib.suppress(KafkaError):
                 await producer.stop()
+
+    def _drop(self) -> None:
+        self._dropped += 1
+        if self._dropped == 1:
+            log.error("put aside: %d records wait for the broker, the oldest ones are dropped from now on", WAITING_MAX)
+
+    def _say_dropped(self) -> None:
+        if self._dropped:
+            log.error("put aside: %d records were dropped while the broker took none", self._dropped)
+            self._dropped = 0
 
     async def stop(self) -> None:
         """Publish nothing any more."""

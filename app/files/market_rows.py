@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import json
 import re
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ _TRUST = {"false": False, "0": False, "true": True, "1": True}
 _NAME_MAX = 128
 
 
-class Rows:
+class Rows(abc.ABC):
     """Records of a file, None where a row is refused or left out.
 
     Attributes
@@ -67,8 +68,9 @@ class Rows:
             self._refuse(row, expected("suspicious", "true or false", cell))
         return bool(found)
 
+    @abc.abstractmethod
     def _made(self) -> list[dict[str, Any] | None]:
-        raise NotImplementedError
+        """Return the record of each row, None where it is refused."""
 
 
 class Ticks(Rows):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 from agents.quarantine import RETRY_HEADER, Quarantine, RefusalAlerts
 from app import quarantine as q
 from app.control import Refused
+from app.put_aside import WAITING_MAX, AsideWriter
 from app.settings import Settings
 from models.quarantined import QuarantineLog, explained, id_of, retry_of
 from schemas.codec import decoder_of
@@ -165,3 +166,28 @@ def test_counts_follow_what_waits_and_filters_choose() -> None:
     for wrong in ("yesterday", "2w", "", "9999-12-31T23:59:59-05:00"):
         with pytest.raises(Refused, match="since: expected a time"):
             q.since_ns(wrong, NOW)
+
+
+def test_what_waits_for_the_broker_is_bounded_said_once_and_never_holds_up_a_flush(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[bytes | None] = []
+
+    class Producer:
+        async def start(self) -> None: ...
+
+        async def stop(self) -> None: ...
+
+        async def send_and_wait(self, topic: str, value: bytes | None, key: bytes | None, partition: int) -> None:
+            sent.append(value)
+
+    async def run() -> None:
+        writer = AsideWriter(cast(Any, SimpleNamespace(partitions=4, client=lambda: SimpleNamespace(producer=lambda **_: Producer()))))
+        for k in range(WAITING_MAX + 7):
+            writer.send("quarantine", b"k", str(k).encode())
+        task = asyncio.create_task(writer._run())
+        await asyncio.wait_for(writer.flush(), 5)
+        task.cancel()
+    asyncio.run(run())
+    assert sent == [str(k).encode() for k in range(7, WAITING_MAX + 7)]
+    assert [r.message for r in caplog.records if r.name == "app.put_aside"] == [
+        f"put aside: {WAITING_MAX} records wait for the broker, the oldest ones are dropped from now on",
+        "put aside: 7 records were dropped while the broker took none"]
