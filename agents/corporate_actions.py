@@ -18,12 +18,13 @@ from agents.ports import Clock, Publisher
 from agents.reference_tail import ReferenceTail
 from agents.router import Place
 from models.corporate_actions import effective_ns
+from models.limit_door import judged
 from models.reference import FIRM
 from schemas.codec import decoder_of, encode
 from schemas.corporate import CorporateAction
 from schemas.keys import action_key
 from schemas.records import Alert, Instrument, Limit
-from schemas.units import format_ts_ns
+from schemas.units import NS_PER_MS, format_ts_ns
 from tables.kafka import KafkaClient
 from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
@@ -106,23 +107,22 @@ class ActionFollower:
 
     async def _restate_limits(self, record: CorporateAction, ratio: Decimal) -> int:
         """Write limits that count units of the instrument again, times the ratio; return how many."""
-        reason, newest = f"split {ratio:f} of {record.instrument} ({record.action_id})", dict[str, Limit]()
+        reason = f"split {ratio:f} of {record.instrument} ({record.action_id})"
+        found = list[tuple[str, Limit | None, int]]()
 
         def take(batch: RecordBatch) -> None:
-            for key, value in zip(batch.keys, batch.values, strict=True):
-                if value is None:
-                    newest.pop((key or b"").decode(errors="replace"), None)
-                    continue
+            for key, value, ms in zip(batch.keys, batch.values, batch.timestamps_ms.tolist(), strict=True):
                 try:
-                    limit = _limit.decode(value)
+                    limit = None if value is None else _limit.decode(value)
                 except ValueError:  # its readers have put it aside
                     continue
-                newest[limit.limit_id] = limit
+                name = (key or b"").decode(errors="replace") if limit is None else limit.limit_id
+                found.append((name, limit, ms * NS_PER_MS))
 
         topic = self._topics["limits"]
         await read_range(self._client, {TopicPartition(topic, 0): 0}, take)
         count = 0
-        for limit in newest.values():
+        for limit in judged(found).values():  # as its other readers judge them; none of these is on a level of the tree
             counts = (limit.metric in _ON_POSITIONS and limit.instrument == record.instrument) or (
                 limit.metric == _ON_ORDERS and limit.node == f"instrument:{record.instrument}")
             if counts and (limit.by, limit.reason) != (BY, reason):

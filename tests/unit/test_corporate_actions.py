@@ -8,6 +8,7 @@ from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -175,4 +176,17 @@ def test_what_stands_is_written_once_more_where_a_refused_record_would_be_all_th
         made.turn()
         assert sent.on(TOPICS[topic]) == []
 
+    asyncio.run(run())
+
+
+def test_a_limit_that_its_readers_refused_is_not_what_a_split_restates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One person's raise of two people's limit stands nowhere; nor does one on what nobody measures."""
+    both = msgspec.structs.replace(limit("L", "position_long", "account:A1", "ACME"), approved_by="ann")
+    alone = msgspec.structs.replace(both, limit=Decimal(10**6), version=4, approved_by=None)
+
+    async def run() -> None:
+        _, sent, tail = follower(monkeypatch, [both, alone, limit("N", "position_longg", "account:A1", "ACME")], {0})
+        heard(tail, "ACME|CA1", kind="split", ratio="4")
+        await asyncio.sleep(0.05)
+        assert [(x["limit_id"], x["limit"], x["approved_by"]) for x in sent.on("limits")] == [("L", "400", "ann")]
     asyncio.run(run())
