@@ -37,8 +37,7 @@ USED_BY: dict[str, frozenset[str]] = {
     "inverse": frozenset({"future", "perpetual"}),
     **dict.fromkeys(("coupon", "frequency", "day_count", "dated", "maturity", "first_coupon", "ex_dividend_days"),
                     frozenset(PAPER_CLASSES))}
-#: dates, and names
-NAMES = ("instrument", "account", "counterparty")
+#: dates
 DATES = ("prior_close_date",)
 #: what an option is not one without
 OPTION_TERMS = ("underlying", "right", "strike", "expiry")
@@ -89,15 +88,18 @@ def _checked(row: dict[str, Any], cls: type[msgspec.Struct]) -> tuple[Any, list[
                 parse_date(found[name], name)
             except ValueError as error:
                 problems.append(str(error))
-    problems += [expected(name, "no bar in a name: keys have bars between names", found[name])
-                 for name in NAMES if "|" in found.get(name, "")]
-    problems += [expected(name, "a number above 0", found[name]) for name in ABOVE_ZERO if found.get(name, 1) <= 0]
-    if problems:
+    below = [name for name in ABOVE_ZERO if found.get(name, 1) <= 0]
+    problems += [expected(name, "a number above 0", found[name]) for name in below]
+    if len(problems) > len(below):
         return None, problems
-    try:
-        record = msgspec.convert(found, cls)
-        if isinstance(record, Instrument) and (problems := _out_of_place(record, found)):
+    try:  # without what is known to be wrong, so that the rest of the row is looked at, too
+        record = msgspec.convert({k: v for k, v in found.items() if k not in (*below, "prior_close")}, cls)
+        if isinstance(record, Instrument):
+            wrong = None if "prior_close" not in found else record.wrong_close(found["prior_close"])
+            problems += [*_out_of_place(record, found), *([] if wrong is None else [wrong])]
+        if problems:
             return None, problems
+        record = msgspec.convert(found, cls)
         if isinstance(record, Instrument):
             Reference(lambda _: 0).add_instrument(record)
             if record.expiry is not None and (record.asset_class in EXPIRING_CLASSES or _DATED.match(record.expiry)):
@@ -105,7 +107,7 @@ def _checked(row: dict[str, Any], cls: type[msgspec.Struct]) -> tuple[Any, list[
             if record.asset_class in PAPER_CLASSES:
                 paper_of(record)
     except (ValueError, ArithmeticError) as error:
-        return None, [str(error)]
+        return None, [*problems, str(error)]
     return record, []
 
 

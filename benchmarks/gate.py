@@ -37,7 +37,8 @@ def firm(ring: int, seed: int) -> GateState:
     for n in range(ACCOUNTS):
         a = s.account(f"A{n}")
         s.accounts["known"][a] = 1
-        s.accounts["nodes"][a] = [s.node(x) for x in (f"book:{n // 2}", f"desk:{n // 8}", f"strategy:{n // 32}", f"fund:{n // 64}", "firm", f"account:A{n}")]
+        above = [s.node(x) for x in (f"book:{n // 2}", f"desk:{n // 8}", f"strategy:{n // 32}", f"fund:{n // 64}", "firm", f"account:A{n}")]
+        s.accounts["nodes"][a, : len(above)] = above
     for n in range(INSTRUMENTS):
         row, p = s.instruments[s.instrument(f"I{n}")], float(rng.uniform(10, 200))
         for f, v in {"known": 1, "mid": p, "bid": p - 0.01, "ask": p + 0.01, "tick": 0.01, "collar_bps": 100, "collar_ticks": 5, "unit": 1.0, "margin_rate": MARGIN_RATE,
@@ -82,7 +83,7 @@ def as_dicts(s: GateState) -> list[tuple[Any, ...]]:
     for k in range(len(s.orders)):
         o = plain(s.orders[k])
         i = s.instruments[o["instrument"]]
-        under = [*s.accounts["nodes"][o["account"]].tolist(), int(i["issuer"]), int(i["sector"]), int(i["node"])]
+        under = [*(n for n in s.accounts["nodes"][o["account"]].tolist() if n >= 0), int(i["issuer"]), int(i["sector"]), int(i["node"])]
         position = plain(np.zeros(1, POSITION)[0]) | {"best_buy": -math.inf, "best_sell": math.inf, "long_limit": math.nan, "short_limit": math.nan, "soft_long": math.nan, "soft_short": math.nan}
         out.append((o, {"state": 0}, instruments[o["instrument"]], position, [nodes[n] | {"role": role[n]} for n in under], settings))
     return out

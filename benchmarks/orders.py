@@ -248,7 +248,7 @@ async def breach_to_stream(s: Settings, gateway: str, rounds: int) -> np.ndarray
         trade = {"trade_id": f"BR{time.time_ns()}", "account": "A0", "instrument": "I0", "side": "buy" if r % 2 == 0 else "sell", "quantity": "20000", "price": "100",
                  "ts_event": int(due * 1e9)}
         await producer.send_and_wait(s.topics()["trades"], json.dumps(trade).encode(), b"A0", owner_partition("A0", PARTITIONS))
-        await asyncio.wait_for(seen.wait(), 10.0)
+        await asyncio.wait_for(seen.wait(), 60.0)  # the first one while a stage that has just come up still loads
     follower.cancel()
     await producer.stop()
     return np.array(took)

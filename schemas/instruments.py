@@ -101,6 +101,13 @@ class Instrument(FiniteNumbers, frozen=True, kw_only=True):
         """Whether it may trade at or below zero; what is worth its inverse price cannot."""
         return self.asset_class in PRICE_ANY_SIGN and not self.inverse
 
+    def wrong_close(self, close: Decimal) -> str | None:
+        """Return why a price cannot be a close of this; None: it can."""
+        if close >= 0 or self.price_any_sign:
+            return None
+        kind = f"inverse {self.asset_class}" if self.inverse else self.asset_class
+        return f"prior_close: expected a price of class {kind}, 0 or more, was {close}"
+
     def __post_init__(self) -> None:
         """Check every number and date.
 
@@ -114,9 +121,8 @@ class Instrument(FiniteNumbers, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name}: expected a number above 0, was {value}")
-        if self.prior_close is not None and self.prior_close < 0 and not self.price_any_sign:
-            kind = f"inverse {self.asset_class}" if self.inverse else self.asset_class
-            raise ValueError(f"prior_close: expected a price of class {kind}, 0 or more, was {self.prior_close}")
+        if self.prior_close is not None and (wrong := self.wrong_close(self.prior_close)) is not None:
+            raise ValueError(wrong)
         if self.asset_class in OPTION_CLASSES:
             self._check_option()
         elif self.model is not None or self.premium_in_underlying:

@@ -159,7 +159,7 @@ ACCOUNT_FIELDS = frozenset({"book", "desk", "strategy", "fund", "account", "deal
 class Counterparty(msgspec.Struct, frozen=True, kw_only=True):
     """A bank, broker or clearer that orders name, with its rating: 1 is the best grade, larger is worse."""
 
-    counterparty: Text
+    counterparty: Name
     rating: Annotated[int, msgspec.Meta(ge=1, le=99)]
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from app.files.reading import Naive, Table, Utc
 from app.files.refusals import expected, shown, unknown
-from schemas.numbers import check_decimal
+from schemas.numbers import Name, check_decimal
 from schemas.units import NS_PER_S, format_ts_ns
 
 #: fields whose text may be a whole number in files that have numbers; of other names it may have lost zeros in front
@@ -120,6 +120,8 @@ def value_of(cell: Any, name: str, kind: Any, parts: tuple[Any, ...]) -> Any:
         cell = text_of_cell(cell, name)
         if name in CURRENCY_FIELDS and not CURRENCY.fullmatch(cell):
             raise ValueError(expected(name, CURRENCY_FORM, cell))
+        if kind is Name and "|" in cell:
+            raise ValueError(expected(name, "no bar in a name: keys have bars between names", cell))
     try:
         return msgspec.convert(cell, kind, strict=False)
     except (msgspec.ValidationError, ValueError) as error:

@@ -52,11 +52,13 @@ def inject(wanted: set[str], counters: Any) -> None:
     for name, task in settled(wanted).items():
         before, asked = len(left), time.monotonic()
         task.get_loop().call_soon_threadsafe(hurt, task)
-        while len(left) == before and time.monotonic() - asked < 10:
+        def count(what: str, task: str = name) -> float | None:
+            said: float | None = counters().registry.get_sample_value(
+                f"deskrisk_background_task_{what}_total", {"role": process.role, "task": task})
+            return said
+        while len(left) == before and not count("restarts") and time.monotonic() - asked < 10:
             time.sleep(0.02)
-        counted = counters().registry.get_sample_value(
-            "deskrisk_background_task_failures_total", {"role": process.role, "task": name})
-        print(json.dumps({"task": name, "left": left[before:], "counted": counted,
+        print(json.dumps({"task": name, "left": left[before:], "counted": count("failures"), "begun_anew": count("restarts"),
                           "unready": process.unready(time.monotonic(), 1.0)}), flush=True)
     print("DONE", flush=True)
 

@@ -188,7 +188,7 @@ def test_limits_of_a_watched_file_stand_at_the_gate_and_go_with_it(made: Install
         said, wrong = watch.communicate(timeout=20)
     loaded = [json.loads(line) for line in said.splitlines()]
     assert [(x["set"], x["removed"], x["same"]) for x in loaded] == [(["Q", "V"], [], 0), (["T"], [], 2), (["T"], [], 2), (["T"], [], 2), ([], ["T"], 2)]
-    assert "T: limit: expected a number, was 'ten'" in wrong and watch.returncode == 0
+    assert "limits.yaml:1: limit: expected a decimal number, was 'ten'" in wrong and watch.returncode == 0
 
 
 def test_a_rate_trips_a_breaker_that_a_kill_does_not_forget_and_soft_limits_are_told(made: Installation) -> None:

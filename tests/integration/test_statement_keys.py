@@ -61,7 +61,7 @@ def test_statements_keyed_by_account_are_migrated_and_survive_compaction_and_rel
             async def state(instrument: str, quantity: int, kind: Any = "start_of_day", source: str = "PB",
                             own: bool = False) -> None:
                 record = External(source=source, account=account, instrument=instrument, quantity=Decimal(quantity),
-                                  average_price=Decimal(1), ts_event=time.time_ns(), kind=kind)
+                                  average_price=None if kind == "reload" else Decimal(1), ts_event=time.time_ns(), kind=kind)
                 await producer.send_and_wait(topic, encode(record), external_key(record) if own else account.encode(), p)
 
             # from before the migration: no worker of this version has seen them

@@ -115,7 +115,7 @@ def test_what_is_missing_is_missing_and_what_is_quoted_is_text(tmp_path: Path) -
     ("instruments.csv", f"{HEAD},margin_tiers\nX,equity,USD,5:1:1:9\n", ["instruments.csv:2: margin_tiers: expected up_to:initial:maintenance, a space between tiers, was '5:1:1:9'"]),
     ("instruments.yaml", "- {instrument: X, instrument: Y}\n- {instrument: !!int 5}\n- {instrument: Z, asset_class: equity, currency: USD, multiplier: 0}\n", [
         "instruments.yaml:1: instrument: expected each field once, was there twice", "instruments.yaml:2: expected plain values, was the tag",
-        "instruments.yaml:3: multiplier: expected a number above 0, was 0"]),
+        "instruments.yaml:3: multiplier: expected a number above 0, was '0'"]),
     ("instruments.jsonl", '{"instrument": 700, "asset_class": "equity", "currency": "HKD"}\n{"instrument": "Y"\n[1]\n{"instrument": "X", "instrument": "Y"}\n', [
         "instruments.jsonl:2: expected JSON that can be read", "instruments.jsonl:3: expected a record of fields", "instruments.jsonl:4: expected JSON that can be read: instrument: expected each field once",
         "instruments.jsonl:1: instrument: expected text (a number may have lost zeros in front), was int '700'"]),
@@ -130,7 +130,7 @@ def test_what_is_missing_is_missing_and_what_is_quoted_is_text(tmp_path: Path) -
         "instruments.csv:2: prior_close_date: expected a date as 2027-01-15", "instruments.csv:3: instrument: expected no bar in a name", "instruments.csv:4: calendar: expected some of"]),
     ("instruments.csv", f"{HEAD},price_increment,quantity_increment,prior_close,inverse,adv\nX,equity,USD,0,-1,-5,true,0\nZ,future,USD,,,-5,true,\nV,fx,USD,,,1,false,\n", [
         "instruments.csv:2: inverse: expected nothing of class equity", "instruments.csv:2: price_increment: expected a number above 0, was '0'",
-        "instruments.csv:2: quantity_increment: expected a number above 0, was '-1'", "instruments.csv:2: adv: expected a number above 0", "instruments.csv:2: prior_close: expected a price of class equity, 0 or more"]),
+        "instruments.csv:2: quantity_increment: expected a number above 0, was '-1'", "instruments.csv:2: adv: expected a number above 0", "instruments.csv:2: prior_close: expected a price of class inverse equity, 0 or more"]),
     ("accounts-2.csv", "account,book,desk,strategy,fund,traders,nav\nB,B,D,S,F,\"ann, bob\",\"1,000\"\n", [
         "accounts-2.csv:2: traders: expected names with spaces between them, was 'ann, bob'", "accounts-2.csv:2: nav: expected a number with a decimal point and no commas, was '1,000'"]),
     ("instrument.csv", f"{HEAD}\nX,equity,USD\n", ["instrument.csv: expected a file instruments", "expected a file instruments.csv, .yaml, .jsonl or .parquet, found none"]),
