@@ -34,11 +34,13 @@ from models.json_scan import (
 from models.record_scan import ByteRows
 from schemas.records import Position
 
-TEXT, CHOICE, DECIMAL, FLOAT, FLOAT_OR_NULL, INTEGER, BOOLEAN, AMOUNTS, END = range(9)
+TEXT, TEXT_OR_NULL, CHOICE, DECIMAL, FLOAT, FLOAT_OR_NULL, INTEGER, BOOLEAN, AMOUNTS, END = range(10)
 UNREAD, READ, NO_VALUE = 0, 1, 2
 #: amounts by currency that one record may have, fees and funding together, and bytes of a currency's name
 AMOUNTS_MAX, CODE_BYTES = 12, 8
 _DECIMALS = frozenset({"quantity", "opening_quantity"})
+_OR_NULL: dict[frozenset[type], int] = {frozenset({inspect.FloatType, inspect.NoneType}): FLOAT_OR_NULL,
+                                        frozenset({inspect.StrType, inspect.NoneType}): TEXT_OR_NULL}
 _INT64_MAX = np.uint64(2**63 - 1)
 _TEN, _EIGHT = np.uint64(10), np.uint64(8)
 _T, _F = ord("t"), ord("f")
@@ -56,8 +58,10 @@ def _kind_of(kind: inspect.Type, name: str) -> int:
     plain = {inspect.StrType: DECIMAL if name in _DECIMALS else TEXT, inspect.FloatType: FLOAT,
              inspect.IntType: INTEGER, inspect.BoolType: BOOLEAN, inspect.DictType: AMOUNTS,
              inspect.LiteralType: CHOICE}
-    if isinstance(kind, inspect.UnionType) and {type(t) for t in kind.types} == {inspect.FloatType, inspect.NoneType}:
-        return FLOAT_OR_NULL
+    if isinstance(kind, inspect.UnionType):
+        found = _OR_NULL.get(frozenset(type(t) for t in kind.types))
+        if found is not None:
+            return found
     if type(kind) not in plain:
         raise TypeError(f"{name}: expected a type that the scanner of positions knows, was {kind}")
     return plain[type(kind)]
@@ -92,7 +96,7 @@ _KINDS = np.array([s.kind for s in _STEPS], np.int64)
 _LITERALS = np.frombuffer(b"".join(s.literal for s in _STEPS), np.uint8)
 _LITERAL_AT = np.cumsum([0, *(len(s.literal) for s in _STEPS)])
 _CHOICES = np.array([hash_name(np.frombuffer(w.encode(), np.uint8)) for w in sorted(_WORDS)], np.uint64)
-_FLOATS, _INTEGERS = (DECIMAL, FLOAT, FLOAT_OR_NULL), (INTEGER, BOOLEAN)
+_FLOATS, _INTEGERS, _TEXTS = (DECIMAL, FLOAT, FLOAT_OR_NULL), (INTEGER, BOOLEAN), (TEXT, TEXT_OR_NULL, CHOICE)
 
 
 def _places(kinds: Sequence[int]) -> dict[str, int]:
@@ -101,7 +105,7 @@ def _places(kinds: Sequence[int]) -> dict[str, int]:
 
 #: where a field's value is: in `Scanned.floats`, `integers`, `texts`; amounts are told apart by their field's number
 FLOAT_AT, INTEGER_AT, TEXT_AT, AMOUNTS_AT = (
-    _places(kinds) for kinds in (_FLOATS, _INTEGERS, (TEXT, CHOICE), (AMOUNTS,)))
+    _places(kinds) for kinds in (_FLOATS, _INTEGERS, _TEXTS, (AMOUNTS,)))
 
 
 class Scanned(NamedTuple):
@@ -110,7 +114,7 @@ class Scanned(NamedTuple):
     status: np.ndarray  # int8[n]: UNREAD, READ or NO_VALUE
     floats: np.ndarray  # float64[n, fields]; null is NaN
     integers: np.ndarray  # int64[n, fields]
-    texts: np.ndarray  # int64[n, fields, 2]: begin and end in the buffer
+    texts: np.ndarray  # int64[n, fields, 2]: begin and end in the buffer; null is empty
     amount_count: np.ndarray  # int64[n]
     amount_field: np.ndarray  # int8[n, AMOUNTS_MAX]
     amount_code: np.ndarray  # uint64[n, AMOUNTS_MAX], `currency_code`
@@ -149,7 +153,7 @@ def _scan(buf: np.ndarray, starts: np.ndarray, ends: np.ndarray, status: np.ndar
             kind = _KINDS[s]
             if at == REFUSED or kind == END:
                 break
-            if kind == TEXT or kind == CHOICE:
+            if TEXT <= kind <= CHOICE:
                 at = _read_text(buf, at, end, kind, texts[r, t])
                 t += 1
             elif kind == INTEGER:
@@ -183,6 +187,9 @@ def _after_literal(buf: np.ndarray, at: int, end: int, first: int, last: int) ->
 
 @hot_kernel
 def _read_text(buf: np.ndarray, at: int, end: int, kind: int, out: np.ndarray) -> int:
+    if kind == TEXT_OR_NULL and is_null(buf, at, end):
+        out[0] = out[1] = at
+        return at + 4
     close = string_end(buf, at + 1, end) if at < end and buf[at] == QUOTE else REFUSED
     if close == REFUSED:
         return REFUSED

@@ -183,6 +183,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     """Absolute state of one account and instrument; the highest (``as_of``, ``revision``) wins.
 
     P&L is in ``currency``; of an option with ``premium_in_underlying`` in units of the underlying, like its prices.
+    What works is no part of it: ``working_buy`` and ``working_sell`` are null, which is not 0.
     """
 
     account: str
@@ -199,8 +200,9 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     break_even_price: float | None
     as_of: AsOf
     revision: Whole = 0
-    working_buy: Amount = "0"
-    working_sell: Amount = "0"
+    #: not known to who folds trades: null. What works is the gates' to say (the log of decisions, `limits used`)
+    working_buy: Amount | None = None
+    working_sell: Amount | None = None
     opening_quantity: Amount = "0"
     opening_price: float | None = None
     #: less fees in the settlement currency; others are in ``opening_fees``

@@ -37,7 +37,7 @@ POSITIONS = st.builds(
     realised_pnl=FINITE, fees=AMOUNTS, currency=TEXTS, trades=INT64, last_ts_event=STAMPS,
     fifo=st.builds(Fifo, FINITE, st.one_of(st.none(), FINITE), INT64, st.booleans()),
     break_even_price=st.one_of(st.none(), FINITE), as_of=st.builds(AsOf, INT64, INT64), revision=INT64,
-    opening_quantity=NUMBERS, opening_price=st.one_of(st.none(), FINITE), opening_realised_pnl=FINITE,
+    working_buy=st.one_of(st.none(), NUMBERS), working_sell=st.one_of(st.none(), NUMBERS), opening_quantity=NUMBERS, opening_price=st.one_of(st.none(), FINITE), opening_realised_pnl=FINITE,
     opening_fees=AMOUNTS, funding=AMOUNTS, opening_funding=AMOUNTS, opening_ts=STAMPS,
     opening_kind=st.sampled_from(["none", "statement", "roll"]), stated=st.booleans(), late_trades=INT64, book=TEXTS,
     desk=TEXTS, strategy=TEXTS, fund=TEXTS, ts_source=INT64)
@@ -104,7 +104,7 @@ def test_what_the_scanner_reads_is_what_msgspec_reads(records: list[Position]) -
             assert found.integers[k, at] == _of(record, name), name
         for name, at in TEXT_AT.items():
             begin, end = found.texts[k, at]
-            assert rows.buffer[begin:end].tobytes().decode() == getattr(record, name), name
+            assert rows.buffer[begin:end].tobytes().decode() == (getattr(record, name) or ""), name
         amounts = sorted(zip(found.amount_field[k].tolist(), found.amount_code[k].tolist(), found.amount[k].tolist(),
                              strict=True))[: found.amount_count[k]] if found.amount_count[k] == len(found.amount[k]) else None
         assert amounts is None or len(amounts) == sum(map(len, (record.fees, record.opening_fees, record.funding,
@@ -132,6 +132,8 @@ def _long_or_far(record: Position) -> bool:
     (lambda r: r.replace(b'"trades":1', b'"trades":"x"'), "no number"), (lambda r: r[:-1], "cut off"),
     (lambda r: r + b"}", "too long"), (lambda r: r.replace(b'"stated":false', b'"stated":0'), "no truth"),
     (lambda r: r.replace(b'"none"', b'"nope"'), "no kind of opening"),
+    (lambda r: r.replace(b'"account":"A1"', b'"account":null'), "null where there is a name"),
+    (lambda r: r.replace(b'"working_buy":null', b'"working_buy":nil '), "another word than null"),
     (lambda r: r.replace(b'"revision":1', b'"revision":null'), "nothing where a number must be"),
     (lambda r: r.replace(b'"USD":1.0', b'"USD":1.0,"USD":2.0'), "the same currency twice"),
     (lambda r: r.replace(b'"trades":1', b'"trades": 1'), "written by somebody else"),
