@@ -26,6 +26,8 @@ from tables.kafka import KafkaClient, owner_partition
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 42
+#: a worker comes up in seconds; where tests share the processors it takes longer
+READY_S = 300.0
 
 
 def arguments(description: str) -> argparse.Namespace:

@@ -21,7 +21,17 @@ from typing import Any
 from app.brokers import Broker
 from app.reference_files import publish_reference
 from app.settings import Settings
-from benchmarks._common import ROOT, PeerTrades, Worker, arguments, finish, produce, scratch_broker, wait_committed
+from benchmarks._common import (
+    READY_S,
+    ROOT,
+    PeerTrades,
+    Worker,
+    arguments,
+    finish,
+    produce,
+    scratch_broker,
+    wait_committed,
+)
 from schemas.records import Account, Instrument
 from tables.kafka import KafkaClient, create_topics
 
@@ -51,7 +61,7 @@ def start_worker(broker: Broker, folder: Path) -> Worker:
     worker = Worker(["worker", "--roles", "positions"], {
         "DESKRISK_BROKERS": broker.address, "DESKRISK_DATA_DIR": str(folder / "data"),
         "DESKRISK_LOG_LEVEL": "error"})
-    assert worker.ready.wait(90), "the worker did not come up"
+    assert worker.ready.wait(READY_S), "the worker did not come up"
     return worker
 
 

@@ -31,7 +31,7 @@ from app.publisher import BatchingPublisher
 from app.rank import go_first
 from app.reference_files import publish_reference
 from app.settings import Settings
-from benchmarks._common import ROOT, Worker, arguments, finish, scratch_broker
+from benchmarks._common import READY_S, ROOT, Worker, arguments, finish, scratch_broker
 from benchmarks.risk import quantiles
 from schemas.addresses import GateAddress
 from schemas.codec import encode
@@ -269,7 +269,7 @@ async def measure(broker: Broker, folder: Path, size: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
         for w in workers:
-            assert await asyncio.to_thread(w.ready.wait, 90), "a worker did not come up"
+            assert await asyncio.to_thread(w.ready.wait, READY_S), "a worker did not come up"
         load = beside(s, names, accounts[25:])  # the breach below is the first account's own
         await asyncio.sleep(4.0)
         address = next(iter((await current(s, "gates", GateAddress)).values())).address
@@ -284,7 +284,7 @@ async def measure(broker: Broker, folder: Path, size: str) -> dict[str, Any]:
         found["halt_to_refusal_ms"] = quantiles(await halt_to_refusal(s, path, 20 if seconds > 10 else 3, accounts, names))
         later = [Worker(["worker", "--roles", "risk"], environment), Worker(["gateway", "--port", "0"], environment)]
         for w in later:
-            assert await asyncio.to_thread(w.ready.wait, 90), "a worker did not come up"
+            assert await asyncio.to_thread(w.ready.wait, READY_S), "a worker did not come up"
         url = next(line.split()[-1] for line in later[1].lines if "READY" in line)
         found["breach_to_stream_ms"] = quantiles(await breach_to_stream(s, url, 40 if seconds > 10 else 3))
     finally:

@@ -14,7 +14,7 @@ import numpy as np
 from app.brokers import Broker
 from app.reference_files import publish_reference
 from app.settings import Settings
-from benchmarks._common import Worker, arguments, finish, scratch_broker
+from benchmarks._common import READY_S, Worker, arguments, finish, scratch_broker
 from models.fills import POSITION_DTYPE
 from models.position_pack import HEADER_DTYPE, PACKED_LOT_DTYPE, ROW_VERSION
 from schemas.records import Account, Instrument
@@ -88,7 +88,7 @@ async def measure(broker: Broker, folder: Path, size: str) -> dict[str, Any]:
     del found
     worker = Worker(["worker", "--roles", "positions"], {
         "DESKRISK_BROKERS": broker.address, "DESKRISK_DATA_DIR": str(folder / "data"), "DESKRISK_LOG_LEVEL": "info"})
-    assert worker.ready.wait(120), "the worker did not come up"
+    assert worker.ready.wait(READY_S), "the worker did not come up"
     took = next(float(line.split()[-1]) for line in worker.lines if line.startswith("RESTORED"))
     await asyncio.sleep(8)
     rss = worker.rss_mb()

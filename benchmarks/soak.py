@@ -22,7 +22,7 @@ import numpy as np
 from app.brokers import Broker
 from app.settings import Settings
 from app.verify import run_verify
-from benchmarks._common import Worker, arguments, committed, finish, scratch_broker
+from benchmarks._common import READY_S, Worker, arguments, committed, finish, scratch_broker
 from tables.kafka import create_topics
 
 MINUTES = {"smoke": 10.0, "real": 60.0}
@@ -143,7 +143,7 @@ async def measure(broker: Broker, folder: Path, minutes: float, seed: int) -> di
     await create_topics(s.client(), "", s.partitions, s.horizon_ms, 1, 120_000)
     for name in ("positionsa", "positionsb", "marks", "risk", "gateway", "feed"):
         soak.start(name)
-    if not await asyncio.to_thread(soak.workers["feed"].ready.wait, 90):
+    if not await asyncio.to_thread(soak.workers["feed"].ready.wait, READY_S):
         raise TimeoutError("the feed did not come up")
     keeper = asyncio.create_task(soak.keep())
     began = time.monotonic()

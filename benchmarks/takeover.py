@@ -19,7 +19,7 @@ from aiokafka.structs import TopicPartition
 from app.brokers import Broker
 from app.reference_files import publish_reference
 from app.settings import Settings
-from benchmarks._common import PeerTrades, Worker, arguments, finish, scratch_broker
+from benchmarks._common import READY_S, PeerTrades, Worker, arguments, finish, scratch_broker
 from benchmarks.restore import KEYS, PARTITIONS, fill
 from schemas.codec import decoder_of
 from schemas.records import Account, Instrument, Position
@@ -80,7 +80,7 @@ async def takeover(made: Installation, standby: bool) -> dict[str, Any]:
     first = made.worker("a", standby)
     await line(first, f"READY positions {','.join(map(str, range(PARTITIONS)))}")
     second = made.worker("b", standby)
-    if not second.ready.wait(60):
+    if not second.ready.wait(READY_S):
         raise TimeoutError("the second worker did not come up")
     await asyncio.sleep(6.0)  # copies reach the end
     seen = len(second.lines)
@@ -148,7 +148,7 @@ async def rolling(made: Installation, size: str, seed: int) -> dict[str, Any]:
     workers = {}
     for name in ("a", "b"):
         workers[name] = made.worker(name, True)
-        if not workers[name].ready.wait(60):
+        if not workers[name].ready.wait(READY_S):
             raise TimeoutError(f"worker {name} did not come up")
     await asyncio.sleep(8.0)
     reader = Reader(made.settings)
@@ -159,7 +159,7 @@ async def rolling(made: Installation, size: str, seed: int) -> dict[str, Any]:
         workers[name].process.terminate()
         await asyncio.to_thread(workers[name].process.wait, 30)
         workers[name] = made.worker(name, True)
-        if not await asyncio.to_thread(workers[name].ready.wait, 60):
+        if not await asyncio.to_thread(workers[name].ready.wait, READY_S):
             raise TimeoutError(f"worker {name} did not come back")
         await asyncio.sleep(STEADY_S[size])
     for task in tasks:

@@ -14,7 +14,7 @@ import numpy as np
 from app.brokers import Broker
 from app.reference_files import publish_reference
 from app.settings import Settings
-from benchmarks._common import Worker, arguments, finish, scratch_broker, wait_committed
+from benchmarks._common import READY_S, Worker, arguments, finish, scratch_broker, wait_committed
 from schemas.codec import TICK_DTYPE, pack_ticks
 from schemas.records import Instrument
 from tables.kafka import KafkaClient, create_topics, owner_partition
@@ -83,7 +83,7 @@ async def measure(broker: Broker, folder: Path, form: str, count: int, seed: int
     print(f"  {form}: {count:,} ticks in {messages:,} messages on the log", file=sys.stderr)
     worker = Worker(["worker", "--roles", "marks"], {
         "DESKRISK_BROKERS": broker.address, "DESKRISK_PREFIX": s.prefix, "DESKRISK_DATA_DIR": str(folder / form), "DESKRISK_LOG_LEVEL": "error"})
-    assert worker.ready.wait(90), "the worker did not come up"
+    assert worker.ready.wait(READY_S), "the worker did not come up"
     t0 = time.monotonic()
     try:
         done = await wait_committed(client, s.group("marks"), s.topics()["ticks"], messages, 300, [])

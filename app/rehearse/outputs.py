@@ -21,7 +21,7 @@ from tables.tail import Tail
 ROWS = ("positions", "risk", "marks")
 FACTS = ("decisions", "alerts", "quarantine")
 OUTPUTS = (*ROWS, *FACTS, "reads", "gates")
-REACH_S = 10.0
+REACH_S = 60.0
 _reads, _gate = decoder_of(ReadSoFar), decoder_of(GateAddress)
 
 

@@ -24,9 +24,9 @@ from app.rehearse.waiting import NotSettled
 from schemas.topics import TOPICS
 from tables.kafka import owner_partition
 
-#: a value that is to be there is waited for this long after all was read
-HOLDS_S, LOOK_S = 6.0, 0.05
-DECIDED_S = 10.0
+#: a value that is to be there is waited for this long after all was read: the models run seconds apart
+HOLDS_S, LOOK_S = 30.0, 0.05
+DECIDED_S = 60.0
 #: of these topics all readers know before something else is sent: which of two topics is read first is chance
 SETTLES = frozenset(("limits", "controls", "reference.instruments", "reference.accounts", "reference.counterparties",
                      "market.surfaces", "positions.external", "corporate.actions"))

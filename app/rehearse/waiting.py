@@ -21,7 +21,8 @@ from app.rehearse.outputs import OUTPUTS, Outputs
 from schemas.topics import TOPICS
 
 STEP_S = 0.02
-ROUND_S = 15.0
+#: a role that has not read on for so long stands still, also where other work has the processors
+ROUND_S = 60.0
 ROUNDS = 3
 #: whose answers come from where the worker roles publish
 GATEWAY = "gateway"

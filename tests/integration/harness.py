@@ -28,9 +28,10 @@ from schemas.records import Account, Instrument
 from schemas.topics import TOPICS
 from tables.kafka import create_topics, owner_partition
 from tests.support.fork_server import SERVER, ForkedProcess
+from tests.support.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-READY_S, FORGET_S = 60.0, 5.0
+FORGET_S = 5.0
 INSTRUMENTS = [Instrument(instrument=f"I{i:02d}", asset_class="equity", currency="USD", quantity_increment=Decimal(1))
                for i in range(12)] + [
     Instrument(instrument="INV", asset_class="perpetual", currency="USD", quantity_increment=Decimal(1), inverse=True,
@@ -73,12 +74,12 @@ class Process:
             if "READY" in line:
                 self.ready.set()
 
-    def wait_ready(self, seconds: float = READY_S) -> Process:
+    def wait_ready(self, seconds: float = PATIENCE_S) -> Process:
         """Wait until the process says READY."""
         assert self.ready.wait(seconds), "\n".join(self.lines[-30:])
         return self
 
-    def wait_exit(self, timeout: float = 60.0) -> int:
+    def wait_exit(self, timeout: float = PATIENCE_S) -> int:
         """Wait for the end; return the exit code."""
         return self.process.wait(timeout)
 
@@ -205,7 +206,7 @@ class Installation:
                 out[tp.partition] = Marker.unpack(raw).offsets.get(self.settings.topics()["trades"], 0)
         return out
 
-    async def quiesce(self, timeout: float = 40.0) -> list[int]:
+    async def quiesce(self, timeout: float = PATIENCE_S) -> list[int]:
         """Wait until every trade on the log is in the durable table; return the stored offsets."""
         deadline = time.monotonic() + timeout
         while (stored := await self.stored()) != (ends := await self.ends()):  # forwarding makes the log longer

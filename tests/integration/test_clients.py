@@ -29,6 +29,7 @@ from schemas.topics import TOPICS
 from tables.records import RecordBatch
 from tables.tail import Tail
 from tests.integration.harness import ROOT, Installation
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -183,7 +184,7 @@ def without_trades(found: Counter[tuple[str, bytes | None, bytes | None]]) -> in
 
 def stays_up(made: Installation, quantity: float) -> None:
     """Assert that the good trades are a position in a while, and that nobody ended."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while float(asyncio.run(made.newest("positions")).get("ACC-000|I00", {"quantity": 0})["quantity"]) != quantity:
         assert time.monotonic() < deadline
         time.sleep(0.3)

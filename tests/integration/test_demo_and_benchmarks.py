@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from tests.integration.harness import ROOT
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 
 
-def last_json(*arguments: str, timeout: float = 200, **environment: str) -> dict[str, object]:
+def last_json(*arguments: str, timeout: float = 3 * PATIENCE_S, **environment: str) -> dict[str, object]:
     """Run a command; return the JSON object on its last line."""
     done = subprocess.run([sys.executable, "-m", "app", *arguments], cwd=ROOT, env=os.environ | environment, text=True,
                           capture_output=True, timeout=timeout)
@@ -32,7 +33,7 @@ def test_up_writes_the_ready_file_and_ends_on_a_signal(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-m", "app", "up", "--embedded", "--ready-file", str(ready), "--data-dir",
                                 str(tmp_path / "data"), "--gateway-port", "0"], cwd=ROOT, stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + PATIENCE_S
         while not ready.exists():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.1)

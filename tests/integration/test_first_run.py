@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.integration.harness import ROOT
+from tests.support.patience import PATIENCE_S
 
 
 def test_nothing_is_left_to_compile_once_the_install_is_done(tmp_path: Path) -> None:
@@ -24,7 +25,7 @@ def test_nothing_is_left_to_compile_once_the_install_is_done(tmp_path: Path) -> 
     warmed = {p.name for p in (tmp_path / "kernels").rglob("*.nbc")}
     assert len(warmed) > 50
     done = subprocess.run([sys.executable, "-m", "app", "demo", "--for", "10", "--no-browser", "--json"], cwd=ROOT, env=environment,
-                          text=True, capture_output=True, timeout=200)
+                          text=True, capture_output=True, timeout=3 * PATIENCE_S)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["errors"] == 0 and result["orders"] > 10

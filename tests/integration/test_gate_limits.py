@@ -22,6 +22,7 @@ from schemas.records import Alert, Control, MarginTier
 from tests.integration.harness import ACCOUNTS, INSTRUMENTS, ROOT, Installation
 from tests.integration.test_order_path import by_id, decisions, keep_quoting, open_the_gate, order, send
 from tests.support.fork_server import run_command
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 REASON = "test of limits on figures"
@@ -34,7 +35,7 @@ async def limited(made: Installation, *limits: tuple[str, str, str, float, dict[
 
 
 async def alerts(made: Installation, wanted: set[tuple[str, str]]) -> None:
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         found = {(a["limit_id"], a["kind"]) for a in await made.alerts()}
         if wanted <= found:
@@ -88,7 +89,7 @@ def test_margin_shares_windows_and_collars_hold_an_order_against_what_is_held_an
 
 async def until_measured(made: Installation, node: str, var: float) -> None:
     """Wait until the risk stage has said the VaR of a node, and of instruments alone, and a gate can have heard it."""
-    deadline = time.monotonic() + 60.0
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         said, alone = await made.newest("risk"), await made.newest("unit-vars")
         measured = ((said.get(node) or {}).get("models") or {}).get("var_hist") or {}
@@ -151,7 +152,7 @@ def test_limits_of_a_watched_file_stand_at_the_gate_and_go_with_it(made: Install
         beside.rename(path)
 
     async def refused_with(codes: list[str], numbers: Any) -> None:
-        deadline = time.monotonic() + 20.0
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             k = next(numbers)
             await send(made, "orders", [order(f"f{k}", quantity=50, price=99 - k % 50 * 0.01)])
@@ -199,7 +200,7 @@ def test_a_rate_trips_a_breaker_that_a_kill_does_not_forget_and_soft_limits_are_
         process.wait_ready()
 
     async def state(wanted: str, rev: int) -> None:
-        deadline = time.monotonic() + 20.0
+        deadline = time.monotonic() + PATIENCE_S
         while (held := (await current(made.settings, "controls", Control)).get("trader:t1")) is None or (held.state, held.rev) != (wanted, rev):
             assert time.monotonic() < deadline, held
             await asyncio.sleep(0.2)

@@ -23,6 +23,7 @@ from tests.integration.harness import Installation, Process, Upstream
 from tests.integration.test_order_path import order, send
 from tests.integration.test_system import quotes
 from tests.support.fork_server import run_command
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 RISK, SECOND, READER = "r" * 20, "s" * 20, "v" * 20
@@ -63,7 +64,7 @@ def call(url: str, method: str, path: str, token: str | None = RISK, **body: Any
     return httpx.request(method, url + path, headers=headers, json=body or None, timeout=20)
 
 
-def wait_until(get: Any, timeout: float = 20.0) -> Any:
+def wait_until(get: Any, timeout: float = PATIENCE_S) -> Any:
     deadline = time.monotonic() + timeout
     while not (found := get()):
         assert time.monotonic() < deadline

@@ -14,6 +14,7 @@ import pytest
 
 from app.brokers import KafkaBroker, java_and_maven
 from tests.integration.harness import Installation, Process, Upstream
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 BROKER_HOST = "10.213.0.1"
@@ -77,7 +78,7 @@ def hosts() -> Iterator[Hosts]:
 
 async def said(worker: Process, line: str, after: int) -> None:
     """Wait for a line of a worker."""
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + PATIENCE_S
     while line not in worker.lines[after:]:
         assert time.monotonic() < deadline, "\n".join(worker.lines[-20:])
         await asyncio.sleep(0.1)

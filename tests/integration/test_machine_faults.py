@@ -14,6 +14,7 @@ import pytest
 
 from tables.kafka import owner_partition
 from tests.integration.harness import INSTRUMENTS, Installation, Process, Upstream
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 
@@ -144,7 +145,7 @@ def test_a_flood_of_ticks_and_of_new_names(made: Installation) -> None:
             assert (await made.assert_exact())["trades"] == len(upstream.sent)
         topics, name = made.settings.topics(), INSTRUMENTS[0].instrument
         found: dict[str, dict[str, Any]] = {}
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while found.get(name, {}).get("bid") != bid and time.monotonic() < deadline:
             await asyncio.sleep(1)
             found = await made.newest("marks")

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from tests.integration.harness import Installation, Upstream
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 CLIENTS, COMERS = 200, 1_000
@@ -52,7 +53,7 @@ def test_a_thousand_come_and_go_and_two_hundred_are_let_go(made: Installation) -
             seen: list[list[str]] = [[] for _ in range(CLIENTS)]
             clients = [asyncio.create_task(listen(session, url, s)) for s in seen]
             loading = asyncio.create_task(upstream.send(2_000, pause_s=0.1))
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE_S
             while not all("delta" in s for s in seen) and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
             assert all("delta" in s for s in seen)

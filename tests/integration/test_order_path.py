@@ -23,6 +23,7 @@ from tables.kafka import owner_partition
 from tests.integration.harness import Installation, Process, prefix_of
 from tests.integration.test_system import quotes
 from tests.support.fork_server import run_command
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 REASON = "test of the order path"
@@ -60,7 +61,7 @@ async def send(made: Installation, topic: str, rows: list[Any], wrong_partition:
     await producer.stop()
 
 
-async def decisions(made: Installation, wanted: int, timeout: float = 20.0) -> list[Decision]:
+async def decisions(made: Installation, wanted: int, timeout: float = PATIENCE_S) -> list[Decision]:
     deadline = time.monotonic() + timeout
     while True:
         found = await decisions_of(made.settings, None, 100_000)
@@ -303,7 +304,7 @@ def test_the_owner_decides_and_others_say_where_it_answers(made: Installation, t
         stop = asyncio.Event()
         quoting = asyncio.create_task(keep_quoting(made, stop))
         found: dict[int, str | None] = {}
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + PATIENCE_S
         while len(set(found.values())) < 2:
             assert time.monotonic() < deadline, found
             found = {int(k): a.address for k, a in (await current(made.settings, "gates", GateAddress)).items()}
@@ -362,7 +363,7 @@ def test_refusals_trip_the_breaker_that_watches_their_rate(made: Installation) -
         await asyncio.sleep(1.5)
         await send(made, "orders", [order(f"r{k}", quantity=5_000 + k) for k in range(25)])
         await decisions(made, 25)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while "trader:t1" not in (held := await current(made.settings, "controls", Control)):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.2)

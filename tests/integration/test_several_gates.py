@@ -13,6 +13,7 @@ import pytest
 from tests.integration.harness import ACCOUNTS, Installation
 from tests.integration.test_gate_ownership import gate, open_market
 from tests.integration.test_order_path import made, order, set_limit
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 __all__ = ["made"]
@@ -34,7 +35,7 @@ def buy(account: str, quantity: int, **more: Any) -> dict[str, Any]:
 
 async def until(path: Path, account: str, quantity: int, want: list[tuple[str, str]]) -> None:
     """Ask without effect until the gate says that; it has what others hold a moment later."""
-    deadline, said = time.monotonic() + 20.0, None
+    deadline, said = time.monotonic() + PATIENCE_S, None
     while said != want:
         assert time.monotonic() < deadline, (said, want)
         await asyncio.sleep(0.05)
@@ -58,7 +59,7 @@ def test_what_one_gate_let_through_counts_at_the_others_through_a_kill(made: Ins
             for limit_id, metric, value in (("FG", "gross", 2_000), ("FD", "daily_quantity", 24)):
                 await set_limit(made.settings, {"limit_id": limit_id, "node": "firm", "metric": metric, "limit": value, "reason": "held by several gates"}, "r")
             first, _ = await asyncio.gather(*(gate(made, path.stem, DESKRISK_GATE_SOCKET=str(path)) for path in paths))
-            deadline, mine = time.monotonic() + 30.0, [set[str](), set[str]()]
+            deadline, mine = time.monotonic() + PATIENCE_S, [set[str](), set[str]()]
             while not (mine[0] and mine[1] and len(mine[0] | mine[1]) == len(ACCOUNTS)):
                 assert time.monotonic() < deadline, mine
                 await asyncio.sleep(0.2)
@@ -81,7 +82,7 @@ def test_what_one_gate_let_through_counts_at_the_others_through_a_kill(made: Ins
             await until(paths[1], y, 5, [("DAILY_QUANTITY", "25")])
             await gate(made, "a", DESKRISK_GATE_SOCKET=str(paths[0]))  # and when the killed one is back
             for path in paths:
-                deadline = time.monotonic() + 30.0
+                deadline = time.monotonic() + PATIENCE_S
                 while not (mine := sorted(await owned(path))):
                     assert time.monotonic() < deadline, path
                     await asyncio.sleep(0.2)

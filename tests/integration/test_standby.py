@@ -13,6 +13,7 @@ import pytest
 from app.brokers import Broker
 from tables.store import DiskPartition
 from tests.integration.harness import Installation, Process, Upstream, prefix_of
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 
@@ -26,7 +27,7 @@ def made(broker: Broker, tmp_path: Any, request: pytest.FixtureRequest) -> Itera
 
 async def owns_everything(worker: Process, after: int) -> None:
     """Wait until a worker says READY with all four partitions, in a line after the first ``after`` ones."""
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + PATIENCE_S
     while not any(line == "READY positions 0,1,2,3" for line in worker.lines[after:]):
         assert time.monotonic() < deadline, "\n".join(worker.lines[-20:])
         await asyncio.sleep(0.05)

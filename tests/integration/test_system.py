@@ -27,6 +27,7 @@ from schemas.codec import encode
 from schemas.records import Alert, Decision, Order, Reason
 from tests.integration.harness import ACCOUNTS, INSTRUMENTS, ROOT, Installation, Process, Upstream
 from tests.support.fork_server import run_command
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 PAIR = "I00"
@@ -76,7 +77,7 @@ def firm(url: str) -> dict[str, Any]:
     return dict(reply.json()) if reply.status_code == 200 else {"exposure": {"positions": 0}}
 
 
-def wait_for(condition: Any, seconds: float = 30.0) -> None:
+def wait_for(condition: Any, seconds: float = PATIENCE_S) -> None:
     """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -155,7 +156,7 @@ def test_a_client_that_stops_reading_is_dropped_and_costs_the_others_nothing(run
             await upstream.send(6_000, pause_s=0.05)
     meter = StreamMeter()
     asyncio.run(load())
-    wait_for(lambda: "deskrisk_sse_clients_dropped_total 1" in httpx.get(f"{running['url']}/metrics").text, 30)
+    wait_for(lambda: "deskrisk_sse_clients_dropped_total 1" in httpx.get(f"{running['url']}/metrics").text)
     frozen.close()
     for event, _, data in read_stream(running["url"], {}, lambda seen: len(seen) > 3):
         meter.take(event, data)
@@ -200,14 +201,14 @@ def test_rows_in_clickhouse_are_the_log_also_after_a_kill(running: dict[str, Any
         process = subprocess.Popen([sys.executable, clickhouse_server.__file__, str(library), str(store), str(port)],
                                    env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
-        wait_for(lambda: listening(port), 60)
+        wait_for(lambda: listening(port))
         return process
     url = f"clickhouse://default:@127.0.0.1:{port}/default"
     server = start_server()
     sink = made.start("sink", DESKRISK_CLICKHOUSE_URL=url).wait_ready()
     try:
         want = sum(asyncio.run(made.ends()))
-        wait_for(lambda: trade_rows(port) == want, 60)
+        wait_for(lambda: trade_rows(port) == want)
         server.kill()  # F16: gone while the log grows, back with its rows, then the sink dies as well
         server.wait()
 
@@ -220,18 +221,18 @@ def test_rows_in_clickhouse_are_the_log_also_after_a_kill(running: dict[str, Any
         server = start_server()
         made.start("sink", DESKRISK_CLICKHOUSE_URL=url).wait_ready()
         want = sum(asyncio.run(made.ends()))
-        wait_for(lambda: trade_rows(port) == want, 60)
+        wait_for(lambda: trade_rows(port) == want)
         client = Client("127.0.0.1", port)
         assert client.execute("SELECT count(), uniqExact(partition, offset, idx) FROM deskrisk.trades") == [(want, want)]
         net = client.execute("SELECT sum(if(side = 'buy', quantity, -quantity)) FROM deskrisk.trades FINAL")[0][0]
         wait_for(lambda: client.execute(
             "SELECT sum(q) FROM (SELECT argMax(quantity, (as_of_offset, revision)) AS q FROM deskrisk.positions "
-            "GROUP BY account, instrument)")[0][0] == net, 60)
+            "GROUP BY account, instrument)")[0][0] == net)
         assert client.execute("SELECT count() FROM deskrisk.risk WHERE node = 'firm'")[0][0] > 0
         asyncio.run(a_refusal_and_an_alert(made))
         wait_for(lambda: client.execute("SELECT quantity, codes, measured, value, gross FROM deskrisk.decisions WHERE order_id = 'D-1'")
-                 == [(Decimal("10.5"), ["MAX_QUANTITY", "HALTED"], ["10.5", "halted"], 105.0, None)], 60)
-        wait_for(lambda: client.execute("SELECT node, value, ack_by FROM deskrisk.alerts WHERE kind = 'breach'") == [("desk:D", 2.0, "ann")], 60)
+                 == [(Decimal("10.5"), ["MAX_QUANTITY", "HALTED"], ["10.5", "halted"], 105.0, None)])
+        wait_for(lambda: client.execute("SELECT node, value, ack_by FROM deskrisk.alerts WHERE kind = 'breach'") == [("desk:D", 2.0, "ann")])
     finally:
         server.kill()
 

@@ -17,6 +17,7 @@ import pytest
 
 from tables.exit_codes import ExitCode
 from tests.integration.harness import ROOT, Installation
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 #: of each role what must be under watch; a task that is new is hurt as well
@@ -67,8 +68,8 @@ def test_each_task_of_each_role_that_fails_is_seen(made: Installation, role: str
         assert f"{name} failed, leaving" in said
 
 
-def until(get: Callable[[], Any], seconds: float) -> Any:
-    deadline = time.monotonic() + seconds
+def until(get: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + PATIENCE_S
     while not (found := get()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -90,14 +91,14 @@ def test_a_worker_that_dies_or_stands_still_is_said_on_alerts(made: Installation
         return lambda: sum(k == kind and words in note for k, note in alerts()) >= times
 
     worker().send_signal(signal.SIGKILL)
-    until(said("worker_down", "killed by signal 9; restart 1", 1), 10)
-    until(said("clear", "back", 1), 30)
+    until(said("worker_down", "killed by signal 9; restart 1", 1))
+    until(said("clear", "back", 1))
     stopped = worker()
     time.sleep(3)  # it has begun to say how it gets on
     stopped.send_signal(signal.SIGSTOP)
     try:
-        until(said("worker_down", "said nothing", 1), 10)
+        until(said("worker_down", "said nothing", 1))
     finally:
         stopped.send_signal(signal.SIGCONT)
-    until(said("clear", "back", 2), 30)
+    until(said("clear", "back", 2))
     assert keeper.stop() == 0
