@@ -134,10 +134,10 @@ def _warm_positions() -> None:
     find_slot(positions.arrays, 0, 0)
     other_averages(positions.arrays, np.zeros(1, np.int32), np.empty(1), np.empty(1))
     blob, bounds = positions.pack(positions.take_dirty())
-    seq, fills, flags = positions.take_fills()
+    seq, fills, content, flags = positions.take_fills()
     again = PartitionPositions(0)
     again.load([blob[bounds[0] : bounds[1]]], [(0, 0)])
-    again.load_fills(0, [(seq, fills, flags)])
+    again.load_fills(0, [(seq, fills.tobytes(), content.tobytes() + flags.tobytes())])
     check_half_chain(again.arrays, 0)
     evict_oldest(again.arrays, 1)
 

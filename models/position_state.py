@@ -295,8 +295,8 @@ class PartitionPositions:
         a.dirty_epoch[:n] = a.meta[EPOCH]
         a.meta[N_DIRTY], a.meta[N_FLUSHED], a.meta[N_FLAGGED] = n, 0, 0
 
-    def take_fills(self) -> tuple[int, bytes, bytes]:
-        """Return (sequence number of the first, new fills, changed flags) since the last call, packed.
+    def take_fills(self) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+        """Return (sequence number of the first, new fills, the content of each, changed flags) since the last call.
 
         Flags and the content of new fills are pairs of int64: a sequence number with flags and the way to the
         successor, or the complement of a sequence number with a hash. A version that knows of no content takes such a
@@ -317,7 +317,7 @@ class PartitionPositions:
         a.meta[N_FLAGGED] = 0
         fills = a.fills[first:end].copy()
         fills["flags"] &= ~CHECKED
-        return seq + first, fills.tobytes(), np.concatenate([flags, content]).tobytes()
+        return seq + first, fills, content, flags
 
     @property
     def first_fill_seq(self) -> int:

@@ -31,7 +31,10 @@ from tables.partition import MARKER_KEY, Rows
 from tables.side_data import Amounts, SideData, add_amounts, exact_amounts
 
 UNIT = "\x1f"
-FILLS_PER_ROW = 8000
+#: a row of the changelog stays well below the megabyte that brokers take of a record
+FILLS_PER_ROW, PAIRS_PER_ROW, ROW_BYTES = 8_000, 32_000, 500_000
+#: of an amount, its currency, quotes and commas
+PAID_BYTES = 32
 _BLOCK = struct.Struct("<qII")
 #: columns of a published row, in the order `_record` takes them
 _PUBLISHED = ("account_index", "instrument_index", "quantity", "quantity_decimals", "average_price", "realised_pnl",
@@ -99,21 +102,18 @@ class PositionPartition:
         return self.cut()
 
     def _cut_fills(self) -> Rows:
-        seq, fills, flags = self.positions.take_fills()
+        seq, fills, content, flags = self.positions.take_fills()
         rows: Rows = []
-        size = FILL_DTYPE.itemsize
-        count = len(fills) // size
-        for start in range(0, max(count, 1), FILLS_PER_ROW):
-            part = fills[start * size : (start + FILLS_PER_ROW) * size]
-            changed = flags if start == 0 else b""
-            if not part and not changed:
-                break
-            n = len(part) // size
-            key = b"F%016x" % (seq + start) if n else self._flags_key(seq)
-            changed += self._pack_fees(seq + start, seq + start + n)
-            rows.append((key, _BLOCK.pack(seq + start, n, len(changed) // 16) + part + changed))
-            self._blocks.append((key, seq + start + n))
-        self._new_payers.clear()
+        count = len(fills)
+        for start in range(0, count, FILLS_PER_ROW):
+            part, tail = fills[start : start + FILLS_PER_ROW], content[start : start + FILLS_PER_ROW]
+            key = b"F%016x" % (seq + start)
+            rows.append((key, _BLOCK.pack(seq + start, len(part), len(tail)) + part.tobytes() + tail.tobytes()))
+            self._blocks.append((key, seq + start + len(part)))
+        # whatever else is known of fills, in rows that no broker finds too large; they are older than the next fills
+        for start in range(0, len(flags), PAIRS_PER_ROW):
+            rows.append(self._beside_fills(seq + count, flags[start : start + PAIRS_PER_ROW]))
+        rows += [self._beside_fills(seq + count, pairs) for pairs in self._pack_fees()]
         rows += [(key, None) for key in sorted(self._old_blocks - {key for key, _ in rows})]
         self._old_blocks.clear()
         first = self.positions.first_fill_seq
@@ -125,17 +125,26 @@ class PositionPartition:
         rows.append((b"W", b"%d" % first))
         return rows
 
-    def _pack_fees(self, first: int, end: int) -> bytes:
-        """Return what new fills of a block paid in other currencies."""
-        paid = [[seq, {c: str(a) for c, a in self.side[slot].paid[seq].items()}] for seq, slot in self._new_payers
-                if first <= seq < end and seq in self.side[slot].paid]
-        if not paid:
-            return b""
-        text = json.dumps(paid).encode()
-        pairs = np.zeros(-(-len(text) // 8), PAIR_DTYPE)
-        pairs["seq"] = OTHER_TAIL
-        pairs["flags"] = np.frombuffer(text.ljust(8 * len(pairs)), np.int64)
-        return pairs.tobytes()
+    def _beside_fills(self, seq: int, pairs: np.ndarray) -> tuple[bytes, bytes]:
+        """Return a row of what changed of fills before ``seq``; several may follow the same fill."""
+        prefix = b"G%016x-" % seq
+        key = prefix + b"%08x" % sum(key.startswith(prefix) for key, _ in self._blocks)
+        self._blocks.append((key, seq))
+        return key, _BLOCK.pack(seq, 0, len(pairs)) + pairs.tobytes()
+
+    def _pack_fees(self) -> Iterator[np.ndarray]:
+        """Yield what new fills paid in other currencies, in parts of a row each."""
+        paid, size = list[tuple[int, dict[str, str]]](), 0
+        for seq, slot in self._new_payers:
+            if seq in self.side[slot].paid:
+                paid.append((seq, {c: str(a) for c, a in self.side[slot].paid[seq].items()}))
+                size += PAID_BYTES + sum(PAID_BYTES + len(a) for a in paid[-1][1].values())
+            if size >= ROW_BYTES:
+                yield _as_pairs(paid)
+                paid, size = [], 0
+        self._new_payers.clear()
+        if paid:
+            yield _as_pairs(paid)
 
     def _unpack_fees(self, tail: bytes) -> None:
         pairs = np.frombuffer(tail, PAIR_DTYPE)
@@ -150,11 +159,6 @@ class PositionPartition:
             slot = int(self.positions.arrays.fills["slot"][k])
             self.side_of(slot).paid[seq] = amounts
             self._payers.append((seq, slot))
-
-    def _flags_key(self, seq: int) -> bytes:
-        """Return the key of a block that holds changed flags only; several may follow the same fill."""
-        prefix = b"G%016x-" % seq
-        return prefix + b"%08x" % sum(key.startswith(prefix) for key, _ in self._blocks)
 
     def restore(self, rows: dict[bytes, bytes]) -> None:
         """Take the newest row of every key in."""
@@ -435,3 +439,12 @@ def decimal_text(units: int, decimals: int) -> str:
 def finite(value: float) -> float | None:
     """Return the value, or None for NaN."""
     return value if value == value else None
+
+
+def _as_pairs(paid: list[tuple[int, dict[str, str]]]) -> np.ndarray:
+    """Return fees of fills as the tail of a row."""
+    text = json.dumps(paid).encode()
+    pairs = np.zeros(-(-len(text) // 8), PAIR_DTYPE)
+    pairs["seq"] = OTHER_TAIL
+    pairs["flags"] = np.frombuffer(text.ljust(8 * len(pairs)), np.int64)
+    return pairs
