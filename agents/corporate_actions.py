@@ -16,7 +16,6 @@ from aiokafka.structs import TopicPartition
 
 from agents.ports import Clock, Publisher
 from agents.reference_tail import ReferenceTail
-from agents.router import Place
 from models.corporate_actions import effective_ns
 from models.limit_door import judged
 from models.reference import FIRM
@@ -58,12 +57,14 @@ class ActionFollower:
 
     def turn(self) -> None:
         """Let what is due come into force, and have what a refused record displaced written once more."""
-        if 0 in self._parts:
-            for topic, key, value in self._tail.displaced():
-                log.error("%s %s: the newest record is refused: what stands is written once more", topic, key.decode())
-                self._publisher.send(self._topics[topic], key, value)
+        self._write_again()
         if self._reference.turn(self._clock()):
             self._came()
+
+    def _write_again(self) -> None:
+        for again in self._tail.displaced.take() if 0 in self._parts else ():
+            log.error("%s %s: written once more as it stands: %s", again.topic, again.key, again.why)
+            self._publisher.send(self._topics[again.topic], again.key.encode(), again.value)
 
     def take_over(self) -> None:
         """Have what is in force followed, where nobody did."""
@@ -82,10 +83,8 @@ class ActionFollower:
         if restated is not None:
             self._publisher.send(self._topics["reference.instruments"], record.instrument.encode(), encode(restated))
 
-    def _heard(self, record: CorporateAction | None, place: Place) -> None:
-        if record is not None and 0 in self._parts and place.key.encode() != action_key(record):
-            # under a key that others share it would be gone after compaction
-            self._publisher.send(self._topics["corporate.actions"], action_key(record), encode(record))
+    def _heard(self) -> None:
+        self._write_again()  # under its own key, before that it was followed
         self._reference.turn(self._clock())
         self._came()
 

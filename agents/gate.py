@@ -140,8 +140,8 @@ class GateStage(ReadingStage):
         else:
             self.inputs.router(batch)
 
-    def _take_control(self, control: Control, _: Place) -> None:
-        self.watch.take_control(control)
+    def _take_control(self, control: Control, place: Place) -> None:
+        self.watch.take_control(control, place.key)
         for w in self.gate.add_control(control):
             self._cancel(w.order, f"killed: {control.scope}, {control.reason}")
 

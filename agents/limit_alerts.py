@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from aiokafka.structs import TopicPartition
 
+from agents.displaced import Displaced
 from agents.ports import Counters, Publisher
 from agents.router import Place
 from models.gate.state import STATES
@@ -21,6 +22,7 @@ from models.limits import Change, LimitKey, LimitMonitor
 from models.reference import FIRM, LEVELS
 from models.trading_states import replaces
 from schemas.codec import decoder_of, encode
+from schemas.reasons import QuarantineReason
 from schemas.records import Alert, Control, Limit
 from tables.kafka import KafkaClient
 from tables.records import RecordBatch
@@ -58,45 +60,37 @@ class LimitAlerts:
         #: number of the newest trip of this process, by scope
         self._tripped: dict[str, int] = {}
         self.door = LimitDoor(levels)
-        #: scopes whose newest record is not what stands, and why: compaction leaves that record alone
-        self._unsettled: dict[str, str] = {}
-        self._settled: set[tuple[str, str]] = set()
+        self._displaced = Displaced({"limits": lambda key: _encoded(self.door.standing.get(key)),
+                                     "controls": lambda key: _encoded(self._controls.get(key))})
 
     def judged(self, take: Callable[[Limit, Place], object], drop: Callable[[Place], object],
                ) -> tuple[Callable[[Limit, Place], None], Callable[[Place], None]]:
         """Return handlers of limits and their withdrawals that hand on what stands (see `LimitDoor`)."""
         def taken(limit: Limit, place: Place) -> None:
-            if self.door.take(limit, place.ts_ns):
-                take(limit, place)
+            self.door.take(limit, place.ts_ns)
+            self._displaced.came("limits", place.key, limit.limit_id)
+            take(limit, place)
 
         def dropped(place: Place) -> None:
             self.door.remove(place.key, place.ts_ns)
+            self._displaced.gone("limits", place.key)
             drop(place)
 
         return taken, dropped
 
-    def not_read(self, topic: str, key: str, why: str) -> None:
-        """Note that the newest record of a limit, or of a scope, could not be read: what was there before it stands."""
-        if topic == self._topics["limits"] and key in self.door.standing:
-            self.door.unsettled.setdefault(key, why)
-        elif topic == self._topics["controls"] and key in self._controls:
-            self._unsettled.setdefault(key, why)
+    def refused(self, topic: str, key: str, reason: QuarantineReason, why: str) -> None:
+        """Note that a record was refused, by the name of its topic in the contract: what was there before it stands."""
+        # by what stands beside it: who reads it alone might take it
+        self._displaced.refused(topic, key, why, withdraw=reason is QuarantineReason.NOT_APPROVED)
 
     def settle(self, now_ns: int) -> None:
         """Write what stands once more where the newest record is another one that was refused, and say so.
 
         For one stage alone: all readers came to the same; a reader that starts after compaction has to, too.
         """
-        wrong = [("limits", k, why) for k, why in self.door.unsettled.items()]
-        wrong += [("controls", k, why) for k, why in self._unsettled.items()]
-        self._settled &= {(topic, key) for topic, key, _ in wrong}
-        for topic, key, why in wrong:
-            if (topic, key) in self._settled:
-                continue
-            self._settled.add((topic, key))
-            stands = (self.door.standing if topic == "limits" else self._controls).get(key)
-            self._publisher.send(self._topics[topic], key.encode(), None if stands is None else encode(stands), 0)
-            node = getattr(stands, "node", key if topic == "controls" else FIRM)
+        for topic, key, value, why in self._displaced.take():
+            self._publisher.send(self._topics[topic], key.encode(), value, 0)
+            node = getattr(self.door.standing.get(key), "node", FIRM) if topic == "limits" else key
             alert = Alert(alert_id=f"refused.{topic}.{key}.{now_ns}", kind="override", metric=topic, value=None,
                           node=FIRM if node == "all" else node, limit=None, utilisation=None, cause_ts=now_ns,
                           raised_ts=now_ns, snapshot_id=0,
@@ -120,11 +114,15 @@ class LimitAlerts:
         """Take an alert from the log in."""
         self.monitor.follow(alert)
 
-    def take_control(self, control: Control) -> None:
+    def take_control(self, control: Control, key: str | None = None) -> None:
         """Note what stands; what a person lifted while a breach calls for it is called for again.
 
         A breaker that this stage wrote after a stricter state of a person, under the same number, is followed by that
         state once more: compaction leaves the newest record alone.
+
+        Parameters
+        ----------
+        key : that it has on its topic; None: it is one of this stage's own
         """
         held = self._controls.get(control.scope)
         if not replaces(control, held):  # of before what was tripped here
@@ -133,10 +131,12 @@ class LimitAlerts:
                 self._publisher.send(self._topics["controls"], control.scope.encode(),
                                      encode(msgspec.structs.replace(held, rev=held.rev + 1)))
             else:
-                self._unsettled[control.scope] = f"{control.state}, number {control.rev}, of {control.by}"
+                self._displaced.refused("controls", control.scope if key is None else key,
+                                        f"{control.state}, number {control.rev}, of {control.by}")
             return
         self._controls[control.scope] = control
-        self._unsettled.pop(control.scope, None)
+        if key is not None:
+            self._displaced.came("controls", key, control.scope)
         if held is not None and STATES.index(control.state) < STATES.index(held.state):
             self.monitor.reconsider(FIRM if control.scope == "all" else control.scope)
 
@@ -177,6 +177,10 @@ class LimitAlerts:
         self._publisher.send(self._topics["controls"], scope.encode(), encode(control))
         self._counters.add("circuit_breaker_trips_total", scope=scope, reason=alert.metric)
         log.warning("breaker of %s: %s, %s", scope, state, control.reason)
+
+
+def _encoded(record: Limit | Control | None) -> bytes | None:
+    return None if record is None else encode(record)
 
 
 def _scope_of(node: str) -> str:

@@ -114,15 +114,16 @@ class RiskStage(Stage):
         def put_aside(batch: RecordBatch, k: int, reason: QuarantineReason, detail: str, raw: bytes) -> None:
             quarantine.send(batch, k, reason, detail, raw)
             key = batch.keys[k] if batch.keys else None
-            self.limits.not_read(batch.topic, (key or b"").decode(errors="replace"), detail)
+            self.limits.refused(names[batch.topic], (key or b"").decode(errors="replace"), reason, detail)
 
-        router = Router({v: k for k, v in self._topics.items()}, self._counters, "risk_refused", put_aside, future_ns)
+        names = {v: k for k, v in self._topics.items()}
+        router = Router(names, self._counters, "risk_refused", put_aside, future_ns)
         router.subscribe("marks", Mark, self._take_mark)
         router.subscribe("market.surfaces", Surface, lambda record, _: self.book.add_surface(record))
         router.subscribe("touches", Touch, lambda record, _: self.book.add_touch(record))
         router.subscribe("limits", Limit, *self.limits.judged(lambda record, _: self.limits.monitor.add(record),
                                                               lambda place: self.limits.monitor.remove(place.key)))
-        router.subscribe("controls", Control, lambda record, _: self.limits.take_control(record))
+        router.subscribe("controls", Control, lambda record, place: self.limits.take_control(record, place.key))
         router.subscribe("progress", PositionProgress, lambda record, _: self._in_step.heard(record, self._clock()))
         return router
 

@@ -1,16 +1,19 @@
 """The limits that stand, as every reader of their topic judges them: what loosens two people's limit needs two people.
 
 A record is judged where it is read, at the time it has on the log, whoever wrote it and however: a command, the page, a
-client of Kafka. All readers come to the same limits; what one refuses, all refuse.
+client of Kafka. All readers come to the same limits; what one refuses, all refuse. A version says one thing: what comes
+again as it stands is a repeat, another content of it, or an earlier one, changes nothing and is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from models.gate.limit_nodes import check_limit
 from models.limit_changes import alike, needs_second
-from models.limits_in_force import by_two
+from models.limits_in_force import by_two, end_of
 from models.reference import LEVELS
 from schemas.reasons import QuarantineReason
 from schemas.records import Limit
@@ -28,35 +31,26 @@ class LimitDoor:
     def __init__(self, levels: Sequence[str] = LEVELS) -> None:
         self._levels = levels
         self.standing: dict[str, Limit] = {}
-        #: names whose newest record is not what stands, and why: compaction leaves that record alone
-        self.unsettled: dict[str, str] = {}
         self._alike: dict[tuple[str, ...], dict[str, Limit]] = {}
 
-    def take(self, limit: Limit, at_ns: int) -> bool:
-        """Take a version of a limit in; return whether it stands now: one that is older than what stands does not.
+    def take(self, limit: Limit, at_ns: int) -> None:
+        """Take a version of a limit in: it stands now, as the newest one.
 
         Raises
         ------
         Refused
-            It lets more pass than two people agreed on, and one asks for it; nothing changed.
+            This version, or a later one, says something else, or it lets more pass than two people agreed on, and one
+            asks for it; nothing changed.
         ValueError
             It is on something that such a limit cannot be on; nothing changed.
         """
         held = self.standing.get(limit.limit_id)
-        if held is not None and limit.version < held.version:
-            self.unsettled[limit.limit_id] = f"version {limit.version} came after version {held.version}"
-            return False
-        if limit != held:
-            try:
-                check_limit(limit, self._levels)
-            except ValueError as error:
-                self.unsettled[limit.limit_id] = str(error)
-                raise
+        if held is None or not _say_the_same(limit, held):
+            _check_version(limit, held)
+            check_limit(limit, self._levels)
             self._judge(limit.limit_id, limit, at_ns)
-            self._forget(held)
-            self.standing[limit.limit_id] = self._alike.setdefault(alike(limit), {})[limit.limit_id] = limit
-        self.unsettled.pop(limit.limit_id, None)
-        return True
+        self._forget(held)
+        self.standing[limit.limit_id] = self._alike.setdefault(alike(limit), {})[limit.limit_id] = limit
 
     def remove(self, limit_id: str, at_ns: int) -> None:
         """Take a limit away.
@@ -70,7 +64,6 @@ class LimitDoor:
         if held is not None:
             self._judge(limit_id, None, at_ns)
             self._forget(held)
-        self.unsettled.pop(limit_id, None)
 
     def _forget(self, held: Limit | None) -> None:
         if held is not None:
@@ -85,9 +78,7 @@ class LimitDoor:
         why = needs_second(self._beside(self.standing.get(limit_id), after), limit_id, after, at_ns)
         if why is not None:
             who = "nobody else" if after is None or after.approved_by is None else repr(after.approved_by)
-            text = f"approved_by: expected a second person, was {who}: {why}"
-            self.unsettled[limit_id] = text
-            raise Refused(QuarantineReason.NOT_APPROVED, text)
+            raise Refused(QuarantineReason.NOT_APPROVED, f"approved_by: expected a second person, was {who}: {why}")
 
     def _beside(self, *limits: Limit | None) -> Mapping[str, Limit]:
         """Return what a write may stand in for: limits on the same figures."""
@@ -95,6 +86,19 @@ class LimitDoor:
         for group in {alike(x) for x in limits if x is not None}:
             found |= self._alike.get(group, {})
         return found
+
+
+def _check_version(limit: Limit, held: Limit | None) -> None:
+    if held is not None and limit.version <= held.version:
+        other = " with other content" if limit.version == held.version else ""
+        raise Refused(QuarantineReason.STALE_VERSION, f"version: expected above {held.version}, which stands{other} "
+                                                      f"({held.limit}, by {held.by}), was {limit.version}")
+
+
+def _say_the_same(one: Limit, other: Limit) -> bool:
+    """Whether two records say the same of a limit: their ends may be written in two ways."""
+    return msgspec.structs.replace(one, until=None) == msgspec.structs.replace(other, until=None) and (
+        end_of(one) == end_of(other))
 
 
 def judged(records: Iterable[tuple[str, Limit | None, int]], levels: Sequence[str] = LEVELS) -> dict[str, Limit]:

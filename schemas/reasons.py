@@ -27,6 +27,7 @@ class QuarantineReason(StrEnum):
     NOT_STORED = "not_stored"
     SKIPPED_RECORD = "skipped_record"
     NOT_APPROVED = "not_approved"
+    STALE_VERSION = "stale_version"
 
 
 QUARANTINE_MEANING: dict[QuarantineReason, str] = {
@@ -49,6 +50,7 @@ QUARANTINE_MEANING: dict[QuarantineReason, str] = {
     QuarantineReason.NOT_STORED: "the store of history refused a row of it; stages have taken it",
     QuarantineReason.SKIPPED_RECORD: "an operator passed over this record of the log of decisions",
     QuarantineReason.NOT_APPROVED: "it lets more pass than a limit of two people does, and one person wrote it",
+    QuarantineReason.STALE_VERSION: "this version of the limit, or a later one, stands with other content",
 }
 
 #: what a person does about it
@@ -68,6 +70,7 @@ QUARANTINE_REMEDY: dict[QuarantineReason, str] = {
     QuarantineReason.BAD_BINARY: "have the sender send the block again in the packed form of version 1 or 2",
     QuarantineReason.NOT_APPLIED: "report the class and text; retry with a version that is mended",
     QuarantineReason.NOT_APPROVED: "ask for it on the page or with `deskrisk limits set`: a second person approves it",
+    QuarantineReason.STALE_VERSION: "have the sender read what stands, and send the change as the next version",
     QuarantineReason.SKIPPED: "have the sender send what the batch held again, in a form that can be read",
     QuarantineReason.STATEMENT_TOO_LATE: "have the source state what it holds now",
     QuarantineReason.NOT_STORED: "correct the table or the record; the row is missing in the store alone",

@@ -192,8 +192,8 @@ class Gateway:
             self.state.take_risk(place.key, value)
 
     def _take_limit(self, limit: Limit, place: Place) -> None:
-        if self._door.take(limit, place.ts_ns):
-            self.state.add_limit(limit)
+        self._door.take(limit, place.ts_ns)
+        self.state.add_limit(limit)
 
     def _drop_limit(self, place: Place) -> None:
         self._door.remove(place.key, place.ts_ns)

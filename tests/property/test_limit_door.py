@@ -28,6 +28,7 @@ from schemas.codec import decoder_of, encode
 from schemas.reasons import QuarantineReason
 from schemas.records import Alert, Control, Limit
 from schemas.refusal import Refused
+from schemas.units import format_ts_ns
 from tests.property.test_two_people import MIN, NAMES, PAIRS, REASON, T0, WRITE, refuses
 from tests.unit.test_gate_figures import limit as measured_limit
 
@@ -66,11 +67,11 @@ class Reader:
         self.router = Router({t: t for t in TOPICS}, log, "refused", self.put_aside)
         monitor = self.alerts.monitor
         self.router.subscribe("limits", Limit, *self.alerts.judged(lambda x, _: monitor.add(x), lambda place: monitor.remove(place.key)))
-        self.router.subscribe("controls", Control, lambda x, _: self.alerts.take_control(x))
+        self.router.subscribe("controls", Control, lambda x, place: self.alerts.take_control(x, place.key))
 
     def put_aside(self, batch: Any, k: int, reason: QuarantineReason, detail: str, raw: bytes) -> None:
         self.refused.append(reason)
-        self.alerts.not_read(batch.topic, batch.keys[k].decode(), detail)
+        self.alerts.refused(batch.topic, batch.keys[k].decode(), reason, detail)
 
     def follow(self, records: list[tuple[str, str, bytes | None, int]]) -> None:
         for topic, key, value, ts in records[self.read:]:
@@ -144,7 +145,7 @@ def test_a_loosening_by_one_is_put_aside_and_told_and_by_two_it_stands() -> None
     reader.alerts.settle(T0)
     reader.follow(log.records)
     reader.alerts.settle(T0)
-    assert len(log.alerts) == 1 and not reader.alerts.door.unsettled, "once"
+    assert len(log.alerts) == 1 and not reader.alerts._displaced.take(), "once"
     late.follow(log.compacted())
     assert late.alerts.door.standing == reader.alerts.door.standing == {"L1": two}
     wider = msgspec.structs.replace(two, version=5, limit=Decimal(50_000), by="eve", approved_by="ann")
@@ -253,3 +254,42 @@ def test_a_temporary_limit_of_one_person_is_beside_the_lasting_ones_never_in_the
     door.take(msgspec.structs.replace(wider, limit=Decimal(500)), T0)
     door.take(msgspec.structs.replace(wider, limit=Decimal(3000), version=2, approved_by="bob"), T0)
     assert {x.limit for x in door.standing.values()} == {1000, 3000}
+
+
+VERSIONS = st.lists(st.tuples(st.integers(1, 3), st.sampled_from(["100", "100.0", "200", "300"]), st.sampled_from(["hard", "soft"]), st.sampled_from([REASON, REASON + " (again)"]),
+                              st.booleans()), min_size=1, max_size=7)
+
+
+@settings(max_examples=80, deadline=None)
+@given(VERSIONS, st.integers(0, 6), st.booleans())
+def test_a_version_says_one_thing_whoever_reads_it_and_when(steps: list[Any], cut: int, ends: bool) -> None:
+    """A version that comes again with another content, or after a later one, is refused: what stood stands, for every reader, after compaction too."""
+    log, now, expected = Log(), T0 // 1_000_000 * 1_000_000, None
+    for version, value, mode, reason, as_text in steps:
+        until = None if not ends else format_ts_ns(T0 + 10 * MIN) if as_text else T0 + 10 * MIN  # of one time, in two ways
+        x = Limit(limit_id="L1", node="desk:D", metric="gross", limit=Decimal(value), version=version, by="ann", reason=reason, mode=mode, until=until)
+        log.records.append(("limits", "L1", encode(x), now))
+        if expected is None or version > expected.version:
+            expected = x
+    early, gateway = Reader(log), Gateway(Settings(brokers="localhost:1"))
+    early.follow(log.records[:cut])
+    for _ in range(2):  # the stage that settles is sometimes there while records come, sometimes later
+        early.alerts.settle(now)
+        early.follow(log.records)
+    for _ in range(3):
+        early.alerts.settle(now)
+        early.follow(log.records)
+    late, restarted = Reader(log), Reader(log)
+    late.follow(log.compacted())
+    restarted.follow(log.records)
+    of_commands = judged([("L1", decoder_of(Limit).decode(v or b""), ts) for _, _, v, ts in log.records])
+    for _, key, value, ts in log.records:
+        gateway._router.hand_on(value, Place("limits", 0, 0, key, ts_ns=ts))
+    assert expected is not None
+    for found in (early.alerts.door.standing, late.alerts.door.standing, restarted.alerts.door.standing, of_commands, gateway.state.limits):
+        assert found["L1"].limit == expected.limit and (found["L1"].version, found["L1"].mode, found["L1"].reason) == (expected.version, expected.mode, expected.reason)
+    assert early.alerts.monitor.watches["L1"].limit == restarted.alerts.monitor.watches["L1"].limit == early.alerts.door.standing["L1"]
+    said = [(version, Decimal(value), mode, reason) for version, value, mode, reason, _ in steps]
+    others = any(earlier[0] >= one[0] and earlier != one for k, one in enumerate(said) for earlier in said[:k])
+    assert bool(early.refused) == others and set(early.refused) <= {QuarantineReason.STALE_VERSION}
+    assert not early.alerts._displaced.take() and bool(log.alerts) == (len(log.records) > len(steps)), "what is written once more is said"

@@ -80,9 +80,9 @@ def test_limits_on_quantities_and_the_close_follow_a_split_once(monkeypatch: pyt
         assert [(x["prior_close"], x["prior_close_splits"]) for x in sent.on("reference.instruments")] == [("100", ["CA1"])]
         (alert,) = sent.on("alerts")
         assert alert["kind"] == "corporate_action" and "2 limits" in alert["note"] and "orders that work" in alert["note"]
-        own, done = sent.on("corporate.actions")
-        assert own["followed_ts"] is None and done["followed_ts"] == T0
-        assert {key for topic, key, _ in sent.records if topic == "corporate.actions"} == {b"ACME|CA1"}
+        own, withdrawn, done = [(key, value) for topic, key, value in sent.records if topic == "corporate.actions"]
+        assert withdrawn == (b"ACME", None), "nothing of that name stands: who starts later finds the action under its own key alone"
+        assert own[1]["followed_ts"] is None and done[1]["followed_ts"] == T0 and own[0] == done[0] == b"ACME|CA1"
         # what it wrote comes back, and a start finds it: nothing is done twice
         count = len(sent.records)
         heard(tail, "ACME|CA1", kind="split", ratio="4", followed_ts=T0)
