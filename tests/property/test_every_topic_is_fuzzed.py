@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from datetime import date
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -163,11 +164,19 @@ def routers(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Callable[[
             "roll": rolled.take, "reconcile": states.router, **intakes(risk, gate, gateway)}, use
 
 
+#: above whatever version a bent record may have: each one is looked at as the next version of its limit
+VERSIONS = count(2 * 10**15)
+
+
+def newest(good: dict[str, Any]) -> dict[str, Any]:
+    return good | {"version": next(VERSIONS)} if "version" in good else good
+
+
 def bent(good: dict[str, Any], cls: type[msgspec.Struct]) -> Iterator[tuple[str, bytes]]:
     for field in cls.__struct_encode_fields__:
         for value in BENT:
-            yield f"{field}={str(value)[:40]!r}", json.dumps(good | {field: value}).encode()
-        yield f"no {field}", json.dumps({k: v for k, v in good.items() if k != field}).encode()
+            yield f"{field}={str(value)[:40]!r}", json.dumps(newest(good) | {field: value}).encode()
+        yield f"no {field}", json.dumps({k: v for k, v in newest(good).items() if k != field}).encode()
 
 
 RAW = [b"", b"[]", b"{}", b"null", b"1", b"\xff\xfe{}", b"\xef\xbb\xbf{}", b"\x00\x00\x00\x00\x01x", b"{} {}", b'{"a":1,}', b"[" * 3_000, b'{"a":' * 3_000, b'"\\ud800"']
@@ -192,8 +201,9 @@ def test_all_readers_of_a_topic_take_or_refuse_a_record_alike(topic: str, monkey
     assert not differ, f"{len(differ)} of {len(cases)}: {differ[:12]}"
     assert refused > 20
     use()
+    good = encode(newest(GOOD[topic]))
     for name, router in readers.items():
-        assert router.hand_on(encode(GOOD[topic]), place) is None, name
+        assert router.hand_on(good, place) is None, name
 
 
 def position_part() -> PositionPartition:
