@@ -16,7 +16,7 @@ from models.naive_fold import NaiveBook
 from models.reference import quantity_decimals, unit_value
 from models.trade_decode import check_trade
 from schemas.codec import records_in, trade_decoder
-from schemas.records import Instrument, Position, Trade
+from schemas.records import Instrument, Position
 from schemas.units import latest_of
 from tables.kafka import owner_partition
 from tables.partition import MARKER_KEY, Marker
@@ -102,12 +102,13 @@ def report_of(found: _Topics, settings: Settings) -> dict[str, Any]:
 
 def _fold(found: _Topics, partition: int, until: int, instruments: dict[str, Instrument],
           settings: Settings) -> NaiveBook:
-    actions = found.newest.reference.actions
+    reference, actions = found.newest.reference, found.newest.reference.actions
     book = NaiveBook({n: i.inverse for n, i in instruments.items()}, settings.lateness_ms * 1_000_000,
-                     {n: quantity_decimals(i) for n, i in instruments.items()},
+                     {n: reference.decimals_of(n) for n in instruments},
                      {n: [(effective_ns(r), r.ratio, r.amount, r.currency or "") for r in actions.in_force(n)]
-                      for n in actions.names()})
-    accounts = found.newest.reference.account_records
+                      for n in actions.names()},
+                     {n: i.price_any_sign for n, i in instruments.items()})
+    accounts = reference.account_records
     for offset, latest_ns, value in found.trades[partition]:
         if offset >= until:
             break
@@ -120,18 +121,11 @@ def _fold(found: _Topics, partition: int, until: int, instruments: dict[str, Ins
                 trade = trade_decoder.decode(raw)
                 check_trade(trade, latest_ns)
                 owned = owner_partition(trade.account, settings.partitions) == partition
-                if owned and trade.account in accounts and trade.instrument in instruments and _has_price(
-                        trade, instruments[trade.instrument]):
+                if owned and trade.account in accounts and trade.instrument in instruments:
                     book.apply(trade)
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
                 continue  # poison: on the quarantine topic
     return book
-
-
-def _has_price(trade: Trade, instrument: Instrument) -> bool:
-    """Whether a trade has a price, where it needs one."""
-    return (trade.price > 0 or trade.action in ("bust", "funding", "receipt", "correct")
-            or instrument.price_any_sign)
 
 
 def _compare(table: PositionPartition, book: NaiveBook, instruments: dict[str, Instrument],

@@ -6,6 +6,7 @@ shares no code with the kernels. Slow (about 20,000 trades a second) and meant t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal, localcontext
@@ -15,7 +16,9 @@ from schemas.records import Trade
 from schemas.units import decimal_parts, parse_ts_ns
 
 PRECISION = Context(prec=40)
-ZERO = Decimal(0)
+ZERO, ONE = Decimal(0), Decimal(1)
+#: counted units that one fill may be of, and that fills may bring a position to
+FILL_UNITS_MAX, HELD_UNITS_MAX = Decimal(2**61 - 1), Decimal(4_600_000_000_000_000_000)
 
 
 #: from when on, ratio of a split, amount and currency of a dividend
@@ -121,11 +124,13 @@ class NaiveBook:
     lateness_ns : how late a trade may be and still be folded in its place
     decimals : decimals an instrument's quantities are counted in, where they are checked
     actions : of instruments, from when on: ratio of a split, or amount and currency of a dividend
+    any_sign : whether an instrument may trade at or below zero, where prices are checked
     """
 
     def __init__(self, inverse: dict[str, bool], lateness_ns: int = 2_000_000_000,
-                 decimals: dict[str, int] | None = None, actions: Actions | None = None) -> None:
-        self._inverse = inverse
+                 decimals: dict[str, int] | None = None, actions: Actions | None = None,
+                 any_sign: dict[str, bool] | None = None) -> None:
+        self._inverse, self._any_sign = inverse, any_sign or {}
         self._decimals = decimals or {}
         self._lateness_ns = lateness_ns
         self._actions = actions or {}
@@ -134,6 +139,8 @@ class NaiveBook:
         self._busts: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._arrivals = 0
         self._newest: dict[tuple[str, str], int] = {}
+        #: no position is larger: what all its fills would come to if they were of one side
+        self._most: dict[tuple[str, str], Decimal] = {}
         self.duplicates = self.late = self.refused = 0
 
     def apply(self, trade: Trade) -> str:
@@ -146,18 +153,22 @@ class NaiveBook:
         scale = decimal_parts(trade.quantity, "quantity")[1]
         decimal_parts(trade.price, "price")
         most = self._decimals.get(trade.instrument, scale)
-        if scale > most or trade.quantity * 10**most > 2**61:
+        if scale > most or trade.quantity * 10**most > FILL_UNITS_MAX:
             return self._refuse()
         quantity = trade.quantity if trade.side.lower() == "buy" else -trade.quantity
         cash = action == "funding" or (action == "correct" and trade.quantity == 0 and bool(trade.fees))
         if trade.quantity < 0 or (trade.quantity == 0) != cash or (cash and not trade.fees):
             return self._refuse()
         own, ref = (trade.account, trade.trade_id), (trade.account, trade.ref_trade_id or trade.trade_id)
+        if not (cash or self._has_price(trade, self._by_id.get(ref))):
+            return self._refuse()
         chain, content = self._by_id.get(own), content_of(trade)
         if chain is not None and content in chain.said[trade.trade_id]:
             self.duplicates += 1
             return "duplicate"
         if own in self._busts or (chain is not None and (action != "correct" or ref != own)):
+            return self._refuse()
+        if not self._fits(key, quantity):
             return self._refuse()
         corrected: NaiveFill | None = None
         if action == "correct":
@@ -168,6 +179,7 @@ class NaiveBook:
             corrected.busted = True
         fill = self._fill(trade, quantity, ts, cash, corrected)
         self.fills.setdefault(key, []).append(fill)
+        self._most[key] = self._most.get(key, ZERO) + abs(quantity)
         if chain is None:
             chain = NaiveChain(key, fill)
         chain.live, chain.key = fill, key
@@ -178,6 +190,25 @@ class NaiveBook:
         self._newest[key] = newest if late else max(newest, ts)
         self.late += late
         return "late" if late else "applied"
+
+    def _has_price(self, trade: Trade, of: NaiveChain | None) -> bool:
+        """Whether a fill has a price that its instrument may trade at; what was received at no cost has none."""
+        if trade.price > 0 or self._any_sign.get(trade.instrument, True):
+            return True
+        free = trade.action == "receipt" or (trade.action == "correct" and of is not None and of.live.price == 0)
+        return trade.price == 0 and free and not self._inverse.get(trade.instrument, False)
+
+    def _fits(self, key: tuple[str, str], quantity: Decimal) -> bool:
+        """Whether a position can be counted with one more fill, what it corrects still in it."""
+        decimals, actions = self._decimals.get(key[1]), sorted(self._actions.get(key[1], ()))
+        if decimals is None:
+            return True
+        most = HELD_UNITS_MAX / 10**decimals
+        larger = math.prod(max(ratio or ONE, ONE) for _, ratio, _, _ in actions)
+        if self._most.get(key, ZERO) * larger + abs(quantity) <= most:
+            return True
+        held = (in_units_after(f, actions).quantity for f in self.fills.get(key, ()) if not f.busted)
+        return abs(sum(held, quantity)) <= most
 
     def _fill(self, trade: Trade, quantity: Decimal, ts: int, cash: bool, corrected: NaiveFill | None) -> NaiveFill:
         fees: dict[str, Decimal] = {}

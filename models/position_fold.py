@@ -60,7 +60,8 @@ from models.trade_columns import (
 POW10 = 10 ** np.arange(19, dtype=np.int64)
 POW10_F = 10.0 ** np.arange(19)
 INT64_MAX = 2**63 - 1
-OVERFLOW_FROM = 4.6e18
+#: counted units that fills may bring a position to; what is not known exactly is folded first from below that on
+OVERFLOW_FROM, SURELY_FITS = 4_600_000_000_000_000_000, 4.5e18
 #: how much of a row is to be folded again: what is not in its checkpoint, all with its opening
 LATER, WHOLE = 1, 2
 
@@ -84,11 +85,12 @@ def scale_quantity(mantissa: int, scale: int, decimals: int) -> tuple[int, int]:
 @inline_kernel
 def _would_overflow(st: PositionArrays, s: int, d: int) -> bool:
     """Return whether a row cannot be counted with another fill; one that is due is folded first where it may be."""
-    if st.due_kind[s] != 0 and st.due_bound[s] + abs(float(d)) > OVERFLOW_FROM:
+    if st.due_kind[s] != 0:
+        if st.due_bound[s] + abs(float(d)) <= SURELY_FITS:
+            return False
         refold_whole(st, s)
         st.due_bound[s] = abs(float(st.rows[s].quantity))
-        return st.due_bound[s] + abs(float(d)) > OVERFLOW_FROM
-    return st.due_kind[s] == 0 and abs(float(st.rows[s].quantity) + float(d)) > OVERFLOW_FROM
+    return abs(st.rows[s].quantity + d) > OVERFLOW_FROM
 
 
 @inline_kernel

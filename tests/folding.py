@@ -11,7 +11,7 @@ import numpy as np
 
 from models import trade_columns as tc
 from models.naive_fold import NaiveBook
-from models.reference import Reference, unit_value
+from models.reference import Reference, quantity_decimals, unit_value
 from models.trade_decode import decode_trades
 from schemas.codec import trade_decoder
 from schemas.records import Account, Instrument
@@ -71,9 +71,16 @@ def new_partition(fills_max: int = 262_144, lateness_ns: int = 2_000_000_000) ->
     return PositionPartition(0, reference(), fills_max, lateness_ns)
 
 
+def empty_book(lateness_ns: int = 2_000_000_000) -> NaiveBook:
+    """Return the naive book without trades; it refuses what the stage refuses."""
+    return NaiveBook({n: i.inverse for n, i in INSTRUMENTS.items()}, lateness_ns,
+                     {n: quantity_decimals(i) for n, i in INSTRUMENTS.items()},
+                     any_sign={n: i.price_any_sign for n, i in INSTRUMENTS.items()})
+
+
 def naive(trades: Sequence[dict[str, Any]], lateness_ns: int = 2_000_000_000) -> NaiveBook:
     """Return the naive book of the same trades."""
-    book = NaiveBook({n: i.inverse for n, i in INSTRUMENTS.items()}, lateness_ns)
+    book = empty_book(lateness_ns)
     for t in trades:
         book.apply(trade_decoder.decode(json.dumps(t).encode()))
     return book
@@ -85,7 +92,7 @@ def assert_equal(part: PositionPartition, book: NaiveBook) -> None:
     for key, fills in book.fills.items():
         want, got = book.position(*key), records[key]
         instrument = INSTRUMENTS[key[1]]
-        value = unit_value(instrument) * 10 ** -_exponent(instrument)
+        value = unit_value(instrument) * 10 ** quantity_decimals(instrument)
         scale = float(sum(abs(f.quantity / f.price if instrument.inverse else f.quantity * f.price)
                           for f in fills)) * value
         assert Decimal(got.quantity) == want.quantity, key
@@ -99,10 +106,16 @@ def assert_equal(part: PositionPartition, book: NaiveBook) -> None:
         if want.quantity:
             assert got.average_price is not None
             close(got.average_price, float(want.average), abs(float(want.average)))
-            if want.cost:
+            per_unit = scale / abs(float(want.quantity) * value)
+            size = sum(abs(lot[0]) for lot in want.lots)
+            spent = sum(abs(q) / p if instrument.inverse else abs(q) * p for q, p in want.lots)
+            fifo = size / spent if instrument.inverse else spent / size
+            assert got.fifo.average_price is not None
+            close(got.fifo.average_price, float(fifo), abs(float(fifo)))
+            if want.cost or not instrument.inverse:  # an inverse position that cost nothing has no such price
                 break_even = want.quantity / want.cost if instrument.inverse else want.cost / want.quantity
                 assert got.break_even_price is not None
-                close(got.break_even_price, float(break_even), scale / abs(float(want.quantity) * value) + abs(float(break_even)))
+                close(got.break_even_price, float(break_even), per_unit + abs(float(break_even)))
         else:
             assert got.average_price is None
 
@@ -110,9 +123,3 @@ def assert_equal(part: PositionPartition, book: NaiveBook) -> None:
 def close(got: float, want: float, scale: float) -> None:
     """Assert equality within 1e-9, relative to what went into the sum."""
     assert abs(got - want) <= 1e-9 * max(abs(want), scale, 1e-12), (got, want)
-
-
-def _exponent(instrument: Instrument) -> int:
-    from models.reference import quantity_decimals
-
-    return -quantity_decimals(instrument)

@@ -17,12 +17,15 @@ from agents.corporate_actions import ActionFollower
 from agents.reference_tail import ReferenceTail
 from agents.router import Place
 from agents.statement_keys import DONE, Found, give_own_keys
+from app.settings import Settings
+from app.verify import _fold, _Topics
+from models import trade_columns as tc
 from schemas.codec import decoder_of, encode, encode_account
 from schemas.corporate import CorporateAction
 from schemas.keys import external_key
 from schemas.records import External, Instrument, Limit
 from tables.records import RecordBatch
-from tests.folding import new_partition
+from tests.folding import feed, new_partition, trade
 
 T0 = 1_800_000_000_000_000_000
 TOPICS = {name: name for name in ("limits", "alerts", "corporate.actions", "reference.instruments", "reference.accounts")}
@@ -190,3 +193,17 @@ def test_a_limit_that_its_readers_refused_is_not_what_a_split_restates(monkeypat
         await asyncio.sleep(0.05)
         assert [(x["limit_id"], x["limit"], x["approved_by"]) for x in sent.on("limits")] == [("L", "400", "ann")]
     asyncio.run(run())
+
+
+def test_the_naive_book_of_verify_counts_quantities_with_the_decimals_of_splits() -> None:
+    part, settings = new_partition(), Settings(partitions=1)
+    part.reference.add_action(decoder_of(CorporateAction).decode(json.dumps(
+        {"action_id": "CA", "instrument": "EURUSD", "kind": "split", "ratio": "1.5", "effective_ts": T0})))
+    part.reference.turn(T0 + 1)
+    trades = [trade("T1", "buy", "1", "10", T0 - 10), trade("T2", "buy", "0.5", "10", T0 + 10)]
+    assert feed(part, trades) == [tc.APPLIED, tc.APPLIED]
+    read = _Topics(settings)
+    read.newest.reference = part.reference
+    read.trades[0] = [(k, T0 + 10**9, json.dumps(t).encode()) for k, t in enumerate(trades)]
+    book = _fold(read, 0, 2, part.reference.instrument_records, settings)
+    assert book.position("A1", "EURUSD").quantity == Decimal(part.records(np.arange(1))[0].quantity) == 2
