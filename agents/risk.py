@@ -178,8 +178,8 @@ class RiskStage(Stage):
                           reason=f"marked at {spot:g}, barrier {level}")
             self._publisher.send(self._topics["touches"], name.encode(), encode(touch), 0)
             alert = Alert(alert_id=f"barrier.{name}.{now}", kind="barrier", node=FIRM, metric=f"barrier {name}",
-                          value=spot, limit=float(level or 0), utilisation=None, cause_ts=now, raised_ts=now,
-                          snapshot_id=self.book.snapshot_id)
+                          value=spot, limit=None if level is None else float(level), utilisation=None,
+                          cause_ts=now, raised_ts=now, snapshot_id=self.book.snapshot_id)
             self._publisher.send(self._topics["alerts"], b"firm", encode(alert))
 
     async def take(self, partitions: set[int]) -> None:

@@ -120,6 +120,7 @@ def fx_cross(x: Line) -> dict[str, Any]:
     """Exchange rate of pair "AAA/BBB" from quotes {"AAA/CCC": [bid, ask], ...}, and its path; null where none exists.
 
     side: bid or ask multiply that side along the path, dealer_bid and dealer_ask take what a dealer would deal at.
+    Crossed quotes are refused, but for side bid_reciprocal, which reads bids alone and says so.
     """
     pair = x.text("pair")
     side = x.choice("side", among=("bid", "ask", "mid", "bid_reciprocal", "dealer_bid", "dealer_ask"), default="mid")
@@ -130,6 +131,10 @@ def fx_cross(x: Line) -> dict[str, Any]:
     for name, both in quotes.items():
         if not (both > 0.0).all():
             raise FieldError(f"quotes.{name}", both, "a bid and an ask above 0")
+        if both[0] > both[1] * (1 + SAME):
+            if side != "bid_reciprocal":
+                raise FieldError(f"quotes.{name}", both, "a bid not above its ask: nobody deals at crossed quotes")
+            x.conventions["crossed"] = "quotes with a bid above the ask are taken: this side reads bids alone"
     for name, both in quotes.items():
         other = quotes.get("/".join(reversed(name.split("/"))))
         inverse = None if other is None else 1.0 / other

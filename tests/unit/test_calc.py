@@ -91,6 +91,19 @@ def test_a_cross_rate_says_its_path_whatever_the_order_of_the_quotes() -> None:
     assert apart["error"]["field"] == "quotes.SGD/BND"
 
 
+@pytest.mark.parametrize("side", ["mid", "bid", "ask", "dealer_bid", "dealer_ask"])
+def test_a_cross_rate_is_not_made_of_crossed_quotes(side: str) -> None:
+    quotes = {"EUR/USD": [1.2, 1.1], "USD/JPY": [150.0, 151.0]}
+    for pair in ("EUR/JPY", "USD/JPY"):  # also where it is not on the path
+        error = calculate("fx_cross", {"pair": pair, "quotes": quotes, "side": side})["error"]
+        assert error["field"] == "quotes.EUR/USD" and "above its ask" in error["expected"] and "1.2" in str(error["value"]), error
+
+
+def test_a_published_reciprocal_of_bids_says_that_its_quotes_are_crossed() -> None:
+    got = calculate("fx_cross", {"pair": "USD/BTC", "side": "bid_reciprocal", "quotes": {"BTC/USD": [10501.5, 10500.0]}})
+    assert got["value"] == pytest.approx(1 / 10501.5) and "bids alone" in got["conventions"]["crossed"]
+
+
 def test_carry_and_dividend_yield_may_both_be_there_while_they_agree() -> None:
     line = {k: v for k, v in CALL.items() if k != "q"} | {"b": 0.03}
     assert calculate("option", line | {"q": 0.02})["price"] == calculate("option", line)["price"]
