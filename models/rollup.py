@@ -3,7 +3,8 @@
 Every row's contribution to its nodes is kept; a change adds the difference to the row's ancestors alone. All figures
 are in the firm's base currency, converted once when a node is published. Every figure of a row has a validity of its
 own: a position without a price or an exchange rate has no value, one without a cost has a value and no P&L. A figure
-that is unknown adds nothing to the sums of its nodes and is counted there; it is never a silent zero.
+that is unknown adds nothing to the sums of its nodes and is counted there; it is never a silent zero. What no sum can
+hold (`models.figures`) is unknown too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from models.figures import is_figure
 from models.jit import allocating_kernel, hot_kernel, inline_kernel, kernel
 from models.leaves import Leaves
 from models.market import Market
@@ -113,13 +115,13 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
             earned = 0.0
             if rows[r].opening_quantity != 0.0:
                 earned = rows[r].opening_quantity * uv * rows[r].interest * x
-                if earned != earned:
+                if not is_figure(earned):
                     earned, new[CARRY_UNKNOWN] = 0.0, 1.0
             # nothing is nothing in every currency
             realised = 0.0 if rows[r].realised_pnl == 0.0 else rows[r].realised_pnl * df * x
             exposure, gained = (0.0, 0.0) if flat else (value * x, unrealised * x)
             new[INTEREST] = earned
-            if exposure != exposure:
+            if not is_figure(exposure):
                 new[UNPRICED] = new[NO_GREEKS] = 1.0
             else:
                 if not flat and (stale[rows[r].instrument] != 0 or rate_stale[rows[r].currency] != 0):
@@ -134,7 +136,7 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
                     _greeks(new, q * uv * x, exposure, rows[r].instrument, greek_kind, unit_greeks)
             known = _gains(new, realised, gained, fees, funding)
             if known:
-                new[CARRY] = funding_before - funding + earned
+                carry = funding_before - funding + earned
                 i, c, opened = rows[r].instrument, rows[r].currency, rows[r].opening_ts
                 close, x_close = prior_close[i], prior_rate[c]
                 # a close of another day is not the one that the opening was valued at
@@ -142,15 +144,21 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
                     close = np.nan
                 if opened != 0 and not rate_begin[c] <= opened < rate_end[c]:
                     x_close = np.nan
-                new[PRICE], new[FX], new[DAY], known = _day(
+                price_part, fx_part, day, known = _day(
                     rows[r].opening_quantity, rows[r].opening_price, rows[r].opening_realised_pnl,
                     rows[r].accrued_before, uv, rows[r].inverse != 0, rows[r].outright != 0,
-                    gained + realised, x, fees - before, close, df, x_close, new[CARRY])
+                    gained + realised, x, fees - before, close, df, x_close, carry)
+                if is_figure(carry) and is_figure(price_part) and is_figure(fx_part):
+                    new[CARRY], new[PRICE], new[FX], new[DAY] = carry, price_part, fx_part, day
+                else:
+                    known = False
             if not known or new[CARRY_UNKNOWN] != 0.0:
                 new[DAY_UNKNOWN] = 1.0
             if new[CARRY_UNKNOWN] != 0.0:
                 new[PNL_UNKNOWN] = 1.0
-        own[r, 0], own[r, 1], own[r, 2] = price, value, unrealised
+        own[r, 0] = price
+        own[r, 1] = value if is_figure(value) else np.nan
+        own[r, 2] = unrealised if is_figure(unrealised) else np.nan
         a, b = leaf[r], instrument_leaf[r]
         leaf_changed[a], instrument_changed[b] = 1, 1
         for m in range(M):
@@ -182,15 +190,15 @@ def worth(quantity: float, unit_value: float, average: float, price: float, accr
 @hot_kernel
 def _gains(new: np.ndarray, realised: float, unrealised: float, fees: float, funding: float) -> bool:
     """Fill the P&L of a position since inception and what of it is unknown; return whether all of it is known."""
-    if realised == realised:
+    if is_figure(realised):
         new[REALISED] = realised
     else:
         new[REALISED_UNKNOWN] = new[PNL_UNKNOWN] = 1.0
-    if unrealised == unrealised:
+    if is_figure(unrealised):
         new[UNREALISED] = unrealised
     else:
         new[UNREALISED_UNKNOWN] = new[PNL_UNKNOWN] = 1.0
-    if fees == fees and funding == funding:
+    if is_figure(fees) and is_figure(funding):
         new[FEES], new[FUNDING] = fees, funding
     else:
         new[COSTS_UNKNOWN] = new[PNL_UNKNOWN] = 1.0
@@ -224,7 +232,7 @@ def _greeks(new: np.ndarray, size: float, value: float, instrument: int, kind: n
     else:
         known = True
         for g in range(5):
-            known = known and unit[instrument, g] == unit[instrument, g]
+            known = known and is_figure(size * unit[instrument, g])
         for g in range(5):
             new[DELTA + g] = size * unit[instrument, g] if known else 0.0
         new[NO_GREEKS] = 0.0 if known else 1.0

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from models.contracts import Contracts
+from models.figures import known_figures
 from models.fixed_income import PAPER_CLASSES, day_before
 from models.market import ANY_TIME, Market, pair_currencies
 from models.position_intake import LEFT, TAKEN, HeldPositions, PositionIntake
@@ -366,7 +367,7 @@ class ValuedBook:
         sums = self.rollup.nodes[nodes]
         index = self.market.currency
         of = [index(self.currency_of(node)) for node in nodes]
-        sums[:, :MONEY] /= self.market.rate[of][:, None]
+        sums[:, :MONEY] = known_figures(sums[:, :MONEY] / self.market.rate[of][:, None])
         # what is stated at a stale rate is stale, whatever its own currency
         sums[:, STALE] = np.where(self.market.rate_stale[of] != 0, sums[:, POSITIONS], sums[:, STALE])
         return sums

@@ -9,6 +9,7 @@ import numpy as np
 
 from models import rollup as ru
 from models.columns import grown
+from models.figures import known_figures
 from models.gate import state as gs
 from models.gate.day_sums import sum_nodes
 from models.gate.followed_terms import FollowedTerms
@@ -111,17 +112,18 @@ class GateFigures(FollowedTerms):
     def _measure_units(self, known: np.ndarray) -> None:
         market, rows = self.book.market, self.state.instruments
         index, rate = self._market_index[known], market.rate[self._currency[known]]
-        unit = self._multiplier[known] * rate
+        unit = known_figures(self._multiplier[known] * rate)
         # one of a price in coin is worth what the coin is
         coin, discount = self.book.contracts.coin_by_instrument(len(market.mid))[index], market.discount[index]
         rows["unit"][known] = np.where(coin, unit * discount, unit)
         greeks = market.unit_greeks[index]
         linear = market.greek_kind[index] == 0
         rows["accrued"][known], rows["discount"][known] = market.accrued[index], np.where(coin, 1.0, discount)
-        value = unit * market.price[index]
-        np.divide(unit, market.price[index], out=value, where=rows["inverse"][known] != 0)
-        rows["unit_delta"][known] = np.where(linear, value, unit * greeks[:, 0])
-        rows["unit_vega"][known] = np.where(linear, 0.0, unit * greeks[:, 2])
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # what no number holds is no figure
+            value = unit * market.price[index]
+            np.divide(unit, market.price[index], out=value, where=rows["inverse"][known] != 0)
+            rows["unit_delta"][known] = known_figures(np.where(linear, value, unit * greeks[:, 0]))
+            rows["unit_vega"][known] = known_figures(np.where(linear, 0.0, unit * greeks[:, 2]))
         rows["margin_up_to"][known] = self._tiers[0, known] * rate[:, None]
         rows["margin_rate"][known] = self._tiers[1, known]
 

@@ -199,10 +199,11 @@ def _share(hard: set[Check], soft: set[Check], order: Row, node: Row, added: flo
 
 
 def _worth(instrument: Row, price: float) -> float:
-    """Return what one unit is worth at a price."""
-    if instrument["inverse"]:
-        return float(np.float64(instrument["unit"]) / price)  # at a price of 0 it is beyond every number
-    return float(instrument["unit"] * (price + instrument["accrued"]) * instrument["discount"])
+    """Return what one unit is worth at a price; beyond every figure it is not known."""
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        worth = float(np.float64(instrument["unit"]) / price if instrument["inverse"] else np.float64(
+            instrument["unit"]) * (price + instrument["accrued"]) * instrument["discount"])
+    return worth if abs(worth) <= 1e100 else math.nan
 
 
 def _part(value: float, nav: float) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from models.figures import is_figure
 from models.gate import state as gs
 from models.jit import hot_kernel, inline_kernel
 from schemas.controls import Check
@@ -56,7 +57,8 @@ def reference_of(i: Any) -> float:
 @inline_kernel
 def price_of_unit(i: Any, ref: float) -> float:
     """Return what one unit held is worth, in the firm's base currency: below 0 at a price below 0; NaN: not known."""
-    return i.unit / ref if i.inverse != 0 else i.unit * (ref + i.accrued) * i.discount
+    worth = i.unit / ref if i.inverse != 0 else i.unit * (ref + i.accrued) * i.discount
+    return worth if is_figure(worth) else np.nan
 
 
 @inline_kernel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from models.figures import is_figure
 from models.gate import state as gs
 from models.gate.day_sums import sum_nodes
 from models.gate.node_checks import levered_of, margin_of, price_of_unit, reference_of
@@ -43,11 +44,11 @@ def hold(positions: np.ndarray, row: int, instruments: np.ndarray, held: np.ndar
     margin, var, levered = 0.0, 0.0, 0.0
     if gross != 0.0:  # what has no margin rate, or no VaR, is refused where that is limited; elsewhere nobody looks
         i = instruments[positions[row].instrument]
-        var = more * i.unit_var if i.unit_var == i.unit_var else 0.0
+        var = more * i.unit_var if is_figure(i.unit_var) else 0.0
         margin = margin_of(i, max(long_side, short_side, 0.0) * per) - margin_of(i, abs(q) * per)
-        margin = margin if margin == margin else 0.0
+        margin = margin if is_figure(margin) else 0.0
         levered = levered_of(i, more)
-        levered = levered if levered == levered else 0.0
+        levered = levered if is_figure(levered) else 0.0
     for n in old:
         reserved[n, _GROSS] -= held[0]
         reserved[n, _LONG] -= held[1]

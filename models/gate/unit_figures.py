@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from models.figures import FIGURE_MAX
 from models.gate.reserve_kernels import value_of_unit
 from models.gate.state import GateState
 
@@ -14,5 +15,5 @@ def figures_of_unit(state: GateState, instrument: int, side: float) -> tuple[flo
     worth, delta, vega = (value_of_unit(state.instruments, instrument), state.unit_delta.item(instrument),
                           state.unit_vega.item(instrument))
     var = state.unit_var.item(instrument)
-    return (abs(worth), side * worth, side * delta if delta == delta else 0.0, side * vega if vega == vega else 0.0,
-            var if var == var else 0.0)
+    return (abs(worth), side * worth, side * delta if abs(delta) <= FIGURE_MAX else 0.0,
+            side * vega if abs(vega) <= FIGURE_MAX else 0.0, var if abs(var) <= FIGURE_MAX else 0.0)

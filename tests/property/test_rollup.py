@@ -303,3 +303,75 @@ def test_children_add_up_to_their_parents_after_every_event(events: list[Any]) -
             for name, k in rollup.node_index.items():
                 if name.startswith(above):
                     np.testing.assert_allclose(sums[int(name.removeprefix(above))], rollup.nodes[k], atol=1e-9 * scale, err_msg=name)
+
+
+#: what a client may send as a price, a cost, a fee: figures of positions come to infinity, and to NaN, by them
+EXTREME = st.sampled_from([0.0, 5e-324, 1e-300, 1e-100, 1.0, 1e60, 1e150, 1.7e308, -1.7e308, -1e200])
+EXTREMES = st.lists(st.one_of(
+    st.tuples(st.just("p"), st.integers(0, 5), st.sampled_from([i.instrument for i in INSTRUMENTS]), st.sampled_from([0.0, 1.0, -3.0, 9e23]),
+              st.tuples(EXTREME, EXTREME, EXTREME, EXTREME, EXTREME)),
+    st.tuples(st.just("m"), st.sampled_from([i.instrument for i in INSTRUMENTS]), st.one_of(st.none(), EXTREME, st.just(1.1))),
+    st.tuples(st.just("a"), st.integers(0, 5), st.integers(0, 9)), st.tuples(st.just("x"), st.integers(0, 5))), max_size=40)
+
+
+def naive_figures(book: ValuedBook, row: int) -> dict[str, float | None]:
+    """Return what a position comes to, one formula a figure; None: it is not known, or is no figure."""
+    r, market = book.rollup.rows[row], book.market
+    q, unit, average, price = (np.float64(x) for x in (r["quantity"], r["multiplier"], r["average_price"], market.price[r["instrument"]]))
+    rate = market.rate[r["currency"]]
+    worth = q * unit / price if r["inverse"] else q * unit * price
+    gained = q * unit * (1 / average - 1 / price) if r["inverse"] else q * unit * (price - average)
+    paid = {kind: sum(np.float64(x["amount"]) * market.rate[x["currency"]] for x in book.rollup.paid[row] if x["currency"] >= 0 and x["kind"] == kind
+                      and (x["amount"] != 0 or x["before"] != 0)) for kind in (ru.FEE, ru.FUNDED)}
+    found = {"net": worth * rate if q else 0.0, "unrealised": gained * rate if q else 0.0, "realised": r["realised_pnl"] * rate if r["realised_pnl"] else 0.0,
+             "fees": paid[ru.FEE], "funding": paid[ru.FUNDED]}
+    return {name: float(x) if abs(x) <= 1e100 else None for name, x in found.items()}
+
+
+@given(EXTREMES)
+@np.errstate(all="ignore")
+def test_what_is_no_figure_is_counted_and_enters_no_sum(events: list[Any]) -> None:
+    book = run([], True)
+    for rev, event in enumerate(events, start=1):
+        if event[0] == "p":
+            average, realised, fee, opened, before = event[4]
+            more = {"opening_quantity": str(event[3]), "opening_price": opened, "opening_realised_pnl": before} if rev % 2 else {}
+            book.add_position(msgspec.structs.replace(position(f"A{event[1]}", event[2], event[3], average, realised, rev, **more), fees={"USD": fee, "EUR": 1.0}))
+        elif event[0] == "m":
+            book.add_mark(mark(event[1], event[2]))
+        elif event[0] == "a":
+            book.add_account(account(f"A{event[1]}", event[2]))
+        else:
+            book.remove(f"A{event[1]}|SAP")
+        book.revalue()
+        assert np.isfinite(book.rollup.nodes).all() and np.isfinite(book.rollup.contribution).all(), event
+        book.rollup.recount()  # the largest numbers go with whoever brought them
+        assert np.isfinite(book.rollup.nodes).all()
+    for row in range(book.rollup.count):
+        c, want = book.rollup.contribution[row], naive_figures(book, row)
+        if not book.rollup.rows["live"][row]:
+            assert not c.any()
+            continue
+        assert [bool(c[k]) for k in (ru.UNPRICED, ru.UNREALISED_UNKNOWN, ru.REALISED_UNKNOWN, ru.COSTS_UNKNOWN)] == [
+            want["net"] is None, want["unrealised"] is None, want["realised"] is None, want["fees"] is None or want["funding"] is None]
+        for name, value in want.items():
+            known = value is not None and (name not in ("fees", "funding") or not c[ru.COSTS_UNKNOWN])
+            assert c[ru.METRICS.index(name)] == pytest.approx(value if known else 0.0, rel=1e-9), name
+        assert not np.isinf(book.rollup.own[row, 1:]).any()
+
+
+def test_a_price_without_bounds_leaves_nothing_behind_when_it_is_put_right() -> None:
+    """Whatever was right beside it stays what it was, before any recount."""
+    book = run([("m", "EURUSD", 1.1, "good"), ("m", "SAP", 110.0, "good"), ("p", 0, "SAP", 200.0, 105.0), ("m", "USDJPY", 150.0, "good"),
+                ("m", "FUT", 50.0, "good")], True)
+    firm = book.rollup.node_index["firm"]
+    before = book.rollup.nodes[firm].copy()
+    book.add_position(position("A1", "FUT", 3.0, 50.0, 0.0, 90))
+    for price in (1.7e308, -1.7e308, 50.0):
+        book.add_mark(mark("FUT", price))
+        book.revalue()
+        assert np.isfinite(book.rollup.nodes).all() and bool(book.rollup.nodes[firm][ru.UNPRICED]) == (price != 50.0)
+    book.add_account(account("A1", 7))  # it moves: what it contributed is taken back
+    book.remove("A1|FUT")
+    book.revalue()
+    np.testing.assert_allclose(book.rollup.nodes[firm], before, rtol=1e-9)

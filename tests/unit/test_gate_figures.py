@@ -400,3 +400,22 @@ def test_tiers_that_cannot_be_counted_with_are_refused() -> None:
     for rate, text in (("-1", "a rate of 0 or more, was -1"), ("NaN", "a finite number of at most 30 digits, was NaN")):
         with pytest.raises(ValueError, match=f"margin_initial: expected {text}"):
             reference.add_instrument(Instrument(instrument="T", asset_class="future", currency="USD", margin_initial=Decimal(rate)))
+
+
+def test_what_works_is_held_and_given_back_whole_beside_prices_without_bounds(gate: GateBook) -> None:
+    """A price of 1e308, and terms put right meanwhile: infinite figures were reserved, and NaN was what they left."""
+    works = order(quantity=10)
+    assert codes(gate, works) == []
+    before = [value(gate, node, gs.GROSS) for node in ("firm", "account:A")]
+    record = gate.book.reference.instrument_records["X"]
+    for price, multiplier in ((1.7e308, 10), (-1.7e308, 100), (1.7e308, 1)):
+        priced(gate, {"X": price})
+        assert "NO_REFERENCE_PRICE" in codes(gate, order(quantity=1)), "nobody knows what it is worth"
+        gate.add_instrument(msgspec.structs.replace(record, multiplier=Decimal(multiplier)))
+        priced(gate, {"X": price})
+        assert not any(math.isinf(value(gate, "firm", metric)) for metric in (gs.GROSS, gs.NET, gs.DELTA))
+    priced(gate, {"X": 100.0})
+    gate.add_instrument(msgspec.structs.replace(record, multiplier=Decimal(2)))
+    assert [value(gate, node, gs.GROSS) for node in ("firm", "account:A")] == pytest.approx([2 * x for x in before])
+    gate.fill(works.order_id, 10)
+    assert value(gate, "firm", gs.GROSS) == pytest.approx(0.0)
