@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from models.figures import is_figure
-from models.jit import allocating_kernel, hot_kernel, inline_kernel, kernel
+from models.jit import allocating_kernel, hot_kernel, kernel
 from models.leaves import Leaves
 from models.market import Market
+from models.position_worth import day_parts, worth
 
 VALUED_DTYPE = np.dtype([
     ("quantity", "f8"), ("average_price", "f8"), ("realised_pnl", "f8"), ("multiplier", "f8"),
@@ -144,7 +145,7 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
                     close = np.nan
                 if opened != 0 and not rate_begin[c] <= opened < rate_end[c]:
                     x_close = np.nan
-                price_part, fx_part, day, known = _day(
+                price_part, fx_part, day, known = day_parts(
                     rows[r].opening_quantity, rows[r].opening_price, rows[r].opening_realised_pnl,
                     rows[r].accrued_before, uv, rows[r].inverse != 0, rows[r].outright != 0,
                     gained + realised, x, fees - before, close, df, x_close, carry)
@@ -167,24 +168,6 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
             largest[m] = max(largest[m], abs(new[m]))
             leaf_sums[a, m] += d
             instrument_sums[b, m] += d
-
-
-@inline_kernel
-def worth(quantity: float, unit_value: float, average: float, price: float, accrued: float, discount: float,
-          inverse: bool) -> tuple[float, float]:
-    """Return the value and the unrealised P&L of a position in its settlement currency; NaN: unknown.
-
-    Parameters
-    ----------
-    unit_value : multiplier times quanto rate
-    accrued : interest in units of price: what is held is worth it, its P&L is interest
-    discount : what a unit of P&L is worth today; 1 for all but forwards
-    """
-    if quantity == 0.0:
-        return 0.0, 0.0
-    if inverse:
-        return quantity * unit_value / price, quantity * unit_value * (1.0 / average - 1.0 / price)
-    return quantity * unit_value * (price + accrued) * discount, quantity * unit_value * (price - average) * discount
 
 
 @hot_kernel
@@ -236,37 +219,6 @@ def _greeks(new: np.ndarray, size: float, value: float, instrument: int, kind: n
         for g in range(5):
             new[DELTA + g] = size * unit[instrument, g] if known else 0.0
         new[NO_GREEKS] = 0.0 if known else 1.0
-
-
-@hot_kernel
-def _day(opening: float, opening_price: float, opening_realised: float, accrued_before: float, uv: float, inverse: bool,
-         outright: bool, earned: float, x: float, fees: float, close: float, df: float, x_close: float,
-         carry: float) -> tuple[float, float, float, bool]:
-    """Return the price and FX parts of the day's P&L (total now less total at the prior close), all, whether known.
-
-    ``earned``, realised and unrealised, is in base currency already.
-    """
-    total = earned - fees
-    before = 0.0 if opening_realised == 0.0 else opening_realised * df * x
-    if before != before:
-        return 0.0, 0.0, 0.0, False
-    price, fx, known = total - before, 0.0, True
-    if opening != 0.0:
-        if inverse:
-            carried = opening * uv * (1.0 / opening_price - 1.0 / close)
-            held = opening * uv / close
-        else:
-            carried = opening * uv * (close - opening_price)
-            held = opening * uv * (close + accrued_before)
-        price = total - before - carried * df * x
-        known = price == price
-        if not known:
-            price, carry = 0.0, 0.0
-        # what was held outright overnight also moves with the exchange rate; a margined product does not
-        elif outright:
-            known = x_close == x_close
-            fx = held * (x - x_close) if known else 0.0
-    return price, fx, price + carry + fx, known
 
 
 @kernel

@@ -17,6 +17,7 @@ from app.history import load_history
 from app.request_bodies import body_of
 from app.settings import Settings
 from models import rollup as ru
+from models.position_worth import worth
 from models.risk.factor_history import History
 from models.risk.scenarios import LEVELS, ScenarioBook, what_if
 from models.risk.stress import Scenario, Shock, reverse_stress, stress
@@ -111,7 +112,7 @@ class WhatIf:
             rate = float(market.rate[market.currency(record.settlement or record.currency)])
             price, unit = float(market.price[k]), float(record.multiplier * (record.quanto_rate or 1))
             # the function that values a position: what it adds is what the position then has
-            value, _ = ru.worth(t.quantity, unit, price, price, float(market.accrued[k]), float(market.discount[k]),
+            value, _ = worth(t.quantity, unit, price, price, float(market.accrued[k]), float(market.discount[k]),
                                 record.inverse)
             if value * rate != value * rate:
                 raise ValueError(f"instrument: {t.instrument!r} has no price, discount or exchange rate")
