@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from models.figures import is_figure
 from models.jit import hot_kernel, inline_kernel
 
 
 @inline_kernel
 def worth(quantity: float, unit_value: float, average: float, price: float, accrued: float, discount: float,
           inverse: bool) -> tuple[float, float]:
-    """Return the value and the unrealised P&L of a position in its settlement currency; NaN: unknown.
+    """Return the value and the unrealised P&L of a position in its settlement currency; NaN: unknown, or no figure.
 
     Parameters
     ----------
@@ -19,8 +22,11 @@ def worth(quantity: float, unit_value: float, average: float, price: float, accr
     if quantity == 0.0:
         return 0.0, 0.0
     if inverse:
-        return quantity * unit_value / price, quantity * unit_value * (1.0 / average - 1.0 / price)
-    return quantity * unit_value * (price + accrued) * discount, quantity * unit_value * (price - average) * discount
+        value, gained = quantity * unit_value / price, quantity * unit_value * (1.0 / average - 1.0 / price)
+    else:
+        value = quantity * unit_value * (price + accrued) * discount
+        gained = quantity * unit_value * (price - average) * discount
+    return value if is_figure(value) else np.nan, gained if is_figure(gained) else np.nan
 
 
 @hot_kernel
@@ -29,7 +35,7 @@ def day_parts(opening: float, opening_price: float, opening_realised: float, acc
               x_close: float, carry: float) -> tuple[float, float, float, bool]:
     """Return the price and FX parts of the day's P&L (total now less total at the prior close), all, whether known.
 
-    ``earned``, realised and unrealised, is in base currency already.
+    ``earned``, realised and unrealised, is in base currency already. What is no figure is none of it.
     """
     total = earned - fees
     before = 0.0 if opening_realised == 0.0 else opening_realised * df * x
@@ -51,4 +57,6 @@ def day_parts(opening: float, opening_price: float, opening_realised: float, acc
         elif outright:
             known = x_close == x_close
             fx = held * (x - x_close) if known else 0.0
+    if not (is_figure(price) and is_figure(fx) and is_figure(carry)):
+        return 0.0, 0.0, 0.0, False
     return price, fx, price + carry + fx, known

@@ -138,6 +138,7 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
             known = _gains(new, realised, gained, fees, funding)
             if known:
                 carry = funding_before - funding + earned
+                new[CARRY] = carry if is_figure(carry) else 0.0
                 i, c, opened = rows[r].instrument, rows[r].currency, rows[r].opening_ts
                 close, x_close = prior_close[i], prior_rate[c]
                 # a close of another day is not the one that the opening was valued at
@@ -145,21 +146,15 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
                     close = np.nan
                 if opened != 0 and not rate_begin[c] <= opened < rate_end[c]:
                     x_close = np.nan
-                price_part, fx_part, day, known = day_parts(
+                new[PRICE], new[FX], new[DAY], known = day_parts(
                     rows[r].opening_quantity, rows[r].opening_price, rows[r].opening_realised_pnl,
                     rows[r].accrued_before, uv, rows[r].inverse != 0, rows[r].outright != 0,
                     gained + realised, x, fees - before, close, df, x_close, carry)
-                if is_figure(carry) and is_figure(price_part) and is_figure(fx_part):
-                    new[CARRY], new[PRICE], new[FX], new[DAY] = carry, price_part, fx_part, day
-                else:
-                    known = False
             if not known or new[CARRY_UNKNOWN] != 0.0:
                 new[DAY_UNKNOWN] = 1.0
             if new[CARRY_UNKNOWN] != 0.0:
                 new[PNL_UNKNOWN] = 1.0
-        own[r, 0] = price
-        own[r, 1] = value if is_figure(value) else np.nan
-        own[r, 2] = unrealised if is_figure(unrealised) else np.nan
+        own[r, 0], own[r, 1], own[r, 2] = price, value, unrealised
         a, b = leaf[r], instrument_leaf[r]
         leaf_changed[a], instrument_changed[b] = 1, 1
         for m in range(M):

@@ -113,7 +113,7 @@ class WhatIf:
             price, unit = float(market.price[k]), float(record.multiplier * (record.quanto_rate or 1))
             # the function that values a position: what it adds is what the position then has
             value, _ = worth(t.quantity, unit, price, price, float(market.accrued[k]), float(market.discount[k]),
-                                record.inverse)
+                             record.inverse)
             if value * rate != value * rate:
                 raise ValueError(f"instrument: {t.instrument!r} has no price, discount or exchange rate")
             change["net"] += value * rate
