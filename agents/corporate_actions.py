@@ -62,9 +62,8 @@ class ActionFollower:
             self._came()
 
     def _write_again(self) -> None:
-        for again in self._tail.displaced.take() if 0 in self._parts else ():
-            log.error("%s %s: written once more as it stands: %s", again.topic, again.key, again.why)
-            self._publisher.send(self._topics[again.topic], again.key.encode(), again.value)
+        if 0 in self._parts:
+            self._tail.displaced.write(self._publisher, self._topics)
 
     def take_over(self) -> None:
         """Have what is in force followed, where nobody did."""

@@ -1,13 +1,18 @@
 """What stands though the newest record of its key on a compacted topic is another one: it is written once more.
 
 Compaction leaves the newest record of a key. Where that one was refused, or is of something else than its key says,
-whoever starts afterwards would not have what all others have. One of its readers writes it: see `take`.
+whoever starts afterwards would not have what all others have. One of its readers writes it, see `take`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
+
+from agents.ports import Publisher
+
+log = logging.getLogger(__name__)
 
 
 class Again(NamedTuple):
@@ -70,3 +75,9 @@ class Displaced:
         self._handed_out.update(self._wrong)
         self._wrong.clear()
         return out
+
+    def write(self, publisher: Publisher, topics: Mapping[str, str]) -> None:
+        """Write what `take` returns; the topics have one partition."""
+        for topic, key, value, why in self.take():
+            log.error("%s %s: written once more as it stands: %s", topic, key, why)
+            publisher.send(topics[topic], key.encode(), value, 0)

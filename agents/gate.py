@@ -387,6 +387,7 @@ class GateStage(ReadingStage):
             if not self._paused and self._lease.held():
                 if PRICES_PARTITION in self._owned:
                     self._changelog.write_tests()
+                    self.inputs.displaced.write(self._publisher, self._topics)
                 self._others.say(now)
                 self.watch.look(now)
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from agents.displaced import Displaced
 from agents.gate_watch import GateWatch
 from agents.other_gates import OtherGates
 from agents.ports import Clock, Counters
 from agents.router import Place, PutAside, Router
 from models.gate.book import GateBook
 from schemas.addresses import GateExposure, UnitVars
-from schemas.codec import decoder_of
+from schemas.codec import decoder_of, encode
 from schemas.market import Surface, Touch
 from schemas.nodes import MODELS_SUFFIX, Risk
+from schemas.reasons import QuarantineReason
 from schemas.records import Counterparty, Limit, Mark
 from tables.records import RecordBatch
 
@@ -43,17 +45,40 @@ class GateInputs:
         #: by key, the newest of each
         self.waiting_marks: dict[bytes | None, bytes] = {}
         self._marks_came = asyncio.Event()
-        self.router = router = Router(names, counters, "gate_refused", put_aside, future_ns)
+        self._names, self._put_aside = names, put_aside
+        self._rated: dict[str, Counterparty] = {}
+        self.displaced = Displaced({"reference.counterparties": self._standing})
+        self.router = router = Router(names, counters, "gate_refused", self._refused, future_ns)
         router.subscribe("marks", Mark, self._take_mark)
         router.subscribe("limits", Limit, *watch.judged(self._take_limit, self._drop_limit))
-        router.subscribe("reference.counterparties", Counterparty, lambda record, _: gate.add_counterparty(record))
+        router.subscribe("reference.counterparties", Counterparty, self._take_counterparty, self._drop_counterparty)
         router.subscribe("touches", Touch, lambda record, _: gate.book.add_touch(record))
-        router.subscribe("market.surfaces", Surface, lambda record, _: gate.book.add_surface(record))
+        router.subscribe("market.surfaces", Surface, lambda record, _: gate.book.add_surface(record),
+                         lambda place: gate.book.remove_surface(place.key))
         router.subscribe("exposure", GateExposure, lambda record, _: others.take(record),
                          lambda place: others.gone(place.key))
         router.subscribe("risk", None, self._take_risk)
         router.subscribe("unit-vars", UnitVars,
                          lambda record, _: gate.set_unit_var(record.instruments, record.var_99, record.ts))
+
+    def _refused(self, batch: RecordBatch, k: int, reason: QuarantineReason, detail: str, raw: bytes) -> None:
+        self._put_aside(batch, k, reason, detail, raw)
+        key = batch.keys[k] if batch.keys else None
+        self.displaced.refused(self._names[batch.topic], (key or b"").decode(errors="replace"), detail)
+
+    def _take_counterparty(self, record: Counterparty, place: Place) -> None:
+        self._gate.add_counterparty(record)
+        self._rated[record.counterparty] = record
+        self.displaced.came(place.topic, place.key, record.counterparty)
+
+    def _drop_counterparty(self, place: Place) -> None:
+        self._gate.remove_counterparty(place.key)
+        self._rated.pop(place.key, None)
+        self.displaced.gone(place.topic, place.key)
+
+    def _standing(self, key: str) -> bytes | None:
+        record = self._rated.get(key)
+        return None if record is None else encode(record)
 
     def on_marks(self, batch: RecordBatch) -> None:
         """Keep the newest mark of each instrument: a window is hundreds of records.

@@ -16,6 +16,7 @@ import numpy as np
 from aiokafka.structs import TopicPartition
 
 from agents.corporate_actions import ActionFollower
+from agents.displaced_statements import DisplacedStatements
 from agents.held_terms import HeldTerms
 from agents.ports import Clock, Counters, Publisher
 from agents.quarantine import Quarantine
@@ -93,6 +94,8 @@ class PositionStage(ReadingStage):
         self._terms.on_instrument = self._actions.closes
         self._sources = SourceLog(client)
         self._reloads = KeyReloads(client, topics, publisher, clock, counters, fills_max, lateness_ns, self._replaced)
+        self._displaced = DisplacedStatements(client, publisher, topics["positions.external"], self._holds_to,
+                                              future_ns)
         self.reading: PositionReading = PositionReading(self.writers, topics, self._out_wake, self._reloads)
 
     # ---- partitions come and go -----------------------------------------------------------------------------------
@@ -292,17 +295,21 @@ class PositionStage(ReadingStage):
             except ValueError as error:
                 sends.append(self._quarantine.send(batch, m, *reason_of(error, value, None), value))
                 continue
+            own = set[bytes | None]()
             for k, raw in enumerate(raws):
                 try:
-                    await self._open_one(_external.decode(raw), part, batch, m)
+                    own.add(await self._open_one(_external.decode(raw), part, batch, m))
                 except OUTSIDE:
                     raise
                 except Exception as error:
                     log.error("%s %s@%s refused: %s: %s", batch.topic, batch.partition, int(batch.offsets[m]),
                               type(error).__name__, error, exc_info=not isinstance(error, ValueError))
                     sends.append(self._quarantine.send(batch, m, *reason_of(error, raw, External), raw, k))
+            if batch.keys and batch.keys[m] not in own:
+                self._displaced.refused(batch.partition, batch.keys[m] or b"")
 
-    async def _open_one(self, statement: External, part: PositionPartition, batch: RecordBatch, m: int) -> None:
+    async def _open_one(self, statement: External, part: PositionPartition, batch: RecordBatch, m: int) -> bytes | None:
+        """Take a statement in; return its own key, or None where a newer one of it stands."""
         reference = self._reference.reference
         latest = int(latest_of(batch.timestamps_ms[m : m + 1], self._future_ns, self._clock())[0])
         ts = parse_ts_ns(statement.ts_event, latest_ns=latest)  # also of a snapshot, which is read elsewhere
@@ -314,31 +321,44 @@ class PositionStage(ReadingStage):
             raise ValueError(f"account: expected a known account, was {statement.account!r}")
         if not rolls and statement.instrument not in reference.instrument_records:
             raise ValueError(f"instrument: expected a known instrument, was {statement.instrument!r}")
-        owner = owner_partition(statement.account, self._partition_count)
+        owner, own = owner_partition(statement.account, self._partition_count), external_key(statement)
         if owner != part.partition:
-            await self._publisher.send(self._topics["positions.external"], external_key(statement), encode(statement),
-                                       partition=owner)
+            await self._publisher.send(self._topics["positions.external"], own, encode(statement), partition=owner)
             self._counters.add("rerouted")
-            return
-        if statement.kind != "reload" and batch.keys and batch.keys[m] != external_key(statement):
-            # under a key that others share it would be gone after compaction: it is kept under its own
-            await self._publisher.send(self._topics["positions.external"], external_key(statement), encode(statement),
-                                       partition=owner)
-            self._counters.add("statements_rekeyed")
-        if statement.kind == "snapshot":
-            return
-        if rolls:
+            return own
+        if statement.kind == "start_of_day":
+            self._terms.follow(part)
+            slot = part.find_slot(*reference.intern_key(statement.account, statement.instrument))
+            decimals = (reference.decimals_of(statement.instrument) if slot < 0
+                        else int(part.positions.arrays.rows["quantity_decimals"][slot]))
+            open_from(part, statement, decimals, int(batch.timestamps_ms[m]), self._clock())
+            if not self._holds_to(part.partition, statement, ts):
+                return None
+        elif rolls:
             self._counters.add("rolls", float(part.roll(statement.account, ts)))
-            return
-        if statement.kind == "reload":
+        elif statement.kind == "reload":
             self._fold_again(part, statement.account, statement.instrument, {batch.topic: batch.next_offset})
-            return
-        self._terms.follow(part)
-        key = reference.intern_key(statement.account, statement.instrument)
-        slot = part.find_slot(*key)
-        decimals = (reference.decimals_of(statement.instrument) if slot < 0
-                    else int(part.positions.arrays.rows["quantity_decimals"][slot]))
-        open_from(part, statement, decimals, int(batch.timestamps_ms[m]), self._clock())
+            return own
+        if batch.keys and batch.keys[m] != own:
+            # under a key that others share it would be gone after compaction: it is kept under its own
+            await self._publisher.send(self._topics["positions.external"], own, encode(statement), partition=owner)
+            self._counters.add("statements_rekeyed")
+        else:
+            self._displaced.came(part.partition, own, ts)
+        return own
+
+    def _holds_to(self, partition: int, statement: External, ts_ns: int) -> bool:
+        """Whether a statement is one that this stage holds to: of a start of day, what the position begins with."""
+        part, reference = self.parts.get(partition), self._reference.reference
+        if part is None or statement.kind == "reload" or statement.account not in reference.account_records \
+                or owner_partition(statement.account, self._partition_count) != partition:
+            return False
+        if statement.kind == "roll":
+            return True
+        if statement.kind == "snapshot":
+            return statement.instrument in reference.instrument_records
+        stated = part.opening_of(statement.account, statement.instrument, statement.source)
+        return stated == (statement.quantity, ts_ns)
 
     def _fold_again(self, part: PositionPartition, account: str, instrument: str,
                     further: dict[str, int] = MappingProxyType({})) -> None:  # type: ignore[assignment]
@@ -428,6 +448,7 @@ class PositionStage(ReadingStage):
         for task in self._tasks:
             task.cancel()
         await self._reloads.stop()
+        await self._displaced.stop()
         await self._sources.stop()
         if self._standby is not None:
             await self._standby.stop()

@@ -267,6 +267,13 @@ class Contracts:
         self._slices[surface.underlying] = dict(sorted(slices.items()))
         self._all = True
 
+    def remove_surface(self, name: str) -> None:
+        """Forget the market inputs of an underlying or a currency: they were withdrawn."""
+        if self.surfaces.pop(name, None) is not None:
+            self._age.forget(name)
+            self._slices.pop(name, None)
+            self._all = True
+
     def surface_vol(self, underlying: str, strike: float, at_ns: int, now_ns: int) -> float:
         """Return a volatility of the surface: linear in strike, linear in total variance between expiries; or NaN."""
         slices = self._slices.get(underlying)

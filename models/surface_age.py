@@ -23,6 +23,10 @@ class SurfaceAge:
         if self._bound_ns is not None:
             self._of_ns[surface.underlying] = parse_ts_ns(surface.ts_event)
 
+    def forget(self, name: str) -> None:
+        """Forget a surface that was withdrawn."""
+        self._of_ns.pop(name, None)
+
     def is_old(self, name: str, now_ns: int) -> bool:
         """Return whether a surface or curve is older than what rests on it may be."""
         of_ns = self._of_ns.get(name)

@@ -131,6 +131,10 @@ class ValuedBook:
         """Take market inputs in (volatilities, curve, dividends)."""
         self.contracts.add_surface(surface)
 
+    def remove_surface(self, name: str) -> None:
+        """Forget the market inputs of an underlying or a currency."""
+        self.contracts.remove_surface(name)
+
     def add_touch(self, touch: Touch) -> None:
         """Take in that the barrier of an option was touched, or that it was not."""
         self.contracts.set_touched(touch.instrument, touch.touched)

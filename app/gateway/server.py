@@ -165,7 +165,8 @@ class Gateway:
         router.subscribe("quarantine", Quarantined, lambda record, _: self.quarantine.take(record))
         router.subscribe("limits-used", LimitsUsed, lambda used, _: self.used.take(used))
         router.subscribe("touches", Touch, lambda touch, _: state.book.add_touch(touch))
-        router.subscribe("market.surfaces", Surface, lambda surface, _: state.book.add_surface(surface))
+        router.subscribe("market.surfaces", Surface, lambda surface, _: state.book.add_surface(surface),
+                         lambda place: state.book.remove_surface(place.key))
         router.subscribe("reference.instruments", Instrument, lambda record, _: state.add_instrument(record))
         router.subscribe("reference.accounts", Account, lambda record, _: state.add_account(record))
         return router

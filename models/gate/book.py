@@ -144,6 +144,13 @@ class GateBook(ExecutedOrders):
         self._base[node, gs.RATING] = record.rating
         self._sum_node(node)
 
+    def remove_counterparty(self, name: str) -> None:
+        """Forget a counterparty's rating: nobody has said anything of it."""
+        node = self.state.node_index.get(f"counterparty:{name}")
+        if node is not None:
+            self._base[node, gs.RATING] = math.nan
+            self._sum_node(node)
+
     def set_price(self, instrument: str, bid: float | None, ask: float | None, mid: float | None, last: float | None,
                   ts_ns: int, usable: bool) -> None:
         """Take a mark's prices in."""
