@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 from agents.displaced import Displaced
 from agents.gate_watch import GateWatch
+from agents.market_inputs import MarketInputs
 from agents.other_gates import OtherGates
 from agents.ports import Clock, Counters
 from agents.router import Place, PutAside, Router
 from models.gate.book import GateBook
 from schemas.addresses import GateExposure, UnitVars
 from schemas.codec import decoder_of, encode
-from schemas.market import Surface, Touch
 from schemas.nodes import MODELS_SUFFIX, Risk
 from schemas.reasons import QuarantineReason
 from schemas.records import Counterparty, Limit, Mark
@@ -52,9 +52,7 @@ class GateInputs:
         router.subscribe("marks", Mark, self._take_mark)
         router.subscribe("limits", Limit, *watch.judged(self._take_limit, self._drop_limit))
         router.subscribe("reference.counterparties", Counterparty, self._take_counterparty, self._drop_counterparty)
-        router.subscribe("touches", Touch, lambda record, _: gate.book.add_touch(record))
-        router.subscribe("market.surfaces", Surface, lambda record, _: gate.book.add_surface(record),
-                         lambda place: gate.book.remove_surface(place.key))
+        MarketInputs(gate.book).subscribe(router)
         router.subscribe("exposure", GateExposure, lambda record, _: others.take(record),
                          lambda place: others.gone(place.key))
         router.subscribe("risk", None, self._take_risk)

@@ -16,32 +16,28 @@ import numpy as np
 from aiokafka.structs import TopicPartition
 
 from agents.corporate_actions import ActionFollower
-from agents.displaced_statements import DisplacedStatements
 from agents.held_terms import HeldTerms
 from agents.ports import Clock, Counters, Publisher
 from agents.quarantine import Quarantine
 from agents.read_report import PositionReading
 from agents.reference_tail import ReferenceTail
 from agents.reload import KeyReloads
-from agents.router import OUTSIDE
 from agents.stage import Bound, ReadingStage
 from agents.statement_keys import give_own_keys
+from agents.statements import Statements
 from agents.trade_refusals import REASONS, detail_of
 from models import trade_columns as tc
 from models.position_progress import FoldProgress
 from models.trade_decode import DecodedTrades, decode_trades
 from schemas.addresses import PositionProgress
-from schemas.codec import decoder_of, encode, records_in
-from schemas.keys import external_key
-from schemas.records import External, Position
-from schemas.refusal import reason_of
-from schemas.units import FUTURE_NS, latest_of, parse_ts_ns
+from schemas.codec import encode
+from schemas.records import Position
+from schemas.units import FUTURE_NS, latest_of
 from tables.kafka import KafkaClient, owner_partition
 from tables.manager import EVERYTHING
 from tables.partition import MARKER_KEY, Marker
 from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
-from tables.refold import open_from
 from tables.restore import ends_of, read_changelogs
 from tables.source_log import SourceLog
 from tables.standby import Standby
@@ -58,7 +54,6 @@ OUT_BACKLOG_S = 4.0
 PROGRESS_S = 0.5
 #: records of a partition that wait for the worker; counted, because clocks of two machines may differ
 BACKLOG_RECORDS = 5_000
-_external = decoder_of(External)
 #: partition, offset and place in the message of a record that was forwarded; other text of that header says nothing
 _ORIGIN = re.compile(rb"(\d{1,9})/(\d{1,18})/(\d{1,9})")
 
@@ -94,8 +89,9 @@ class PositionStage(ReadingStage):
         self._terms.on_instrument = self._actions.closes
         self._sources = SourceLog(client)
         self._reloads = KeyReloads(client, topics, publisher, clock, counters, fills_max, lateness_ns, self._replaced)
-        self._displaced = DisplacedStatements(client, publisher, topics["positions.external"], self._holds_to,
-                                              future_ns)
+        self.statements = Statements(client, topics["positions.external"], partitions, self.parts, reference,
+                                     self._terms, publisher, self._quarantine, clock, counters, future_ns,
+                                     self._fold_again)
         self.reading: PositionReading = PositionReading(self.writers, topics, self._out_wake, self._reloads)
 
     # ---- partitions come and go -----------------------------------------------------------------------------------
@@ -223,7 +219,7 @@ class PositionStage(ReadingStage):
                 self._progress.folded(batch.partition, batch.next_offset, int(batch.timestamps_ms[-1]) * 1_000_000,
                                       batch.behind, self._clock())
             else:
-                await self._open_positions(batch, part, sends)
+                await self.statements.take(batch, part, sends)
             self._out_wake.set()
         writer.advance(batch.topic, batch.next_offset, ack, sends)
 
@@ -284,81 +280,6 @@ class PositionStage(ReadingStage):
                         self._counters.add("forward_repeats")
                     else:
                         seen[origin] = at
-
-    async def _open_positions(self, batch: RecordBatch, part: PositionPartition, sends: list[Awaitable[Any]]) -> None:
-        """Take outside statements in; only start-of-day ones change positions (snapshots are for reconciliation)."""
-        for m, value in enumerate(batch.values):
-            if value is None:
-                continue
-            try:
-                raws = records_in(value)
-            except ValueError as error:
-                sends.append(self._quarantine.send(batch, m, *reason_of(error, value, None), value))
-                continue
-            own = set[bytes | None]()
-            for k, raw in enumerate(raws):
-                try:
-                    own.add(await self._open_one(_external.decode(raw), part, batch, m))
-                except OUTSIDE:
-                    raise
-                except Exception as error:
-                    log.error("%s %s@%s refused: %s: %s", batch.topic, batch.partition, int(batch.offsets[m]),
-                              type(error).__name__, error, exc_info=not isinstance(error, ValueError))
-                    sends.append(self._quarantine.send(batch, m, *reason_of(error, raw, External), raw, k))
-            if batch.keys and batch.keys[m] not in own:
-                self._displaced.refused(batch.partition, batch.keys[m] or b"")
-
-    async def _open_one(self, statement: External, part: PositionPartition, batch: RecordBatch, m: int) -> bytes | None:
-        """Take a statement in; return its own key, or None where a newer one of it stands."""
-        reference = self._reference.reference
-        latest = int(latest_of(batch.timestamps_ms[m : m + 1], self._future_ns, self._clock())[0])
-        ts = parse_ts_ns(statement.ts_event, latest_ns=latest)  # also of a snapshot, which is read elsewhere
-        rolls = statement.kind == "roll"
-        if statement.account not in reference.account_records \
-                or (not rolls and statement.instrument not in reference.instrument_records):
-            await self._reference.catch_up()
-        if statement.account not in reference.account_records:
-            raise ValueError(f"account: expected a known account, was {statement.account!r}")
-        if not rolls and statement.instrument not in reference.instrument_records:
-            raise ValueError(f"instrument: expected a known instrument, was {statement.instrument!r}")
-        owner, own = owner_partition(statement.account, self._partition_count), external_key(statement)
-        if owner != part.partition:
-            await self._publisher.send(self._topics["positions.external"], own, encode(statement), partition=owner)
-            self._counters.add("rerouted")
-            return own
-        if statement.kind == "start_of_day":
-            self._terms.follow(part)
-            slot = part.find_slot(*reference.intern_key(statement.account, statement.instrument))
-            decimals = (reference.decimals_of(statement.instrument) if slot < 0
-                        else int(part.positions.arrays.rows["quantity_decimals"][slot]))
-            open_from(part, statement, decimals, int(batch.timestamps_ms[m]), self._clock())
-            if not self._holds_to(part.partition, statement, ts):
-                return None
-        elif rolls:
-            self._counters.add("rolls", float(part.roll(statement.account, ts)))
-        elif statement.kind == "reload":
-            self._fold_again(part, statement.account, statement.instrument, {batch.topic: batch.next_offset})
-            return own
-        if batch.keys and batch.keys[m] != own:
-            # under a key that others share it would be gone after compaction: it is kept under its own
-            await self._publisher.send(self._topics["positions.external"], own, encode(statement), partition=owner)
-            self._counters.add("statements_rekeyed")
-        else:
-            self._displaced.came(part.partition, own, ts)
-        return own
-
-    def _holds_to(self, partition: int, statement: External, ts_ns: int) -> bool:
-        """Whether a statement is one that this stage holds to: of a start of day, what the position begins with."""
-        part, reference = self.parts.get(partition), self._reference.reference
-        if part is None or statement.kind == "reload" or statement.account not in reference.account_records \
-                or owner_partition(statement.account, self._partition_count) != partition:
-            return False
-        if statement.kind == "roll":
-            return True
-        if statement.kind == "snapshot":
-            return statement.instrument in reference.instrument_records
-        stated = part.opening_of(statement.account, statement.instrument, statement.source)
-        return stated == (statement.quantity, ts_ns)
 
     def _fold_again(self, part: PositionPartition, account: str, instrument: str,
                     further: dict[str, int] = MappingProxyType({})) -> None:  # type: ignore[assignment]
@@ -448,7 +369,7 @@ class PositionStage(ReadingStage):
         for task in self._tasks:
             task.cancel()
         await self._reloads.stop()
-        await self._displaced.stop()
+        await self.statements.stop()
         await self._sources.stop()
         if self._standby is not None:
             await self._standby.stop()

@@ -6,14 +6,13 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import msgspec
 from aiokafka.structs import TopicPartition
 
-from agents.displaced import Displaced
 from agents.limit_alerts import LimitAlerts, newest_alerts
+from agents.market_inputs import MarketInputs
 from agents.ports import Clock, Counters, Publisher, until
 from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
@@ -34,7 +33,7 @@ from models.trading_day import TradingDay
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
 from schemas.addresses import PositionProgress, UnitVars
 from schemas.codec import decoder_of, encode
-from schemas.market import Surface, Touch
+from schemas.market import Touch
 from schemas.nodes import MODELS_SUFFIX, Exposure, Pnl, Quality, Risk
 from schemas.reasons import QuarantineReason
 from schemas.records import Account, Alert, AsOf, Control, Instrument, Limit, Mark
@@ -78,9 +77,7 @@ class RiskStage(Stage):
         self.models = RiskModels(self.book, self.book.contracts, history, INSTRUMENT_GROUPINGS, participation, day)
         self.limits = LimitAlerts(topics, publisher, counters, lambda node, metric: not is_of_gate(node, metric),
                                   levels)
-        #: surfaces and touches as they were stated, by the key of each
-        self._stated: dict[str, dict[str, Surface | Touch]] = {"market.surfaces": {}, "touches": {}}
-        self._displaced = Displaced({topic: partial(self._standing, topic) for topic in self._stated})
+        self._inputs = MarketInputs(self.book)
         self._router = self._routes(future_ns)
         #: marks of the slice at hand, by asset class
         self._heard: Counter[str] = Counter()
@@ -121,39 +118,17 @@ class RiskStage(Stage):
             key = batch.keys[k] if batch.keys else None
             at = names[batch.topic], (key or b"").decode(errors="replace")
             self.limits.refused(*at, reason, detail)
-            self._displaced.refused(*at, detail)
+            self._inputs.displaced.refused(*at, detail)
 
         names = {v: k for k, v in self._topics.items()}
         router = Router(names, self._counters, "risk_refused", put_aside, future_ns)
         router.subscribe("marks", Mark, self._take_mark)
-        router.subscribe("market.surfaces", Surface, self._take_surface, self._drop_surface)
-        router.subscribe("touches", Touch, self._take_touch, lambda place: self._displaced.gone(place.topic, place.key))
+        self._inputs.subscribe(router)
         router.subscribe("limits", Limit, *self.limits.judged(lambda record, _: self.limits.monitor.add(record),
                                                               lambda place: self.limits.monitor.remove(place.key)))
         router.subscribe("controls", Control, lambda record, place: self.limits.take_control(record, place.key))
         router.subscribe("progress", PositionProgress, lambda record, _: self._in_step.heard(record, self._clock()))
         return router
-
-    def _take_surface(self, surface: Surface, place: Place) -> None:
-        self.book.add_surface(surface)
-        self._stand(place, surface.underlying, surface)
-
-    def _drop_surface(self, place: Place) -> None:
-        self.book.remove_surface(place.key)
-        self._stated[place.topic].pop(place.key, None)
-        self._displaced.gone(place.topic, place.key)
-
-    def _take_touch(self, touch: Touch, place: Place) -> None:
-        self.book.add_touch(touch)
-        self._stand(place, touch.instrument, touch)
-
-    def _stand(self, place: Place, own: str, record: Surface | Touch) -> None:
-        self._stated[place.topic][own] = record
-        self._displaced.came(place.topic, place.key, own)
-
-    def _standing(self, topic: str, key: str) -> bytes | None:
-        record = self._stated[topic].get(key)
-        return None if record is None else encode(record)
 
     def _take_mark(self, mark: Mark, _: Place) -> None:
         self.book.add_mark(mark)
@@ -337,7 +312,7 @@ class RiskStage(Stage):
                     self.publish_touches()
                     self.watch_feeds()
                     self.limits.settle(self._clock())
-                    self._displaced.write(self._publisher, self._topics)
+                    self._inputs.displaced.write(self._publisher, self._topics)
             if loop.time() >= models_due and self._models_may_run():
                 begun = loop.time()
                 self.publish_models()

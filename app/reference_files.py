@@ -13,7 +13,7 @@ import msgspec
 from app.files.reading import KINDS, Table, kind_of, read_table, stem_of
 from app.files.records import fields_of, record_of, text_of_cell, unknown_columns
 from app.files.refusals import FileRefused, expected
-from models.contracts import exotic_terms
+from models.exotic_terms import exotic_terms
 from models.fixed_income import PAPER_CLASSES, paper_of
 from models.reference import FIRM, LEVELS, Reference
 from schemas.codec import encode, encode_account

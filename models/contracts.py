@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from models.columns import grown
+from models.exotic_terms import exotic_terms
 from models.fixed_income import PAPER_CLASSES, FixedIncome
 from models.forwards import NS_PER_YEAR, Forwards
 from models.jit import inline_kernel, kernel
@@ -21,15 +22,7 @@ from models.market import Market
 from models.pricing import black_scholes as bs
 from models.pricing.american import premium_grid
 from models.pricing.curve import zero_rates
-from models.pricing.exotic import (
-    BARRIER_KINDS,
-    DIGITAL_KINDS,
-    DOWN_AND_IN,
-    DOWN_AND_OUT,
-    FIRST_DIGITAL,
-    VANILLA,
-    exotic_greeks,
-)
+from models.pricing.exotic import DOWN_AND_IN, DOWN_AND_OUT, FIRST_DIGITAL, VANILLA, exotic_greeks
 from models.pricing.spot_normal import normal_greeks, normal_implied
 from models.surface_age import SurfaceAge
 from schemas.instruments import OPTION_CLASSES
@@ -89,25 +82,6 @@ def add_premiums(tables: np.ndarray, which: np.ndarray, table_t: np.ndarray, ame
         price[j] += mid * strike[j]
         delta[j] += (up - down) / (2.0 * h)
         gamma[j] = max(gamma[j] + (up - 2.0 * mid + down) / (h * h) / strike[j], 0.0)
-
-
-def exotic_terms(record: Instrument) -> tuple[int, float, float] | None:
-    """Return (kind, barrier, rebate or payout) of an option as `exotic_price` takes them; None where terms lack.
-
-    Barriers and digitals are European, and one or the other.
-    """
-    if record.barrier_kind is None and record.digital_kind is None:
-        return VANILLA, np.nan, 0.0
-    if record.style == "american" or (record.barrier_kind is not None and record.digital_kind is not None):
-        return None
-    if record.barrier_kind is not None:
-        if record.barrier is None or record.barrier <= 0:
-            return None
-        return BARRIER_KINDS[record.barrier_kind], float(record.barrier), float(record.rebate or 0)
-    assert record.digital_kind is not None
-    if record.digital_kind == "cash_or_nothing" and record.payout is None:
-        return None
-    return FIRST_DIGITAL + DIGITAL_KINDS[record.digital_kind], np.nan, float(record.payout or 0)
 
 
 def exotic_columns(options: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ import json
 import struct
 from collections import deque
 from collections.abc import Iterator
-from decimal import Decimal
 
 import numpy as np
 
@@ -226,14 +225,6 @@ class PositionPartition:
     def find_slot(self, account: int, instrument: int) -> int:
         """Return the row of a key, or -1."""
         return int(find_slot(self.positions.arrays, account, instrument))
-
-    def opening_of(self, account: str, instrument: str, source: str) -> tuple[Decimal, int] | None:
-        """Return what a source states that a position begins with: the quantity, and the time it is of."""
-        slot = self.find_slot(*self.reference.intern_key(account, instrument))
-        stated = self.side[slot].openings.get(source) if slot in self.side else None
-        if stated is None:
-            return None
-        return Decimal(stated[0]).scaleb(-int(self.positions.arrays.rows["quantity_decimals"][slot])), stated[2]
 
     def add_fees(self, seq: int, slot: int, amounts: Amounts, ts: int) -> None:
         """Keep what a fill paid in currencies other than the settlement's, or what funding was booked."""

@@ -28,6 +28,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from agents.limit_alerts import newest_alerts
+from agents.market_inputs import MarketInputs
 from agents.router import Place, Router
 from app.collector import settle_collector
 from app.gateway.access import Access, User, login, parse_tokens
@@ -48,7 +49,6 @@ from app.unreadable import take_passed_over
 from models.limit_door import LimitDoor
 from models.trading_states import replaces
 from schemas.addresses import LimitsUsed
-from schemas.market import Surface, Touch
 from schemas.nodes import MODELS_SUFFIX
 from schemas.reasons import QuarantineReason
 from schemas.records import Account, Alert, Approval, Control, Decision, Instrument, Limit, Mark, Quarantined
@@ -164,9 +164,7 @@ class Gateway:
                          lambda place: state.approvals.take_in(place.key, None))
         router.subscribe("quarantine", Quarantined, lambda record, _: self.quarantine.take(record))
         router.subscribe("limits-used", LimitsUsed, lambda used, _: self.used.take(used))
-        router.subscribe("touches", Touch, lambda touch, _: state.book.add_touch(touch))
-        router.subscribe("market.surfaces", Surface, lambda surface, _: state.book.add_surface(surface),
-                         lambda place: state.book.remove_surface(place.key))
+        MarketInputs(state.book).subscribe(router)
         router.subscribe("reference.instruments", Instrument, lambda record, _: state.add_instrument(record))
         router.subscribe("reference.accounts", Account, lambda record, _: state.add_account(record))
         return router

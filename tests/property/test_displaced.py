@@ -19,6 +19,7 @@ from agents.gate import GateStage
 from agents.positions import PositionStage
 from agents.reference_tail import ReferenceTail
 from agents.risk import RiskStage
+from agents.statements import opening_of
 from models.gate import state as gs
 from models.reference import Reference
 from schemas.keys import external_key
@@ -82,7 +83,7 @@ class Follower:
     @staticmethod
     def _risk(stage: RiskStage) -> Any:
         contracts = stage.book.contracts
-        return stage._router, stage._displaced, lambda: (dict(contracts.surfaces), {k: v for k, v in contracts._touches.items() if v})
+        return stage._router, stage._inputs.displaced, lambda: (dict(contracts.surfaces), {k: v for k, v in contracts._touches.items() if v})
 
     @staticmethod
     def _gate(stage: GateStage) -> Any:
@@ -145,7 +146,7 @@ def left_behind(topic: str, steps: list[tuple[str, str, str, bool]]) -> None:
     assert late.state() == early.state()
 
 
-FACTS = st.lists(st.tuples(st.sampled_from(["PB", "CUST"]), st.sampled_from(["own", "own", "account", "other"]), st.integers(0, 4), st.sampled_from(["good", "good", "bad", "unknown", "many"]),
+FACTS = st.lists(st.tuples(st.sampled_from(["PB", "CUST"]), st.sampled_from(["own", "own", "account", "other"]), st.integers(0, 4), st.sampled_from(["good", "good", "bad", "broken", "unknown", "many"]),
                            st.sampled_from(["start_of_day", "snapshot"]), st.booleans()), min_size=1, max_size=8)
 
 
@@ -165,7 +166,7 @@ def test_a_statement_that_another_record_displaced_is_found_on_the_log_and_writt
 
     async def follow(records: Log, stage: PositionStage, part: Any, start: int) -> int:
         while start < len(records.records):
-            await stage._open_positions(records.batch(start, start + 1), part, [])
+            await stage.statements.take(records.batch(start, start + 1), part, [])
             start += 1
         return start
 
@@ -183,20 +184,20 @@ def test_a_statement_that_another_record_displaced_is_found_on_the_log_and_writt
             record = statement(source, 1000 * ts + k, kind, "A9" if what == "unknown" else "A1", 10 * k + 1)
             key = {"own": f"{source}|A1|EURUSD|{kind}", "account": "A1", "other": "PB|A2|EURUSD|snapshot"}[keyed]
             raw = json.dumps(record).encode()
-            log.records.append((key, {"bad": b'{"quantity":"x"}', "many": b"[" + raw + b',{"quantity":"x"}]'}.get(what, raw)))
+            log.records.append((key, {"bad": b'{"quantity":"x"}', "broken": b"{", "many": b"[" + raw + b',{"quantity":"x"}]'}.get(what, raw)))
             if at_once:
                 read = await follow(log, stage, part, read)
                 await asyncio.sleep(0.001)
         for _ in range(6):
             read = await follow(log, stage, part, read)
-            if stage._displaced._task is not None:
-                await stage._displaced._task
+            if stage.statements.displaced._task is not None:
+                await stage.statements.displaced._task
         count = len(log.records)
         assert await follow(log, stage, part, read) == count and count < 6 * len(facts) + 6, "nobody answers himself for ever"
         late, its = begin(log.compacted())
         await follow(late._publisher, late, its, 0)  # type: ignore[arg-type]
-        stated = {s: part.opening_of("A1", "EURUSD", s) for s in ("PB", "CUST")}
-        assert {s: its.opening_of("A1", "EURUSD", s) for s in ("PB", "CUST")} == stated
+        stated = {s: opening_of(part, "A1", "EURUSD", s) for s in ("PB", "CUST")}
+        assert {s: opening_of(its, "A1", "EURUSD", s) for s in ("PB", "CUST")} == stated
         assert snapshots(log.compacted()) == snapshots(log)
 
     with pytest.MonkeyPatch.context() as patch:

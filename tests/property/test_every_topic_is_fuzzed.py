@@ -257,7 +257,7 @@ def test_all_readers_of_statements_take_or_refuse_a_record_alike(tmp_path: Path)
                 message = b"[" + raw + b"," + json.dumps(good).encode() + b"]" if raw not in RAW else raw
                 part, batch = position_part(), RecordBatch("positions.external", 0, np.array([1]), [message], [b"k"], {}, np.array([ms]), 2)
                 shown.clear()
-                await stage._open_positions(batch, part, [])
+                await stage.statements.take(batch, part, [])
                 offline.statements.clear()
                 refused = offline.router.hand_on(message, place)
                 assert all(reason != "not_applied" for reason, *_ in shown), (what, shown)
