@@ -85,6 +85,8 @@ class ValuedBook:
         self.snapshot_id = 0
         self._currency_of: dict[str, str] = {}
         self._currencies_version = -1
+        #: nodes by the currency that they are stated in, where it is not the firm's
+        self._stated_in: dict[str, list[str]] = {}
         self._pending: set[int] = set()
         self._paper_rows: set[int] = set()
         self._rows_of_instrument: dict[str, list[int]] = {}
@@ -322,25 +324,46 @@ class ValuedBook:
             if day != self._day:
                 self._begin_day(day)
             self.contracts.refresh(now_ns, day)
+        self._touch_stated_in(np.flatnonzero(self.market.currency_changed))
         return np.concatenate([self.rollup.value_changed(self.market), self.value_pending()])
+
+    def _touch_stated_in(self, currencies: np.ndarray) -> None:
+        """Have the nodes published anew that are stated in currencies whose rates moved, whatever lies under them."""
+        self._look_currencies_up()
+        if not len(currencies) or not self._stated_in:
+            return
+        names = list(self.market.currencies)
+        for currency in currencies.tolist():
+            for node in self._stated_in.get(names[currency], ()) if currency < len(names) else ():
+                index = self.rollup.node_index.get(node)
+                if index is not None:
+                    self.rollup.touched[index] = 1
+
+    def _look_currencies_up(self) -> None:
+        if self._currencies_version == self.reference.version:
+            return
+        self._currencies_version = self.reference.version
+        found: dict[str, set[str]] = {}
+        for account in self.reference.account_records.values():
+            for name in self.nodes_above(account):
+                found.setdefault(name, set()).add(account.base_currency)
+        before = self._currency_of
+        self._currency_of = {name: next(iter(c)) for name, c in found.items() if len(c) == 1 and name != FIRM}
+        self._stated_in = {}
+        for name, currency in self._currency_of.items():
+            if currency != self.market.base_currency:
+                self._stated_in.setdefault(currency, []).append(name)
+        for changed, _ in self._currency_of.items() ^ before.items():
+            index = self.rollup.node_index.get(changed)
+            if index is not None:
+                self.rollup.touched[index] = 1
 
     def currency_of(self, node: int) -> str:
         """Return the currency a node's figures are published in: of its accounts where they share one, else the firm's.
 
         It follows from the accounts that lie under the node, whatever record came last.
         """
-        if self._currencies_version != self.reference.version:
-            self._currencies_version = self.reference.version
-            found: dict[str, set[str]] = {}
-            for account in self.reference.account_records.values():
-                for name in self.nodes_above(account):
-                    found.setdefault(name, set()).add(account.base_currency)
-            before = self._currency_of
-            self._currency_of = {name: next(iter(c)) for name, c in found.items() if len(c) == 1 and name != FIRM}
-            for changed, _ in self._currency_of.items() ^ before.items():
-                index = self.rollup.node_index.get(changed)
-                if index is not None:
-                    self.rollup.touched[index] = 1
+        self._look_currencies_up()
         return self._currency_of.get(self.rollup.node_names[node], self.market.base_currency)
 
     def nodes_above(self, account: Account) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -240,7 +241,7 @@ def tune_fetcher(fetcher: Any, pace_s: float, every_s: Mapping[str, float] | Non
     def actions(assignment: Any) -> tuple[Any, ...]:
         now, early = time.monotonic(), {}
         for tp in assignment.tps:
-            due = asked.get(tp, 0.0) + (0.0 if fetcher.behind else paces.get(tp.topic, pace_s))
+            due = asked.get(tp, -math.inf) + (0.0 if fetcher.behind else paces.get(tp.topic, pace_s))
             if due > now and tp not in fetcher._records:
                 early[tp] = due
         fetcher._records.update(dict.fromkeys(early, _NotYet))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -60,8 +61,8 @@ EVENTS = st.lists(st.one_of(
     st.tuples(st.just("v")), st.tuples(st.just("x"), st.integers(0, 5))), max_size=60)
 
 
-def run(events: list[Any], incremental: bool) -> ValuedBook:
-    """Play events; value after each, or only at the end."""
+def run(events: list[Any], incremental: bool, valued: Callable[[ValuedBook], None] = lambda book: None) -> ValuedBook:
+    """Play events; value after each, or only at the end; ``valued`` is called each time."""
     book = ValuedBook("USD", LEVELS)
     for record in INSTRUMENTS:
         book.add_instrument(record)
@@ -78,8 +79,26 @@ def run(events: list[Any], incremental: bool) -> ValuedBook:
             book.remove(f"A{event[1]}|SAP")
         if incremental:
             book.revalue()
+            valued(book)
     book.revalue()
+    valued(book)
     return book
+
+
+@given(EVENTS)
+def test_what_was_published_last_of_a_node_is_what_it_has(events: list[Any]) -> None:
+    """Nodes that are touched are published: nothing that a figure rests on moves without touching its node."""
+    published: dict[int, Any] = {}
+
+    def publish(book: ValuedBook) -> None:
+        nodes = book.rollup.take_touched().tolist()
+        published.update((node, (book.currency_of(node), figures)) for node, figures in zip(nodes, book.figures_of(nodes), strict=True))
+
+    book = run(events, True, publish)
+    for name, node in book.rollup.node_index.items():
+        currency, figures = published[node]
+        assert currency == book.currency_of(node), name
+        np.testing.assert_array_equal(figures, book.figures(node), err_msg=name)
 
 
 @given(EVENTS)

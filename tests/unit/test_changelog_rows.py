@@ -8,7 +8,7 @@ from tests.folding import feed, new_partition, trade
 
 #: what a broker takes of a record where nobody has said otherwise
 RECORD_BYTES_MAX = 1_000_000
-FILLS = 60_000
+FILLS = 30_000
 TS = 1_700_000_000_000_000_000
 
 
