@@ -67,13 +67,14 @@ class GateStage(ReadingStage):
                  clock: Clock, counters: Counters, base_currency: str, levels: tuple[str, ...],
                  partitions: int, lease: Lease, day: TradingDay | None = None,
                  journal: Journal | None = None, write_down_s: float = 20.0,
-                 future_ns: int = FUTURE_NS, takes_last: bool = False, self_match_by_owner: bool = False) -> None:
+                 future_ns: int = FUTURE_NS, takes_last: bool = False, self_match_by_owner: bool = False,
+                 surface_age_ns: int | None = None) -> None:
         self._client, self._topics, self._lease = client, topics, lease
         self._names = {v: k for k, v in topics.items()}
         self._publisher, self._clock, self._counters = publisher, clock, counters
         self._quarantine = Quarantine(topics, publisher, counters)
         self._partitions, self._journal = partitions, journal
-        self.gate = GateBook(base_currency, levels, day)
+        self.gate = GateBook(base_currency, levels, day, surface_age_ns)
         self.gate.future_ns, self.gate.own.by_owner = future_ns, self_match_by_owner
         self.watch = GateWatch(self.gate, topics, publisher, counters, partitions, self.owns)
         self._tail = Tail(client, [topics[t] for t in ("market.surfaces", "marks", "positions", "risk")],

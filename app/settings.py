@@ -60,7 +60,8 @@ class Settings(BaseSettings):
         60_000, description="how far a record may be dated ahead of the clock that receives it; what lies further "
                             "ahead, or before 2000, is `bad_field`")
     surface_age_s: Annotated[float, Field(gt=0)] = Field(
-        86_400.0, description="Greeks, and values, that rest on a surface or curve of longer ago are stale")
+        86_400.0, description="Greeks, and values, that rest on a surface or curve of longer ago are stale; orders "
+                              "that would be held against limits by them are refused (STALE_PRICE)")
     quote_lateness_ms: Annotated[int, Field(ge=0)] = Field(2_000, description="how late a quote may be uncounted")
     history: str | None = Field(
         None, description="daily prices behind VaR and factors: .csv, .parquet or clickhouse://...?table=history")

@@ -130,7 +130,7 @@ async def build_gate(given: Surroundings) -> Built:
         log.warning("%d decisions were answered and not on the log when a gate before ended: they are now", missing)
     stage = GateStage(given.client, given.topics, given.reference, given.publisher, given.clock, given.counters,
                       s.base_currency, s.levels, s.partitions, given.lease, s.trading_day(), journal,
-                      s.gate_write_down_s, s.future_ns, s.gate_takes_last, s.self_match == "owner")
+                      s.gate_write_down_s, s.future_ns, s.gate_takes_last, s.self_match == "owner", s.surface_age_ns)
     if s.gate_socket is None and s.gate_http_port is None:
         return Built(stage, close=journal.close)
     addresses = GateAddresses(given.client, given.topics["gates"], given.publisher)

@@ -26,7 +26,7 @@ from models.pricing.exotic import DOWN_AND_IN, DOWN_AND_OUT, FIRST_DIGITAL, VANI
 from models.pricing.spot_normal import normal_greeks, normal_implied
 from models.surface_age import SurfaceAge
 from schemas.instruments import OPTION_CLASSES
-from schemas.market import Surface
+from schemas.market import RATE_MAX, RATE_MIN, VOL_MAX, Surface
 from schemas.records import Instrument
 from schemas.units import NS_PER_S, expiry_ns, parse_ts_ns
 
@@ -115,9 +115,9 @@ class Contracts:
     """Options and bonds of one market, and what their sensitivities rest on (``surface_age_ns``: see `SurfaceAge`)."""
 
     def __init__(self, market: Market, surface_age_ns: int | None = None) -> None:
-        self.market, self._age = market, SurfaceAge(surface_age_ns)
-        #: by option, whether what it rests on beside prices is too old
-        self._old = np.zeros(0, bool)
+        self.market, self.age = market, SurfaceAge(surface_age_ns)
+        #: by option, whether what it rests on beside prices is too old; and of options and forwards, which that is
+        self._old, self.rests_on_old = np.zeros(0, bool), dict[str, str]()
         self.options: Any = np.zeros(0, OPTION_DTYPE)
         self.option_row: dict[str, int] = {}
         self.tables = np.zeros((0, len(MONEYNESS)))
@@ -222,29 +222,25 @@ class Contracts:
         Raises
         ------
         ValueError
-            Strikes and volatilities do not match, or are not positive and ascending; quotes that no curve prices.
+            Quotes that no curve prices, or one of rates beyond those that a record may state.
         """
         if surface.curve is not None:
-            if surface.rates is not None:
-                raise ValueError(f"curve of {surface.underlying}: expected rates or a curve, was both")
             as_of = datetime.fromtimestamp(parse_ts_ns(surface.ts_event) // NS_PER_S, UTC).date()
-            surface = msgspec.structs.replace(surface, rates=zero_rates(surface.curve, as_of))
-        slices = {}
-        for s in surface.vols or []:
-            strikes, vols = np.array(s.strikes), np.array(s.vols)
-            if len(strikes) != len(vols) or not len(vols) or (np.diff(strikes) <= 0).any() or not (vols > 0).all():
-                raise ValueError(f"vols of {surface.underlying} {s.expiry}: expected ascending strikes with a "
-                                 f"volatility above 0 each, was {s.strikes}, {s.vols}")
-            slices[expiry_ns(s.expiry)] = (strikes, vols)
+            rates = zero_rates(surface.curve, as_of)
+            if odd := [rate for _, rate in rates if not RATE_MIN <= rate <= RATE_MAX]:
+                raise ValueError(f"curve of {surface.underlying}: expected zero rates from {RATE_MIN:g} to "
+                                 f"{RATE_MAX:g}, was {odd[0]:g}")
+            surface = msgspec.structs.replace(surface, rates=rates, curve=None)
+        slices = {expiry_ns(s.expiry): (np.array(s.strikes), np.array(s.vols)) for s in surface.vols or ()}
         self.surfaces[surface.underlying] = surface
-        self._age.note(surface)
+        self.age.note(surface)
         self._slices[surface.underlying] = dict(sorted(slices.items()))
         self._all = True
 
     def remove_surface(self, name: str) -> None:
         """Forget the market inputs of an underlying or a currency: they were withdrawn."""
         if self.surfaces.pop(name, None) is not None:
-            self._age.forget(name)
+            self.age.forget(name)
             self._slices.pop(name, None)
             self._all = True
 
@@ -301,7 +297,7 @@ class Contracts:
         market, o = self.market, self.options
         anew = self._all or abs(now_ns - self._inputs_ns) > INPUTS_NS
         if anew:
-            self.forwards.look_up(now_ns, self.rate_at, self._age.is_old)
+            self.rests_on_old = self.forwards.look_up(now_ns, self.rate_at, self.age.is_old)
             self._inputs_ns = now_ns
         n = self.paper.refresh(day) + self.forwards.refresh(now_ns, anew)
         if not len(o):
@@ -336,13 +332,17 @@ class Contracts:
                 paid = self._yield_of(record.underlying or "", underlying)
                 row["carry"] = np.nan if paid is None else row["rate"] - interpolate(paid, t * 365)
             row["vol"] = self.surface_vol(record.underlying or "", float(row["strike"]), int(row["expiry_ns"]), now_ns)
+            if not row["normal"] and row["vol"] > VOL_MAX:  # in price units: none that a lognormal price can have
+                row["vol"] = np.nan
             if row["exotic"] != VANILLA:  # its own mark does not say which volatility; on a future it is not priced
                 row["vol"] = np.nan if row["future"] else row["vol"]
                 row["implied"] = 0
             else:
                 row["implied"] = np.isnan(row["vol"])
             pair = self.market.pairs.get(record.underlying or "", ("",)) if not row["future"] else ("",)
-            self._old[k] = any(self._age.is_old(n, now_ns) for n in (record.currency, record.underlying or "", pair[0]))
+            old = [n for n in (record.currency, record.underlying or "", pair[0]) if self.age.is_old(n, now_ns)]
+            if old:
+                self._old[k], self.rests_on_old[names[k]] = True, old[0]
 
     def _yield_of(self, name: str, underlying: Surface | None) -> list[tuple[float, float]] | None:
         """Return what holding an underlying pays: its dividends, or of a currency pair the base currency's rates."""

@@ -57,16 +57,22 @@ class Forwards:
         out[self.rows["instrument"][inside]] = self.rows["t_years"][inside]
         return out
 
-    def look_up(self, now_ns: int, rate_at: RateAt, is_old: Callable[[str, int], bool]) -> None:
-        """Read the curves anew; a rate that is missing makes forwards unpriced, a curve that is too old stale."""
-        curves = [(currency, *self.market.pairs.get(underlying, ())[:1])
-                  for underlying, currency, _ in self.names.values()]
-        self._old = np.array([any(is_old(name, now_ns) for name in names) for names in curves], bool)
+    def look_up(self, now_ns: int, rate_at: RateAt, is_old: Callable[[str, int], bool]) -> dict[str, str]:
+        """Read the curves anew; a rate that is missing makes forwards unpriced, a curve that is too old stale.
+
+        Returns the forwards that rest on one that is too old, and which one that is.
+        """
+        old: dict[str, str] = {}
+        for name, (underlying, currency, _) in self.names.items():
+            curves = (currency, *self.market.pairs.get(underlying, ())[:1])
+            old.update((name, curve) for curve in curves if is_old(curve, now_ns))
+        self._old = np.array([name in old for name in self.names], bool)
         for row, (underlying, currency, _) in zip(self.rows, self.names.values(), strict=True):
             days = max((int(row["expiry_ns"]) - now_ns) / NS_PER_YEAR, 0.0) * 365.0
             pair = self.market.pairs.get(underlying)
             row["quote_rate"] = rate_at(currency, days)
             row["base_rate"] = rate_at(pair[0], days) if pair and pair[1] == currency else np.nan
+        return old
 
     def refresh(self, now_ns: int, everything: bool) -> int:
         """Value again the forwards whose pair or own quote moved; return how many."""

@@ -15,12 +15,12 @@ class SurfaceAge:
     """
 
     def __init__(self, bound_ns: int | None = None) -> None:
-        self._bound_ns = bound_ns
+        self.bound_ns = bound_ns
         self._of_ns: dict[str, int] = {}
 
     def note(self, surface: Surface) -> None:
         """Note what time a surface is of."""
-        if self._bound_ns is not None:
+        if self.bound_ns is not None:
             self._of_ns[surface.underlying] = parse_ts_ns(surface.ts_event)
 
     def forget(self, name: str) -> None:
@@ -30,4 +30,8 @@ class SurfaceAge:
     def is_old(self, name: str, now_ns: int) -> bool:
         """Return whether a surface or curve is older than what rests on it may be."""
         of_ns = self._of_ns.get(name)
-        return self._bound_ns is not None and of_ns is not None and now_ns - of_ns > self._bound_ns
+        return self.bound_ns is not None and of_ns is not None and now_ns - of_ns > self.bound_ns
+
+    def of_ns(self, name: str) -> int:
+        """Return what time a surface or curve is of; 0 where it is not bounded, or not there."""
+        return self._of_ns.get(name, 0)

@@ -67,7 +67,9 @@ MEANING: dict[Check, tuple[str, str]] = {
     Check.TRADER_NOT_PERMITTED: ("the trader may not trade this account", "RTS 6 15(5); 15c3-5(c)(2)(iii)"),
     Check.RESTRICTED: ("the instrument is on a restricted list, or has expired or matured", "15c3-5(c)(2)(ii)"),
     Check.NO_REFERENCE_PRICE: ("no mid, last or prior close to hold the price against", "RTS 6 15(1)(a)"),
-    Check.STALE_PRICE: ("the last good price is older than the instrument allows", "RTS 6 15(1)(a)"),
+    Check.STALE_PRICE: ("the last good price is older than the instrument allows, or what an option's Greeks, or a "
+                        "forward's value, rest on is a surface or curve that is too old, where a limit rests on them",
+                        "RTS 6 15(1)(a)"),
     Check.STALE_POSITION: ("trades that arrived longer ago than allowed are in no position yet", "RTS 6 17(3)"),
     Check.STALE_EXPOSURE: ("exposures of a node are older than allowed", "RTS 6 17(3)"),
     Check.LIMIT_NOT_SET: ("no maximum order quantity or value is set", "RTS 6 15(1)(b), 15(1)(c); FIA 1.1"),

@@ -21,6 +21,7 @@ from models.gate.inputs import Inputs
 from models.gate.kernel import check_order
 from models.gate.limit_nodes import ACCOUNT_GROUPS
 from models.gate.node_checks import count_message
+from models.gate.old_surfaces import too_old
 from models.gate.order_terms import wrong_terms
 from models.gate.reasons import reasons_of
 from models.gate.state import GateState
@@ -53,10 +54,11 @@ class GateBook(ExecutedOrders):
     """One gate: a valued book for exposures, the kernel's columns, working orders."""
 
     def __init__(self, base_currency: str, levels: tuple[str, ...], day: TradingDay | None = None,
-                 **capacities: int) -> None:
+                 surface_age_ns: int | None = None, **capacities: int) -> None:
         if len(levels) > gs.LEVELS_MAX + 1:
             raise ValueError(f"levels: expected at most {gs.LEVELS_MAX} below the firm, was {levels}")
-        super().__init__(ValuedBook(base_currency, levels, day), GateState(**capacities), day or TradingDay())
+        book = ValuedBook(base_currency, levels, day, surface_age_ns)
+        super().__init__(book, GateState(**capacities), day or TradingDay())
         self.controls: dict[str, Control] = {}
         #: how far ahead of the gate's clock an order may be dated
         self.future_ns = FUTURE_NS
@@ -340,6 +342,8 @@ class GateBook(ExecutedOrders):
                 found[Check.INVALID_ORDER] = (str(order.expire_ts), "expire_ts: a time to come")
         if (full := self.no_room(order, asked)) is not None:
             found[Check.NO_ROOM] = full
+        if (old := too_old(self, order, asked, replaced, now_ns)) is not None:
+            found[Check.STALE_PRICE] = old
         try:
             parse_ts_ns(order.ts_event, latest_ns=now_ns + self.future_ns)
         except ValueError as error:

@@ -313,7 +313,7 @@ def test_a_currency_gets_its_rates_from_quotes() -> None:
     book = book_of(PAIR, FORWARD, marks={"EURUSD": 1.10}, rates={"EUR": 0.02})
     book.add_surface(Surface(underlying="USD", ts_event="2026-11-20T15:00:00Z", curve=CURVES[1]))
     assert book.contracts.surfaces["USD"].rates == zero_rates(CURVES[1], TODAY)
-    with pytest.raises(ValueError, match="rates or a curve, was both"):
+    with pytest.raises(ValueError, match="rates or a curve of USD, was both"):
         book.add_surface(Surface(underlying="USD", ts_event=NOW, curve=CURVES[1], rates=[(1.0, 0.1)]))
 
 

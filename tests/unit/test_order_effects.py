@@ -39,9 +39,9 @@ QUANTITY = 7
 COMPARED = {"gross": gs.GROSS, "net": gs.NET, "long": gs.LONG, "short": gs.SHORT, "margin": gs.MARGIN, "delta": gs.DELTA, "vega": gs.VEGA}
 
 
-def gate(*without: str) -> GateBook:
+def gate(*without: str, surface_age_ns: int | None = None) -> GateBook:
     """Return a gate with the whole market but the curves of some currencies."""
-    g = GateBook("USD", LEVELS, accounts=4, instruments=32, positions=64, nodes=128, rates=4, ring=4)
+    g = GateBook("USD", LEVELS, None, surface_age_ns, accounts=4, instruments=32, positions=64, nodes=128, rates=4, ring=4)
     g.positions_hold(NOW)
     for name, (terms, _) in MARKET.items():
         g.add_instrument(Instrument(instrument=name, prior_close=Decimal(str(MARKET[name][1])), margin_tiers=TIERS, **terms))
