@@ -44,6 +44,7 @@ from tables.standby import Standby
 from tables.store import DiskPartition
 from tables.tasks import process, turned
 from tables.trade_fees import other_fees, settlement_fees
+from tables.transactions import owner_id
 from tables.writer import PartitionWriter, fault
 
 log = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ class PositionStage(ReadingStage):
         self.parts[p] = part = PositionPartition(p, self._reference.reference, self._fills_max, self._lateness_ns,
                                                  self._future_ns)
         disk = DiskPartition(self._data_dir / f"positions-{p}", changelog)
-        return PartitionWriter(self._client, self._group, f"{self._group}-positions-{p}", part, changelog, disk)
+        return PartitionWriter(self._client, self._group, owner_id(self._group, p), part, changelog, disk)
 
     async def release(self, partitions: set[int]) -> None:
         """Flush and let go."""

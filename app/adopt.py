@@ -6,11 +6,12 @@ from typing import Any
 
 from aiokafka.structs import TopicPartition
 
-from app.recovery import audit, need_stopped
+from app.recovery import audit, fenced, need_stopped
 from app.settings import Settings
 from tables.partition import MARKER_KEY, Marker
 from tables.restore import read_changelogs
 from tables.source_log import SourceLog, broken
+from tables.transactions import TransactionalProducer
 
 
 async def adopt(settings: Settings, yes: bool, by: str, reason: str) -> dict[str, Any]:
@@ -22,6 +23,18 @@ async def adopt(settings: Settings, yes: bool, by: str, reason: str) -> dict[str
         A position worker runs.
     """
     await need_stopped(settings)
+    async with fenced(settings, range(settings.partitions) if yes else ()) as writers:
+        lines, changed = await _unlike(settings)
+        for p, producer in writers.items():
+            if p in changed:
+                await _write_marker(settings.topics()["positions-changelog"], p, changed[p], producer)
+    if yes and lines:
+        await audit(settings, "adopt", by, f"{reason}: {'; '.join(lines)}")
+    return {"differences": len(lines), "logs": lines, "adopted": yes and bool(lines)}
+
+
+async def _unlike(settings: Settings) -> tuple[list[str], dict[int, Marker]]:
+    """Return what does not fit, and the markers that go on with these logs."""
     topics = settings.topics()
     changelog = topics["positions-changelog"]
     found = await read_changelogs(settings.client(), {TopicPartition(changelog, p): 0
@@ -30,27 +43,17 @@ async def adopt(settings: Settings, yes: bool, by: str, reason: str) -> dict[str
     included = {TopicPartition(topic, p): offset for p, m in markers.items() for topic, offset in m.offsets.items()}
     async with SourceLog(settings.client()) as log:
         ranges = await log.ranges(list(included)) if included else {}
-    lines, changed = [], set()
+    lines, changed = [], dict[int, Marker]()
     for tp, (first, end) in sorted(ranges.items()):
         if text := broken(tp, included[tp], first, end):
             lines.append(text)
-            changed.add(tp.partition)
             markers[tp.partition].offsets[tp.topic] = first
-    if yes:
-        for p in sorted(changed):
-            await _write_marker(settings, changelog, p, markers[p])
-        if lines:
-            await audit(settings, "adopt", by, f"{reason}: {'; '.join(lines)}")
-    return {"differences": len(lines), "logs": lines, "adopted": yes and bool(lines)}
+            changed[tp.partition] = markers[tp.partition]
+    return lines, changed
 
 
-async def _write_marker(settings: Settings, changelog: str, partition: int, marker: Marker) -> None:
+async def _write_marker(changelog: str, partition: int, marker: Marker, producer: TransactionalProducer) -> None:
     marker.batch_id += 1
-    producer = settings.client().producer(transactional_id=f"{settings.group('positions')}-positions-{partition}")
-    await producer.start()
-    try:
-        async with producer.transaction():
-            await producer.send(changelog, marker.pack(), MARKER_KEY, partition)
-    finally:
-        await producer.stop()
+    async with producer.transaction():
+        await producer.send(changelog, marker.pack(), MARKER_KEY, partition)
 

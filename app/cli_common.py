@@ -70,7 +70,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     try:
         return asyncio.run(work)
     except (OSError, TimeoutError, RuntimeError, ValueError) as error:
-        raise fail(type(error).__name__, error, EXIT_FAILED) from error
+        raise fail(type(error).__name__, error, getattr(error, "exit_code", EXIT_FAILED)) from error
 
 
 def start_process(settings: Settings, process: str, supervised: bool) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -27,6 +29,7 @@ from tables.records import RecordBatch
 from tables.refold import CHUNK, fold
 from tables.restore import read_range
 from tables.source_log import SourceLog
+from tables.transactions import TransactionalProducer, owner_id
 
 SHOWN = 50
 RELATIVE = 1e-9
@@ -189,6 +192,20 @@ async def rewind(settings: Settings, to: str, dry_run: bool, by: str, reason: st
     offset = int(to.removeprefix("offset:")) if to.startswith("offset:") and to[7:].isdigit() else None
     until = None if offset is not None else target_ms(to, now_ms, settings.horizon_ms)
     await need_stopped(settings)
+    async with fenced(settings, () if dry_run else range(settings.partitions)) as writers:
+        report, forward = await _rolled_forward(settings, to, until, offset)
+        report["dry_run"] = dry_run
+        for p, producer in writers.items():
+            if p in forward:
+                await write(settings, p, *forward[p], producer)
+    if not dry_run:
+        await audit(settings, "rewind", by, f"positions to {to}: {reason}; {report['wrong']} rows put right")
+    return report
+
+
+async def _rolled_forward(settings: Settings, to: str, until: int | None, offset: int | None,
+                          ) -> tuple[dict[str, Any], dict[int, tuple[PositionPartition, Marker]]]:
+    """Return what a rewind finds, and each partition as it then is."""
     loaded, reference = await load(settings)
     report: dict[str, Any] = {"to": to, "horizon_hours": settings.rewind_horizon_hours, "positions_then": 0,
                               "positions_now": 0, "unproved": 0, "trades_rolled_forward": 0}
@@ -222,12 +239,8 @@ async def rewind(settings: Settings, to: str, dry_run: bool, by: str, reason: st
         then.take_openings(now)
         forward[p] = (then, head)
     report |= {"changed_since": len(then_now), "changes": then_now[:SHOWN], "wrong": len(wrong),
-               "wrong_rows": wrong[:SHOWN], "dry_run": dry_run}
-    if not dry_run:
-        for p, (part, head) in forward.items():
-            await write(settings, p, part, head)
-        await audit(settings, "rewind", by, f"positions to {to}: {reason}; {len(wrong)} rows put right")
-    return report
+               "wrong_rows": wrong[:SHOWN]}
+    return report, forward
 
 
 async def rebuild(settings: Settings, swap: bool, by: str, reason: str) -> dict[str, Any]:
@@ -240,6 +253,19 @@ async def rebuild(settings: Settings, swap: bool, by: str, reason: str) -> dict[
     """
     if swap:
         await need_stopped(settings)
+    async with fenced(settings, range(settings.partitions) if swap else ()) as writers:
+        report, shadow = await _in_trade_time(settings, swap)
+        for p, producer in writers.items():
+            if p in shadow:
+                await write(settings, p, *shadow[p], producer)
+    if swap:
+        await audit(settings, "rebuild", by, f"positions: {reason}; {report['differences']} rows changed")
+    return report
+
+
+async def _in_trade_time(settings: Settings, swap: bool,
+                         ) -> tuple[dict[str, Any], dict[int, tuple[PositionPartition, Marker]]]:
+    """Return what a rebuild finds, and each partition as it then is."""
     loaded, reference = await load(settings)
     found: list[str] = []
     shadow: dict[int, tuple[PositionPartition, Marker]] = {}
@@ -264,11 +290,7 @@ async def rebuild(settings: Settings, swap: bool, by: str, reason: str) -> dict[
         part.take_openings(now)
         shadow[p] = (part, head)
     report |= {"differences": len(found), "rows": found[:SHOWN], "swapped": swap}
-    if swap:
-        for p, (part, head) in shadow.items():
-            await write(settings, p, part, head)
-        await audit(settings, "rebuild", by, f"positions: {reason}; {len(found)} rows changed")
-    return report
+    return report, shadow
 
 
 async def need_stopped(settings: Settings) -> None:
@@ -278,10 +300,27 @@ async def need_stopped(settings: Settings) -> None:
         raise Refused(f"{running} position worker(s) are running: stop them first, or the table would have two writers")
 
 
-async def write(settings: Settings, partition: int, part: PositionPartition, head: Marker) -> None:
-    """Put a partition's state on its changelog as one transaction, in place of what is there; fences any owner."""
+@contextlib.asynccontextmanager
+async def fenced(settings: Settings, partitions: Iterable[int]) -> AsyncIterator[dict[int, TransactionalProducer]]:
+    """Take partitions of the table before anything of them is read: nothing of an owner before comes in any more.
+
+    A transaction that it left open ends here, one way or the other; what of it is still on its way is refused.
+    """
+    client, group = settings.client(), settings.group("positions")
+    producers = {p: client.producer(transactional_id=owner_id(group, p)) for p in partitions}
+    try:
+        for producer in producers.values():
+            await producer.start()
+        yield producers
+    finally:
+        for producer in producers.values():
+            await producer.stop()
+
+
+async def write(settings: Settings, partition: int, part: PositionPartition, head: Marker,
+                producer: TransactionalProducer) -> None:
+    """Put a partition's state on its changelog as one transaction of its fenced owner, in place of what is there."""
     topic = settings.topics()["positions-changelog"]
-    group = settings.group("positions")
     old: dict[bytes, bytes | None] = {}
 
     def on_batch(batch: RecordBatch) -> None:
@@ -291,17 +330,12 @@ async def write(settings: Settings, partition: int, part: PositionPartition, hea
     rows = dict(part.whole())
     gone = {k for k, v in old.items() if v is not None and k not in rows and k != MARKER_KEY}
     marker = Marker(head.offsets, head.batch_id + 1, head.extra)
-    producer = settings.client().producer(transactional_id=f"{group}-positions-{partition}")
-    await producer.start()
-    try:
-        async with producer.transaction():
-            for key in sorted(gone):
-                await producer.send(topic, None, key, partition)
-            for key, value in rows.items():
-                await producer.send(topic, value, key, partition)
-            await producer.send(topic, marker.pack(), MARKER_KEY, partition)
-    finally:
-        await producer.stop()
+    async with producer.transaction():
+        for key in sorted(gone):
+            await producer.send(topic, None, key, partition)
+        for key, value in rows.items():
+            await producer.send(topic, value, key, partition)
+        await producer.send(topic, marker.pack(), MARKER_KEY, partition)
 
 
 async def audit(settings: Settings, kind: str, by: str, text: str) -> None:

@@ -19,6 +19,7 @@ from schemas.codec import decoder_of, encode
 from schemas.records import Limit
 from schemas.units import NS_PER_MS
 from tables.restore import read_range
+from tables.transactions import TransactionalProducer, Unanswered
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -84,16 +85,33 @@ Write = Callable[..., Awaitable[None]]
 async def one_writer(settings: Settings, topic: str) -> AsyncIterator[Write]:
     """Read and write a topic of rules as the only one: whoever began before can write no more.
 
+    Of a write that got no answer it is found out whether it stands: once the next transaction is fenced off from it.
+
     Raises
     ------
     Raced
-        Somebody else began after this one, and before it had written; nothing of it is on the topic.
+        Somebody else began after this one, and before it had written, or what was to be written was lost on its way;
+        nothing of it is on the topic.
     """
-    producer = settings.client().producer(transactional_id=f"{settings.prefix}deskrisk-writes-{topic}")
+    def fenced() -> TransactionalProducer:
+        return settings.client().producer(transactional_id=f"{settings.prefix}deskrisk-writes-{topic}")
+
+    producer = fenced()
     await producer.start()
 
     async def write(records: Sequence[tuple[str, Any]], **said: str) -> None:
-        headers, sent = [(name, text.encode()) for name, text in said.items()], []
+        nonlocal producer
+        try:
+            await commit(records, [(name, text.encode()) for name, text in said.items()])
+        except Unanswered:
+            await producer.stop()
+            producer = fenced()
+            await producer.start()
+            if not await _stands(settings, topic, records):
+                raise Raced(f"rev: what was written to {topic} was lost on its way") from None
+
+    async def commit(records: Sequence[tuple[str, Any]], headers: list[tuple[str, bytes]]) -> None:
+        sent = []
         try:
             async with producer.transaction():
                 for key, record in records:
@@ -103,7 +121,6 @@ async def one_writer(settings: Settings, topic: str) -> AsyncIterator[Write]:
             await asyncio.gather(*sent, return_exceptions=True)
 
     try:
-        await producer._txn_manager.wait_for_pid()
         yield write
     except KafkaError as error:
         # the embedded broker has no name for it
@@ -113,6 +130,18 @@ async def one_writer(settings: Settings, topic: str) -> AsyncIterator[Write]:
     finally:
         with contextlib.suppress(*FENCED):
             await producer.stop()
+
+
+async def _stands(settings: Settings, topic: str, records: Sequence[tuple[str, Any]]) -> bool:
+    """Return whether records are the newest of their keys, byte for byte."""
+    newest: dict[bytes | None, bytes | None] = {}
+
+    def on_batch(batch: Any) -> None:
+        newest.update(zip(batch.keys, batch.values, strict=True))
+
+    await read_range(settings.client(), {TopicPartition(settings.topics()[topic], 0): 0}, on_batch)
+    written = {key.encode(): None if record is None else encode(record) for key, record in records}
+    return all(newest.get(key) == value for key, value in written.items())
 
 
 async def unraced(write: Callable[[], Awaitable[T]]) -> T:

@@ -33,3 +33,4 @@ class ExitCode(IntEnum):
     JOURNAL = 79, "decisions could not be kept on disk"
     TASK = 80, "a background task raised or ended"
     UNREADABLE = 81, "a batch of the log cannot be read: `deskrisk skip` passes over it"
+    TRANSACTION = 82, "a request of a transaction got no answer and may still arrive: a fresh process fences it off"

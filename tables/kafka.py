@@ -13,6 +13,7 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from aiokafka.partitioner import DefaultPartitioner, murmur2
 
 from schemas.topics import TICKS, TOPICS, topic_name
+from tables.transactions import TransactionalProducer
 
 #: aiokafka has one request to a node at a time: data of partitions that it does not name wait for it
 FETCH_WAIT_MS = 100
@@ -51,9 +52,10 @@ class KafkaClient:
         return out
 
     def producer(self, **options: Any) -> AIOKafkaProducer:
-        """Return a producer; ``acks=all`` unless said otherwise."""
-        return AIOKafkaProducer(**{"acks": "all", "retry_backoff_ms": 5, "max_request_size": 8 << 20}
-                                | self.options() | options)
+        """Return a producer, ``acks=all`` unless said otherwise; a transactional one where it has such an id."""
+        made = TransactionalProducer if options.get("transactional_id") is not None else AIOKafkaProducer
+        return made(**{"acks": "all", "retry_backoff_ms": 5, "max_request_size": 8 << 20}
+                    | self.options() | options)
 
     def consumer(self, **options: Any) -> AIOKafkaConsumer:
         """Return a group-less consumer that reads what is committed."""

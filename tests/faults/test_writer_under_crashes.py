@@ -40,6 +40,8 @@ def trades(rng: np.random.Generator, n: int) -> list[dict[str, Any]]:
 class Life:
     """One process's life: restore, fold, flush, until it ends or crashes."""
 
+    source = TOPIC
+
     def __init__(self, broker: Broker, disk: Disk, scheduler: Scheduler, rng: np.random.Generator) -> None:
         self.broker, self.disk, self.rng = broker, disk, rng
         self.part = new_partition()
@@ -51,7 +53,7 @@ class Life:
         """Fence, then read what is committed; return where reading goes on."""
         await self.writer.fence()
         start = self.disk.position or 0
-        found, end = self.broker.rows(start)
+        found, end = await self.read(start)
         rows: dict[bytes, bytes | None] = dict(self.disk.stored) if start else {}
         rows.update(found)
         live = {k: v for k, v in rows.items() if v is not None}
@@ -61,7 +63,11 @@ class Life:
         self.writer.changelog_position = end
         if found:  # what the local store did not have, it has now: its offset never runs ahead of its rows
             self.disk.write(found, end)
-        return self.writer.marker.offsets.get(TOPIC, 0)
+        return self.writer.marker.offsets.get(self.source, 0)
+
+    async def read(self, start: int) -> tuple[dict[bytes, bytes | None], int]:
+        """Return what is committed from an offset on, and where the log ends."""
+        return self.broker.rows(start)
 
     async def work(self, log: list[dict[str, Any]]) -> None:
         """Fold the log from where it goes on to its end, in batches of any size, with a flush after some."""
@@ -78,7 +84,7 @@ class Life:
             def ack(offset: int = at) -> None:
                 self.acked = offset
 
-            self.writer.advance(TOPIC, at, ack)
+            self.writer.advance(self.source, at, ack)
             if self.rng.random() < 0.6 or at == len(log):
                 self.writer._disk_due = 0.0 if self.rng.random() < 0.3 else 1e18
                 await self.writer.flush()

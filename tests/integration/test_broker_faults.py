@@ -178,7 +178,10 @@ def test_trades_that_expired_unread_are_not_passed_over(made: Installation) -> N
 
 @pytest.mark.skipif(java_and_maven() is not None, reason="kills a real Kafka")
 def test_every_role_serves_again_after_the_broker_was_gone(tmp_path: Path) -> None:
-    """F5: a rebalance that brings a role nothing new ends too; no worker has to be started again but a gate the group forgot."""
+    """F5: a rebalance that brings a role nothing new ends too.
+
+    No worker has to be started again but a gate the group forgot, and one of positions in the middle of a transaction.
+    """
     broker = KafkaBroker(tmp_path / "kafka", heap="512m")
     broker.start()
     made = Installation(broker, tmp_path / "data", "f5roles")
@@ -193,6 +196,9 @@ def test_every_role_serves_again_after_the_broker_was_gone(tmp_path: Path) -> No
             broker.kill()
             await asyncio.sleep(5)
             broker.start()
+            await asyncio.sleep(1)
+            if workers["positions"].process.poll() == ExitCode.TRANSACTION:
+                workers["positions"] = made.worker("positions", folder="positions").wait_ready()
             await upstream.send(500)
             await made.quiesce(60)
         await asyncio.sleep(5)

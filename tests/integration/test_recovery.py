@@ -16,7 +16,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import TopicPartition
 
 from app.brokers import Broker, java_and_maven
-from app.recovery import Refused, load, rebuild, rewind, state_at, target_ms, write
+from app.recovery import Refused, fenced, load, rebuild, rewind, state_at, target_ms, write
 from schemas.codec import encode
 from schemas.records import External, Position
 from tables.kafka import owner_partition
@@ -70,7 +70,8 @@ def test_rewind_shows_proves_and_puts_right(made: Installation) -> None:
         trade = json.dumps({"trade_id": "HAND-1", "account": next(t["account"] for t in upstream.sent if owner_partition(t["account"], 4) == p),
                             "instrument": "I00", "side": "buy", "quantity": "7", "price": "5", "ts_event": time.time_ns()}).encode()
         fold(part, [(loaded[p].trades[-1][0], 0, trade)])
-        await write(made.settings, p, part, head)
+        async with fenced(made.settings, [p]) as writers:
+            await write(made.settings, p, part, head, writers[p])
         report = await rewind(made.settings, then, True, "p", REASON)
         assert report["wrong"] == 1 and "I00" in report["wrong_rows"][0]
 
@@ -94,7 +95,8 @@ def test_a_rewind_repairs_the_table_and_work_goes_on(made: Installation) -> None
         for p in loaded:
             part, head = state_at(loaded[p], p, reference, made.settings, None)
             part.positions.arrays.rows["quantity"][: len(part.positions)] += 1  # every row is wrong now
-            await write(made.settings, p, part, head)
+            async with fenced(made.settings, [p]) as writers:
+                await write(made.settings, p, part, head, writers[p])
         return then
 
     then = asyncio.run(run())
@@ -216,7 +218,8 @@ def test_a_break_reloads_its_own_position_alone(made: Installation) -> None:
             right = sum(Decimal(t["quantity"]) * (1 if t["side"] == "buy" else -1) for t in upstream.sent
                         if (t["account"], t["instrument"]) == (account, "I00"))
             fold(part, [(loaded[p].trades[-1][0], 0, json.dumps(trade).encode())])
-            await write(made.settings, p, part, head)
+            async with fenced(made.settings, [p]) as writers:
+                await write(made.settings, p, part, head, writers[p])
             keys.append((account, "I00"))
             producer = made.settings.client().producer()
             await producer.start()
