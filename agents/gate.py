@@ -103,7 +103,7 @@ class GateStage(ReadingStage):
         self._write_down_s = write_down_s
         self.inputs = GateInputs(self.gate, self.watch, self._others, self._names, counters, self._quarantine.send,
                                  clock, future_ns, takes_last)
-        self.inputs.router.subscribe("controls", Control, self._take_control)
+        self.inputs.router.subscribe("controls", Control, self._take_control, self.watch.drop_control)
         self.inputs.router.subscribe("progress", PositionProgress, self._take_progress)
         self.reading: GateReading = GateReading(self._tail, self._rules, self._next, self.inputs.waiting_marks)
         self.gate.guards.actions = reference.reference.actions

@@ -20,7 +20,7 @@ from models.gate.state import STATES
 from models.limit_door import LimitDoor
 from models.limits import Change, LimitKey, LimitMonitor
 from models.reference import FIRM, LEVELS
-from models.trading_states import replaces
+from models.trading_states import StandingStates
 from schemas.codec import decoder_of, encode
 from schemas.reasons import QuarantineReason
 from schemas.records import Alert, Control, Limit
@@ -56,12 +56,12 @@ class LimitAlerts:
                  is_mine: Callable[[str, str], bool], levels: Sequence[str] = LEVELS) -> None:
         self._topics, self._publisher, self._counters = topics, publisher, counters
         self.monitor = LimitMonitor(is_mine)
-        self._controls: dict[str, Control] = {}
+        self.states = StandingStates(levels)
         #: number of the newest trip of this process, by scope
         self._tripped: dict[str, int] = {}
         self.door = LimitDoor(levels)
         self._displaced = Displaced({"limits": lambda key: _encoded(self.door.standing.get(key)),
-                                     "controls": lambda key: _encoded(self._controls.get(key))})
+                                     "controls": lambda key: _encoded(self.states.standing.get(key))})
 
     def judged(self, take: Callable[[Limit, Place], object], drop: Callable[[Place], object],
                ) -> tuple[Callable[[Limit, Place], None], Callable[[Place], None]]:
@@ -124,8 +124,8 @@ class LimitAlerts:
         ----------
         key : that it has on its topic; None: it is one of this stage's own
         """
-        held = self._controls.get(control.scope)
-        if not replaces(control, held):  # of before what was tripped here
+        held = self.states.standing.get(control.scope)
+        if not self.states.take(control):  # of before what was tripped here
             assert held is not None
             if self._tripped.pop(control.scope, None) == control.rev == held.rev:
                 self._publisher.send(self._topics["controls"], control.scope.encode(),
@@ -134,11 +134,15 @@ class LimitAlerts:
                 self._displaced.refused("controls", control.scope if key is None else key,
                                         f"{control.state}, number {control.rev}, of {control.by}")
             return
-        self._controls[control.scope] = control
         if key is not None:
             self._displaced.came("controls", key, control.scope)
         if held is not None and STATES.index(control.state) < STATES.index(held.state):
             self.monitor.reconsider(FIRM if control.scope == "all" else control.scope)
+
+    def drop_control(self, place: Place) -> None:
+        """Take in that the record of a state was withdrawn: that lifts none."""
+        self.states.withdraw(place.key)
+        self._displaced.gone("controls", place.key)
 
     def measured(self, values: Mapping[LimitKey, float], now_ns: int, snapshot_id: int,
                  speaks_for: Callable[[str], bool], unknown: Mapping[LimitKey, str] | None = None,
@@ -160,16 +164,16 @@ class LimitAlerts:
 
     def state_hash(self) -> str:
         """Return a digest of what stands of limits and of trading states; a restart from their logs has the same."""
-        held = sorted((c.scope, c.state, c.rev, c.by) for c in self._controls.values())
+        held = sorted((c.scope, c.state, c.rev, c.by) for c in self.states.standing.values())
         return hashlib.blake2b(repr((self.monitor.state_hash(), held)).encode(), digest_size=16).hexdigest()
 
     def _is_stricter(self, state: str, scope: str) -> bool:
-        held = self._controls.get(scope)
+        held = self.states.standing.get(scope)
         return held is None or STATES.index(held.state) < STATES.index(state)
 
     def _trip(self, alert: Alert, state: Any, now_ns: int) -> None:
         scope = _scope_of(alert.node)
-        held = self._controls.get(scope)
+        held = self.states.standing.get(scope)
         control = Control(scope=scope, state=state, by="deskrisk", ts=now_ns, rev=(held.rev if held else 0) + 1,
                           reason=f"{alert.metric} {alert.value:.10g} above {alert.limit:.10g} ({alert.limit_id})")
         self.take_control(control)

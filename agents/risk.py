@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 from aiokafka.structs import TopicPartition
 
-from agents.limit_alerts import LimitAlerts, newest_alerts
+from agents.limit_alerts import newest_alerts
 from agents.market_inputs import MarketInputs
 from agents.ports import Clock, Counters, Publisher, until
 from agents.quarantine import Quarantine
 from agents.reference_tail import ReferenceTail
+from agents.risk_watch import RiskWatch
 from agents.router import Place, Router
 from agents.stage import Stage
 from models import rollup as ru
-from models.gate.watched import is_of_gate
 from models.limits import LimitKey
 from models.node_owners import LEAD_PARTITION, NodeOwners
 from models.position_progress import PositionsInStep
@@ -75,8 +75,7 @@ class RiskStage(Stage):
         self._partitions = partitions
         self.book = ValuedBook(base_currency, levels, day, surface_age_ns)
         self.models = RiskModels(self.book, self.book.contracts, history, INSTRUMENT_GROUPINGS, participation, day)
-        self.limits = LimitAlerts(topics, publisher, counters, lambda node, metric: not is_of_gate(node, metric),
-                                  levels)
+        self.limits = RiskWatch(topics, publisher, counters, reference.reference, levels)
         self._inputs = MarketInputs(self.book)
         self._router = self._routes(future_ns)
         #: marks of the slice at hand, by asset class
@@ -126,7 +125,8 @@ class RiskStage(Stage):
         self._inputs.subscribe(router)
         router.subscribe("limits", Limit, *self.limits.judged(lambda record, _: self.limits.monitor.add(record),
                                                               lambda place: self.limits.monitor.remove(place.key)))
-        router.subscribe("controls", Control, lambda record, place: self.limits.take_control(record, place.key))
+        router.subscribe("controls", Control, lambda record, place: self.limits.take_control(record, place.key),
+                         self.limits.drop_control)
         router.subscribe("progress", PositionProgress, lambda record, _: self._in_step.heard(record, self._clock()))
         return router
 

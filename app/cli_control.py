@@ -31,6 +31,7 @@ barriers_cli = typer.Typer(no_args_is_help=True, help="Barriers of options: whic
 approvals_cli = typer.Typer(no_args_is_help=True, help="What waits for a second person.")
 decisions_cli = typer.Typer(no_args_is_help=True, help="Decisions on orders, and why.")
 OfAccount = Annotated[str | None, typer.Option("--account", help="Of this account: a part of the log has them all.")]
+Unseen = Annotated[bool, typer.Option("--unseen", help="Though nobody has it: who is to have it comes later.")]
 Why = Annotated[str, typer.Option(help="Why; at least ten characters.")]
 
 
@@ -80,14 +81,18 @@ def limits_set(limit_id: str, limit: Annotated[float, typer.Argument(help="In th
                window_ms: int | None = None, instrument: str | None = None,
                action: Annotated[str | None, typer.Option(help="alert, reduce or halt when breached.")] = None,
                minutes: Annotated[float | None, typer.Option(help="Ends by itself after so long.")] = None,
-               approved_by: str | None = None, by: By = getpass.getuser(), brokers: Brokers = None) -> None:
+               approved_by: str | None = None, unseen: Unseen = False, by: By = getpass.getuser(),
+               brokers: Brokers = None) -> None:
     """Set a limit: the next version of it."""
-    from app.control import set_limit
+    from app.control import need_somebody, set_limit
 
+    settings, named = with_brokers(brokers=brokers), [*filter(None, (node, instrument and f"instrument:{instrument}"))]
+    if named and not unseen:
+        run(need_somebody(settings, *named))
     fields = {"limit_id": limit_id, "limit": limit, "reason": reason, "node": node, "metric": metric, "mode": mode,
               "warn": warn, "window_ms": window_ms, "instrument": instrument, "action": action, "minutes": minutes,
               "approved_by": approved_by}
-    _print(run(set_limit(with_brokers(brokers=brokers), {k: v for k, v in fields.items() if v is not None}, by)))
+    _print(run(set_limit(settings, {k: v for k, v in fields.items() if v is not None}, by)))
 
 
 @limits_cli.command("remove")
@@ -124,7 +129,8 @@ def limits_load(path: Annotated[Path, typer.Argument(help="CSV or YAML: limit_id
     async def once() -> None:
         found = await load_limits(settings, path, by, reason, prune, dry_run)
         _print({"set": [x.limit_id for x in found.set], "removed": [x.limit_id for x in found.removed],
-                "same": found.same, "wider_than_above": found.wider, "written": not dry_run})
+                "same": found.same, "wider_than_above": found.wider, "of_nobody": found.of_nobody,
+                "written": not dry_run})
 
     async def again() -> bool:
         try:
@@ -166,13 +172,16 @@ def barriers_set(instrument: str, reason: Why,
 
 def halt(scope: Annotated[str, typer.Argument(help="all, fund:ALPHA, desk:..., account:..., trader:...")],
          reason: Why, state: Annotated[str, typer.Option(help="reducing, halted or killed.")] = "halted",
-         by: By = getpass.getuser(), brokers: Brokers = None) -> None:
+         unseen: Unseen = False, by: By = getpass.getuser(), brokers: Brokers = None) -> None:
     """Stop trading of a scope; it stays so until a person resumes it. `killed` also cancels what works."""
-    from app.control import set_state
+    from app.control import need_somebody, set_state
 
     if state == "active":
         raise fail("state", "expected reducing, halted or killed; `deskrisk resume` makes a scope active")
-    _print(run(set_state(with_brokers(brokers=brokers), scope, state, by, reason)))
+    settings = with_brokers(brokers=brokers)
+    if not unseen:
+        run(need_somebody(settings, scope))
+    _print(run(set_state(settings, scope, state, by, reason)))
 
 
 def resume(scope: str, reason: Why, by: By = getpass.getuser(), brokers: Brokers = None) -> None:

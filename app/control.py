@@ -13,14 +13,15 @@ import msgspec
 
 from app.rule_topics import Refused as Refused
 from app.rule_topics import current as current
-from app.rule_topics import current_limits, one_writer, unraced
+from app.rule_topics import current_controls, current_limits, one_writer, unraced
 from app.rule_topics import publish as publish
 from app.settings import Settings
-from models.gate.limit_nodes import METRICS_OF_LIMITS, check_limit, scopes_of
+from models.gate.limit_nodes import METRICS_OF_LIMITS, check_limit, check_scope, scopes_of
+from models.known_nodes import KnownNodes
 from models.limit_changes import needs_second
 from models.limits import STILL, is_still_approached
 from models.limits_in_force import end_of, same_person
-from models.reference import FIRM, LEVELS
+from models.reference import FIRM, LEVELS, Reference
 from schemas.market import Touch
 from schemas.records import Account, Alert, Control, Instrument, Limit
 
@@ -170,9 +171,12 @@ def new_control(held: Control | None, scope: str, state: str, by: str, reason: s
     Refused
         The scope or state is none, the reason says nothing, or ``rev`` is not the one that stands.
     """
-    scopes = scopes_of(levels)
-    if scope != "all" and (scope.partition(":")[0] not in scopes or not scope.partition(":")[2]):
-        raise Refused(f"scope: expected all or one of {', '.join(scopes)} with a name, was {scope!r}")
+    if scope == FIRM:
+        raise Refused(f"scope: expected all, which is the whole firm, was {scope!r}")
+    try:
+        check_scope(scope, levels)
+    except ValueError as error:
+        raise Refused(str(error)) from None
     if state not in ("active", "reducing", "halted", "killed"):
         raise Refused(f"state: expected active, reducing, halted or killed, was {state!r}")
     stands = held.rev if held else 0
@@ -180,6 +184,33 @@ def new_control(held: Control | None, scope: str, state: str, by: str, reason: s
         raise Refused(f"rev: expected {stands}, was {rev}: somebody changed the scope meanwhile")
     return Control(scope=scope, state=state, by=check_person(by), reason=check_reason(reason),  # type: ignore[arg-type]
                    ts=time.time_ns(), rev=stands + 1)
+
+
+async def known_nodes(settings: Settings) -> KnownNodes:
+    """Return which nodes the reference data name."""
+    reference = Reference(lambda account: 0)
+    for account in (await current(settings, "reference.accounts", Account)).values():
+        reference.add_account(account)
+    for instrument in (await current(settings, "reference.instruments", Instrument)).values():
+        try:
+            reference.add_instrument(instrument)
+        except ValueError:  # every reader has refused it
+            continue
+    return KnownNodes(reference, settings.levels)
+
+
+async def need_somebody(settings: Settings, *nodes: str) -> None:
+    """Say which of some nodes nobody has.
+
+    Raises
+    ------
+    Refused
+        With the nearest one that somebody has.
+    """
+    known = await known_nodes(settings)
+    for node in nodes:
+        if (why := known.nobody(node)) is not None:
+            raise Refused(f"{why}; with --unseen it stands for who comes later")
 
 
 async def next_limit(settings: Settings, fields: dict[str, Any], by: str) -> Limit:
@@ -276,7 +307,7 @@ async def set_state(settings: Settings, scope: str, state: str, by: str, reason:
     """Write the next state of a scope; return it."""
     async def write() -> Control:
         async with one_writer(settings, "controls") as put:
-            held = (await current(settings, "controls", Control)).get(scope)
+            held = (await current_controls(settings)).get(scope)
             control = new_control(held, scope, state, by, reason, rev, settings.levels)
             await put([(scope, control)])
             return control

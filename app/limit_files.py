@@ -12,6 +12,7 @@ from typing import Any
 from app.control import (
     Refused,
     current,
+    known_nodes,
     limit_to_remove,
     new_limit,
     next_version,
@@ -45,6 +46,8 @@ class Changes:
     same: int
     #: a line for every limit that is wider than the same limit of a node above it
     wider: list[str] = field(default_factory=list)
+    #: a line for every limit of the file on a node that nobody has: who is to have it may come later
+    of_nobody: list[str] = field(default_factory=list)
 
 
 class LimitRows(dict[str, dict[str, Any]]):
@@ -153,7 +156,11 @@ async def load_limits(settings: Settings, path: Path, by: str, reason: str | Non
     accounts = await current(settings, "reference.accounts", Account)
     wider = unlike_parents([x for k, x in standing.items() if x not in found.removed],
                            parents_of(accounts.values(), settings.levels))
-    return replace(found, wider=wider)
+    known = await known_nodes(settings)
+    named = [(k, x, f"instrument:{x.instrument}") for k, x in standing.items() if k in rows]
+    return replace(found, wider=wider, of_nobody=[
+        f"{k}: {why}" for k, x, instrument in named
+        if (why := known.nobody(x.node) or (known.nobody(instrument) if x.instrument else None)) is not None])
 
 
 async def watch_limits(load: Callable[[], Awaitable[bool]], path: Path, stop: asyncio.Event) -> None:

@@ -15,8 +15,9 @@ from aiokafka.structs import TopicPartition
 
 from app.settings import Settings
 from models.limit_door import judged
+from models.trading_states import states_after
 from schemas.codec import decoder_of, encode
-from schemas.records import Limit
+from schemas.records import Control, Limit
 from schemas.units import NS_PER_MS
 from tables.restore import read_range
 from tables.transactions import TransactionalProducer, Unanswered
@@ -75,6 +76,22 @@ async def current_limits(settings: Settings) -> dict[str, Limit]:
 
     await read_range(settings.client(), {TopicPartition(settings.topics()["limits"], 0): 0}, on_batch)
     return judged(found, settings.levels)
+
+
+async def current_controls(settings: Settings) -> dict[str, Control]:
+    """Return the trading states that stand, judged as every reader of the topic judges them."""
+    decoder, found = decoder_of(Control), list[tuple[str, Control | None]]()
+
+    def on_batch(batch: Any) -> None:
+        for key, value in zip(batch.keys, batch.values, strict=True):
+            scope = (key or b"").decode(errors="replace")
+            try:
+                found.append((scope, None if value is None else decoder.decode(value)))
+            except (msgspec.DecodeError, ValueError) as error:
+                log.warning("controls %s: left out: %s", scope, error)
+
+    await read_range(settings.client(), {TopicPartition(settings.topics()["controls"], 0): 0}, on_batch)
+    return states_after(found, settings.levels)
 
 
 #: writes one after the other, each with what is said about it

@@ -265,7 +265,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: what alerts that are about no limit are told by; a limit of such a name could not be told from them
-RESERVED_LIMIT_NAMES = ("unknown.", "feed.", "recon.")
+RESERVED_LIMIT_NAMES = ("unknown.", "feed.", "recon.", "nobody.")
 
 
 class Limit(FiniteNumbers, frozen=True, kw_only=True):

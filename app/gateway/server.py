@@ -47,7 +47,6 @@ from app.put_aside import quarantine_of
 from app.settings import Settings
 from app.unreadable import take_passed_over
 from models.limit_door import LimitDoor
-from models.trading_states import replaces
 from schemas.addresses import LimitsUsed
 from schemas.nodes import MODELS_SUFFIX
 from schemas.reasons import QuarantineReason
@@ -159,7 +158,7 @@ class Gateway:
         router.subscribe("alerts", Alert, self._take_alert)
         router.subscribe("decisions", Decision, self._take_decision)
         router.subscribe("limits", Limit, self._take_limit, self._drop_limit)
-        router.subscribe("controls", Control, self._take_control)
+        router.subscribe("controls", Control, self._take_control, lambda place: state.states.withdraw(place.key))
         router.subscribe("approvals", Approval, lambda asked, place: state.approvals.take_in(place.key, asked),
                          lambda place: state.approvals.take_in(place.key, None))
         router.subscribe("quarantine", Quarantined, lambda record, _: self.quarantine.take(record))
@@ -213,9 +212,8 @@ class Gateway:
             self._past.append((ts_ns, add))
 
     def _take_control(self, control: Control, _: Place) -> None:
-        if not replaces(control, self.state.controls.get(control.scope)):
+        if not self.state.states.take(control):
             return
-        self.state.controls[control.scope] = control
         self._fact(parse_ts_ns(control.ts, "ts"), lambda: self.state.add_fact("breaker", breaker_event(control)))
 
     async def start(self) -> None:
@@ -244,6 +242,12 @@ class Gateway:
                        process.start("turns", self._turns, bound_s=30.0)]
         settle_collector()
         self.ready = True
+
+    async def _catch_up(self) -> None:
+        """Wait until what is on the topics of reference data by now has been read."""
+        ends = await self._tail.ends()
+        known = {topic for topic, name in self._names.items() if name.startswith("reference.")}
+        await self._tail.wait_until({tp: end for tp, end in ends.items() if tp.topic in known})
 
     async def _turns(self) -> None:
         loop = asyncio.get_running_loop()
@@ -386,7 +390,8 @@ class Gateway:
             await self.stop()
         routes = [
             Route("/", self.page), Route("/api/stream", self.stream), Route("/api/snapshot", self.get_snapshot),
-            Route("/login", login, methods=["GET", "POST"]), *Writes(self.settings, self.state, self.used).routes(),
+            Route("/login", login, methods=["GET", "POST"]),
+            *Writes(self.settings, self.state, self.used, self._catch_up).routes(),
             *self.quarantine.routes(),
             Route("/api/whatif", WhatIf(self.settings, self.state).answer, methods=["POST"]),
             *Reads(self.state).routes(),

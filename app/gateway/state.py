@@ -24,9 +24,11 @@ from app.gateway.lines import Lines, ScopeLines
 from app.gateway.sight import Sight, Sights
 from models import rollup as ru
 from models.gate.limit_nodes import check_limit
+from models.known_nodes import KnownNodes
 from models.ladder import AVERAGE, DELTA, NO_GREEKS, PRICE, ROWS
 from models.reference import FIRM
 from models.trading_day import TradingDay
+from models.trading_states import StandingStates
 from models.valued_book import ValuedBook
 from schemas.codec import decoder_of
 from schemas.nodes import MODELS_SUFFIX, Risk
@@ -75,7 +77,9 @@ class GatewayState:
         self._unread: dict[str, bytes] = {}
         self._asked: set[str] = set()
         self.limits: dict[str, Limit] = {}
-        self.controls: dict[str, Control] = {}
+        self.states = StandingStates(levels)
+        self.controls: dict[str, Control] = self.states.standing
+        self.known_nodes = KnownNodes(self.book.reference, levels)
         self.approvals = Approvals()
         self.alerts: dict[str, Alert] = {}
         self._open: dict[tuple[str, str, str, str], Alert] = {}

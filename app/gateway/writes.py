@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import msgspec
@@ -37,10 +38,16 @@ ACTIONS = {"halt": "halted", "reduce": "reducing", "kill": "killed", "resume": "
 
 
 class Writes:
-    """Routes over the gateway's state; a write goes to Kafka and is seen when it comes back from there."""
+    """Routes over the gateway's state; a write goes to Kafka and is seen when it comes back from there.
 
-    def __init__(self, settings: Settings, state: GatewayState, used: UsedLimits) -> None:
-        self.settings, self.state, self.used = settings, state, used
+    Parameters
+    ----------
+    catch_up : waits until reference data that is on its topics by now has been read
+    """
+
+    def __init__(self, settings: Settings, state: GatewayState, used: UsedLimits,
+                 catch_up: Callable[[], Awaitable[object]]) -> None:
+        self.settings, self.state, self.used, self._catch_up = settings, state, used, catch_up
         self.approvals = state.approvals
         self._writing = asyncio.Lock()
 
@@ -64,21 +71,27 @@ class Writes:
             sight.need(scope)
         found = [x for x in sight.limits(self.state.limits.values()) if scope is None or x.node == scope]
         stand = standings(self.state, self.used, found, time.time_ns())
-        answer: dict[str, Any] = {
-            "limits": [msgspec.to_builtins(x) | s._asdict() for x, s in zip(found, stand, strict=True)]}
+        nobody = self.state.known_nodes.nobody
+        answer: dict[str, Any] = {"limits": [msgspec.to_builtins(x) | s._asdict() | {"of_nobody": nobody(x.node)}
+                                             for x, s in zip(found, stand, strict=True)]}
         if scope is None:
             parents = control.parents_of(self.state.book.reference.account_records.values(), self.state.levels)
             answer["wider_than_above"] = control.unlike_parents(found, parents)
         return json_answer(answer)
 
     async def put_limit(self, request: Request) -> Response:
-        """`PUT /api/limits/{id}` {limit, reason, node?, metric?, mode?, minutes?, two_people?}.
+        """`PUT /api/limits/{id}` {limit, reason, node?, metric?, mode?, minutes?, two_people?, unseen?}.
 
-        With ``two_people`` it waits for a second person, and so does every raise of it from then on.
+        With ``two_people`` it waits for a second person, and so does every raise of it from then on. A node that nobody
+        has is refused, but with ``unseen``: who is to have it comes later.
         """
         user = need_role(request, "risk")
         fields = await _body(request) | {"limit_id": request.path_params["id"]}
         self._need_limit(request, fields)
+        unseen, held = _taken(fields, "unseen"), self.state.limits.get(fields["limit_id"])
+        for field, kind in (("node", ""), ("instrument", "instrument:")):
+            if isinstance(name := fields.get(field), str) and name != getattr(held, field, None):
+                await self._need_somebody(field, kind + name, unseen)
         if fields.pop("two_people", False):
             return await self._ask("limit", fields, user.name)
         return await self._set_or_ask(_no_names(fields), user.name)
@@ -114,6 +127,15 @@ class Writes:
             sight.need(str(fields["node"]))
         if len(sight.limits(held)) < len(held) or (not held and "node" not in fields):
             sight.need_whole(f"limit {named}")
+
+    async def _need_somebody(self, field: str, node: str, unseen: bool) -> None:
+        """Answer 404, with the nearest one there is, where nobody has a node, and who writes did not say so."""
+        known = self.state.known_nodes
+        if unseen or known.has(node):
+            return
+        await self._catch_up()  # an account may have been published just before
+        if (why := known.nobody(node)) is not None:
+            raise HTTPException(404, f"{field}: {why}; with unseen: true it stands for who comes later")
 
     async def _ask(self, kind: Literal["override", "limit"], fields: dict[str, Any], by: str) -> Response:
         """Check what is asked for as if it were approved, keep it, and say so on the topic of alerts."""
@@ -186,12 +208,16 @@ class Writes:
         return await _write(control.acknowledge(self.settings, alert, user.name, note))
 
     async def breakers(self, request: Request) -> Response:
-        """`GET /api/breakers`: every scope that was ever set."""
-        sight = sight_of(request, self.state)
-        return json_answer([c for c in map(sight.control, self.state.controls.values()) if c is not None])
+        """`GET /api/breakers`: every scope that was ever set; ``of_nobody`` where nobody has it."""
+        sight, nobody = sight_of(request, self.state), self.state.known_nodes.nobody  # which names others
+        return json_answer([msgspec.to_builtins(c) | {"of_nobody": nobody(c.scope) if sight.whole else None}
+                            for c in map(sight.control, self.state.controls.values()) if c is not None])
 
     async def set_breaker(self, request: Request) -> Response:
-        """`POST /api/breakers/{scope}` {action: halt|reduce|kill|resume, reason, rev}."""
+        """`POST /api/breakers/{scope}` {action: halt|reduce|kill|resume, reason, rev?, unseen?}.
+
+        A scope that nobody has, and that has no state, is refused; with ``unseen`` it waits for who comes later.
+        """
         user = need_role(request, "risk")
         scope = request.path_params["scope"]
         sight_of(request, self.state).need(FIRM if scope == "all" else scope)
@@ -202,6 +228,7 @@ class Writes:
         rev = fields.get("rev")
         if rev is not None and not isinstance(rev, int):
             raise HTTPException(400, f"rev: expected a whole number, was {rev!r}")
+        await self._need_somebody("scope", scope, _taken(fields, "unseen") or scope in self.state.controls)
         return await _write(control.set_state(self.settings, scope, ACTIONS[action], user.name,
                                               str(fields.get("reason", "")), rev))
 
@@ -256,6 +283,14 @@ async def _body(request: Request) -> dict[str, Any]:
         return _fields.decode(await body_of(request) or b"{}")
     except msgspec.DecodeError as error:
         raise HTTPException(400, f"body: expected a JSON object: {error}") from error
+
+
+def _taken(fields: dict[str, Any], name: str) -> bool:
+    """Take a field that is true or false out of a body; absent it is false."""
+    value = fields.pop(name, False)
+    if not isinstance(value, bool):
+        raise HTTPException(400, f"{name}: expected true or false, was {value!r}")
+    return value
 
 
 def _no_names(fields: dict[str, Any]) -> dict[str, Any]:

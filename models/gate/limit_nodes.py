@@ -47,6 +47,23 @@ def scopes_of(levels: Sequence[str] = LEVELS) -> tuple[str, ...]:
             *INSTRUMENT_GROUPS)
 
 
+def check_scope(scope: str, levels: Sequence[str] = LEVELS) -> None:
+    """Say what is wrong with the scope of a trading state: whether somebody has it is not looked at.
+
+    Raises
+    ------
+    ValueError
+        It is of no kind that there is, or has no name.
+    """
+    kinds = scopes_of(levels)
+    kind, _, name = scope.partition(":")
+    if scope in ("all", FIRM) or (kind in kinds and name):
+        return
+    near = difflib.get_close_matches(kind, ["all", *kinds], 1)
+    hint = "" if not near else f" ({near[0] if near[0] == 'all' else f'{near[0]}:{name or chr(8230)}'}?)"
+    raise ValueError(f"scope: expected all or one of {', '.join(kinds)} with a name{hint}, was {scope!r}")
+
+
 def check_limit(limit: Limit, levels: Sequence[str] = LEVELS) -> None:
     """Say what is wrong with a limit.
 

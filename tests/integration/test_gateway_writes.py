@@ -292,7 +292,9 @@ def test_with_open_reads_only_writes_need_a_token(api: tuple[Installation, str])
         assert [call(url, method, path, None, reason=REASON, **body).status_code for method, path, body in writes] == [401] * len(writes)
         wrong = httpx.post(f"{url}/login", data={"token": "w" * 20})
         assert (wrong.status_code, "not known" in wrong.text, "set-cookie" in wrong.headers) == (401, True, False)
-        assert call(url, "POST", "/api/breakers/desk:NONE", action="halt", reason=REASON).json()["by"] == "rita"
+        nobody = call(url, "POST", "/api/breakers/desk:NONE", action="halt", reason=REASON)
+        assert nobody.status_code == 404 and "nobody has 'desk:NONE', the nearest is 'desk:D" in nobody.json()["error"], nobody.text
+        assert call(url, "POST", "/api/breakers/desk:NONE", action="halt", reason=REASON, unseen=True).json()["by"] == "rita"
     finally:
         other.stop()
 

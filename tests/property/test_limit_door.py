@@ -192,13 +192,13 @@ def test_of_states_that_raced_the_same_stands_for_who_read_all_and_for_who_start
         early.alerts.settle(T0)
         early.follow(log.records)
     late.follow(log.compacted())
-    assert late.alerts._controls == early.alerts._controls or not early.alerts._controls
+    assert late.alerts.states.standing == early.alerts.states.standing or not early.alerts.states.standing
     held: Control | None = None
     for _, _, value, _ in log.records:
         if value != b"{}":
             found = decoder_of(Control).decode(value or b"")
             held = found if replaces(found, held) else held
-    assert early.alerts._controls.get("desk:D") == held
+    assert early.alerts.states.standing.get("desk:D") == held
 
 
 @pytest.mark.parametrize("name", ["unknown.L1", "feed.prices fx", "recon.A"])

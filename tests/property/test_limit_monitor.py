@@ -185,7 +185,7 @@ def test_a_restart_after_any_record_is_no_restart(steps: list[tuple[Any, ...]], 
             again.now, again.last = life.now, life.last
             again.measure()
             again.read()
-            assert {s: c.state for s, c in again.alerts._controls.items()} == {s: c.state for s, c in life.alerts._controls.items()}
+            assert {s: c.state for s, c in again.alerts.states.standing.items()} == {s: c.state for s, c in life.alerts.states.standing.items()}
             assert standing(again) == standing(life)
 
 
