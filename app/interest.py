@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from models.fixed_income import PAPER_CLASSES, FixedIncome, day_before
+from models.fixed_income import FixedIncome, day_before
 from models.market import Market
 from models.reference import settlement_currency
 from models.trading_day import TradingDay
+from schemas.instrument_terms import PAPER_CLASSES
 from schemas.records import Fee, Instrument, Position, Trade
 
 

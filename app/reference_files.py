@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,12 +15,12 @@ from app.files.reading import KINDS, Table, kind_of, read_table, stem_of
 from app.files.records import fields_of, record_of, text_of_cell, unknown_columns
 from app.files.refusals import FileRefused, expected
 from models.exotic_terms import exotic_terms
-from models.fixed_income import PAPER_CLASSES, paper_of
+from models.fixed_income import paper_of
 from models.reference import FIRM, LEVELS, Reference
 from schemas.codec import encode, encode_account
-from schemas.instruments import ABOVE_ZERO, OPTION_CLASSES
+from schemas.instrument_terms import ABOVE_ZERO, INVERSE_CLASSES, OPTION_CLASSES, PAPER_CLASSES, wrong_terms
 from schemas.records import ACCOUNT_FIELDS, Account, Counterparty, Instrument
-from schemas.units import expiry_ns, parse_date
+from schemas.units import expiry_ns
 from tables.kafka import KafkaClient
 
 #: files of a folder: what they hold, the field that names a record, whether the file has to be there
@@ -34,15 +35,18 @@ _DATED = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 USED_BY: dict[str, frozenset[str]] = {
     **dict.fromkeys(("right", "strike", "style", "barrier_kind", "barrier", "rebate", "digital_kind", "payout",
                      "premium_in_underlying", "model"), frozenset(OPTION_CLASSES)),
-    "inverse": frozenset({"future", "perpetual"}),
+    "inverse": INVERSE_CLASSES,
     **dict.fromkeys(("coupon", "frequency", "day_count", "dated", "maturity", "first_coupon", "ex_dividend_days"),
                     frozenset(PAPER_CLASSES))}
-#: dates
-DATES = ("prior_close_date",)
+#: what is wrong with these is wrong whatever else the row says
+ALONE = (*ABOVE_ZERO, "prior_close_date")
 #: what an option is not one without
 OPTION_TERMS = ("underlying", "right", "strike", "expiry")
 #: what parts names in other people's lists
 _OTHER_SEPARATORS = re.compile(r"[,;|/]")
+#: what a row that does not state a field leaves it at
+_DEFAULTS = {f.name: None if f.required or f.default is msgspec.NODEFAULT else f.default
+             for f in msgspec.structs.fields(Instrument)}
 _TIER = ("up_to", "initial", "maintenance")
 
 
@@ -82,21 +86,15 @@ def _checked(row: dict[str, Any], cls: type[msgspec.Struct]) -> tuple[Any, list[
         known = {k: v for k, v in row.items() if k not in ("margin_tiers", "traders")}
         return None, [str(error), *record_of(known, cls)[1]]
     found, problems = record_of(row, cls)
-    for name in DATES:
-        if name in found:
-            try:
-                parse_date(found[name], name)
-            except ValueError as error:
-                problems.append(str(error))
-    below = [name for name in ABOVE_ZERO if found.get(name, 1) <= 0]
-    problems += [expected(name, "a number above 0", found[name]) for name in below]
-    if len(problems) > len(below):
-        return None, problems
+    wrong = {w.field: expected(*w) for w in wrong_terms(SimpleNamespace(**_DEFAULTS | found))
+             } if cls is Instrument else {}
+    if problems:
+        return None, [*problems, *(wrong[name] for name in ALONE if name in wrong)]
+    problems += wrong.values()
     try:  # without what is known to be wrong, so that the rest of the row is looked at, too
-        record = msgspec.convert({k: v for k, v in found.items() if k not in (*below, "prior_close")}, cls)
+        record = msgspec.convert({k: v for k, v in found.items() if k not in wrong}, cls)
         if isinstance(record, Instrument):
-            wrong = None if "prior_close" not in found else record.wrong_close(found["prior_close"])
-            problems += [*_out_of_place(record, found), *([] if wrong is None else [wrong])]
+            problems += _out_of_place(record, found, wrong)
         if problems:
             return None, problems
         record = msgspec.convert(found, cls)
@@ -111,11 +109,16 @@ def _checked(row: dict[str, Any], cls: type[msgspec.Struct]) -> tuple[Any, list[
     return record, []
 
 
-def _out_of_place(record: Instrument, found: dict[str, Any]) -> list[str]:
-    """Return fields that an instrument of this class has no use for, and terms that it is nothing without."""
+def _out_of_place(record: Instrument, found: dict[str, Any], wrong: Container[str]) -> list[str]:
+    """Return fields that an instrument of this class has no use for, and terms that it is nothing without.
+
+    Parameters
+    ----------
+    wrong : fields that are refused already
+    """
     out = [expected(name, f"nothing of class {record.asset_class}", found[name])
            for name, classes in USED_BY.items() if found.get(name) not in (None, False)
-           and record.asset_class not in classes]
+           and record.asset_class not in classes and name not in wrong]
     if record.calendar is not None:
         from models.pricing.calendars import calendar_of  # QuantLib: only where one is named
 
@@ -125,8 +128,8 @@ def _out_of_place(record: Instrument, found: dict[str, Any]) -> list[str]:
             out.append(str(error))
     if record.asset_class in OPTION_CLASSES:
         out += [f"{name}: expected a value for class {record.asset_class}, was empty" for name in OPTION_TERMS
-                if getattr(record, name) is None]
-        if not out and exotic_terms(record) is None:
+                if getattr(record, name) is None and name not in wrong]
+        if not out and not wrong and exotic_terms(record) is None:
             named = "barrier_kind" if record.barrier_kind is not None else "digital_kind"
             what = "terms that are whole (barrier, payout), one kind, and no American style"
             out.append(expected(named, what, getattr(record, named)))

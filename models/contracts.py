@@ -15,7 +15,7 @@ import numpy as np
 
 from models.columns import grown
 from models.exotic_terms import exotic_terms
-from models.fixed_income import PAPER_CLASSES, FixedIncome
+from models.fixed_income import FixedIncome
 from models.forwards import NS_PER_YEAR, Forwards
 from models.jit import inline_kernel, kernel
 from models.market import Market
@@ -25,7 +25,7 @@ from models.pricing.curve import zero_rates
 from models.pricing.exotic import DOWN_AND_IN, DOWN_AND_OUT, FIRST_DIGITAL, VANILLA, exotic_greeks
 from models.pricing.spot_normal import normal_greeks, normal_implied
 from models.surface_age import SurfaceAge
-from schemas.instruments import OPTION_CLASSES
+from schemas.instrument_terms import OPTION_CLASSES, PAPER_CLASSES
 from schemas.market import RATE_MAX, RATE_MIN, VOL_MAX, Surface
 from schemas.records import Instrument
 from schemas.units import NS_PER_S, expiry_ns, parse_ts_ns

@@ -18,7 +18,7 @@ def exotic_terms(record: Instrument) -> tuple[int, float, float] | None:
     if record.style == "american" or (record.barrier_kind is not None and record.digital_kind is not None):
         return None
     if record.barrier_kind is not None:
-        if record.barrier is None or record.barrier <= 0:
+        if record.barrier is None or record.barrier == 0:
             return None
         return BARRIER_KINDS[record.barrier_kind], float(record.barrier), float(record.rebate or 0)
     assert record.digital_kind is not None

@@ -14,8 +14,6 @@ from models.pricing.money_market import MoneyMarket
 from schemas.records import Instrument
 from schemas.units import parse_date
 
-#: classes whose price is quoted per 100, without the interest accrued
-PAPER_CLASSES = frozenset({"bond", "money_market"})
 #: a yield is solved again when the price has moved by this much of itself
 PRICE_MOVE = 1e-4
 
@@ -81,7 +79,7 @@ class FixedIncome:
         self.market.greek_kind[k] = 1
         try:
             paper = paper_of(record)
-        except ValueError:  # it was refused where it was loaded; what has no terms is counted as such
+        except ValueError:  # a date, calendar or day count that nobody can read: files refuse it, here it is counted
             paper = None
         terms = (paper, record.settlement_days or 0, record.calendar or "WEEKENDS")
         held = self._listed.pop(record.instrument, None)

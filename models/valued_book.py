@@ -11,7 +11,7 @@ import numpy as np
 
 from models.contracts import Contracts
 from models.figures import known_figures
-from models.fixed_income import PAPER_CLASSES, day_before
+from models.fixed_income import day_before
 from models.market import ANY_TIME, Market, pair_currencies
 from models.position_intake import LEFT, TAKEN, HeldPositions, PositionIntake
 from models.position_scan import INTEGER_AT, NO_VALUE, scan_positions
@@ -20,6 +20,7 @@ from models.reference import FIRM, Reference
 from models.rollup import FEE, FEE_SLOTS, FUNDED, MONEY, NET, POSITIONS, STALE, UNPRICED, RollUp
 from models.trading_day import TradingDay
 from schemas.codec import decoder_of
+from schemas.instrument_terms import PAPER_CLASSES
 from schemas.market import Surface, Touch
 from schemas.records import Account, Instrument, Mark, Position
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from datetime import date
 from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
 
+from schemas.instrument_terms import price_any_sign, wrong_terms
 from schemas.numbers import Currency, FiniteNumbers, Name, Number, Text, Whole
 
 #: rates of one instrument
@@ -22,14 +21,6 @@ class MarginTier(FiniteNumbers, frozen=True, kw_only=True):
     up_to: Number | None = None
     initial: Number
     maintenance: Number
-
-
-OPTION_CLASSES = frozenset({"option", "fx_option"})
-#: numbers that nothing can be counted in steps of, or divided by, at zero
-ABOVE_ZERO = ("price_increment", "quantity_increment", "multiplier", "quanto_rate", "adv")
-#: asset classes that trade at or below zero (spreads, calendar futures, power, option combinations)
-PRICE_ANY_SIGN = frozenset({"future", "option"})
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 class Instrument(FiniteNumbers, frozen=True, kw_only=True):
@@ -99,58 +90,16 @@ class Instrument(FiniteNumbers, frozen=True, kw_only=True):
     @property
     def price_any_sign(self) -> bool:
         """Whether it may trade at or below zero; what is worth its inverse price cannot."""
-        return self.asset_class in PRICE_ANY_SIGN and not self.inverse
-
-    def wrong_close(self, close: Decimal) -> str | None:
-        """Return why a price cannot be a close of this; None: it can."""
-        if close >= 0 or self.price_any_sign:
-            return None
-        kind = f"inverse {self.asset_class}" if self.inverse else self.asset_class
-        return f"prior_close: expected a price of class {kind}, 0 or more, was {close}"
+        return price_any_sign(self)
 
     def __post_init__(self) -> None:
-        """Check every number and date.
+        """Check every number and date, and that the terms are those of a contract of its class.
 
         Raises
         ------
         ValueError
-            If one cannot be counted with.
+            If one cannot be counted with: with its field, what was expected and what it was.
         """
         super().__post_init__()
-        for name in ABOVE_ZERO:
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name}: expected a number above 0, was {value}")
-        if self.prior_close is not None and (wrong := self.wrong_close(self.prior_close)) is not None:
-            raise ValueError(wrong)
-        if self.asset_class in OPTION_CLASSES:
-            self._check_option()
-        elif self.model is not None or self.premium_in_underlying:
-            field, was = ("model", self.model) if self.model is not None else ("premium_in_underlying", True)
-            raise ValueError(f"{field}: expected of an option alone, was {was!r} of a {self.asset_class}")
-        if self.prior_close_date is not None:
-            self._check_day(self.prior_close_date)
-
-    def _check_day(self, text: str) -> None:
-        try:
-            good = _DAY.fullmatch(text) is not None and 2000 <= date.fromisoformat(text).year < 2200
-        except ValueError:
-            good = False
-        if not good:
-            raise ValueError(f"prior_close_date: expected a day of 2000 to 2199 (YYYY-MM-DD), was {text!r}")
-
-    def _check_option(self) -> None:
-        if self.inverse:
-            raise ValueError("inverse: expected false of an option (premium_in_underlying says that its premium is "
-                             "paid in the underlying), was true")
-        if self.moves is not None:
-            raise ValueError(f"moves: expected on the underlying, which an option moves with, was {self.moves!r}")
-        exotic = self.barrier_kind or self.digital_kind
-        if self.model == "bachelier" and (self.style == "american" or exotic or self.premium_in_underlying):
-            raise ValueError("model: expected bachelier of a european option without barrier, digital_kind or "
-                             f"premium_in_underlying, was {self.style or exotic or 'premium_in_underlying'}")
-        if self.premium_in_underlying and self.settlement not in (None, self.currency):
-            raise ValueError("settlement: expected none beside premium_in_underlying, which states value and P&L in "
-                             f"{self.currency} at the underlying's price, was {self.settlement!r}")
-        if self.premium_in_underlying and self.underlying is None:
-            raise ValueError("underlying: expected the instrument whose units the premium is in, was none")
+        for wrong in wrong_terms(self):
+            raise ValueError(str(wrong))

@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from models.pricing.calendars import DAY_COUNTERS, business_days_before, day_counter, ql_date
+from schemas.instrument_terms import FREQUENCIES, FREQUENCIES_NAMED
 
 DAY_COUNTS = ("ACT/ACT ICMA", *DAY_COUNTERS)
 #: days that calendars and day counts know
@@ -95,8 +96,8 @@ class Bond:
         TermError
             If a date is missing, before another it should follow, or not on the grid of coupon dates.
         """
-        if self.frequency not in (1, 2, 4, 12):
-            raise TermError("frequency", self.frequency, "1, 2, 4 or 12")
+        if self.frequency not in FREQUENCIES:
+            raise TermError("frequency", self.frequency, FREQUENCIES_NAMED)
         for name, day in (("maturity", self.maturity), ("dated", self.dated)):
             if day is not None and not FIRST_DAY <= day < LAST_DAY:
                 raise TermError(name, day, f"a day of {FIRST_DAY.year} to {LAST_DAY.year - 1}")

@@ -12,6 +12,7 @@ from models.reference import FIRM
 from models.risk import exposure
 from models.risk.node_cells import Held, Tree, all_columns, gross_by_group, group_shares
 from models.valued_book import GROUPINGS, ValuedBook
+from schemas.instrument_terms import OPTION_CLASSES
 
 
 class Attributes:
@@ -43,7 +44,8 @@ def _looked_up(book: ValuedBook, instruments: int) -> dict[str, Any]:
         if record is None:
             continue
         for g, value in (("issuer", record.issuer), ("sector", record.sector), ("country", record.country),
-                         ("name", record.underlying or name), ("expiry", record.expiry if record.right else None)):
+                         ("name", record.underlying or name),
+                         ("expiry", record.expiry if record.asset_class in OPTION_CLASSES else None)):
             if value:
                 out[g][k] = labels[g].setdefault(value, len(labels[g]))
         adv[k] = np.nan if record.adv is None else float(record.adv)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from models.fixed_income import PAPER_CLASSES
 from models.market import Market
 from models.risk import factor, monte_carlo
 from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History
 from models.valued_book import ValuedBook
+from schemas.instrument_terms import OPTION_CLASSES, PAPER_CLASSES
 
 PATHS, SEED = 10_000, 20_260_101
 #: in front of an instrument whose price moves by differences, as the name of its factor
@@ -67,7 +67,7 @@ class Loadings:
         self._specific = np.full(instruments, np.nan)
         for name, k in book.market.instruments.items():
             record = book.reference.instrument_records.get(name)
-            source = name if name in fs.loadings and not (record and record.right) else (
+            source = name if name in fs.loadings and not (record and record.asset_class in OPTION_CLASSES) else (
                 record.underlying if record else None)
             if source in fs.loadings:
                 self._loadings[k], self._specific[k] = fs.loadings[source], fs.specific[source]
@@ -86,8 +86,9 @@ def _absolute_moves(book: ValuedBook, history: History, absolute: frozenset[str]
     out, records = {}, book.reference.instrument_records
     for name in sorted(absolute & book.market.instruments.keys()):
         record = records.get(name)
-        if record is not None and record.right is None and not record.inverse and name not in book.market.pairs \
-                and name not in history.relative:  # such a price has no move where it is at or below zero
+        if record is not None and record.asset_class not in OPTION_CLASSES and not record.inverse \
+                and name not in book.market.pairs and name not in history.relative:
+            # a price that is said to move by fractions has no move where it is at or below zero
             k = history.index[name]
             out[name] = history.moves[:, k] if name in history.absolute else history.steps[:, k]  # type: ignore[index]
     return out

@@ -15,7 +15,6 @@ import numpy as np
 
 from models.columns import grown
 from models.contracts import INPUTS, MONEYNESS, Contracts, exotic_columns
-from models.fixed_income import PAPER_CLASSES
 from models.jit import allocating_kernel, inline_kernel, kernel
 from models.reference import settlement_currency
 from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History, scenario_moves, stated
@@ -26,6 +25,7 @@ from models.risk.option_grid import exotic_vector, option_vector
 from models.risk.other_options import revalue_other_options
 from models.risk.quantile import node_tails, tail_count, worst_rank
 from models.valued_book import OUTRIGHT, ValuedBook
+from schemas.instrument_terms import OPTION_CLASSES, PAPER_CLASSES
 
 LEVELS = (0.95, 0.975, 0.99)
 LINEAR, INVERSE, OPTION, BOND, FORWARD = 0, 1, 2, 3, 4
@@ -326,7 +326,7 @@ class ScenarioBook:
             option = self.contracts.option_row.get(name)
             under = record.underlying or ""
             c["option_of"][k] = -1 if option is None else option
-            c["kind"][k] = (OPTION if record.asset_class in ("option", "fx_option") else INVERSE if record.inverse
+            c["kind"][k] = (OPTION if record.asset_class in OPTION_CLASSES else INVERSE if record.inverse
                             else BOND if record.asset_class in PAPER_CLASSES
                             # a forward that has a history of its own moves as it did
                             else FORWARD if record.asset_class == "fx_forward" and name not in factor else LINEAR)

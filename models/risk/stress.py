@@ -10,10 +10,10 @@ import numpy as np
 
 from models.contracts import Contracts
 from models.exchange_rates import Pair, solve_rates
-from models.fixed_income import PAPER_CLASSES
 from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History, stated
 from models.risk.scenarios import ScenarioBook
 from models.valued_book import INSTRUMENT_GROUPINGS, ValuedBook
+from schemas.instrument_terms import OPTION_CLASSES, PAPER_CLASSES
 from schemas.records import Instrument
 
 
@@ -89,8 +89,8 @@ def stress_history(book: ValuedBook, scenarios: Sequence[Scenario], past: Histor
     """
     check(scenarios)
     records = book.reference.instrument_records
-    names = [n for n, r in records.items() if r.right is None and r.asset_class != "fx_forward"]
-    underlyings = sorted({r.underlying for r in records.values() if r.right is not None and r.underlying})
+    names = [n for n, r in records.items() if r.asset_class not in OPTION_CLASSES | {"fx_forward"}]
+    underlyings = sorted({r.underlying for r in records.values() if r.asset_class in OPTION_CLASSES and r.underlying})
     currencies = sorted({r.currency for r in records.values()}
                         | {c for pair in book.market.pairs.values() for c in pair})
     factors = [*names, *(VOLATILITY_FACTOR + u for u in underlyings), *(RATE_FACTOR + c for c in currencies)]

@@ -18,8 +18,8 @@ from tests.property.test_gate_relations import ORDER, T0, firm, limit, mark, ord
 
 #: terms of an instrument that a plain record puts right
 TERMS = st.sampled_from([
-    {"multiplier": Decimal(10)}, {"multiplier": Decimal("0.5")}, {"quanto_rate": Decimal(3)}, {"asset_class": "equity"}, {"asset_class": "future"},
-    {"margin_initial": Decimal("0.1")}, {"issuer": "J", "sector": "S"}, {"issuer": None}, {"prior_close": Decimal(90)}, {"quantity_increment": Decimal("0.01")}, {"inverse": True},
+    {"multiplier": Decimal(10)}, {"multiplier": Decimal("0.5")}, {"quanto_rate": Decimal(3)}, {"asset_class": "equity", "inverse": False}, {"asset_class": "future"},
+    {"margin_initial": Decimal("0.1")}, {"issuer": "J", "sector": "S"}, {"issuer": None}, {"prior_close": Decimal(90)}, {"quantity_increment": Decimal("0.01")}, {"inverse": True, "asset_class": "future"},
     {"underlying": "Y"}])
 
 

@@ -203,7 +203,8 @@ def test_money_market_paper_against_quantlib() -> None:
 
 
 @pytest.mark.parametrize(("change", "says"), [({"calendar": "MARS"}, "calendar: expected"), ({"day_count": "ACT/99"}, "day_count: expected"),
-                                              ({"maturity": "soon"}, "soon"), ({"dated": "2034-05-15"}, "dated: expected before"), ({"frequency": 5}, "frequency: expected 1, 2, 4 or 12")])
+                                              ({"maturity": "soon"}, "soon"), ({"dated": "15/05/2024"}, "dated: expected a date"),
+                                              ({"dated": "2024-05-15", "first_coupon": "2024-12-15"}, "first_coupon: expected a coupon date")])
 def test_terms_that_are_none_are_refused_by_name(change: dict[str, Any], says: str) -> None:
     wrong = msgspec.structs.replace(BOND, **change)
     with pytest.raises(ValueError, match=says):
