@@ -182,7 +182,7 @@ def test_a_coarser_increment_that_does_not_divide_what_is_held_is_refused_and_ch
     assert part.state_hash() == before and first(part).quantity == "1.25"
 
 
-@pytest.mark.parametrize("changes", [{"currency": "EUR"}, {"settlement": "BTC"}, {"inverse": True}])
+@pytest.mark.parametrize("changes", [{"currency": "EUR"}, {"settlement": "BTC"}, {"inverse": True, "asset_class": "future"}])
 def test_another_contract_under_the_name_of_one_that_is_held_is_refused(changes: dict[str, Any]) -> None:
     part = new_partition()
     terms(part, "ACME", **changes)  # nothing is held: it is what it is
