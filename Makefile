@@ -18,7 +18,7 @@ LOCK := $(VENV)/bin/uv pip compile pyproject.toml requirements.in --generate-has
 WORKERS ?= 3
 SPREAD := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help demo test nightly check bench install lock clean
+.PHONY: help demo test nightly mutants check bench install lock clean
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -30,6 +30,10 @@ test: install $(TESTING) ## all tests; ARGS="-k fold" passes on to pytest
 
 nightly: install $(TESTING) ## all tests with long seeds and many examples
 	@DESKRISK_PROFILE=nightly DESKRISK_SEEDS=6000 $(PY) -m pytest $(SPREAD) $(ARGS)
+
+mutants: install $(TESTING) ## which changes of the gate and the fold no test notices; ARGS="gate --sample 40"
+	@$(PIP) cosmic-ray==8.7.0
+	@$(PY) -m tests.mutants $(ARGS)
 
 check: install $(TESTING) ## lint, types, layers, lock
 	@$(PY) -m ruff check .
