@@ -25,6 +25,7 @@ from agents.reload import KeyReloads
 from agents.stage import Bound, ReadingStage
 from agents.statement_keys import give_own_keys
 from agents.statements import Statements
+from agents.torn_changelog import say_torn
 from agents.trade_refusals import REASONS, detail_of
 from models import trade_columns as tc
 from models.position_progress import FoldProgress
@@ -33,12 +34,13 @@ from schemas.addresses import PositionProgress
 from schemas.codec import encode
 from schemas.records import Position
 from schemas.units import FUTURE_NS, latest_of
+from tables.changelog import Batches, read_sure
 from tables.kafka import KafkaClient, owner_partition
 from tables.manager import EVERYTHING
-from tables.partition import MARKER_KEY, Marker
+from tables.partition import MARKER_KEY
 from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
-from tables.restore import ends_of, read_changelogs
+from tables.restore import ends_of
 from tables.source_log import SourceLog
 from tables.standby import Standby
 from tables.store import DiskPartition
@@ -104,26 +106,11 @@ class PositionStage(ReadingStage):
         writers = {p: self._writer(p, changelog) for p in sorted(partitions)}
         await asyncio.gather(*(w.fence() for w in writers.values()))
         began = time.monotonic()
-        starts = {TopicPartition(changelog, p): w.disk.offset() or 0 for p, w in writers.items()}
-        restored = await read_changelogs(self._client, starts)
+        restored = await read_sure(self._client, {
+            TopicPartition(changelog, p): Batches(w.disk.rows(), w.disk.offset() or 0) for p, w in writers.items()})
         fault("restore")
         for tp, found in restored.items():
-            writer = writers[tp.partition]
-            rows: dict[bytes, bytes | None] = {}
-            if starts[tp] > found.end:  # the changelog is not the one this store was written from
-                writer.disk.clear()
-                found = (await read_changelogs(self._client, {tp: 0}))[tp]
-            elif starts[tp]:
-                rows.update(writer.disk.rows())
-            rows.update(found.rows)
-            live = {k: v for k, v in rows.items() if v is not None}
-            if MARKER_KEY in live:
-                writer.marker = Marker.unpack(live.pop(MARKER_KEY))
-            self.parts[tp.partition].restore(live)
-            writer.changelog_position = found.position
-            self._counters.add("restored_rows", found.records)
-            if found.records:
-                writer.disk.write(found.rows, found.position)
+            self._restore(found, writers[tp.partition])
         await self._sources.check({TopicPartition(topic, p): offset for p, writer in writers.items()
                                    for topic, offset in writer.marker.offsets.items()})
         self._counters.set("restore_seconds", time.monotonic() - began)
@@ -149,6 +136,20 @@ class PositionStage(ReadingStage):
         self._out_wake.set()
         if self._standby is not None:
             await self._standby.follow(set(range(self._partition_count)) - set(self.writers))
+
+    def _restore(self, found: Batches, writer: PartitionWriter) -> None:
+        """Put what was read of a changelog into a partition and its local store."""
+        live, part = found.live(), self.parts[writer.state.partition]
+        part.restore(live)
+        writer.marker, writer.changelog_position = found.marker, found.position
+        self._counters.add("restored_rows", found.records)
+        if not found.from_store and writer.disk.offset() is not None:  # it is not of this log, or behind the cleaner
+            writer.disk.clear()
+        if found.rows:
+            writer.disk.write(found.rows, found.position)
+        if found.left_out_records:
+            writer.write_again({key: live.get(key) for key in found.left_out if key != MARKER_KEY})
+            say_torn(found, part.partition, self._topics, self._publisher, self._clock, self._counters)
 
     def _writer(self, p: int, changelog: str) -> PartitionWriter:
         self.parts[p] = part = PositionPartition(p, self._reference.reference, self._fills_max, self._lateness_ns,

@@ -8,8 +8,8 @@ from aiokafka.structs import TopicPartition
 
 from app.recovery import audit, fenced, need_stopped
 from app.settings import Settings
-from tables.partition import MARKER_KEY, Marker
-from tables.restore import read_changelogs
+from tables.changelog import Batches, read_sure
+from tables.partition import Marker
 from tables.source_log import SourceLog, broken
 from tables.transactions import TransactionalProducer
 
@@ -37,9 +37,9 @@ async def _unlike(settings: Settings) -> tuple[list[str], dict[int, Marker]]:
     """Return what does not fit, and the markers that go on with these logs."""
     topics = settings.topics()
     changelog = topics["positions-changelog"]
-    found = await read_changelogs(settings.client(), {TopicPartition(changelog, p): 0
-                                                      for p in range(settings.partitions)})
-    markers = {tp.partition: Marker.unpack(raw) for tp, r in found.items() if (raw := r.rows.get(MARKER_KEY))}
+    found = await read_sure(settings.client(), {TopicPartition(changelog, p): Batches()
+                                                for p in range(settings.partitions)})
+    markers = {tp.partition: batches.marker for tp, batches in found.items()}
     included = {TopicPartition(topic, p): offset for p, m in markers.items() for topic, offset in m.offsets.items()}
     async with SourceLog(settings.client()) as log:
         ranges = await log.ranges(list(included)) if included else {}
@@ -53,7 +53,7 @@ async def _unlike(settings: Settings) -> tuple[list[str], dict[int, Marker]]:
 
 
 async def _write_marker(changelog: str, partition: int, marker: Marker, producer: TransactionalProducer) -> None:
-    marker.batch_id += 1
     async with producer.transaction():
-        await producer.send(changelog, marker.pack(), MARKER_KEY, partition)
+        for key, value in marker.close([]):
+            await producer.send(changelog, value, key, partition)
 

@@ -313,7 +313,7 @@ def verify(brokers: Brokers = None, as_json: AsJson = False) -> None:
 
     settings = with_brokers(brokers=brokers)
     report = run(run_verify(settings))
-    for line in report.pop("differences"):
+    for line in (*report.pop("differences"), *report.pop("left_out")):
         _say(f"[red]{line}[/]")
     _show(report, as_json)
     raise typer.Exit(0 if report["ok"] else EXIT_DIFFERENT)

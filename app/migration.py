@@ -19,11 +19,12 @@ import msgspec
 import numpy as np
 from aiokafka.structs import TopicPartition
 
-from app.recovery import Refused, differences, load, records_of
+from app.recovery import Refused, differences, left_out, load, records_of
 from app.settings import Settings
 from schemas.codec import decoder_of, encode, records_in
 from schemas.records import Decision, Position
 from schemas.topics import TOPICS
+from tables.changelog import Batches, read_sure
 from tables.kafka import create_topics, owner_partition
 from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
@@ -75,21 +76,20 @@ async def backup(settings: Settings, folder: Path) -> dict[str, Any]:
 
 
 async def _need_whole_log(settings: Settings) -> None:
-    client, topic = settings.client(), settings.topics()["trades"]
+    client, topic, changelog = settings.client(), settings.topics()["trades"], settings.topics()["positions-changelog"]
     tps = [TopicPartition(topic, p) for p in range(settings.partitions)]
     async with SourceLog(client) as log:
         ranges = await log.ranges(tps)
-    admin = client.admin()
-    await admin.start()
-    try:
-        done = await admin.list_consumer_group_offsets(settings.group("positions"))
-    finally:
-        await admin.close()
+    # what the group has committed may be of a transaction that is torn: it is the markers that say what is folded
+    found = await read_sure(client, {TopicPartition(changelog, tp.partition): Batches() for tp in tps})
     for tp, (first, end) in ranges.items():
+        batches = found[TopicPartition(changelog, tp.partition)]
+        if torn := left_out(batches, tp.partition):
+            raise Refused(f"{torn[0]}: let the position workers start and finish, they fold those trades again")
         if first > 0:
             raise Refused(f"partition {tp.partition}: trades before offset {first} are no longer on the log; what "
                           "they left would be lost (publish it as start-of-day statements first)")
-        folded = max(done[tp].offset, 0) if tp in done else 0
+        folded = batches.marker.offsets.get(topic, 0)
         if folded < end:
             raise Refused(f"partition {tp.partition}: {end - folded} trades are not folded yet: stop what sends "
                           "them and let the position workers finish")

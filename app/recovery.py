@@ -6,8 +6,8 @@ import contextlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -22,8 +22,9 @@ from models.trade_decode import decode_trades
 from schemas.codec import encode
 from schemas.records import Alert, Position
 from schemas.units import FUTURE_NS, latest_of, parse_ts_ns
+from tables.changelog import READINGS, Batches, read_sure
 from tables.kafka import KafkaClient
-from tables.partition import MARKER_KEY, Marker
+from tables.partition import MARKER_KEY, Marker, Rows
 from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
 from tables.refold import CHUNK, fold
@@ -44,6 +45,7 @@ class Loaded:
     """One partition's changelog and trades, in order."""
 
     changelog: list[tuple[int, int, bytes, bytes | None]] = field(default_factory=list)  # offset, ms, key, value
+    changelog_end: int = 0
     trades: list[tuple[int, int, bytes]] = field(default_factory=list)  # offset, ms, value
     trades_begin: int = 0
 
@@ -99,7 +101,13 @@ async def load(settings: Settings) -> tuple[dict[int, Loaded], Reference]:
         "reference.instruments", "reference.accounts", "corporate.actions")}, found.router)
     tps = {TopicPartition(topics[t], p): 0 for t in ("positions-changelog", "trades")
            for p in range(settings.partitions)}
-    await read_range(settings.client(), tps, on_batch)
+    await _read(settings, tps, on_batch, out)
+    for _ in range(READINGS):  # what does not add up is read again: the cleaner may have been at work meanwhile
+        again = {tp: 0 for tp in tps if tp.topic == topics["positions-changelog"]
+                 and batches_at(out[tp.partition], None).left_out_records}
+        for tp in again:
+            out[tp.partition].changelog.clear()
+        await _read(settings, again, on_batch, out)
     async with SourceLog(settings.client()) as log:
         trades = [TopicPartition(topics["trades"], p) for p in range(settings.partitions)]
         for tp, (first, _) in (await log.ranges(trades)).items():
@@ -107,24 +115,44 @@ async def load(settings: Settings) -> tuple[dict[int, Loaded], Reference]:
     return out, found.reference
 
 
+async def _read(settings: Settings, tps: dict[TopicPartition, int], on_batch: Callable[[RecordBatch], None],
+                out: dict[int, Loaded]) -> None:
+    for tp, (_, end) in (await read_range(settings.client(), tps, on_batch)).items():
+        if tp.topic == settings.topics()["positions-changelog"]:
+            out[tp.partition].changelog_end = end
+
+
+def batches_at(loaded: Loaded, until_ms: int | None, until_offset: int | None = None) -> Batches:
+    """Return the batches up to a time or a changelog offset that add up; what came after them may be half of one."""
+    end = next((k for k, (offset, ms, _, _) in enumerate(loaded.changelog)
+                if (until_ms is not None and ms > until_ms) or (until_offset is not None and offset > until_offset)),
+               len(loaded.changelog))
+    offsets, _, keys, values = zip(*loaded.changelog[:end], strict=True) if end else ((), (), (), ())
+    batches = Batches()
+    batches.feed(keys, values, offsets)
+    if end == len(loaded.changelog):
+        batches.finish(loaded.changelog_end)
+    return batches
+
+
 def state_at(loaded: Loaded, partition: int, reference: Reference, settings: Settings, until_ms: int | None,
              until_offset: int | None = None) -> tuple[PositionPartition, Marker]:
     """Return the partition as it was: all whole transactions up to a time or a changelog offset."""
-    rows: dict[bytes, bytes | None] = {}
-    pending: dict[bytes, bytes | None] = {}
-    for offset, ms, key, value in loaded.changelog:
-        if (until_ms is not None and ms > until_ms) or (until_offset is not None and offset > until_offset):
-            break
-        pending[key] = value
-        if key == MARKER_KEY:  # a transaction ends with its marker: what came after it may be half of one
-            rows |= pending
-            pending = {}
-    live = {k: v for k, v in rows.items() if v is not None}
-    marker = Marker.unpack(live.pop(MARKER_KEY)) if MARKER_KEY in live else Marker()
+    return state_of(batches_at(loaded, until_ms, until_offset), partition, reference, settings)
+
+
+def state_of(batches: Batches, partition: int, reference: Reference, settings: Settings,
+             ) -> tuple[PositionPartition, Marker]:
+    """Return the partition that batches come to, and their last marker."""
     part = PositionPartition(partition, reference, settings.trade_ids_per_partition,
                              settings.lateness_ms * 1_000_000, settings.future_ns)
-    part.restore(live)
-    return part, marker
+    part.restore(batches.live())
+    return part, batches.marker
+
+
+def left_out(batches: Batches, partition: int) -> list[str]:
+    """Return a line where a changelog ends with what is no transaction."""
+    return [f"positions-changelog {partition}: {batches.text()}"] if batches.left_out_records else []
 
 
 def by_trade_time(trades: list[tuple[int, int, bytes]], future_ns: int = FUTURE_NS) -> list[tuple[int, int, bytes]]:
@@ -211,13 +239,16 @@ async def _rolled_forward(settings: Settings, to: str, until: int | None, offset
                               "positions_now": 0, "unproved": 0, "trades_rolled_forward": 0}
     then_now: list[str] = []
     wrong: list[str] = []
+    torn: list[str] = []
     forward: dict[int, tuple[PositionPartition, Marker]] = {}
     for p, data in sorted(loaded.items()):
         if offset is not None and data.changelog and not data.changelog[0][0] <= offset <= data.changelog[-1][0]:
             raise Refused(f"--to: offset {offset} is not on partition {p} ({data.changelog[0][0]} to "
                           f"{data.changelog[-1][0]})")
         then, marker = state_at(data, p, reference, settings, until, offset)
-        now, head = state_at(data, p, reference, settings, None)
+        batches = batches_at(data, None)
+        now, head = state_of(batches, p, reference, settings)
+        torn += left_out(batches, p)
         included = marker.offsets.get(settings.topics()["trades"], 0)
         proof = PositionPartition(p, reference, settings.trade_ids_per_partition,
                                   settings.lateness_ms * 1_000_000, settings.future_ns)
@@ -239,7 +270,7 @@ async def _rolled_forward(settings: Settings, to: str, until: int | None, offset
         then.take_openings(now)
         forward[p] = (then, head)
     report |= {"changed_since": len(then_now), "changes": then_now[:SHOWN], "wrong": len(wrong),
-               "wrong_rows": wrong[:SHOWN]}
+               "wrong_rows": wrong[:SHOWN], "left_out": torn}
     return report, forward
 
 
@@ -268,13 +299,16 @@ async def _in_trade_time(settings: Settings, swap: bool,
     """Return what a rebuild finds, and each partition as it then is."""
     loaded, reference = await load(settings)
     found: list[str] = []
+    torn: list[str] = []
     shadow: dict[int, tuple[PositionPartition, Marker]] = {}
     report: dict[str, Any] = {"trades": 0, "positions": 0}
     for p, data in sorted(loaded.items()):
         if data.trades_begin > 0:
             raise Refused(f"partition {p}: trades before offset {data.trades_begin} are no longer on the log; "
                           "a rebuild would lose them (use rewind)")
-        now, head = state_at(data, p, reference, settings, None)
+        batches = batches_at(data, None)
+        now, head = state_of(batches, p, reference, settings)
+        torn += left_out(batches, p)
         part = PositionPartition(p, reference, settings.trade_ids_per_partition,
                                  settings.lateness_ms * 1_000_000, settings.future_ns)
         included = [t for t in data.trades if t[0] < head.offsets.get(settings.topics()["trades"], 0)]
@@ -289,7 +323,7 @@ async def _in_trade_time(settings: Settings, swap: bool,
                           "trades alone would lose it")
         part.take_openings(now)
         shadow[p] = (part, head)
-    report |= {"differences": len(found), "rows": found[:SHOWN], "swapped": swap}
+    report |= {"differences": len(found), "rows": found[:SHOWN], "left_out": torn, "swapped": swap}
     return report, shadow
 
 
@@ -321,21 +355,15 @@ async def write(settings: Settings, partition: int, part: PositionPartition, hea
                 producer: TransactionalProducer) -> None:
     """Put a partition's state on its changelog as one transaction of its fenced owner, in place of what is there."""
     topic = settings.topics()["positions-changelog"]
-    old: dict[bytes, bytes | None] = {}
-
-    def on_batch(batch: RecordBatch) -> None:
-        old.update(zip((k or b"" for k in batch.keys), batch.values, strict=True))
-
-    await read_range(settings.client(), {TopicPartition(topic, partition): 0}, on_batch)
-    rows = dict(part.whole())
-    gone = {k for k, v in old.items() if v is not None and k not in rows and k != MARKER_KEY}
-    marker = Marker(head.offsets, head.batch_id + 1, head.extra)
+    tp = TopicPartition(topic, partition)
+    batches = (await read_sure(settings.client(), {tp: Batches()}))[tp]
+    rows: dict[bytes, bytes | None] = dict(part.whole())
+    old = batches.live().keys() | batches.left_out.keys()
+    gone: Rows = [(k, None) for k in sorted(old - rows.keys() - {MARKER_KEY})]
+    marker = replace(batches.marker, offsets=head.offsets, extra=head.extra)
     async with producer.transaction():
-        for key in sorted(gone):
-            await producer.send(topic, None, key, partition)
-        for key, value in rows.items():
+        for key, value in marker.close([*gone, *rows.items()]):
             await producer.send(topic, value, key, partition)
-        await producer.send(topic, marker.pack(), MARKER_KEY, partition)
 
 
 async def audit(settings: Settings, kind: str, by: str, text: str) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from aiokafka.structs import TopicPartition
 
 from app.offline import Offline
+from app.recovery import left_out, state_of
 from app.settings import Settings
 from models.corporate_actions import effective_ns
 from models.naive_fold import NaiveBook
@@ -18,8 +20,8 @@ from models.trade_decode import check_trade
 from schemas.codec import records_in, trade_decoder
 from schemas.records import Instrument, Position
 from schemas.units import latest_of
+from tables.changelog import Batches, read_sure
 from tables.kafka import owner_partition
-from tables.partition import MARKER_KEY, Marker
 from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
 from tables.tail import Tail
@@ -37,7 +39,7 @@ class _Topics:
         self._names = {name: topic for topic, name in settings.topics().items()}
         self._future_ns = settings.future_ns
         self.trades: dict[int, list[tuple[int, int, bytes]]] = defaultdict(list)
-        self.changelog: dict[int, dict[bytes, bytes]] = defaultdict(dict)
+        self.changelog: dict[int, Batches] = {}
         self.newest = Offline(settings).follow(*ROUTED)
 
     def take(self, batch: RecordBatch) -> None:
@@ -48,19 +50,17 @@ class _Topics:
             for offset, until, value in zip(batch.offsets.tolist(), latest.tolist(), batch.values, strict=True):
                 if value is not None:
                     self.trades[batch.partition].append((offset, until, value))
-        elif name == "positions-changelog":
-            rows = self.changelog[batch.partition]
-            for key, value in zip(batch.keys, batch.values, strict=True):
-                if value is None:
-                    rows.pop(key or b"", None)
-                else:
-                    rows[key or b""] = value
         else:
             self.newest.router(batch)
 
     async def read(self, settings: Settings) -> None:
-        topics = settings.topics()
-        tail = Tail(settings.client(), [topics[n] for n in ("trades", "positions-changelog", *ROUTED)], self.take)
+        """Read the changelog, then the others: what it includes is on them."""
+        topics, client = settings.topics(), settings.client()
+        found = await read_sure(client, {TopicPartition(topics["positions-changelog"], p): Batches()
+                                         for p in range(settings.partitions)})
+        self.changelog = {tp.partition: batches for tp, batches in found.items()
+                          if batches.marker.value or batches.left_out_records}
+        tail = Tail(client, [topics[n] for n in ("trades", *ROUTED)], self.take)
         await tail.start()
         try:
             await tail.read_to_end(600)
@@ -85,18 +85,17 @@ def report_of(found: _Topics, settings: Settings) -> dict[str, Any]:
     instruments = reference.instrument_records
     differences: list[str] = []
     report = {"trades": 0, "positions": 0, "duplicates": 0, "late": 0, "i1": 0, "i2": 0, "i4": 0}
-    for partition, rows in sorted(found.changelog.items()):
-        marker = Marker.unpack(rows.pop(MARKER_KEY)) if MARKER_KEY in rows else Marker()
-        table = PositionPartition(partition, reference, settings.trade_ids_per_partition,
-                                  settings.lateness_ms * 1_000_000, settings.future_ns)
-        table.restore(rows)
+    torn: list[str] = []
+    for partition, batches in sorted(found.changelog.items()):
+        table, marker = state_of(batches, partition, reference, settings)
+        torn += left_out(batches, partition)
         book = _fold(found, partition, marker.offsets.get(settings.topics()["trades"], 0), instruments, settings)
         report["trades"] += sum(len(f) for f in book.fills.values())
         report["duplicates"] += book.duplicates
         report["late"] += book.late
         _compare(table, book, instruments, published, report, differences)
     _sums(found, settings, report, differences)
-    return report | {"refused": found.newest.refused.total(), "ok": not differences,
+    return report | {"refused": found.newest.refused.total(), "left_out": torn, "ok": not differences,
                      "difference_count": len(differences), "differences": differences[:SHOWN]}
 
 

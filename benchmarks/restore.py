@@ -19,7 +19,7 @@ from models.fills import POSITION_DTYPE
 from models.position_pack import HEADER_DTYPE, PACKED_LOT_DTYPE, ROW_VERSION
 from schemas.records import Account, Instrument
 from tables.kafka import KafkaClient, create_topics, owner_partition
-from tables.partition import MARKER_KEY, Marker
+from tables.partition import Marker, Rows
 
 PARTITIONS = 8
 KEYS = {"smoke": 10_000, "real": 100_000}
@@ -43,20 +43,20 @@ async def fill(client: KafkaClient, keys: list[tuple[str, str]], prefix: str = "
     for account, instrument in keys:
         by_partition.setdefault(owner_partition(account, PARTITIONS), []).append((account, instrument))
     for partition, own in by_partition.items():
-        builder = producer.create_batch()
+        builder, marker = producer.create_batch(), Marker({f"{prefix}trades": 0})
         for version in range(VERSIONS):
+            written: Rows = []
             for slot, (account, instrument) in enumerate(own):
                 header["slot"] = slot
                 rows["quantity"], rows["average_price"], rows["revision"] = slot + 1, 10.5, version
                 lot["quantity"] = slot + 1
-                key = f"P{account}\x1f{instrument}".encode()
-                value = header.tobytes() + rows.tobytes() + lot.tobytes()
+                written.append((f"P{account}\x1f{instrument}".encode(), header.tobytes() + rows.tobytes() + lot.tobytes()))
+            for key, value in marker.close(written):
                 if builder.append(key=key, value=value, timestamp=None) is None:
                     waiting.append(await producer.send_batch(builder, f"{prefix}positions-changelog", partition=partition))
                     builder = producer.create_batch()
                     builder.append(key=key, value=value, timestamp=None)
-                count += 1
-        builder.append(key=MARKER_KEY, value=Marker({f"{prefix}trades": 0}).pack(), timestamp=None)
+            count += len(written)
         waiting.append(await producer.send_batch(builder, f"{prefix}positions-changelog", partition=partition))
     for future in waiting:
         await future

@@ -373,7 +373,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
     alert_id: str
     kind: Literal["approach", "breach", "clear", "stale", "reconciliation", "halt", "override", "soft", "drift",
-                  "rewind", "rebuild", "adopt", "roll", "barrier", "worker_down", "quarantine", "corporate_action"]
+                  "rewind", "rebuild", "adopt", "roll", "barrier", "worker_down", "quarantine", "corporate_action",
+                  "torn_transaction"]
     node: str
     metric: str
     value: float | None

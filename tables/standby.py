@@ -15,8 +15,10 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
+from tables.changelog import Batches
 from tables.exit_codes import ExitCode
 from tables.kafka import KafkaClient
+from tables.partition import MARKER_KEY
 from tables.records import fetch_slices
 from tables.store import DiskPartition
 from tables.tasks import process, turned
@@ -45,8 +47,13 @@ class Standby:
     def __init__(self, client: KafkaClient, changelog: str, home: Path) -> None:
         self._client, self._changelog, self._home = client, changelog, home
         self._disks: dict[int, DiskPartition] = {}
+        self._batches: dict[int, Batches] = {}
+        #: up to where the changelog is read; what lies behind the last whole batch is not in a copy yet
         self._positions: dict[int, int] = {}
-        self._rows: dict[int, dict[bytes, bytes | None]] = {}
+        #: up to where what was read again from the beginning, as it did not add up, had been read before
+        self._doubted: dict[int, int] = {}
+        #: behind which offset what was left out has been said
+        self._said: dict[int, int] = {}
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
         self._writing: asyncio.Future[None] | None = None
@@ -59,7 +66,8 @@ class Standby:
 
     def behind(self) -> int:
         """Return how many changelog records are not in the copies yet."""
-        return sum(max(0, self._ends.get(p, 0) - position) for p, position in self._positions.items())
+        return sum(max(0, self._ends.get(p, 0) - position) + self._batches[p].left_out_records
+                   for p, position in self._positions.items())
 
     async def leave(self, partitions: set[int]) -> None:
         """Write and close the copies of these partitions: their stores are free for an owner in this process."""
@@ -67,7 +75,9 @@ class Standby:
         for p in partitions & self.partitions:
             await self._write(p)
             self._disks.pop(p).close()
-            del self._positions[p]
+            del self._positions[p], self._batches[p]
+            self._doubted.pop(p, None)
+            self._said.pop(p, None)
         await self._resume()
 
     async def follow(self, partitions: set[int]) -> None:
@@ -79,7 +89,11 @@ class Standby:
         await self._pause()
         for p in sorted(partitions - self.partitions):
             disk = DiskPartition(self._home / f"positions-{p}", self._changelog)
-            self._disks[p], self._positions[p], self._rows[p] = disk, disk.offset() or 0, {}
+            marker, offset = disk.row(MARKER_KEY), disk.offset()
+            if marker is None or offset is None:
+                disk.clear()
+            batches = Batches() if marker is None or offset is None else Batches({MARKER_KEY: marker}, offset)
+            self._disks[p], self._batches[p], self._positions[p] = disk, batches, batches.begin
         await self._resume()
 
     async def stop(self) -> None:
@@ -129,15 +143,39 @@ class Standby:
         while True:
             found = await fetch_slices(self._consumer._fetcher, None, WRITE_S, with_keys=True)
             for tp, batch in found.items():
-                self._rows[tp.partition].update(
-                    zip(batch.keys, batch.values, strict=True))  # type: ignore[arg-type]
+                self._batches[tp.partition].take(batch)
                 self._positions[tp.partition] = batch.next_offset
                 self._ends[tp.partition] = batch.next_offset + batch.behind
-            if time.monotonic() >= due or sum(map(len, self._rows.values())) > ROWS_MAX:
+                if not self._adds_up(tp.partition):
+                    self._begin_again(tp.partition)
+                    self._consumer.seek(tp, 0)
+            if time.monotonic() >= due or sum(len(batches.rows) for batches in self._batches.values()) > ROWS_MAX:
                 for p in list(self._disks):
                     await self._write(p)
                 due = time.monotonic() + WRITE_S
             turned()
+
+    def _adds_up(self, p: int) -> bool:
+        """Say whether a copy can go on; what does not add up is read again, once, from the beginning of the log."""
+        batches = self._batches[p]
+        if not batches.strayed and not batches.left_out_records:
+            if self._positions[p] > self._doubted.get(p, 0):
+                self._doubted.pop(p, None)
+            return True
+        if p not in self._doubted:
+            self._doubted[p] = self._positions[p]
+            return False
+        if self._said.get(p) != batches.position and not batches.strayed:
+            self._said[p] = batches.position
+            log.error("%s %d: %s: left out of the copy", self._changelog, p, batches.text())
+            if process.counters is not None:
+                process.counters.add("changelog_records_left_out", batches.left_out_records, partition=str(p))
+        return True
+
+    def _begin_again(self, p: int) -> None:
+        log.info("standby: the copy of %s %d is made again from the beginning", self._changelog, p)
+        self._disks[p].clear()
+        self._positions[p], self._batches[p] = 0, Batches()
 
     async def _seek(self, consumer: AIOKafkaConsumer) -> None:
         """Begin where each copy ends; a copy of another log (it ends further on than the log does) starts over."""
@@ -146,17 +184,15 @@ class Standby:
         ends, first = await consumer.end_offsets(tps), await consumer.beginning_offsets(tps)
         for tp in tps:
             p = tp.partition
-            if self._positions[p] > ends[tp]:
-                self._disks[p].clear()
-                self._positions[p], self._rows[p] = 0, {}
+            if self._positions[p] > ends[tp] or (self._batches[p].strayed and self._positions[p] == ends[tp]):
+                self._begin_again(p)
             self._positions[p] = max(self._positions[p], first[tp])
             self._ends[p] = ends[tp]
             consumer.seek(tp, self._positions[p])
 
     async def _write(self, p: int) -> None:
-        rows, self._rows[p] = self._rows[p], {}
+        rows, position = self._batches[p].take_rows(), self._batches[p].position
         if rows:
-            self._writing = asyncio.get_running_loop().run_in_executor(
-                None, self._disks[p].write, rows, self._positions[p])
+            self._writing = asyncio.get_running_loop().run_in_executor(None, self._disks[p].write, rows, position)
             await asyncio.shield(self._writing)
             self._writing = None

@@ -75,6 +75,11 @@ class DiskPartition:
         raw = self._db.get(OFFSET_KEY)
         return int(raw) if raw is not None else None
 
+    def row(self, key: bytes) -> bytes | None:
+        """Return one stored row."""
+        value: bytes | None = self._db.get(key)
+        return value
+
     def rows(self) -> dict[bytes, bytes]:
         """Return every stored row."""
         return {k: v for k, v in self._db.items() if not k.startswith(b"\x00")}

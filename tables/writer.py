@@ -19,7 +19,7 @@ from aiokafka.structs import TopicPartition
 
 from tables.exit_codes import ExitCode
 from tables.kafka import KafkaClient
-from tables.partition import MARKER_KEY, Marker, Rows, TablePartition
+from tables.partition import Marker, Rows, TablePartition
 from tables.store import DiskPartition
 from tables.tasks import process
 
@@ -48,6 +48,10 @@ class FlushStats:
     durations: list[float] = field(default_factory=list)
 
 
+class TornTransaction(RuntimeError):
+    """Between two transactions of this process lies what none of them wrote, or not what ends the first."""
+
+
 class PartitionWriter:
     """The transactional writer of one source partition.
 
@@ -74,6 +78,9 @@ class PartitionWriter:
         self._acks: list[Callable[[], None]] = []
         self._sends: list[Awaitable[Any]] = []
         self._staged: dict[bytes, bytes | None] = {}
+        self._again: dict[bytes, bytes | None] = {}
+        #: whether the transaction before was of this producer
+        self._committed = False
         self._disk_due = 0.0
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -88,7 +95,7 @@ class PartitionWriter:
                                                linger_ms=0, transaction_timeout_ms=30_000)
         await self._producer.start()
         await self._producer._txn_manager.wait_for_pid()
-        self._produced = 0
+        self._produced, self._committed = 0, False
 
     def start(self) -> None:
         """Begin to flush in the background."""
@@ -110,6 +117,12 @@ class PartitionWriter:
             self.oldest_unflushed = time.monotonic()
         self._wake.set()
 
+    def write_again(self, rows: Mapping[bytes, bytes | None]) -> None:
+        """Have these rows, as the state has them, in the next batch: what lies behind them on the log is not of it."""
+        self._again |= rows
+        self._advanced = True
+        self._wake.set()
+
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
@@ -127,15 +140,18 @@ class PartitionWriter:
             started = time.monotonic()
             sends, self._sends = self._sends, []
             acks, self._acks = self._acks, []
-            rows = self.state.cut()
+            again, self._again = self._again, {}
+            cut = self.state.cut()
+            first = self.marker.open_log()
             offsets = dict(self.marker.offsets)
-            self.marker.batch_id += 1
-            rows.append((MARKER_KEY, self.marker.pack()))
+            rows = self.marker.close(list((again | dict(cut)).items()) if again else cut)
             self._advanced = False
             self.oldest_unflushed = None
             for send in sends:  # quarantined and forwarded records are on the log before their source is committed
                 await send
             fault("before_begin")
+            if first:
+                await self._transaction(first, {})
             await self._transaction(rows, offsets)
             fault("after_commit")
             large = {k: v for k, v in rows if v is not None and len(v) > STAGED_BYTES_MAX}
@@ -157,23 +173,37 @@ class PartitionWriter:
             await self.fence()
         producer = self._producer
         await producer.begin_transaction()
-        futures = []
+        sent: list[tuple[Any, int]] = []  # of each part of the batch: future of its first offset, records
         batch = producer.create_batch()
         for key, value in rows:
             if batch.append(key=key, value=value, timestamp=None) is None:
-                futures.append(await producer.send_batch(batch, self._changelog, partition=self.state.partition))
+                sent.append((await self._send(batch), batch.record_count()))
                 batch = producer.create_batch()
                 batch.append(key=key, value=value, timestamp=None)
-        futures.append(await producer.send_batch(batch, self._changelog, partition=self.state.partition))
+        sent.append((await self._send(batch), batch.record_count()))
         fault("mid_batch")
-        for future in futures:
-            await future
-        await producer.send_offsets_to_transaction(
-            {TopicPartition(topic, self.state.partition): offset for topic, offset in offsets.items()}, self._group)
+        end = self._check_offsets([((await future).offset, count) for future, count in sent])
+        if offsets:
+            await producer.send_offsets_to_transaction(
+                {TopicPartition(topic, self.state.partition): offset for topic, offset in offsets.items()}, self._group)
         fault("before_commit")
         await producer.commit_transaction()
         self._produced += len(rows)
-        self.changelog_position = futures[-1].result().offset + 1
+        self.changelog_position, self._committed = end, True
+
+    async def _send(self, batch: Any) -> Any:
+        return await self._producer.send_batch(batch, self._changelog, partition=self.state.partition)
+
+    def _check_offsets(self, parts: list[tuple[int, int]]) -> int:
+        """Return the offset behind a batch; nothing but the end of the transaction before lies before and within it."""
+        expected = self.changelog_position + 1 if self._committed else parts[0][0]
+        for first, count in parts:
+            if first != expected:
+                raise TornTransaction(
+                    f"{self._changelog} {self.state.partition}: expected the next records at offset {expected}, "
+                    f"were at {first}: the transaction before has not ended once; a fresh process reads what is there")
+            expected += count
+        return expected
 
     async def _to_disk(self, force: bool) -> None:
         now = time.monotonic()

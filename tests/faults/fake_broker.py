@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+#: the transaction of what is never read
+NEVER = 0
 
 
 class Crash(BaseException):
@@ -46,10 +49,21 @@ class Broker:
     epochs: dict[str, int] = field(default_factory=dict)
     transactions: int = 0
 
-    def rows(self, start: int = 0) -> tuple[dict[bytes, bytes | None], int]:
-        """Return the newest committed row of every key from an offset on, and where the log ends."""
-        found = {k: v for k, v, t in self.log[start:] if t in self.committed}
-        return found, len(self.log)
+    def records(self, start: int = 0) -> tuple[list[bytes], list[bytes | None], list[int]]:
+        """Return keys, values and offsets of what is committed from an offset on."""
+        found = [(k, v, start + at) for at, (k, v, t) in enumerate(self.log[start:]) if t in self.committed]
+        return [k for k, _, _ in found], [v for _, v, _ in found], [at for _, _, at in found]
+
+    def take_away(self, offsets: Iterable[int]) -> None:
+        """Have nobody read these any more: of an aborted transaction, or cleaned away."""
+        for at in offsets:
+            self.log[at] = (b"", None, NEVER)
+
+    def clean(self, until: int, tombstones: bool) -> None:
+        """Keep before an offset only the newest of each key, as compaction does; ``tombstones``: take those away too."""
+        newest = {k: at for at, (k, _, t) in enumerate(self.log[:until]) if t in self.committed}
+        self.take_away(at for at, (k, v, t) in enumerate(self.log[:until])
+                       if t in self.committed and (newest[k] > at or (tombstones and v is None)))
 
 
 class Batch:
@@ -58,6 +72,10 @@ class Batch:
     def __init__(self, room: int) -> None:
         self.rows: list[tuple[bytes, bytes | None]] = []
         self._room = room
+
+    def record_count(self) -> int:
+        """Return how many records it has."""
+        return len(self.rows)
 
     def append(self, *, key: bytes, value: bytes | None, timestamp: Any = None) -> Any:
         """Add a record; None where there is no room."""
@@ -105,9 +123,9 @@ class Producer:
         await self._scheduler.point("send")
         self._check()
         assert self._transaction is not None
-        self._broker.log += [(k, v, self._transaction) for k, v in batch.rows]
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        future.set_result(SimpleNamespace(offset=len(self._broker.log) - 1))
+        future.set_result(SimpleNamespace(offset=len(self._broker.log)))
+        self._broker.log += [(k, v, self._transaction) for k, v in batch.rows]
         await self._scheduler.point("sent")
         return future
 
@@ -123,6 +141,7 @@ class Producer:
         self._check()
         assert self._transaction is not None
         self._broker.committed.add(self._transaction)
+        self._broker.log.append((b"", None, NEVER))  # what ends a transaction takes an offset of its own
         self._broker.offsets.update(self._pending)
         self._transaction = None
         await self._scheduler.point("committed")
@@ -150,6 +169,10 @@ class Disk:
         self._rng = rng
         self.stored: dict[bytes, bytes] = {}
         self.position: int | None = None
+
+    def clear(self) -> None:
+        """Throw everything away."""
+        self.stored, self.position = {}, None
 
     def write(self, rows: dict[bytes, bytes | None], offset: int | None) -> None:
         """Write rows and the offset they include."""

@@ -12,17 +12,17 @@ from aiokafka.admin import NewTopic
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
+from tables.changelog import Batches, read_batches
 from tables.kafka import KafkaClient
-from tables.partition import MARKER_KEY, Marker
-from tables.restore import RestoreStalled, read_changelogs
+from tables.restore import RestoreStalled
 from tables.transactions import owner_id
-from tables.writer import PartitionWriter
+from tables.writer import PartitionWriter, TornTransaction
 from tests.faults.fake_broker import Disk
-from tests.faults.test_writer_under_crashes import Life
+from tests.faults.lives import Life
 from tests.folding import new_partition
 
 #: what ends a life that a broker does not answer, or answers badly
-ENDS = (KafkaError, OSError, RestoreStalled)
+ENDS = (KafkaError, OSError, RestoreStalled, TornTransaction)
 STALL_S = 6.0
 
 
@@ -62,13 +62,12 @@ class RealLife(Life):
         self.part = new_partition()
         self.part.partition = partition  # of the changelog alone: whose account it is does not matter here
         self.writer = PartitionWriter(client, changelog, owner_id(changelog, partition), self.part, changelog, disk)  # type: ignore[arg-type]
-        self.acked = 0
+        self.acked = self.left_out = self.adds_up_to = 0
         self.restored = False
 
-    async def read(self, start: int) -> tuple[dict[bytes, bytes | None], int]:
-        """Return what is committed from an offset on, and where reading ended."""
-        found = (await read_changelogs(self.client, {self.at: start}, STALL_S))[self.at]
-        return found.rows, found.position
+    async def read(self, into: Batches) -> None:
+        """Read what is committed."""
+        await read_batches(self.client, {self.at: into}, STALL_S)
 
     async def restore(self) -> int:
         """Fence and read."""
@@ -78,8 +77,9 @@ class RealLife(Life):
 
     async def stored(self) -> int:
         """Return how far the source is included, for a reader who is in nobody's way."""
-        found = (await self.read(0))[0].get(MARKER_KEY)
-        return Marker.unpack(found).offsets[self.source] if found else 0
+        batches = Batches()
+        await self.read(batches)
+        return batches.marker.offsets.get(self.source, 0)
 
     async def die(self) -> None:
         """Be gone as a process is: connections close, nothing more is sent."""

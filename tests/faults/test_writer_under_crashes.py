@@ -6,89 +6,16 @@ A failing seed is in the test's message; `DESKRISK_SEED` repeats a random run.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-from typing import Any
 
 import numpy as np
 import pytest
 
-from models import trade_columns as tc
-from models.trade_decode import decode_trades
-from tables.partition import MARKER_KEY, Marker
-from tables.writer import PartitionWriter
-from tests.faults.fake_broker import Broker, Client, Crash, Disk, Fenced, Scheduler
-from tests.folding import assert_equal, naive, new_partition
+from tests.faults.fake_broker import Broker, Crash, Disk, Fenced, Scheduler
+from tests.faults.lives import Life, stored, trades
+from tests.folding import assert_equal, naive
 
 SEEDS = int(os.environ.get("DESKRISK_SEEDS", "240"))  # 1,200 and more in `make nightly`
-TOPIC = "trades"
-
-
-def trades(rng: np.random.Generator, n: int) -> list[dict[str, Any]]:
-    """Return trades with duplicates and disorder within the lateness."""
-    out: list[dict[str, Any]] = []
-    for k in range(n):
-        if out and rng.random() < 0.15:
-            out.append(out[int(rng.integers(len(out)))])
-            continue
-        out.append({"trade_id": f"T{k}", "account": f"A{int(rng.integers(1, 3))}", "instrument": ("EURUSD", "ACME", "INV")[int(rng.integers(3))],
-                    "side": "buy" if rng.random() < 0.5 else "sell", "quantity": str(int(rng.integers(1, 50))), "price": f"{rng.uniform(1, 9):.2f}",
-                    "ts_event": 1_800_000_000_000_000_000 + k * 1_000_000 - int(rng.integers(0, 3)) * 900_000})
-    return out
-
-
-class Life:
-    """One process's life: restore, fold, flush, until it ends or crashes."""
-
-    source = TOPIC
-
-    def __init__(self, broker: Broker, disk: Disk, scheduler: Scheduler, rng: np.random.Generator) -> None:
-        self.broker, self.disk, self.rng = broker, disk, rng
-        self.part = new_partition()
-        self.writer = PartitionWriter(Client(broker, scheduler, int(rng.integers(1, 6))), "group", "id", self.part, "changelog", disk,  # type: ignore[arg-type]
-                                      sequence_max=int(rng.integers(5, 60)))
-        self.acked = 0
-
-    async def restore(self) -> int:
-        """Fence, then read what is committed; return where reading goes on."""
-        await self.writer.fence()
-        start = self.disk.position or 0
-        found, end = await self.read(start)
-        rows: dict[bytes, bytes | None] = dict(self.disk.stored) if start else {}
-        rows.update(found)
-        live = {k: v for k, v in rows.items() if v is not None}
-        if MARKER_KEY in live:
-            self.writer.marker = Marker.unpack(live.pop(MARKER_KEY))
-        self.part.restore(live)
-        self.writer.changelog_position = end
-        if found:  # what the local store did not have, it has now: its offset never runs ahead of its rows
-            self.disk.write(found, end)
-        return self.writer.marker.offsets.get(self.source, 0)
-
-    async def read(self, start: int) -> tuple[dict[bytes, bytes | None], int]:
-        """Return what is committed from an offset on, and where the log ends."""
-        return self.broker.rows(start)
-
-    async def work(self, log: list[dict[str, Any]]) -> None:
-        """Fold the log from where it goes on to its end, in batches of any size, with a flush after some."""
-        at = await self.restore()
-        while at < len(log):
-            n = int(self.rng.integers(1, 9))
-            chunk = log[at : at + n]
-            decoded = decode_trades([json.dumps(t).encode() for t in chunk])
-            decoded.rows["offset"] = at + decoded.messages
-            tc.resolve_trades(decoded.buffer, decoded.rows, self.part.reference.arrays())
-            self.part.positions.apply(decoded.rows, self.part.reference.arrays())
-            at += len(chunk)
-
-            def ack(offset: int = at) -> None:
-                self.acked = offset
-
-            self.writer.advance(self.source, at, ack)
-            if self.rng.random() < 0.6 or at == len(log):
-                self.writer._disk_due = 0.0 if self.rng.random() < 0.3 else 1e18
-                await self.writer.flush()
-        await self.writer.stop()
 
 
 async def lives(seed: int) -> dict[str, int]:
@@ -105,9 +32,7 @@ async def lives(seed: int) -> dict[str, int]:
             break
         except Crash:
             crashes += 1
-            found = broker.rows()[0].get(MARKER_KEY)
-            stored = Marker.unpack(found).offsets[TOPIC] if found else 0
-            assert life.acked <= stored, "acknowledged before it was durable"
+            assert life.acked <= await stored(broker), "acknowledged before it was durable"
     assert_equal(life.part, naive(log))
     # what a fresh process restores is the same, bit for bit
     again = Life(broker, disk, Scheduler(), rng)

@@ -178,6 +178,16 @@ class Installation:
         found = await read_changelogs(self.settings.client(), {TopicPartition(name, p): 0 for p in range(count)})
         return {(k or b"").decode(): json.loads(v) for r in found.values() for k, v in r.rows.items() if v}
 
+    async def newest_rows(self, name: str) -> dict[int, dict[bytes, bytes]]:
+        """Return by partition what each key of a changelog stands at, whatever its markers say."""
+        from aiokafka.structs import TopicPartition
+
+        from tables.partition import MARKER_KEY
+        from tables.restore import read_changelogs
+
+        found = await read_changelogs(self.settings.client(), {TopicPartition(name, p): 0 for p in range(self.settings.partitions)})
+        return {tp.partition: {k: v for k, v in r.rows.items() if v is not None and k != MARKER_KEY} for tp, r in found.items()}
+
     async def alerts(self) -> list[dict[str, Any]]:
         """Return every alert that was raised, in the order they were raised."""
         from aiokafka.structs import TopicPartition
@@ -193,18 +203,12 @@ class Installation:
         """Return how far the changelog's markers include each trades partition."""
         from aiokafka.structs import TopicPartition
 
-        from tables.partition import MARKER_KEY, Marker
-        from tables.restore import read_changelogs
+        from tables.changelog import Batches, read_sure
 
-        topic = self.settings.topics()["positions-changelog"]
-        found = await read_changelogs(self.settings.client(), {
-            TopicPartition(topic, p): 0 for p in range(self.settings.partitions)})
-        out = [0] * self.settings.partitions
-        for tp, restored in found.items():
-            raw = restored.rows.get(MARKER_KEY)
-            if raw:
-                out[tp.partition] = Marker.unpack(raw).offsets.get(self.settings.topics()["trades"], 0)
-        return out
+        topic, trades = self.settings.topics()["positions-changelog"], self.settings.topics()["trades"]
+        found = await read_sure(self.settings.client(), {
+            TopicPartition(topic, p): Batches() for p in range(self.settings.partitions)})
+        return [found[TopicPartition(topic, p)].marker.offsets.get(trades, 0) for p in range(self.settings.partitions)]
 
     async def quiesce(self, timeout: float = PATIENCE_S) -> list[int]:
         """Wait until every trade on the log is in the durable table; return the stored offsets."""

@@ -177,7 +177,7 @@ def test_a_store_of_another_log_is_thrown_away(made: Installation, tmp_path: Pat
         await made.create()
         for p in range(made.settings.partitions):
             disk = DiskPartition(tmp_path / "a" / f"positions-{p}", made.settings.topics()["positions-changelog"])
-            disk.write({b"M": Marker({made.settings.topics()["trades"]: 10_000}).pack()}, 10_000)
+            disk.write(dict(Marker({made.settings.topics()["trades"]: 10_000}).close([])), 10_000)
             disk.close()
         made.worker().wait_ready()
         async with Upstream(made, SEED) as upstream:

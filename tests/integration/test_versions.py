@@ -14,12 +14,20 @@ from app.brokers import Broker
 from tests.integration.harness import ROOT, Installation, Process, Upstream, prefix_of
 
 pytestmark = pytest.mark.kafka
+Changes = dict[str, list[tuple[str, str]]]
 #: what the next minor version writes more than this one: in the marker, in a packed row, in a published record
 MINOR = {
-    "tables/partition.py": [('"extra": self.extra}', '"extra": self.extra, "minor": 1}')],
+    "tables/partition.py": [('"follows": self.follows,', '"follows": self.follows, "minor": 1,')],
     "tables/side_data.py": [("*exact, dividends]", '*exact, dividends, {"note": "new"}]')],
     "schemas/records.py": [("    account: str\n    instrument: str\n    quantity: Amount\n",
                             '    memo: str = "next"\n    account: str\n    instrument: str\n    quantity: Amount\n')],
+}
+#: the version before markers said what their batch consists of: it writes none of that, and takes all that it finds
+BEFORE = {
+    "tables/partition.py": [('''            "rows": self.rows, "tombstones": self.tombstones, "checksum": self.checksum, "follows": self.follows,
+''', "")],
+    "tables/changelog.py": [("if follows and whole and marker.rows is not None:", "if False:"),
+                            ("elif (marker.rows is None or", "elif (True or")],
 }
 MAJOR = {"tables/partition.py": [("MARKER_VERSION = 1", "MARKER_VERSION = 2")]}
 
@@ -33,7 +41,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def version(home: Path, changes: dict[str, list[tuple[str, str]]]) -> Path:
+def version(home: Path, changes: Changes) -> Path:
     """Change some lines of the copy."""
     for package in ("tables", "schemas"):
         shutil.copytree(ROOT / package, home / package, dirs_exist_ok=True,
@@ -54,8 +62,9 @@ def made(broker: Broker, tmp_path: Any, request: pytest.FixtureRequest) -> Itera
     installation.close()
 
 
-def test_a_rolling_upgrade_and_a_downgrade(made: Installation, elsewhere: Path) -> None:
-    following = version(elsewhere, MINOR)
+@pytest.mark.parametrize("changes", [MINOR, BEFORE], ids=["next", "before"])
+def test_a_rolling_change_of_the_version_and_back(made: Installation, elsewhere: Path, changes: Changes) -> None:
+    following = version(elsewhere, changes)
 
     async def scenario() -> None:
         await made.create()

@@ -48,7 +48,7 @@ def test_a_held_lock_is_an_error_not_a_reason_to_delete(tmp_path: Path) -> None:
 
 
 def test_a_marker_of_another_version_is_refused() -> None:
-    good = Marker({"trades": 5}, 3).pack()
+    ((_, good),) = Marker({"trades": 5}, 3).close([])
     assert Marker.unpack(good).offsets == {"trades": 5}
     with pytest.raises(ValueError, match="version 1, was 2"):
         Marker.unpack(json.dumps(json.loads(good) | {"version": 2}).encode())
