@@ -330,7 +330,7 @@ def doctor(brokers: Brokers = None, as_json: AsJson = False) -> None:
         print(json.dumps(found))
     else:
         table = Table("what", "state", "found")
-        colours = {"ok": "green", "missing": "yellow", "wrong": "red"}
+        colours = {"ok": "green", "missing": "yellow", "soon": "yellow", "wrong": "red"}
         for item in found:
             table.add_row(item["what"], f"[{colours[item['state']]}]{item['state']}[/]", item["found"])
         show_table(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
+import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,7 +13,9 @@ import psutil
 from aiokafka import codec
 
 from app.brokers import EMBEDDED, cache_dir, java_and_maven
+from app.gateway.access import ending, parse_tokens
 from app.settings import Settings
+from schemas.units import format_ts_ns
 from tables.kafka import check_topics
 
 ESSENTIAL = ("faust-streaming", "aiokafka", "numpy", "numba", "rocksdict", "msgspec", "clickhouse-driver", "starlette",
@@ -25,8 +28,24 @@ def _item(what: str, state: str, found: str) -> dict[str, Any]:
     return {"what": what, "state": state, "found": found}
 
 
+def _tokens(settings: Settings, now_ns: int) -> list[dict[str, Any]]:
+    """Return a line for the tokens of the API, and one for each that has ended, or ends soon."""
+    try:
+        users = parse_tokens(settings.api_tokens.get_secret_value() if settings.api_tokens else None).values()
+    except ValueError as error:
+        return [_item("API tokens", "wrong", str(error))]
+    lasting = sum(user.until_ns is None for user in users)
+    said = f"{len(users)}, of which {lasting} do not end" if users else "none: no writes over HTTP"
+    out = [_item("API tokens", "ok" if users else "missing", said)]
+    for user, ended in ending(users, now_ns):
+        days, at = ((user.until_ns or 0) - now_ns) / 86_400e9, format_ts_ns(user.until_ns or 0)
+        out.append(_item(f"API token of {user.name}", "wrong" if ended else "soon",
+                         f"ended at {at}" if ended else f"ends at {at}, in {days:.1f} days"))
+    return out
+
+
 async def examine(settings: Settings) -> list[dict[str, Any]]:
-    """Return a line per thing: ok, missing (something optional) or wrong (something needed)."""
+    """Return a line per thing: ok, missing (something optional), soon (it ends) or wrong (something needed)."""
     right = sys.version_info[:2] == (3, 11)
     out = [_item("Python 3.11", "ok" if right else "wrong", platform.python_version())]
     for name in ESSENTIAL:
@@ -57,5 +76,6 @@ async def examine(settings: Settings) -> list[dict[str, Any]]:
             out.append(_item("brokers", "wrong", f"{settings.brokers}: {error}"))
     else:
         out.append(_item("brokers", "missing", "none given: demo and up use the embedded one"))
+    out += _tokens(settings, time.time_ns())
     out.append(_item("ClickHouse", "ok", "server" if settings.clickhouse_url else "embedded (chDB)"))
     return out

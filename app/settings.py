@@ -102,8 +102,16 @@ class Settings(BaseSettings):
         "127.0.0.1", description="address the gateway listens on; beyond loopback only with api_tokens")
     gateway_port: Annotated[int, Field(ge=0, le=65_535)] = Field(8321, description="0: any free port")
     api_tokens: SecretStr | None = Field(
-        None, description="token:user:role+role:node+node,... who may read those nodes (none: the firm) and, with role "
-                          "risk, write there over HTTP; empty: no writes")
+        None, description="token:user:role+role:node+node;until=TIME,... who may read those nodes (none: the firm) "
+                          "and, with role risk, write there over HTTP; empty: no writes. Until a time (RFC 3339, or a "
+                          "date: the end of that day, UTC) the token is good; without ;until= it does not end")
+    api_writes_per_s: Annotated[float, Field(gt=0)] = Field(
+        20.0, description="writes, and beside them halts, that one user may make a second; ten seconds of them at once")
+    api_heavy_reads_per_s: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="what-ifs, decisions, positions, snapshots and facts that one user may ask for a second")
+    api_streams_max: Annotated[int, Field(ge=1)] = Field(500, description="streams that one user may have open")
+    api_connections_max: Annotated[int, Field(ge=10)] = Field(
+        4_000, description="connections to a gateway; one beyond is answered 503")
     api_open_reads: bool = Field(
         False, description="with api_tokens: only writes need one; for a gateway on the loopback address")
     api_token: SecretStr | None = Field(None, description="one's own token, for commands that ask a gateway")

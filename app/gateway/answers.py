@@ -22,7 +22,7 @@ def json_answer(body: Any) -> Response:
 async def error_answer(request: Request, error: Exception) -> Response:
     """Return a refused request as JSON."""
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code)
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
 
 
 def sight_of(request: Request, state: GatewayState) -> Sight:

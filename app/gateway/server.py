@@ -8,6 +8,7 @@ import logging
 import math
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,8 +18,6 @@ from typing import Any
 
 import uvicorn
 from prometheus_client import generate_latest
-from sse_starlette import EventSourceResponse
-from sse_starlette.sse import SendTimeoutError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -31,9 +30,11 @@ from agents.limit_alerts import newest_alerts
 from agents.market_inputs import MarketInputs
 from agents.router import Place, Router
 from app.collector import settle_collector
-from app.gateway.access import Access, User, login, parse_tokens
+from app.gateway.access import Access, User, ending, login, parse_tokens
 from app.gateway.answers import error_answer, json_answer, scope_of, sight_of
+from app.gateway.asgi import CountedStream, SecurityHeaders
 from app.gateway.events import breaker_event, reject_event
+from app.gateway.pace import HALTS, HEAVY, SIGN_INS, SIGN_INS_PER_S, WRITES, Paced, Paces, too_many, who_asks
 from app.gateway.quarantine import QuarantineView
 from app.gateway.read_so_far import read_route
 from app.gateway.reads import Reads
@@ -51,7 +52,7 @@ from schemas.addresses import LimitsUsed
 from schemas.nodes import MODELS_SUFFIX
 from schemas.reasons import QuarantineReason
 from schemas.records import Account, Alert, Approval, Control, Decision, Instrument, Limit, Mark, Quarantined
-from schemas.units import parse_ts_ns
+from schemas.units import format_ts_ns, parse_ts_ns
 from tables.records import RecordBatch
 from tables.tail import Tail
 from tables.tasks import process, turned
@@ -67,6 +68,8 @@ STALE_MS = {"stream": 1500, "prices": 2000, "trades": 60000}
 #: a client that takes no bytes for this long is dropped and comes back by itself
 SEND_TIMEOUT_S = 3
 SEND_BUFFER_BYTES = 65_536
+#: who has too many streams open may try again then
+STREAM_RETRY_S = 5.0
 RATE_MIN, RATE_MAX = 2, 20
 #: what keeps a gateway's figures fresh, by the names of its background tasks
 FOLLOWING = ("numbers tail", "alerts tail", "decisions tail", "rules tail", "turns")
@@ -76,39 +79,6 @@ TAIL_LATE_S, LOST_S = 3.0, 86_400.0
 DECISIONS_READ = 500
 #: a gateway that follows no more for so long is not ready
 NOT_READY_MS = 5_000
-
-
-class SecurityHeaders:
-    """Adds the same headers to every answer; plain ASGI, so that the stream is not buffered."""
-
-    HEADERS = ((b"content-security-policy", b"default-src 'self'; style-src 'self'; frame-ancestors 'none'"),
-               (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass on with headers."""
-        async def with_headers(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *self.HEADERS]
-            await send(message)
-        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
-
-
-class CountedStream(EventSourceResponse):
-    """A stream whose client may be too slow: it is dropped, counted, and not logged as an error."""
-
-    def __init__(self, content: Any, counters: PrometheusCounters, **options: Any) -> None:
-        super().__init__(content, **options)
-        self._counters = counters
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Stream until the client goes."""
-        try:
-            await super().__call__(scope, receive, send)
-        except* SendTimeoutError:
-            self._counters.add("sse_clients_dropped")
 
 
 class Gateway:
@@ -147,6 +117,8 @@ class Gateway:
         #: facts of before this gateway began, with their times
         self._past: list[tuple[int, Callable[[], None]]] = []
         self.clients = 0
+        #: streams that are open, by whom they are of
+        self._streams: Counter[str] = Counter()
         self.stopping = asyncio.Event()
 
     # ---- tails ----------------------------------------------------------------------------------------------------
@@ -306,13 +278,14 @@ class Gateway:
                   "state": "none" if a is None else "live" if a <= STALE_MS[n] else "stale"} for n, a in ages.items()]
         return {"t": self._fresh_ms(), "feeds": feeds, "recon": None}
 
-    async def events(self, scope: str, rate: int, last_id: str | None,
-                     user: User | None = None) -> AsyncIterator[bytes]:
-        """Yield the frames of one client until it goes, is too slow, or the server stops."""
+    async def events(self, scope: str, rate: int, last_id: str | None, user: User | None = None,
+                     who: str = "") -> AsyncIterator[bytes]:
+        """Yield the frames of one client until it goes, is too slow, its token ends, or the server stops."""
         state = self.state
         sight = state.sights.of(user.nodes) if user else state.sights.of()
         client = ClientView(self.frames, scope, rate, last_id, sight.nodes)
         self.clients += 1
+        self._streams[who] += 1
         self.counters.set("sse_clients", self.clients)
         try:
             yield frame_of("hello", {
@@ -327,7 +300,8 @@ class Gateway:
                 now = time.monotonic()
                 for frame in client.step(now):
                     yield frame
-                if client.ended:  # what it shows has moved out of what its user may read
+                # what it shows has moved out of what its user may read, or its token has ended
+                if client.ended or (user is not None and user.has_ended(time.time_ns())):
                     yield frame_of("bye", {"reason": "auth", "retry_ms": 2000})
                     return
                 if client.beat_due(now):
@@ -340,6 +314,9 @@ class Gateway:
         finally:
             client.close()
             self.clients -= 1
+            self._streams[who] -= 1
+            if not self._streams[who]:
+                del self._streams[who]
             self.counters.set("sse_clients", self.clients)
 
     async def stream(self, request: Request) -> Response:
@@ -349,8 +326,11 @@ class Gateway:
             rate = min(max(int(request.query_params.get("rate", "10")), RATE_MIN), RATE_MAX)
         except ValueError as error:
             raise HTTPException(400, f"rate: expected a number, was {request.query_params['rate']!r}") from error
-        events = self.events(scope, rate, request.headers.get("last-event-id"),
-                             request.scope.get("deskrisk.user"))
+        who = who_asks(request.scope)
+        if self._streams[who] >= self.settings.api_streams_max:
+            self.counters.add("requests_limited", kind="streams")
+            return too_many(f"streams of {who}, {self._streams[who]} are open", STREAM_RETRY_S)
+        events = self.events(scope, rate, request.headers.get("last-event-id"), request.scope.get("deskrisk.user"), who)
         return CountedStream(events, self.counters, ping=3600, send_timeout=SEND_TIMEOUT_S,
                                    headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
@@ -383,6 +363,8 @@ class Gateway:
 
     def app(self) -> Starlette:
         """Return the ASGI app."""
+        s = self.settings
+
         @contextlib.asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
             await self.start()
@@ -402,9 +384,10 @@ class Gateway:
             Mount("/static", StaticFiles(directory=STATIC)),
         ]
         return Starlette(routes=routes, lifespan=lifespan, middleware=[
-            Middleware(SecurityHeaders), Middleware(Access, tokens=self.tokens,
-                                                         open_reads=self.settings.api_open_reads)],
-                         exception_handlers={HTTPException: error_answer})
+            Middleware(SecurityHeaders), Middleware(Access, tokens=self.tokens, open_reads=s.api_open_reads),
+            Middleware(Paced, paces=Paces({WRITES: s.api_writes_per_s, HALTS: s.api_writes_per_s,
+                                           HEAVY: s.api_heavy_reads_per_s, SIGN_INS: SIGN_INS_PER_S}),
+                       counters=self.counters)], exception_handlers={HTTPException: error_answer})
 
 
 class _Server(uvicorn.Server):
@@ -437,8 +420,11 @@ def run_gateway(settings: Settings) -> None:
     sock.bind((settings.gateway_host, settings.gateway_port))
     gateway = Gateway(settings)
     process.role, process.counters = "gateway", gateway.counters
+    for user, ended in ending(gateway.tokens.values(), time.time_ns()):
+        log.warning("api_tokens: the token of %s %s at %s", user.name, "ended" if ended else "ends",
+                    format_ts_ns(user.until_ns or 0))
     config = uvicorn.Config(gateway.app(), log_config=None, access_log=False, timeout_graceful_shutdown=3,
-                            server_header=False)
+                            server_header=False, limit_concurrency=settings.api_connections_max)
     server = _Server(config)
     server.gateway = gateway
     server.run(sockets=[sock])
