@@ -104,7 +104,12 @@ class RiskStage(Stage):
 
     def _on_reference(self, record: Account | Instrument) -> None:
         if isinstance(record, Instrument):
+            known = self.book.reference.instrument_records
+            before = known.get(record.instrument)
             self.book.add_instrument(record)
+            if before is not None and before.asset_class != record.asset_class \
+                    and not any(r.asset_class == before.asset_class for r in known.values()):
+                self.feeds.forget(f"prices {before.asset_class}")
         else:
             self.book.add_account(record)
             self._owners.accounts_changed()

@@ -17,8 +17,8 @@ from models.columns import grown
 from models.exotic_terms import exotic_terms
 from models.fixed_income import FixedIncome
 from models.forwards import NS_PER_YEAR, Forwards
-from models.jit import inline_kernel, kernel
 from models.market import Market
+from models.premium_table import MONEYNESS, add_premiums
 from models.pricing import black_scholes as bs
 from models.pricing.american import premium_grid
 from models.pricing.curve import zero_rates
@@ -30,8 +30,6 @@ from schemas.market import RATE_MAX, RATE_MIN, VOL_MAX, Surface
 from schemas.records import Instrument
 from schemas.units import NS_PER_S, expiry_ns, parse_ts_ns
 
-#: an option's premium for early exercise is tabulated over these spots, relative to the strike
-MONEYNESS = np.concatenate([np.linspace(0.3, 0.7, 5)[:-1], np.linspace(0.7, 1.3, 25), np.linspace(1.3, 2.0, 8)[1:]])
 #: the table is kept until volatility, rate or time have moved by this much
 PREMIUM_VOL_MOVE, PREMIUM_RATE_MOVE, PREMIUM_AGE_YEARS = 0.01, 0.002, 1.0 / 365.0
 #: how many tables are made anew for one window at most; the others keep theirs a window longer
@@ -51,37 +49,6 @@ OPTION_DTYPE = np.dtype([
 #: a lognormal volatility below is none: the quote is in other units, or says intrinsic value alone
 LEAST_IMPLIED = 1e-3
 INPUTS = ("sign", "strike", "t_years", "vol", "rate", "carry")
-
-
-@inline_kernel
-def premium_at(x: float, moneyness: np.ndarray, table: np.ndarray) -> float:
-    """Return a tabulated early-exercise premium at a moneyness; linear, flat beyond the ends."""
-    n = moneyness.shape[0]
-    if x <= moneyness[0]:
-        return table[0]
-    if x >= moneyness[n - 1]:
-        return table[n - 1]
-    j = np.searchsorted(moneyness, x)
-    share = (x - moneyness[j - 1]) / (moneyness[j] - moneyness[j - 1])
-    return table[j - 1] + share * (table[j] - table[j - 1])
-
-
-@kernel
-def add_premiums(tables: np.ndarray, which: np.ndarray, table_t: np.ndarray, american: np.ndarray,
-                 moneyness: np.ndarray, spot: np.ndarray, strike: np.ndarray, price: np.ndarray, delta: np.ndarray,
-                 gamma: np.ndarray) -> None:
-    """Add the early-exercise premium, its slope and its curvature to European prices, deltas and gammas."""
-    h = 0.0125
-    for j in range(which.shape[0]):
-        k = which[j]
-        if american[j] == 0 or table_t[k] != table_t[k]:
-            continue
-        x = spot[j] / strike[j]
-        mid = premium_at(x, moneyness, tables[k])
-        up, down = premium_at(x + h, moneyness, tables[k]), premium_at(x - h, moneyness, tables[k])
-        price[j] += mid * strike[j]
-        delta[j] += (up - down) / (2.0 * h)
-        gamma[j] = max(gamma[j] + (up - 2.0 * mid + down) / (h * h) / strike[j], 0.0)
 
 
 def exotic_columns(options: np.ndarray) -> np.ndarray:
@@ -133,27 +100,54 @@ class Contracts:
         self._newly_touched: list[tuple[str, float]] = []
 
     def add(self, record: Instrument, on_future: bool = False) -> None:
-        """Take an instrument in; what is worth its price needs nothing."""
+        """Take an instrument in; what is worth its price needs nothing. One of another class: `forget` it first."""
         if record.asset_class in PAPER_CLASSES:
             self.paper.add(record)
+        elif record.asset_class == "fx_forward":
+            self._add_forward(record)
+        elif record.asset_class in OPTION_CLASSES:
+            self._add_option(record, on_future)
+
+    def forget(self, name: str) -> None:
+        """Forget what the terms of an instrument made of it, and of its figures; its mark stays."""
+        self.paper.drop(name)
+        self.forwards.drop(name)
+        self._drop_option(name)
+        self.market.forget(name)
+        self.look_up_anew()
+
+    def look_up_anew(self) -> None:
+        """Have curves, surfaces and pairs looked up at the next `refresh`, and everything priced again."""
+        self._all = True
+
+    def _drop_option(self, name: str) -> None:
+        k = self.option_row.pop(name, None)
+        if k is None:
+            return
+        self.options, self.tables = np.delete(self.options, k), np.delete(self.tables, k, axis=0)
+        self.option_row = {option: row for row, option in enumerate(self.option_row)}
+        del self._records[name]
+        self._newly_touched = [x for x in self._newly_touched if x[0] != name]
+
+    def _add_forward(self, record: Instrument) -> None:
         expiry = expiry_of(record)
-        if record.asset_class == "fx_forward" and record.underlying and expiry is not None:
+        if record.underlying and expiry is not None:
             self.forwards.add(record.instrument, record.underlying, record.currency, expiry)
             self._all = True
-        elif record.asset_class == "fx_forward":  # without its terms it is worth nothing that is known
-            self.forwards.drop(record.instrument)
-            self.market.discount[self.market.instrument(record.instrument)] = np.nan
-        exotic = exotic_terms(record)
-        if record.asset_class in OPTION_CLASSES:
+        else:  # without its terms it is worth nothing that is known
+            self.forget(record.instrument)
+            k = self.market.instrument(record.instrument)
+            self.market.greek_kind[k], self.market.discount[k] = 1, np.nan
+
+    def _add_option(self, record: Instrument, on_future: bool) -> None:
+        expiry, exotic = expiry_of(record), exotic_terms(record)
+        if record.underlying is None or record.strike is None or record.right is None or expiry is None \
+                or exotic is None:  # without its terms it has no Greeks, whatever it had before; that is counted
+            self.forget(record.instrument)
             self._note_unit(record)
-        if record.asset_class not in OPTION_CLASSES or record.underlying is None or record.strike is None \
-                or record.right is None or expiry is None or exotic is None:
-            if record.asset_class in OPTION_CLASSES:  # without its terms it has no Greeks; that is counted
-                self.market.greek_kind[self.market.instrument(record.instrument)] = 1
-            if record.instrument in self.option_row:  # what it was before is not what it is
-                self.options[self.option_row[record.instrument]]["strike"] = np.nan
-                self._all = True
+            self.market.greek_kind[self.market.instrument(record.instrument)] = 1
             return
+        self._note_unit(record)
         k = self.option_row.get(record.instrument)
         if k is None:
             k = self.option_row[record.instrument] = len(self.options)
@@ -181,11 +175,11 @@ class Contracts:
         elif row is None or not self.options["coin"][row]:  # until it is priced nobody knows what its unit is worth
             self.market.discount[k] = np.nan
 
-    def underlying_is_future(self, name: str) -> None:
-        """Say that an underlying is a future: options on it are priced by Black-76."""
+    def underlying_is_future(self, name: str, is_future: bool) -> None:
+        """Say whether an underlying is a future: options on it are priced by Black-76."""
         for option, k in self.option_row.items():
             if self._records[option].underlying == name:
-                self.options[k]["future"] = 1
+                self.options[k]["future"] = is_future
                 self._all = True
 
     def set_touched(self, option: str, touched: bool) -> None:

@@ -91,6 +91,11 @@ class FixedIncome:
         if paper is not None:
             self._listed[record.instrument] = _Listed(paper, *terms[1:])
 
+    def drop(self, name: str) -> None:
+        """Forget an instrument: it is no paper any more."""
+        self._listed.pop(name, None)
+        self.sensitivity.pop(self.market.instrument(name), None)
+
     def interest(self, name: str, since: date, until: date) -> tuple[float, float]:
         """Return (interest earned from one day to another, accrued on the first), per 100.
 

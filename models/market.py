@@ -39,8 +39,8 @@ class Market:
         #: which openings a prior close is of the day before of: ns, the end is not included
         self.close_begin, self.close_end = np.zeros(1024, np.int64), np.full(1024, ANY_TIME[1], np.int64)
         self.instrument_changed = np.zeros(1024, np.uint8)
-        #: prices that are known by definition, and that no quote changes
-        self._defined: set[int] = set()
+        #: prices that are known by definition, and that no quote changes: what the marks say of them all the same
+        self._defined: dict[int, tuple[float, bool, float]] = {}
         self._rate, self._prior_rate = np.full(64, np.nan), np.full(64, np.nan)
         self._rate_stale = np.zeros(64, np.uint8)
         self.rate_begin, self.rate_end = np.zeros(64, np.int64), np.full(64, ANY_TIME[1], np.int64)
@@ -127,20 +127,42 @@ class Market:
     def define_price(self, instrument: str, price: float) -> None:
         """Fix a price that needs no quote: a unit of cash is worth one unit of its currency, today and before."""
         k = self.instrument(instrument)
-        self._defined.add(k)
+        self._defined.setdefault(k, (float(self.mid[k]), bool(self.mark_stale[k]), float(self.half_spread[k])))
         self.mid[k] = self.price[k] = self.prior_close[k] = price
         self.half_spread[k] = 0.0
         self.mark_stale[k] = self.stale[k] = 0
         self.close_begin[k], self.close_end[k] = ANY_TIME
         self.instrument_changed[k] = 1
 
-    def set_mark(self, instrument: str, mid: float | None, stale: bool) -> None:
-        """Take a mark in; what a price is known by definition for has no use for one."""
+    def forget(self, instrument: str) -> None:
+        """Forget what its terms made of an instrument: its mark, and its close, are what is left of it."""
         k = self.instrument(instrument)
         if k in self._defined:
-            return
+            self.mid[k], self.mark_stale[k], self.half_spread[k] = self._defined.pop(k)
+        self.price[k], self.stale[k], self.inputs_stale[k] = self.mid[k], self.mark_stale[k], 0
+        self.greek_kind[k], self.unit_greeks[k], self.accrued[k], self.discount[k] = 0, np.nan, 0.0, 1.0
+        self.instrument_changed[k] = 1
+        self.drop_pair(instrument)
+
+    def drop_pair(self, instrument: str) -> None:
+        """Know no more that an instrument's price is an exchange rate."""
+        if self.pairs.pop(instrument, None) is not None:
+            self._pairs_moved = self._closes_moved = True
+
+    def set_mark(self, instrument: str, mid: float | None, stale: bool, half_spread: float = np.nan) -> None:
+        """Take a mark in; what a price is known by definition for has no use for one.
+
+        Parameters
+        ----------
+        half_spread : NaN: one side, or both, is not quoted
+        """
+        k = self.instrument(instrument)
         value = np.nan if mid is None else mid
         stale = stale and value == value
+        if k in self._defined:
+            self._defined[k] = value, stale, half_spread
+            return
+        self.half_spread[k] = half_spread
         same = self.mid[k] == value or (value != value and self.mid[k] != self.mid[k])
         if same and bool(self.mark_stale[k]) == stale:
             return

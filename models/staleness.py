@@ -45,6 +45,12 @@ class Feeds:
             feed.gap_ns = gap if feed.gap_ns == 0.0 else feed.gap_ns + WEIGHT * (gap - feed.gap_ns)
         feed.last_ns, feed.count = now_ns, feed.count + records
 
+    def forget(self, name: str) -> None:
+        """Expect a feed no more, until it has spoken as often as a new one: nothing is left that it would say."""
+        feed = self.feeds.get(name)
+        if feed is not None:
+            feed.count = 0
+
     def changes(self, now_ns: int) -> list[tuple[str, bool, float]]:
         """Return (feed, silent, seconds since it spoke) of every feed that fell silent or came back."""
         out = []

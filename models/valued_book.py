@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
@@ -100,21 +101,27 @@ class ValuedBook:
         if held == instrument:
             return
         self.reference.add_instrument(instrument)
+        name, was_future = instrument.instrument, held is not None and held.asset_class == "future"
+        if held is not None and held.asset_class != instrument.asset_class:
+            self.contracts.forget(name)  # what its class before left behind is not what it is
         close = None if instrument.prior_close is None else float(instrument.prior_close)
         openings = self._openings_after(instrument.prior_close_date)
-        pair = pair_currencies(instrument.instrument, instrument.currency) if instrument.asset_class == "fx" else None
+        pair = pair_currencies(name, instrument.currency) if instrument.asset_class == "fx" else None
+        if pair != self.market.pairs.get(name):
+            self.market.drop_pair(name)
+            self.contracts.look_up_anew()
         if pair:
-            self.market.set_pair(instrument.instrument, *pair, close, openings)
+            self.market.set_pair(name, *pair, close, openings)
         elif instrument.asset_class == "cash":
-            self.market.define_price(instrument.instrument, 1.0)
+            self.market.define_price(name, 1.0)
         else:
-            self.market.set_prior_close(instrument.instrument, close, openings)
+            self.market.set_prior_close(name, close, openings)
         under = self.reference.instrument_records.get(instrument.underlying or "")
         self.contracts.add(instrument, under is not None and under.asset_class == "future")
-        if instrument.asset_class == "future":
-            self.contracts.underlying_is_future(instrument.instrument)
+        if was_future != (instrument.asset_class == "future"):
+            self.contracts.underlying_is_future(name, not was_future)
         if other_terms(held, instrument):
-            for row in self._rows_of_instrument.get(instrument.instrument, ()):
+            for row in self._rows_of_instrument.get(name, ()):
                 self._fill(row, self.positions[row])
 
     def _openings_after(self, closed: str | None) -> tuple[int, int]:
@@ -152,10 +159,9 @@ class ValuedBook:
 
     def add_mark(self, mark: Mark) -> None:
         """Take a mark in; rows are valued at the next `revalue`."""
+        half_spread = math.nan if mark.bid is None or mark.ask is None else 0.5 * (mark.ask - mark.bid)
         self.market.set_mark(mark.instrument, mark.mid if mark.mid is not None else mark.last,
-                             mark.quality in ("stale", "none"))
-        if mark.bid is not None and mark.ask is not None:
-            self.market.half_spread[self.market.instruments[mark.instrument]] = 0.5 * (mark.ask - mark.bid)
+                             mark.quality in ("stale", "none"), half_spread)
         self.snapshot_id = max(self.snapshot_id, mark.window_end)
 
     def add_position(self, position: Position, shard: int = 0) -> int:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from models.contracts import INPUTS, MONEYNESS, exotic_columns, premium_at
+from models.contracts import INPUTS, exotic_columns
 from models.jit import allocating_kernel, kernel
+from models.premium_table import MONEYNESS, premium_at
 from models.pricing.black_scholes import option_price
 from models.pricing.exotic import exotic_price
 from models.risk.node_cells import Held, add_edges

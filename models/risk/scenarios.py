@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from models.columns import grown
-from models.contracts import INPUTS, MONEYNESS, Contracts, exotic_columns
+from models.contracts import INPUTS, Contracts, exotic_columns
 from models.jit import allocating_kernel, inline_kernel, kernel
+from models.premium_table import MONEYNESS
 from models.reference import settlement_currency
 from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History, scenario_moves, stated
 from models.risk.factor_moves import absolute_steps, currency_moves, move_absolutely, relative_to_now

@@ -138,7 +138,7 @@ def naive_firm(book: ValuedBook, past: History) -> np.ndarray:
                 n = len(spot)
                 price = greeks(*(np.full(n, float(o[f])) if f else v for f, v in (("sign", None), ("", spot), ("strike", None), ("t_years", None), ("", vol), ("rate", None), ("carry", None)))).price
                 if o["american"]:
-                    from models.contracts import MONEYNESS
+                    from models.premium_table import MONEYNESS
                     k = book.contracts.option_row[i.instrument]
                     price = price + o["strike"] * np.interp(spot / o["strike"], MONEYNESS, book.contracts.tables[k])
                     if n > 1:
