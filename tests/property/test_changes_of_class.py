@@ -184,7 +184,7 @@ def test_models_that_lived_through_changes_of_terms_are_those_of_a_start(events:
             models.append(RiskModels(book, book.contracts, history, INSTRUMENT_GROUPINGS))
         models[0].run(now)
 
-    lived, fresh, now = live([("v",), *events], run)
+    _, fresh, now = live([("v",), *events], run)
     one, two = models[0].run(now), RiskModels(fresh, fresh.contracts, history, INSTRUMENT_GROUPINGS).run(now)
     for node, found in two.models.items():
         for name in ("var_hist", "var_mc", "greeks", "factor", "liquidity", "concentration", "leverage", "stress"):
