@@ -348,8 +348,7 @@ class ScenarioBook:
         if self._version != self.book.reference.version or len(self.columns["kind"]) < len(self.book.market.mid):
             self.describe_instruments()
         c, market, o = self.columns, self.book.market, self.contracts.options
-        if which is None:
-            which = np.arange(len(market.instruments))
+        which = np.arange(len(market.instruments)) if which is None else which
         for k, sensitivity in self.contracts.paper.sensitivity.items():
             c["bond"][k] = sensitivity
         cash = np.flatnonzero(c["factor"] == -2)
