@@ -20,7 +20,7 @@ BURST_S = 10.0
 #: users, and addresses of those that name themselves nobody, that are remembered
 KEPT_MAX = 10_000
 WRITES, HALTS, HEAVY, SIGN_INS = "writes", "halts", "heavy reads", "sign-ins"
-SIGN_INS_PER_S = 2.0
+SIGN_INS_PER_S = 10.0
 _WRITING = frozenset({"POST", "PUT", "DELETE", "PATCH"})
 _HEAVY = ("/api/decisions/", "/api/positions", "/api/snapshot", "/api/facts")
 

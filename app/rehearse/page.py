@@ -6,12 +6,10 @@ import asyncio
 import shutil
 from typing import Any
 
-from app.gateway.access import COOKIE
-
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-LIVE_MS = 15_000
+LIVE_MS, SIGNED_IN = 15_000, 303
 #: rows of data that have a box, and the texts of their cells; headers, totals and subtotals apart
 _LOOK = """table => {
   const host = document.getElementById(table) || document.querySelector(`[data-table="${table}"]`);
@@ -59,7 +57,9 @@ class Browser:
         """Return the page under a scope, once its stream is live."""
         browser = await self._start()
         context = await browser.new_context(viewport={"width": 1500, "height": 1000})
-        await context.add_cookies([{"name": COOKIE, "value": token, "url": url}])
+        reply = await context.request.post(f"{url}/login", form={"token": token}, max_redirects=0)
+        if reply.status != SIGNED_IN:
+            raise RuntimeError(f"sign in: expected {SIGNED_IN}, was {reply.status}")
         page = await context.new_page()
         await page.goto(f"{url}/?scope={scope}")
         await page.wait_for_selector("#stream-chip[data-state=live]", timeout=LIVE_MS)
