@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from models.pricing.black_scholes import option_prices
+from schemas.asset_classes import COINS
 from schemas.market import Surface, VolSlice
 from schemas.records import Account, Instrument, Limit
 
@@ -105,11 +106,11 @@ def universe(seed: int) -> list[Listing]:
                             maturity=f"{2028 + i % 20}-06-15", frequency=2, issuer=f"Treasury {i % 4}",
                             calendar="US-BONDS" if i % 2 else "TARGET", settlement_days=1 if i % 2 else 2))
     for name, (price, inverse, contract) in PERPETUALS.items():
-        out.append(_listing(name, "perpetual", "USD", price, price * 1e-5, 50.0, inverse=inverse,
+        out.append(_listing(name, "perpetual", "USD", price, price * 1e-5, 50.0, inverse=inverse, sector=COINS,
                             multiplier=_decimal(contract), settlement="BTC" if "BTCUSD" in name else
                             "ETH" if "ETHUSD" in name else None))
     for coin, price in (("BTCUSD", 67205.0), ("ETHUSD", 3519.5)):
-        out.append(_listing(coin, "fx", "USD", price, 0.01, 1.0))
+        out.append(_listing(coin, "fx", "USD", price, 0.01, 1.0, sector=COINS))
     out += [_listing(f"BILL-{maturity}", "money_market", "USD", price, 0.001, 100_000.0, multiplier=Decimal("0.01"),
                      maturity=maturity, calendar="US-BONDS", settlement_days=1, issuer="Treasury 0")
             for maturity, price in BILLS.items()]
@@ -151,7 +152,7 @@ def history(seed: int, days: int = 520) -> tuple[list[str], dict[str, np.ndarray
         own, daily = rng.normal(0, 1, days), VOLATILITY[x.instrument.asset_class] / np.sqrt(252)
         common = {"fx": fat[:, 1], "perpetual": fat[:, 2], "bond": -fat[:, 3],
                   "money_market": -fat[:, 3]}.get(x.instrument.asset_class, fat[:, 0])
-        if x.instrument.instrument[:3] in ("BTC", "ETH"):
+        if x.instrument.asset_class == "fx" and x.instrument.sector == COINS:
             common, daily = fat[:, 2], 0.6 / np.sqrt(252)
         of_sector = sector.get(x.instrument.sector or "", np.zeros(days))
         moves[:, k] = daily * (0.65 * common + 0.35 * of_sector + 0.6 * own)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+#: the sector of pairs, and of perpetuals, that move with the factor of coins; a perpetual without a sector is one, too
+COINS = "crypto"
 #: a price is good for so long after its event time, ms
 STALE_MS_BY_CLASS: Mapping[str, int] = MappingProxyType({
     "fx": 10_000, "perpetual": 10_000, "equity": 30_000, "future": 30_000, "fx_option": 60_000, "option": 60_000,

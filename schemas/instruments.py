@@ -71,6 +71,7 @@ class Instrument(FiniteNumbers, frozen=True, kw_only=True):
     end_of_month: bool = True
     ex_dividend_days: Annotated[int, msgspec.Meta(ge=0, le=60)] | None = None
     issuer: str | None = None
+    #: crypto: a pair or a perpetual that moves with the factor of coins; a perpetual without a sector does, too
     sector: str | None = None
     country: str | None = None
     adv: Number | None = None

@@ -10,6 +10,7 @@ from models.market import Market
 from models.risk import factor, monte_carlo
 from models.risk.factor_history import RATE_FACTOR, VOLATILITY_FACTOR, History
 from models.valued_book import ValuedBook
+from schemas.asset_classes import COINS
 from schemas.instrument_terms import OPTION_CLASSES, PAPER_CLASSES
 
 PATHS, SEED = 10_000, 20_260_101
@@ -97,7 +98,8 @@ def _absolute_moves(book: ValuedBook, history: History, absolute: frozenset[str]
 def build_factors(book: ValuedBook, history: History, absolute: frozenset[str] = frozenset()) -> FactorSet:
     """Return factors from the history: markets, sectors (beyond the market), styles, rates, currencies, crypto.
 
-    A market is the mean of its instruments' moves; every instrument's loadings are fitted by least squares, what is
+    A pair is a factor of its own, unless its sector says that it is of `COINS`; perpetuals are coins, unless their
+    sector says what else. A market is the mean of its instruments' moves; every instrument's loadings are fitted by least squares, what is
     left is its specific risk. A price that moves by differences is a factor of its own, in units of price: it loads
     nothing else, and nothing else loads on it; their covariance says how they move together.
 
@@ -114,11 +116,11 @@ def build_factors(book: ValuedBook, history: History, absolute: frozenset[str] =
             groups.setdefault(f"rates:{name.removeprefix(RATE_FACTOR)}", []).append(k)
         elif record is None or name.startswith(VOLATILITY_FACTOR):
             continue
-        elif record.asset_class == "fx":
-            coin = record.instrument[:3] in ("BTC", "ETH")
-            groups.setdefault("crypto" if coin else f"fx:{record.instrument}", []).append(k)
+        elif record.asset_class == "fx":  # what a pair is of, its record says: no code of three letters does
+            groups.setdefault(COINS if record.sector == COINS else f"fx:{record.instrument}", []).append(k)
         elif record.asset_class == "perpetual":
-            groups.setdefault("crypto", []).append(k)
+            kind = record.sector or COINS
+            groups.setdefault(COINS if kind == COINS else f"perpetual:{kind}", []).append(k)
         elif record.asset_class in ("equity", "future"):
             groups.setdefault("market", []).append(k)
             if record.sector:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,3 +66,14 @@ def test_factors_have_styles_and_the_fit_is_least_squares() -> None:
     duration = book.contracts.paper.sensitivity[note][0] / 99.0
     assert found[note] == pytest.approx(duration * fs.loadings["RATE:USD"]) and own[note] == pytest.approx(duration ** 2 * fs.specific["RATE:USD"])
     assert found[note][fs.names.index("rates:USD")] == pytest.approx(duration, rel=1e-6) and -9 < duration < -5
+
+
+@pytest.mark.parametrize(("name", "asset_class", "sector", "factor"), [
+    ("BTCUSD", "fx", "crypto", "crypto"), ("SOLUSDT", "fx", "crypto", "crypto"), ("XBT/USD", "fx", "crypto", "crypto"),
+    # a code of three letters says nothing: without a sector a pair is a factor of its own
+    ("BTCUSD", "fx", None, "fx:BTCUSD"), ("ETHUSD", "fx", "majors", "fx:ETHUSD"), ("ETBUSD", "fx", None, "fx:ETBUSD"), ("EURUSD", "fx", None, "fx:EURUSD"),
+    ("BTC-PERP", "perpetual", None, "crypto"), ("SOL-PERP", "perpetual", "crypto", "crypto"), ("ES-PERP", "perpetual", "indices", "perpetual:indices")])
+def test_what_is_a_coin_is_said_by_the_reference_data(name: str, asset_class: Any, sector: str | None, factor: str) -> None:
+    book = ValuedBook("USD", ("book", "firm"))
+    book.add_instrument(Instrument(instrument=name, asset_class=asset_class, currency="USDT" if name.endswith("USDT") else "USD", sector=sector))
+    assert build_factors(book, History((name,), RETURNS[:, :1])).names == [factor]
