@@ -34,6 +34,8 @@ from schemas.units import NS_PER_S, expiry_ns, parse_ts_ns
 PREMIUM_VOL_MOVE, PREMIUM_RATE_MOVE, PREMIUM_AGE_YEARS = 0.01, 0.002, 1.0 / 365.0
 #: how many tables are made anew for one window at most; the others keep theirs a window longer
 PREMIUM_TABLES_PER_WINDOW = 16
+#: options on options on options are priced in one window, up to so many
+CHAIN_MAX = 4
 #: curves and surfaces are looked up anew after this long, or when one changes
 INPUTS_NS = 10_000_000_000
 OPTION_DTYPE = np.dtype([
@@ -94,6 +96,8 @@ class Contracts:
         self.paper = FixedIncome(market)
         self.forwards = Forwards(market)
         self._all = True
+        #: whether an option is on another one
+        self._on_options = False
         self._inputs_ns = 0
         #: what is known of barriers that were touched, and those that marks have just touched: (option, spot)
         self._touches: dict[str, bool] = {}
@@ -303,17 +307,23 @@ class Contracts:
         if anew:
             self._inputs(which, now_ns)
             self._all = False
-        if len(which):
-            o["t_years"][which] = np.maximum((o["expiry_ns"][which] - now_ns) / NS_PER_YEAR, 0.0)
-            self._watch_barriers(which)
-            self._imply(which)
-            self._price(which)
-        return n + len(which)
+        for _ in range(CHAIN_MAX):
+            if len(which):
+                o["t_years"][which] = np.maximum((o["expiry_ns"][which] - now_ns) / NS_PER_YEAR, 0.0)
+                self._watch_barriers(which)
+                self._imply(which)
+                self._price(which)
+                n += len(which)
+            if not self._on_options or not len(which):
+                break
+            which = np.flatnonzero(np.isin(o["underlying"], o["instrument"][which]))  # what is on these follows now
+        return n
 
     def _inputs(self, which: np.ndarray, now_ns: int) -> None:
         """Fill rate, carry and volatility of options; NaN where an input is missing."""
         names, o = list(self.option_row), self.options
         self._old = np.zeros(len(o), bool)
+        self._on_options = bool(np.isin(o["underlying"], o["instrument"]).any())
         for k in which.tolist():
             row, record = o[k], self._records[names[k]]
             t = (int(row["expiry_ns"]) - now_ns) / NS_PER_YEAR

@@ -257,3 +257,13 @@ def test_a_quote_that_came_while_it_was_cash_is_its_price_when_it_is_none() -> N
     book.add_instrument(record(TERMS[0]))
     book.revalue(now)
     assert book.market.price[k] == 97.0 and book.market.stale[k] and msgspec.to_builtins(record(TERMS[0]))["asset_class"] == "equity"
+
+
+def test_an_option_on_an_option_that_nobody_quotes_follows_it_in_the_same_window() -> None:
+    """Its Greeks were those of the window before, until surfaces were looked up again."""
+    lived, _, now = live([("i", OPTION, "95"), ("v",)])
+    lived.add_mark(mark("U", 104.0))
+    lived.revalue(now + S)
+    moved, k = lived.market.unit_greeks[lived.market.instruments["ON"]].copy(), lived.market.instruments["ON"]
+    settled(lived, now + S)
+    np.testing.assert_allclose(moved, lived.market.unit_greeks[k], rtol=1e-3, atol=1e-9)
