@@ -99,9 +99,9 @@ def build_factors(book: ValuedBook, history: History, absolute: frozenset[str] =
     """Return factors from the history: markets, sectors (beyond the market), styles, rates, currencies, crypto.
 
     A pair is a factor of its own, unless its sector says that it is of `COINS`; perpetuals are coins, unless their
-    sector says what else. A market is the mean of its instruments' moves; every instrument's loadings are fitted by least squares, what is
-    left is its specific risk. A price that moves by differences is a factor of its own, in units of price: it loads
-    nothing else, and nothing else loads on it; their covariance says how they move together.
+    sector says what else. A market is the mean of its instruments' moves; every instrument's loadings are fitted by
+    least squares, what is left is its specific risk. A price that moves by differences is a factor of its own, in units
+    of price: it loads nothing else, and nothing else loads on it; their covariance says how they move together.
 
     Parameters
     ----------
