@@ -52,7 +52,8 @@ class ActionFollower:
         self._tail = reference
         self._publisher, self._clock, self._restate = publisher, clock, restate
         self._following: set[tuple[str, str]] = set()
-        reference.on_action = self._heard
+        self._heard = False
+        reference.on_action = self._hear
         self._reference.turn(clock())
 
     def turn(self) -> None:
@@ -82,7 +83,14 @@ class ActionFollower:
         if restated is not None:
             self._publisher.send(self._topics["reference.instruments"], record.instrument.encode(), encode(restated))
 
-    def _heard(self) -> None:
+    def _hear(self) -> None:
+        self._heard = True
+
+    def read(self) -> None:
+        """Let what was heard since the last call come into force."""
+        if not self._heard:
+            return
+        self._heard = False
         self._write_again()  # under its own key, before that it was followed
         self._reference.turn(self._clock())
         self._came()

@@ -36,6 +36,8 @@ class HeldTerms:
         self._reference, self._parts = reference.reference, parts
         self._publisher, self._topic, self._counters, self._replaced = publisher, topic, counters, replaced
         self._put_back_count: dict[str, int] = {}
+        #: instruments of the batch at hand
+        self._heard: list[Instrument] = []
         reference.on_change = self._changed
         reference.on_contract_refused = self._put_back
         self._reference.is_held = self._is_held
@@ -61,7 +63,15 @@ class HeldTerms:
 
     def _changed(self, record: Account | Instrument) -> None:
         if isinstance(record, Instrument):
+            self._heard.append(record)
+
+    def read(self) -> None:
+        """Restate what is held by the instruments that were heard of since the last call."""
+        heard, self._heard = self._heard, []
+        # what nobody holds is followed with the next trades: a new instrument costs no look at every position
+        if any(self._is_held(record.instrument) for record in heard):
             self.follow_all()
+        for record in heard:
             self.on_instrument(record)
 
     def _is_held(self, instrument: str) -> bool:

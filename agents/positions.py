@@ -90,12 +90,17 @@ class PositionStage(ReadingStage):
                                 self._replaced, self._fold_again)
         self._actions = ActionFollower(reference, self.parts, client, topics, publisher, clock, self._terms.follow_all)
         self._terms.on_instrument = self._actions.closes
+        reference.on_read = self._on_reference
         self._sources = SourceLog(client)
         self._reloads = KeyReloads(client, topics, publisher, clock, counters, fills_max, lateness_ns, self._replaced)
         self.statements = Statements(client, topics["positions.external"], partitions, self.parts, reference,
                                      self._terms, publisher, self._quarantine, clock, counters, future_ns,
                                      self._fold_again)
         self.reading: PositionReading = PositionReading(self.writers, topics, self._out_wake, self._reloads)
+
+    def _on_reference(self) -> None:
+        self._terms.read()
+        self._actions.read()
 
     # ---- partitions come and go -----------------------------------------------------------------------------------
     async def take(self, partitions: set[int]) -> None:

@@ -36,16 +36,23 @@ class ReferenceTail:
         router.subscribe("reference.instruments", Instrument, self._on_instrument, self._withdrawn)
         router.subscribe("reference.accounts", Account, self._on_account, self._withdrawn)
         router.subscribe("corporate.actions", CorporateAction, self._on_action, self._no_action)
-        self._tail = Tail(client, list(names), router, wait_ms=500)
+        self._router = router
+        self._tail = Tail(client, list(names), self._take, wait_ms=500)
         self._task: asyncio.Task[None] | None = None
         self.on_account_moved: Callable[[str, str | None, str], None] = lambda account, old, new: None
         #: told the record that goes on to hold when one makes another contract of what is held
         self.on_contract_refused: Callable[[Instrument], None] = lambda standing: None
+        #: told that a batch was taken in whole: what costs a look at every position is done once for all of its records
+        self.on_read: Callable[[], None] = lambda: None
         #: told that a corporate action came, or was withdrawn
         self.on_action: Callable[[], None] = lambda: None
         #: the record that is being refused is answered by `on_contract_refused`
         self._other_contract = False
         self.on_change: Callable[[Account | Instrument], None] = lambda record: None
+
+    def _take(self, batch: RecordBatch) -> None:
+        self._router(batch)
+        self.on_read()
 
     def _withdrawn(self, place: Place) -> None:
         """Note it, no more: what is positioned in a withdrawn instrument, or account, keeps its terms."""

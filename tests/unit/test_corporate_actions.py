@@ -58,12 +58,14 @@ def follower(monkeypatch: pytest.MonkeyPatch, limits: list[Limit], owned: set[in
     part, sent = new_partition(), Sent()
     tail = ReferenceTail(cast(Any, SimpleNamespace()), TOPICS, part.reference, cast(Any, SimpleNamespace(add=lambda *_, **__: None)))
     made = ActionFollower(tail, dict.fromkeys(owned, part), cast(Any, None), TOPICS, cast(Any, sent), lambda: T0, lambda: None)
+    tail.on_read = made.read
     return made, sent, tail
 
 
 def heard(tail: ReferenceTail, key: str, **said: Any) -> None:
     record = decoder_of(CorporateAction).decode(json.dumps({"action_id": "CA1", "instrument": "ACME", "effective_ts": T0 - 10**9, **said}).encode())
     tail._on_action(record, Place("corporate.actions", 0, 1, key))
+    tail.on_read()
 
 
 def test_limits_on_quantities_and_the_close_follow_a_split_once(monkeypatch: pytest.MonkeyPatch) -> None:
