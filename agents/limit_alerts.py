@@ -31,6 +31,8 @@ from tables.restore import ends_of
 log = logging.getLogger(__name__)
 #: of each partition so many alerts are read at a start: what was raised before them and still stands is raised again
 ALERTS_READ = 20_000
+#: of one limit, or one scope, it is said so often that a record of it was refused
+TOLD_APART_NS, TOLD_MAX = 60_000_000_000, 4_096
 _alert = decoder_of(Alert)
 #: what alerts that are followed have in them: of limits, and of how full gates are
 _FOLLOWED = (b'"limit_id":"', b'"alert_id":"gate.room.')
@@ -60,6 +62,8 @@ class LimitAlerts:
         #: number of the newest trip of this process, by scope
         self._tripped: dict[str, int] = {}
         self.door = LimitDoor(levels)
+        #: when it was said last that a record of a key was refused
+        self._told: dict[tuple[str, str], int] = {}
         self._displaced = Displaced({"limits": lambda key: _encoded(self.door.standing.get(key)),
                                      "controls": lambda key: _encoded(self.states.standing.get(key))})
 
@@ -90,13 +94,18 @@ class LimitAlerts:
         """
         for topic, key, value, why in self._displaced.take():
             self._publisher.send(self._topics[topic], key.encode(), value, 0)
+            log.warning("%s %s: written once more as it stands: %s", topic, key, why)
+            if now_ns - self._told.get((topic, key), -TOLD_APART_NS) < TOLD_APART_NS:
+                continue  # who sends it again and again is told on `quarantine` how often
+            self._told[topic, key] = now_ns
+            if len(self._told) > TOLD_MAX:
+                del self._told[next(iter(self._told))]
             node = getattr(self.door.standing.get(key), "node", FIRM) if topic == "limits" else key
             alert = Alert(alert_id=f"refused.{topic}.{key}.{now_ns}", kind="override", metric=topic, value=None,
                           node=FIRM if node == "all" else node, limit=None, utilisation=None, cause_ts=now_ns,
-                          raised_ts=now_ns, snapshot_id=0,
+                          raised_ts=now_ns, snapshot_id=0, limit_id=f"refused.{topic}.{key}",
                           note=f"{key}: a record was refused, what stood before stands: {why}")
             self._publisher.send(self._topics["alerts"], alert.node.encode(), encode(alert))
-            log.warning("%s %s: written once more as it stands: %s", topic, key, why)
 
     def on_alerts(self, batch: RecordBatch) -> None:
         """Take in what was raised, here before a restart or by another worker, and what a person has seen of it."""

@@ -175,6 +175,19 @@ def test_a_write_that_rests_on_another_version_is_told() -> None:
             new_limit({"L1": held}, {"limit_id": "L1", "limit": 1, "reason": REASON, "version": wrong}, "bob", T0)
 
 
+def test_a_client_that_sends_one_version_again_and_again_is_told_once_a_minute_and_displaces_nothing() -> None:
+    log = Log()
+    reader, x = Reader(log), Limit(limit_id="L1", node="desk:D", metric="gross", limit=Decimal(5), version=1, by="ann", reason=REASON)
+    for k in range(130):  # one a second
+        log.records.append(("limits", "L1", encode(msgspec.structs.replace(x, limit=Decimal(5 + k))), T0))
+        reader.follow(log.records)
+        reader.alerts.settle(T0 + k * 10**9)
+        reader.follow(log.records)
+        assert reader.alerts.door.standing == {"L1": x} and log.compacted()[-1][2] == encode(x)
+    assert len(log.alerts) == 3 and {a.limit_id for a in log.alerts} == {"refused.limits.L1"}, "one line on the page"
+    assert len(reader.refused) == 129
+
+
 STATES = st.lists(st.tuples(st.sampled_from(["active", "reducing", "halted", "killed"]), st.integers(1, 3), st.booleans()), min_size=1, max_size=6)
 
 
