@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from agents.gate_room import GateRoom
-from agents.limit_alerts import LimitAlerts
+from agents.limit_alerts import SAID_MAX, SAY_S, LimitAlerts
 from agents.ports import Clock, Counters, Publisher
 from models.gate.book import GateBook
 from models.gate.flow import METRICS as FLOW_METRICS
@@ -19,8 +19,8 @@ from schemas.records import Alert, Decision, Limit
 from tables.kafka import owner_partition, speaker_partition
 from tables.tasks import turned
 
-#: how much of limits is used is said this often, of so many limits; so many figures before whoever waits gets a turn
-SAY_S, SAID_MAX, SAID_AT_ONCE = 1.0, 4_096, 16
+#: figures before whoever waits gets a turn
+SAID_AT_ONCE = 16
 
 
 class GateWatch(LimitAlerts):

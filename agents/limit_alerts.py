@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 ALERTS_READ = 20_000
 #: of one limit, or one scope, it is said so often that a record of it was refused
 TOLD_APART_NS, TOLD_MAX = 60_000_000_000, 4_096
+#: how much is used of limits is said this often, of so many limits
+SAY_S, SAID_MAX = 1.0, 4_096
 _alert = decoder_of(Alert)
 #: what alerts that are followed have in them: of limits, and of how full gates are
 _FOLLOWED = (b'"limit_id":"', b'"alert_id":"gate.room.')

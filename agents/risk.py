@@ -20,12 +20,10 @@ from agents.risk_watch import RiskWatch
 from agents.router import Place, Router
 from agents.stage import Stage
 from models import rollup as ru
-from models.limits import LimitKey
 from models.node_owners import LEAD_PARTITION, NodeOwners
 from models.position_progress import PositionsInStep
 from models.reference import FIRM
 from models.risk.factor_history import History
-from models.risk.limit_values import limit_values, unknown_figures
 from models.risk.live import RiskModels
 from models.risk.unit_var import unit_var
 from models.staleness import Feeds
@@ -170,12 +168,7 @@ class RiskStage(Stage):
 
     def watch_limits(self) -> None:
         """Hold every limited node that this worker speaks for against its limits; raise alerts, trip breakers."""
-        limits = [w.limit for w in self.limits.monitor.watches.values() if self._speaks_for(w.limit.node)]
-        nodes = {x.node for x in limits}
-        values = limit_values(self.models, nodes, {x.metric for x in limits})
-        unknown = unknown_figures(self.models, {(x.node, x.metric) for x in limits}, values)
-        self.limits.measured({LimitKey(*k): v for k, v in values.items()}, self._clock(), self.book.snapshot_id,
-                             self._speaks_for, {LimitKey(*k): why for k, why in unknown.items()})
+        self.limits.look(self.models, self._clock(), self._speaks_for)
 
     def publish_touches(self) -> None:
         """Keep the barriers that marks have just touched: a restart, and every other process, knows them then."""
@@ -313,6 +306,7 @@ class RiskStage(Stage):
             self._publish()
             if self.ready:
                 self.watch_limits()
+                self.limits.say_used(sorted(self._owned), self._clock())
                 if LEAD_PARTITION in self._owned:
                     self.publish_touches()
                     self.watch_feeds()

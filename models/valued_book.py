@@ -373,6 +373,10 @@ class ValuedBook:
         self._look_currencies_up()
         return self._currency_of.get(self.rollup.node_names[node], self.market.base_currency)
 
+    def scale_of(self, node: int) -> float:
+        """Return what a figure in the firm's base currency is multiplied by to be in a node's own; NaN: no rate."""
+        return 1.0 / float(self.market.rate[self.market.currency(self.currency_of(node))])
+
     def nodes_above(self, account: Account) -> list[str]:
         """Return the names of the nodes of the hierarchy that an account lies under."""
         return [FIRM if level == FIRM else f"{level}:{value}" for level in self.levels

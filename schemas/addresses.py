@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -62,11 +62,15 @@ class UnitVars(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LimitsUsed(msgspec.Struct, frozen=True, kw_only=True):
-    """What limits come to that only a gate measures, said once a second under the lowest partition of its owner.
+    """What limits come to that only its sayer measures, said once a second under the lowest partition that it owns.
 
-    A node is spoken for by the gate that owns its partition. What is not here is not known.
+    A node is spoken for by the gate that owns its partition of `orders`, and by the risk worker that states it. What is
+    not here is not known.
     """
 
+    #: who says so: gates what is ordered, risk workers what models measure
+    of: Literal["gate", "risk"] = "gate"
+    #: of `orders`, or of `positions`
     partitions: list[Whole]
     #: node, metric, length of the window in ms (0: none), instrument (empty: none), value
     used: list[tuple[str, str, int, str, float]]

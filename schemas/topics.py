@@ -68,8 +68,8 @@ EXPOSURE = Topic("exposure", "node and partition", "internal",
                  "What each of several gates let through and counted under limited nodes, for the others, 10 Hz.",
                  compact=True)
 LIMITS_USED = Topic("limits-used", "partition", "internal",
-                    "What only a gate measures of limits, by the lowest partition of its owner, 1 Hz.", compact=True,
-                    partitions="one", config={"min.compaction.lag.ms": "0"})
+                    "What only gates, or models, measure of limits, by the lowest partition of who says it, 1 Hz.",
+                    compact=True, partitions="one", config={"min.compaction.lag.ms": "0"})
 UNIT_VARS = Topic("unit-vars", "part", "internal",
                   "Historical VaR of one unit of every instrument: what an order adds to that of a node at most.",
                   compact=True, partitions="one", config={"min.compaction.lag.ms": "0"})

@@ -87,4 +87,4 @@ class Reads:
             known = sorted(held[1].top or {}) if held else []
             raise HTTPException(404, f"metric: expected one of {known} of a measured node, was {metric!r} of {node!r}")
         return json_answer({"node": node, "metric": metric, "snapshot_id": held[1].snapshot_id, "ts": held[1].ts,
-                      "contributors": (held[1].top or {})[metric]})
+                      "base_currency": held[1].base_currency, "contributors": (held[1].top or {})[metric]})

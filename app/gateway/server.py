@@ -93,7 +93,7 @@ class Gateway:
         self.tokens = parse_tokens(secret.get_secret_value() if secret else None)
         topics = settings.topics()
         self._names = {v: k for k, v in topics.items()}
-        self.used = UsedLimits(settings.partitions)
+        self.used = UsedLimits(settings.partitions, self.state.book.reference, settings.levels)
         self.quarantine = QuarantineView(settings.prefix, self.state)
         self._aside, self._put_aside = quarantine_of(settings, self.counters)
         self._door = LimitDoor(settings.levels)
@@ -137,7 +137,7 @@ class Gateway:
         router.subscribe("limits-used", LimitsUsed, lambda used, _: self.used.take(used))
         MarketInputs(state.book).subscribe(router)
         router.subscribe("reference.instruments", Instrument, lambda record, _: state.add_instrument(record))
-        router.subscribe("reference.accounts", Account, lambda record, _: state.add_account(record))
+        router.subscribe("reference.accounts", Account, self._take_account)
         return router
 
     def _on_batch(self, batch: RecordBatch) -> None:
@@ -160,6 +160,10 @@ class Gateway:
             self.state.add_models(place.key.removesuffix(MODELS_SUFFIX), value)
         else:
             self.state.take_risk(place.key, value)
+
+    def _take_account(self, account: Account, _: Place) -> None:
+        self.state.add_account(account)
+        self.used.accounts_changed()
 
     def _take_limit(self, limit: Limit, place: Place) -> None:
         self._door.take(limit, place.ts_ns)

@@ -1,4 +1,4 @@
-"""How much of each limit is used, as the gateway knows it: from its own book, nodes' records, what gates say."""
+"""How much of each limit is used, as the gateway knows it: from its own book, from what measures it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 from app.gateway.state import GatewayState
 from app.gateway.used_limits import UsedLimits
+from models.gate.limit_nodes import MEASURED
 from models.gate.watched import is_of_gate
 from models.limits import SIGNED, LimitKey, key_of
 from models.limits_in_force import end_of, in_force
 from models.risk.limit_values import left_out_of, sum_values
+from models.rollup import POSITIONS
 from schemas.records import Alert, Limit
-
-#: what of a node's historical VaR a limit is held against
-_OF_VAR = {"var_hist": "var_99", "es_hist": "es_97_5"}
 
 
 class Standing(NamedTuple):
@@ -24,7 +23,7 @@ class Standing(NamedTuple):
     #: None: only who measures it knows
     value: float | None
     utilisation: float | None
-    #: ok, approach or breach, as the newest alert says
+    #: approach or breach, as the newest alert says; unknown: nobody knows what it comes to; ok
     state: str
     #: whether positions are left out of the value
     partial: bool
@@ -39,7 +38,7 @@ def standings(state: GatewayState, used: UsedLimits, limits: Sequence[Limit], no
     for x in limits:  # the newest version last, as gates and monitors have them
         alike.setdefault((key_of(x), x.mode), []).append((x, end_of(x)))
     held = {x.limit_id for found in alike.values() for x in in_force(found, now_ns)[0]}
-    values = [used.value(key_of(x), now_ns) if is_of_gate(x.node, x.metric) else _value(state, x) for x in limits]
+    values = [_value(state, used, x, now_ns) for x in limits]
     return [_standing(state, x, value, alerts.get((x.limit_id, x.node, x.metric)),
                       x.limit_id in held)
             for x, value in zip(limits, values, strict=True)]
@@ -51,7 +50,8 @@ def _standing(state: GatewayState, limit: Limit, value: float | None, alert: Ale
     used = None
     if value is not None and float(limit.limit) != 0.0:
         used = (abs(value) if limit.metric in SIGNED else value) / float(limit.limit)
-    return Standing(value, used, "ok" if alert is None else alert.kind, _is_partial(state, limit), in_force)
+    stands = alert.kind if alert is not None else "unknown" if value is None and _has(state, limit) else "ok"
+    return Standing(value, used, stands, _is_partial(state, limit), in_force)
 
 
 def _is_partial(state: GatewayState, limit: Limit) -> bool:
@@ -59,13 +59,19 @@ def _is_partial(state: GatewayState, limit: Limit) -> bool:
     return k is not None and left_out_of(limit.metric, state.book.rollup.nodes[k]) > 0
 
 
-def _value(state: GatewayState, limit: Limit) -> float | None:
+def _has(state: GatewayState, limit: Limit) -> bool:
+    """Return whether a node has what a limit is on: positions, and a figure that is measured of them."""
+    k = state.book.rollup.node_index.get(limit.node)
+    return (k is not None and limit.metric in MEASURED and not is_of_gate(limit.node, limit.metric)
+            and state.book.rollup.nodes[k, POSITIONS] > 0)
+
+
+def _value(state: GatewayState, used: UsedLimits, limit: Limit, now_ns: int) -> float | None:
     rollup = state.book.rollup
     node = rollup.node_index.get(limit.node)
-    if node is None:
-        return None
-    value = sum_values(limit.node, rollup.nodes[node]).get(limit.metric)
-    risk = state.risk(limit.node) if limit.metric in _OF_VAR else None
-    if risk is not None and risk.base_currency == state.book.market.base_currency:  # limits are in the firm's
-        value = (risk.models or {}).get("var_hist", {}).get(_OF_VAR[limit.metric])
+    value = None
+    if not is_of_gate(limit.node, limit.metric) and node is not None:
+        value = sum_values(limit.node, rollup.nodes[node]).get(limit.metric)
+    if value is None:
+        value = used.value(key_of(limit), now_ns)
     return float(value) if value is not None and math.isfinite(value) else None

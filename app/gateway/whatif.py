@@ -61,7 +61,7 @@ class WhatIf:
         self._lock = asyncio.Lock()
 
     async def answer(self, request: Request) -> Response:
-        """Answer a question; every figure is in the firm's base currency."""
+        """Answer a question; money is in the node's own currency, as in its record: `base_currency` says which."""
         try:
             asked = _request.decode(await body_of(request))
         except msgspec.DecodeError as error:
@@ -78,13 +78,15 @@ class WhatIf:
                     None, load_history, self._settings.history, self._settings.scenario_volatility == "current",
                     self._settings.var_horizon_days)
             book.revalue()
-            out: dict[str, Any] = {"node": name, "snapshot_id": book.snapshot_id}
+            out: dict[str, Any] = {"node": name, "snapshot_id": book.snapshot_id,
+                                   "base_currency": book.currency_of(node)}
             try:
                 if asked.trades:
                     out["trades"] = self._trades(node, asked.trades)
                 if asked.scenarios:
                     shocked = stress(book, book.contracts, asked.scenarios, self._history)
-                    out["scenarios"] = {s.name: float(shocked.vectors[node, k]) for k, s in enumerate(asked.scenarios)}
+                    moved = (shocked.vectors[node] * book.scale_of(node)).tolist()
+                    out["scenarios"] = {s.name: _known(x) for s, x in zip(asked.scenarios, moved, strict=True)}
                     out["missing"] = int(shocked.missing[node])
                 if asked.reverse is not None:
                     out["reverse"] = reverse_stress(book, book.contracts, name, asked.reverse.shock,
@@ -95,7 +97,7 @@ class WhatIf:
 
     def _trades(self, node: int, trades: list[WhatIfTrade]) -> dict[str, Any]:
         book, market = self._state.book, self._state.book.market
-        sums = book.rollup.nodes[node]
+        sums, scale = book.figures(node), book.scale_of(node)
         change = dict.fromkeys(("net", *ru.GREEKS), 0.0)
         vector: np.ndarray | None = None
         scenarios = None
@@ -124,12 +126,12 @@ class WhatIf:
                     change[name] += t.quantity * unit * rate * float(market.unit_greeks[k, g])
             if scenarios is not None and vector is not None:
                 vector += t.quantity * scenarios.unit[k]
-        out: dict[str, Any] = {m: {"now": float(sums[getattr(ru, m.upper())]), "change": _known(c)}
+        out: dict[str, Any] = {m: {"now": _known(float(sums[getattr(ru, m.upper())])), "change": _known(c * scale)}
                                for m, c in change.items()}
         if scenarios is not None and vector is not None:
             for level, rank in zip(LEVELS, scenarios.ranks.tolist(), strict=True):
                 now, then = what_if(scenarios.vectors[node], vector, rank)
-                out[f"var_hist_{level * 100:g}"] = {"now": now, "change": _known(then - now)}
+                out[f"var_hist_{level * 100:g}"] = {"now": _known(now * scale), "change": _known((then - now) * scale)}
         return out
 
 

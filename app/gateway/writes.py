@@ -65,15 +65,19 @@ class Writes:
                 Route("/api/decisions/{order_id}", self.decision)]
 
     async def limits(self, request: Request) -> Response:
-        """`GET /api/limits?scope=`: limits of a node and how they stand; or all, and which are wider than above."""
+        """`GET /api/limits?scope=`: limits of a node and how they stand; or all, and which are wider than above.
+
+        A limit on money, and what it is held against, is in the firm's base currency, whatever the node is stated in.
+        """
         scope, sight = request.query_params.get("scope"), sight_of(request, self.state)
         if scope is not None:
             sight.need(scope)
         found = [x for x in sight.limits(self.state.limits.values()) if scope is None or x.node == scope]
         stand = standings(self.state, self.used, found, time.time_ns())
         nobody = self.state.known_nodes.nobody
-        answer: dict[str, Any] = {"limits": [msgspec.to_builtins(x) | s._asdict() | {"of_nobody": nobody(x.node)}
-                                             for x, s in zip(found, stand, strict=True)]}
+        rows = [msgspec.to_builtins(x) | s._asdict() | {"of_nobody": nobody(x.node)}
+                for x, s in zip(found, stand, strict=True)]
+        answer: dict[str, Any] = {"base_currency": self.settings.base_currency, "limits": rows}
         if scope is None:
             parents = control.parents_of(self.state.book.reference.account_records.values(), self.state.levels)
             answer["wider_than_above"] = control.unlike_parents(found, parents)

@@ -22,10 +22,15 @@ _RESTS_ON = dict.fromkeys(("leverage", "margin", "margin_maintenance", *SHARE_ME
     "margin_usage": "total"}
 
 
+#: figures of a node that are sums of its positions'
+SUM_METRICS = frozenset({"gross", "net", "long", "short", *ru.GREEKS, "stale_positions", "unpriced_positions",
+                         "loss_total", "loss_day", "credit"})
+
+
 def sum_values(name: str, sums: np.ndarray) -> dict[str, float]:
     """Return the figures of a node that are sums of its positions' (a row of `Rollup.nodes`)."""
     out = {metric: float(sums[getattr(ru, metric.upper())])
-           for metric in ("gross", "net", "long", "short", "delta", "gamma", "vega", "theta", "rho")}
+           for metric in ("gross", "net", "long", "short", *ru.GREEKS)}
     out |= {"stale_positions": float(sums[ru.STALE]), "unpriced_positions": float(sums[ru.UNPRICED]),
             "loss_total": -float(ru.total_pnl(sums)), "loss_day": -float(sums[ru.DAY])}
     if not name.startswith("venue:"):  # what is there is the gate's to say
@@ -60,7 +65,7 @@ def limit_values(models: RiskModels, names: set[str], metrics: AbstractSet[str] 
         if "leverage" in latest:
             out[name, "leverage"] = latest["leverage"]
         if "var_mc" in latest:  # stated in the node's own currency
-            out[name, "var_mc"] = latest["var_mc"] / models.scale_of(node)
+            out[name, "var_mc"] = latest["var_mc"] / models.book.scale_of(node)
         if name in models.without_capital:
             out[name, "leverage"] = math.inf
         drawdown = models.drawdowns.states

@@ -92,10 +92,6 @@ class RiskModels:
         """Return the NAV of nodes by name, in the firm's base currency; an unknown one is not there."""
         return self._navs.of(self.book, names)
 
-    def scale_of(self, node: int) -> float:
-        """Return what a figure in the firm's base currency is multiplied by to be in a node's own."""
-        return self._scale(node)
-
     # ---- one run --------------------------------------------------------------------------------------------------
     def run(self, now_ns: int) -> ModelRun:
         """Measure every node of the tree; the caller has valued the book on the same snapshot."""
@@ -115,7 +111,7 @@ class RiskModels:
         self._explain(summary, names, grid[0], now_ns)
         shocked = self._stressed()
         aged = self._aged(summary)
-        scales = np.array([self._scale(node) for node in summary.tolist()])
+        scales = np.array([self.book.scale_of(node) for node in summary.tolist()])
         factors, quality = self._factor_exposures(grid, scales)
         simulated = self._monte_carlo(grid, quality, tree)
         navs = self._navs.of(book)
@@ -183,17 +179,12 @@ class RiskModels:
         s = self.scenarios
         if s is None or not s.snapshot_id or node >= len(s.var):
             return None
-        return {"var_hist": self._historical(node, self._scale(node))}
+        return {"var_hist": self._historical(node, self.book.scale_of(node))}
 
     def _summary_nodes(self) -> np.ndarray:
         prefixes = tuple(f"{level}:" for level in self.book.levels if level != FIRM)
         return np.array([k for k, n in enumerate(self.book.rollup.node_names) if n == FIRM or n.startswith(prefixes)],
                         np.int64)
-
-    def _scale(self, node: int) -> float:
-        currency = self.book.currency_of(node)
-        market = self.book.market
-        return 1.0 / float(market.rate[market.currency(currency)])
 
     # ---- historical -----------------------------------------------------------------------------------------------
     def _aged(self, summary: np.ndarray) -> list[list[float] | None]:

@@ -155,20 +155,31 @@ def stress(book: ValuedBook, contracts: Contracts, scenarios: Sequence[Scenario]
 
 def reverse_stress(book: ValuedBook, contracts: Contracts, node: str, shock: Shock, loss: float,
                    low: float = -0.95, high: float = 3.0) -> dict[str, Any]:
-    """Return the smallest move of one factor, either way, at which a node loses ``loss``.
+    """Return the smallest move of one factor, either way, at which a node loses ``loss``, in its own currency.
 
     Returns
     -------
     dict
-        ``down`` and ``up``: the moves, None where no move within the bounds loses as much
+        ``down`` and ``up``: the moves, None where no move within the bounds loses as much; ``missing``: how many
+        positions have no part in it
+
+    Raises
+    ------
+    ValueError
+        The node's currency has no exchange rate: what it loses is not known.
     """
     index = book.rollup.node_index[node]
+    scale = book.scale_of(index)
+    if scale != scale:
+        raise ValueError(f"node: expected one whose currency has an exchange rate, {node} is stated in "
+                         f"{book.currency_of(index)}")
 
     def lost(move: float) -> float:
         scenario = Scenario(name="reverse", shocks=[Shock(kind=shock.kind, match=shock.match, move=move)])
-        return -float(stress(book, contracts, [scenario]).vectors[index, 0])
+        return -float(stress(book, contracts, [scenario]).vectors[index, 0]) * scale
 
-    out: dict[str, Any] = {"node": node, "loss": loss}
+    out: dict[str, Any] = {"node": node, "loss": loss, "base_currency": book.currency_of(index),
+                           "missing": int(stress(book, contracts, [Scenario(name="reverse")]).missing[index])}
     for side, end in (("down", low), ("up", high)):
         steps = np.linspace(0.0, end, 25)
         inside = next((i for i in range(1, len(steps)) if lost(float(steps[i])) >= loss), None)

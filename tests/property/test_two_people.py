@@ -183,7 +183,7 @@ def test_gate_monitor_and_page_hold_the_same_limits(kept: list[tuple[int, int, s
         for take in (g.add_limit, monitor.add, page.add_limit):
             take(x)
     g.refresh(now)
-    shown = [x for x, s in zip(page.limits.values(), standings(page, UsedLimits(1), list(page.limits.values()), now), strict=True) if s.in_force]
+    shown = [x for x, s in zip(page.limits.values(), standings(page, UsedLimits(1, page.book.reference, LEVELS), list(page.limits.values()), now), strict=True) if s.in_force]
     monitor.measure({key_of(x): 5.0 for x in newest.values()}, now, 1)
     for mode, column in (("hard", "limit"), ("soft", "soft")):
         here = [x for x in newest.values() if x.mode == mode and (x.until is None or parse_ts_ns(x.until) > now)]

@@ -18,8 +18,8 @@ from tests.unit.test_order_effects import LEVELS, MARKET, NOW, QUANTITY, gate
 AVERAGES = 1.01
 
 
-def made() -> Gateway:
-    """Return a gateway that knows the market of the gate's test, and one account with nothing."""
+def made(currency: str = "USD") -> Gateway:
+    """Return a gateway that knows the market of the gate's test, and one account with nothing, stated in a currency."""
     out, source = Gateway(Settings(brokers="localhost:1")), gate().book
     book = out.state.book
     assert book.levels == LEVELS
@@ -27,7 +27,7 @@ def made() -> Gateway:
         book.add_instrument(record)
     for surface in source.contracts.surfaces.values():
         book.add_surface(surface)
-    out.state.add_account(Account(account="A", book="B", desk="D", strategy="S", fund="F"))
+    out.state.add_account(Account(account="A", book="B", desk="D", strategy="S", fund="F", base_currency=currency))
     for name, (_, price) in MARKET.items():
         book.market.set_mark(name, price, False)
     out.state.last_mark_ns = NOW

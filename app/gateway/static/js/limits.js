@@ -26,7 +26,7 @@ export class LimitTable {
 
   row(x) {
     const tr = document.createElement("tr"), window = x.window_ms ? ` in ${fmt.number(x.window_ms / 1000, x.window_ms % 1000 ? 1 : 0)} s` : "";
-    const state = { breach: "■ breach", approach: "▲ approach", ok: x.partial ? "partial" : "" }[x.state];
+    const state = { breach: "■ breach", approach: "▲ approach", unknown: "unknown", ok: x.partial ? "partial" : "" }[x.state];
     tr.title = `${x.limit_id}, version ${x.version} by ${x.by}: ${x.reason}${x.until ? `; until ${x.until}` : ""}`;
     tr.dataset.limit = x.limit_id; tr.dataset.state = x.state;
     const texts = [`${x.metric.replaceAll("_", " ")}${window}${x.instrument ? ` ${x.instrument}` : ""}${x.mode === "soft" ? ", soft" : ""}${x.until ? ", for a while" : ""}`,
