@@ -160,7 +160,7 @@ def routers(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Callable[[
         gateway.state.turn()
         gateway.state.approvals.waiting(T0)
 
-    return {"reference": cast(Any, tail)._tail._on_batch, "risk": risk._router, "gate": gate.inputs.router, "gateway": gateway._router, "verify": verified.newest.router,
+    return {"reference": cast(Any, tail)._router, "risk": risk._router, "gate": gate.inputs.router, "gateway": gateway._router, "verify": verified.newest.router,
             "roll": rolled.take, "reconcile": states.router, **intakes(risk, gate, gateway)}, use
 
 
