@@ -61,25 +61,27 @@ def _lots(a: pw.PositionArrays, head: int) -> list[int]:
 
 
 
-def follow_splits(positions: PartitionPositions, actions: np.ndarray, starts: np.ndarray) -> list[int]:
-    """Fold the rows again whose instruments have other splits than before.
+def follow_splits(positions: PartitionPositions, actions: np.ndarray,
+                  starts: np.ndarray) -> tuple[list[int], list[int]]:
+    """Fold the rows again whose instruments have other splits than before; return them.
 
-    Returns those whose base reaches beyond a split that is not in it: what they hold is not right until they are folded
-    from the log.
+    Returned too: those whose base reaches beyond a split that is not in it; what they hold is not right until they are
+    folded from the log.
     """
     positions.arrays = a = positions.arrays._replace(actions=actions, action_start=starts)
     rows, behind = a.rows[: int(a.meta[N_ROWS])], []
     if not len(actions) and not rows["actions_hash"].any():
-        return []
+        return [], []
     known = np.array([splits_hash(a, k, FOREVER) for k in range(len(starts) - 1)], np.uint64)
     instrument = rows["instrument_index"]
     now = np.where(instrument < len(known), np.append(known, np.uint64(0))[np.minimum(instrument, len(known))], 0)
-    for slot in np.flatnonzero(now != rows["actions_hash"]).tolist():
+    moved: list[int] = np.flatnonzero(now != rows["actions_hash"]).tolist()
+    for slot in moved:
         base = positions.arrays.base[slot]
         positions.refold(slot)
         if base["actions_hash"] != splits_hash(a, int(instrument[slot]), int(base["horizon_ts"])):
             behind.append(slot)
-    return behind
+    return moved, behind
 
 
 def held(positions: PartitionPositions, slot: int, ts: int) -> int | None:

@@ -5,6 +5,7 @@ Where the base of a row reaches beyond a dividend, what it held is remembered, a
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -22,8 +23,13 @@ if TYPE_CHECKING:
     from tables.position_partition import PositionPartition
 
 
-def pay_all(part: PositionPartition) -> list[int]:
-    """Work out what every row was paid; return the rows of which that cannot be told any more."""
+def pay_all(part: PositionPartition, moved: AbstractSet[int]) -> list[int]:
+    """Work out what every row was paid; return the rows of which that cannot be told any more.
+
+    Parameters
+    ----------
+    moved : rows that other splits than before have restated: one of before a dividend changes what it was paid on
+    """
     unknown: set[int] = set()
     rows, names = part.positions.arrays.rows[: len(part.positions)], part.reference.instruments
     for slot in [s for s, side in part.side.items() if side.dividends]:
@@ -39,7 +45,8 @@ def pay_all(part: PositionPartition) -> list[int]:
             for slot in np.flatnonzero(rows["instrument_index"] == index).tolist():
                 known = part.side[slot].dividends.get(record.action_id) if slot in part.side else None
                 same = known is not None and (known.amount, known.currency, known.ts) == _said(record)
-                if not same and not _pay(part, slot, record):
+                # one whose base reaches beyond a split that came now is folded from the log anyhow
+                if (not same or slot in moved) and not _pay(part, slot, record) and not same:
                     unknown.add(slot)
     return sorted(unknown)
 

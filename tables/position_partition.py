@@ -265,10 +265,10 @@ class PositionPartition:
         ref, self._terms = self.reference.arrays(), self.reference.version
         finer = [s for s in differing(self.positions, ref).tolist() if self._decimals_to_come(s, ref) > 0]
         refused = [s for s in finer if not self._restate(s, ref)]  # before a split: it is exact in the finer ones alone
-        behind = follow_splits(self.positions, *self.reference.actions.columns(self.reference.instruments.names))
+        moved, behind = follow_splits(self.positions, *self.reference.actions.columns(self.reference.instruments.names))
         refused += [s for s in differing(self.positions, ref).tolist()
                     if s not in refused and not self._restate(s, ref)]
-        self.behind.update(self.key_text(s) for s in {*behind, *pay_all(self)})
+        self.behind.update(self.key_text(s) for s in {*behind, *pay_all(self, set(moved))})
         return [self.key_text(s) for s in refused]
 
     def _decimals_to_come(self, slot: int, ref: ReferenceArrays) -> int:

@@ -141,6 +141,20 @@ def test_a_split_restates_what_was_traded_before_late_fills_and_busts_too() -> N
     assert (first(part).quantity, first(part).average_price) == ("-28", 110.0)
 
 
+def test_a_split_that_comes_after_a_later_dividend_changes_what_that_was_paid_on() -> None:
+    part = new_partition()
+    feed(part, [trade("T1", "buy", "10", "400", T0, instrument="ACME")])
+    dividend, split = action("CA1", "ACME", T0 + 20 * S, amount="0.5"), action("CA2", "ACME", T0 + 10 * S, "4")
+    take(part, dividend)
+    assert first(part).funding == {"USD": -5.0}
+    take(part, split)
+    assert (first(part).quantity, first(part).funding) == ("40", {"USD": -20.0})
+    part.reference.withdraw_action("ACME", "CA2")
+    assert part.follow_terms() == [] and (first(part).quantity, first(part).funding) == ("10", {"USD": -5.0})
+    take(part, action("CA3", "ACME", T0 + 30 * S, "2"))
+    assert first(part).funding == {"USD": -5.0}, "a later one leaves it"
+
+
 def test_a_split_and_a_dividend_hold_after_the_window_let_their_fills_go() -> None:
     part = new_partition()
     take(part, action("CA1", "ACME", T0 + 10 * S, "4"), action("CA2", "ACME", T0 + 20 * S, amount="0.5"))
