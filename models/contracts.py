@@ -30,7 +30,7 @@ from schemas.market import RATE_MAX, RATE_MIN, VOL_MAX, Surface
 from schemas.records import Instrument
 from schemas.units import NS_PER_S, expiry_ns, parse_ts_ns
 
-#: the table is kept until volatility, rate or time have moved by this much
+#: the table is kept until volatility, rate, carry or time have moved by this much
 PREMIUM_VOL_MOVE, PREMIUM_RATE_MOVE, PREMIUM_AGE_YEARS = 0.01, 0.002, 1.0 / 365.0
 #: how many tables are made anew for one window at most; the others keep theirs a window longer
 PREMIUM_TABLES_PER_WINDOW = 16
@@ -45,7 +45,7 @@ OPTION_DTYPE = np.dtype([
     ("normal", "i1"), ("coin", "i1"),
     ("level", "f8"), ("payoff", "f8"),
     ("vol", "f8"), ("rate", "f8"), ("carry", "f8"), ("t_years", "f8"), ("model_price", "f8"),
-    ("table_vol", "f8"), ("table_rate", "f8"), ("table_t", "f8")])
+    ("table_vol", "f8"), ("table_rate", "f8"), ("table_carry", "f8"), ("table_t", "f8")])
 
 
 #: a lognormal volatility below is none: the quote is in other units, or says intrinsic value alone
@@ -421,6 +421,7 @@ class Contracts:
         rows = which[american]
         stale = rows[~((np.abs(o["table_vol"][rows] - o["vol"][rows]) < PREMIUM_VOL_MOVE)
                        & (np.abs(o["table_rate"][rows] - o["rate"][rows]) < PREMIUM_RATE_MOVE)
+                       & (np.abs(o["table_carry"][rows] - o["carry"][rows]) < PREMIUM_RATE_MOVE)
                        & (np.abs(o["table_t"][rows] - o["t_years"][rows]) < PREMIUM_AGE_YEARS))]
         fresh = np.isnan(o["table_t"][stale])
         stale = np.concatenate([stale[fresh], stale[~fresh][:PREMIUM_TABLES_PER_WINDOW]])
@@ -431,5 +432,6 @@ class Contracts:
         sign, strike, t, vol, rate, carry = (np.ascontiguousarray(s[f]) for f in INPUTS)
         premium_grid(sign, MONEYNESS, strike, t, vol, rate, carry, grid)
         self.tables[stale] = grid
-        for table, now in (("table_vol", "vol"), ("table_rate", "rate"), ("table_t", "t_years")):
+        for table, now in (("table_vol", "vol"), ("table_rate", "rate"), ("table_carry", "carry"),
+                           ("table_t", "t_years")):
             self.options[table][stale] = s[now]

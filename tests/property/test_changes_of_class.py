@@ -159,7 +159,7 @@ def test_what_lived_through_changes_of_terms_is_what_starts_with_the_newest(even
     assert not differences(state(lived), state(fresh))
     for name, k in lived.rollup.node_index.items():  # a node that nothing lies under any more is empty
         other = fresh.rollup.node_index.get(name)
-        np.testing.assert_allclose(lived.rollup.nodes[k], fresh.rollup.nodes[other] if other is not None else 0.0, rtol=1e-9, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(lived.rollup.nodes[k], fresh.rollup.nodes[other] if other is not None else 0.0, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("before", TERMS, ids=lambda t: " ".join(str(v) for v in t.values()))
@@ -267,3 +267,19 @@ def test_an_option_on_an_option_that_nobody_quotes_follows_it_in_the_same_window
     moved, k = lived.market.unit_greeks[lived.market.instruments["ON"]].copy(), lived.market.instruments["ON"]
     settled(lived, now + S)
     np.testing.assert_allclose(moved, lived.market.unit_greeks[k], rtol=1e-3, atol=1e-9)
+
+
+def test_an_early_exercise_premium_follows_the_carry_of_its_underlying() -> None:
+    """The table of an American option was kept when dividends came, or its underlying turned out to be a future."""
+    american = {**OPTION, "right": "put", "strike": Decimal(110), "style": "american"}
+    for change in (("u", U_TERMS[1]), None):
+        lived, fresh, now = live([("i", american, "95"), ("v",), *([change] if change else [])])
+        if change is None:
+            paid = msgspec.structs.replace(next(s for s in surfaces() if s.underlying == "U"), dividends=[(1.0, 0.15)])
+            for book in (lived, fresh):
+                book.add_surface(paid)
+                if book is fresh:
+                    book.contracts.options["table_t"] = np.nan  # as a start has none
+                settled(book, now)
+        k = lived.market.instruments[NAME]
+        assert lived.market.price[k] == pytest.approx(float(fresh.market.price[fresh.market.instruments[NAME]]), rel=1e-5)
