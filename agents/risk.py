@@ -404,7 +404,7 @@ class RiskStage(Stage):
         return Risk(
             node=name, snapshot_id=book.snapshot_id, ts=now, as_of=as_of,
             quality=Quality(count[ru.UNPRICED], count[ru.STALE], excluded, count[ru.PNL_UNKNOWN], without_pnl,
-                            count[ru.DAY_UNKNOWN]),
+                            count[ru.DAY_UNKNOWN], book.without_rate(node)),
             base_currency=book.currency_of(node),
             pnl=Pnl(realised=finite[ru.REALISED] if realised else None,
                     unrealised=finite[ru.UNREALISED] if count[ru.UNREALISED_UNKNOWN] <= count[ru.UNPRICED] else None,

@@ -377,6 +377,12 @@ class ValuedBook:
         """Return what a figure in the firm's base currency is multiplied by to be in a node's own; NaN: no rate."""
         return 1.0 / float(self.market.rate[self.market.currency(self.currency_of(node))])
 
+    def without_rate(self, node: int) -> str | None:
+        """Return the currency a node is stated in where no rate is known of it; None: there is one."""
+        currency = self.currency_of(node)
+        rate = float(self.market.rate[self.market.currency(currency)])
+        return currency if rate != rate else None
+
     def nodes_above(self, account: Account) -> list[str]:
         """Return the names of the nodes of the hierarchy that an account lies under."""
         return [FIRM if level == FIRM else f"{level}:{value}" for level in self.levels

@@ -55,6 +55,8 @@ class Quality(msgspec.Struct, frozen=True, gc=False):
     without_pnl: list[str] = msgspec.field(default_factory=list)
     #: positions whose P&L of the day is unknown
     day_unknown: Whole = 0
+    #: the currency that the node is stated in, where it has no exchange rate: then all money of it is null
+    without_rate: str | None = None
 
 
 #: a node's eight models are published beside it, under its key with this suffix, at their own pace

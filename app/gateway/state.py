@@ -41,7 +41,7 @@ LADDER_COLUMNS = ("id", "inst", "book", "desk", "qty", "avg", "mid", "mv", "upnl
                   "trade_t", *ru.GREEKS)
 NODE_COLUMNS = ("id", "level", "ccy", "realised", "unrealised", "day", "fees", "total", "gross", "net", "long", "short",
                 "positions", "unpriced", "stale", "q", "qty", "snapshot_id", "t", "delta", "gamma", "vega", "theta",
-                "rho", "var_99", "es_97_5")
+                "rho", "var_99", "es_97_5", "pnl_unknown", "without_rate")
 GOOD, STALE, PARTIAL, BAD = 0, 1, 2, 3
 encode_json = msgspec.json.encode
 log = logging.getLogger(__name__)
@@ -393,11 +393,13 @@ def _or_none(values: np.ndarray, known: np.ndarray) -> list[float | None]:
 
 def node_row(risk: Risk) -> list[Any]:
     """Return a node as a row of the stream."""
-    quality = PARTIAL if risk.quality.unpriced or risk.quality.pnl_unknown else STALE if risk.quality.stale else GOOD
+    q = risk.quality
+    quality = BAD if q.without_rate else PARTIAL if q.unpriced or q.pnl_unknown else STALE if q.stale else GOOD
     return [risk.node, risk.node.partition(":")[0], risk.base_currency, risk.pnl.realised, risk.pnl.unrealised,
             risk.pnl.day, risk.pnl.fees, risk.pnl.total, risk.exposure.gross, risk.exposure.net, risk.exposure.long,
             risk.exposure.short, risk.exposure.positions, risk.quality.unpriced, risk.quality.stale, quality,
             risk.quantity, risk.snapshot_id, risk.ts // 1_000_000,
             *((risk.greeks or {}).get(g) for g in ru.GREEKS),
-            *((risk.models or {}).get("var_hist", {}).get(v) for v in ("var_99", "es_97_5"))]
+            *((risk.models or {}).get("var_hist", {}).get(v) for v in ("var_99", "es_97_5")),
+            risk.quality.pnl_unknown, risk.quality.without_rate]
 

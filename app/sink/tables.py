@@ -95,6 +95,7 @@ TTL toDateTime(ts) + INTERVAL 30 DAY""",
     f"ALTER TABLE {DATABASE}.positions ADD COLUMN IF NOT EXISTS funding Map(String, Float64)",
     *(f"ALTER TABLE {DATABASE}.risk ADD COLUMN IF NOT EXISTS {name} Nullable(Float64)" for name in RISK_ADDED),
     *(f"ALTER TABLE {DATABASE}.risk ADD COLUMN IF NOT EXISTS {name} Nullable(UInt32)" for name in RISK_COUNTS),
+    f"ALTER TABLE {DATABASE}.risk ADD COLUMN IF NOT EXISTS without_rate LowCardinality(String)",
     # a column that is of this type already is left as it is
     *(f"ALTER TABLE {DATABASE}.{table} " + ", ".join(f"MODIFY COLUMN {name} Nullable(Float64)" for name in names)
       for table, names in UNKNOWN_IS_NULL.items()),
@@ -176,7 +177,7 @@ def risk_rows(partition: int, offset: int, value: bytes, _: int = 0) -> list[Row
              r.pnl.total, r.exposure.gross, r.exposure.net, r.exposure.long, r.exposure.short, r.exposure.positions,
              r.quality.unpriced, r.quality.stale, *(greeks.get(g) for g in ("delta", "gamma", "vega", "theta", "rho")),
              var.get("var_95"), var.get("var_99"), var.get("es_97_5"), r.pnl.carry, r.pnl.funding,
-             r.pnl.interest, r.quality.pnl_unknown, r.quality.day_unknown)]
+             r.pnl.interest, r.quality.pnl_unknown, r.quality.day_unknown, r.quality.without_rate or "")]
 
 
 def decision_rows(partition: int, offset: int, value: bytes, _: int = 0) -> list[Row]:
@@ -222,7 +223,7 @@ def sink_tables(partitions: int) -> tuple[SinkTable, ...]:
         SinkTable("risk", f"{DATABASE}.risk", (
             "partition", "offset", "node", "ts", "snapshot_id", "base_currency", "realised", "unrealised", "day",
             "price", "fx", "fees", "total", "gross", "net", "long", "short", "positions", "unpriced", "stale",
-            *RISK_ADDED, *RISK_COUNTS),
+            *RISK_ADDED, *RISK_COUNTS, "without_rate"),
             risk_rows, thin_key=lambda row: row[2]),
         SinkTable("decisions", f"{DATABASE}.decisions", DECISION_COLUMNS, decision_rows),
         SinkTable("alerts", f"{DATABASE}.alerts", ALERT_COLUMNS, alert_rows),

@@ -42,6 +42,8 @@ from models.valued_book import ValuedBook
 
 FACTORS_NAMED = 12
 TOP = 5
+#: models that state no money
+SHARES = frozenset({"concentration", "drawdown"})
 AGE_DECAY, AGED_TAIL = 0.99, 0.01
 LEVEL_NAMES = tuple(f"{level * 100:g}".replace(".", "_") for level in LEVELS)
 TAIL_NAMES = (*(f"var_{name}" for name in LEVEL_NAMES), *(f"es_{name}" for name in LEVEL_NAMES))
@@ -141,6 +143,7 @@ class RiskModels:
                       "concentration": concentrations[place],
                       "leverage": self._leverage(exposures[place], navs.get(name), scale, margins[node].tolist()),
                       "drawdown": self.drawdowns.of(node, name, now_ns)}
+            models = {m: self._stated(node, x) if m not in SHARES else x for m, x in models.items()}
             models["stress"] = stressed[place]
             models["pnl_explain"] = explained[place] or {"quality": "missing", "why": "one snapshot so far"}
             run.models[name] = models
@@ -179,7 +182,12 @@ class RiskModels:
         s = self.scenarios
         if s is None or not s.snapshot_id or node >= len(s.var):
             return None
-        return {"var_hist": self._historical(node, self.book.scale_of(node))}
+        return {"var_hist": self._stated(node, self._historical(node, self.book.scale_of(node)))}
+
+    def _stated(self, node: int, model: dict[str, Any]) -> dict[str, Any]:
+        """Return a model as it is good: of a node whose currency has no rate its money is not known."""
+        currency = self.book.without_rate(node)
+        return model if currency is None else model | {"quality": "missing", "why": f"no exchange rate of {currency}"}
 
     def _summary_nodes(self) -> np.ndarray:
         prefixes = tuple(f"{level}:" for level in self.book.levels if level != FIRM)

@@ -178,7 +178,7 @@ def stage_of(legs: list[tuple[int, str, int]], gone: str) -> dict[str, Any]:
         elif gone != record.instrument:
             book.add_instrument(msgspec.structs.replace(record, underlying=None))
     for k in range(5):
-        book.add_account(account(f"A{k}", k))
+        book.add_account(msgspec.structs.replace(account(f"A{k}", k), base_currency=("EUR", "JPY", "USD", "USD", "USD")[k]))
     for name, mid in (("EURUSD", 1.1), ("USDJPY", 150.0), ("BTCUSD", 40_000.0), ("SAP", 60.0), ("FUT", 55.0), ("INV", 41_000.0)):
         if gone != f"mark {name}":
             book.add_mark(msgspec.structs.replace(mark(name, mid, "stale" if gone == f"stale {name}" else "good"), window_end=NOW))
@@ -212,6 +212,10 @@ def test_with_less_knowledge_no_figure_is_another_one_in_silence(legs: list[tupl
             for f in fields:
                 now, then = getattr(getattr(seen, part), f), getattr(getattr(known, part), f)
                 assert now is None or counted or (then is not None and now == pytest.approx(then, rel=1e-9, abs=1e-9)), (name, part, f, now, then)
+        # what is null says why
+        figures = [*msgspec.structs.asdict(seen.exposure).values(), *msgspec.structs.asdict(seen.pnl).values(), *(greeks[g] for g in ru.GREEKS)]
+        assert None not in figures or q.unpriced or q.pnl_unknown or q.day_unknown or q.without_rate, (name, gone)
+        assert (q.without_rate is not None) == ((seen.base_currency, gone) in {("EUR", "mark EURUSD"), ("JPY", "mark USDJPY")})
         for g in ru.GREEKS:
             same = greeks[g] == pytest.approx((known.greeks or {})[g], rel=1e-9, abs=1e-9)
             assert same or said or greeks[g] is None or greeks["missing"] > (known.greeks or {})["missing"], (name, g)

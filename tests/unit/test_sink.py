@@ -125,7 +125,7 @@ UNKNOWN_COST = Position(account="A1", instrument="X", quantity="60", average_pri
 #: one record a table with every figure null that its type lets be null
 UNKNOWN: dict[str, Any] = {
     "positions": UNKNOWN_COST,
-    "risk": Risk(node="desk:D", snapshot_id=T0, ts=T0, as_of=[], quality=Quality(1, 0, ["A1|Y"], 1, ["A1|X"], 1), base_currency="USD",
+    "risk": Risk(node="desk:D", snapshot_id=T0, ts=T0, as_of=[], quality=Quality(1, 0, ["A1|Y"], 1, ["A1|X"], 1, "SEK"), base_currency="USD",
                  pnl=Pnl(*[None] * 7), exposure=Exposure(None, None, None, None, 2), greeks=dict.fromkeys(("delta", "gamma", "vega", "theta", "rho")), models={"var_hist": {"var_95": None}}),
     "decisions": Decision(order_id="o", account="A1", instrument="X", outcome="reject", reasons=[], warnings=[], effect={}, snapshot_id=0, limits_version=1, ts_event=T0,
                           ts_decision=T0, service_ns=1),
@@ -154,7 +154,7 @@ def test_what_is_unknown_is_null_in_every_table_whoever_made_it(made_by: str, tm
             kinds = dict(store.query(f"SELECT name, type FROM system.columns WHERE database = 'deskrisk' AND table = '{table.topic}'"))
             for name, value in zip(table.columns, rows[0], strict=True):
                 assert value is not None or kinds[name].startswith("Nullable("), f"{table.name}.{name}"
-        assert store.query("SELECT pnl_unknown, day_unknown FROM deskrisk.risk") == [(1, 1)]
+        assert store.query("SELECT pnl_unknown, day_unknown, without_rate FROM deskrisk.risk") == [(1, 1, "SEK")]
         if made_by != "this version":
             assert store.query("SELECT realised_pnl, fifo_realised_pnl FROM deskrisk.positions WHERE offset = 1") == [(-3.0, -2.0)], "what was known stays"
     finally:

@@ -104,7 +104,8 @@ function note() {
 function decorate(row) {
   row.name = row.id.includes(":") ? row.id.slice(row.id.indexOf(":") + 1) : row.id;
   row.search = row.id.toLowerCase();
-  row.quality = row.unpriced ? `${row.unpriced} unpriced` : row.stale ? `${row.stale} stale` : "";
+  row.quality = row.without_rate ? `no rate of ${row.without_rate}` : row.unpriced ? `${row.unpriced} unpriced`
+    : row.pnl_unknown ? `${row.pnl_unknown} without P&L` : row.stale ? `${row.stale} stale` : "";
   return row;
 }
 
