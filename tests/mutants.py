@@ -33,7 +33,7 @@ TARGETS = {
     "fold": (("models/position_fold.py", "models/position_window.py", "models/position_order.py",
               "models/position_chain.py", "models/position_opening.py"),
              ("tests/property/test_position_fold.py", "tests/property/test_position_relations.py",
-              "tests/property/test_rewritten_history.py", "tests/property/test_roll.py",
+              "tests/property/test_rewritten_history.py", "tests/property/test_history_with_statements.py", "tests/property/test_roll.py",
               "tests/property/test_position_repeats_and_shifts.py", "tests/property/test_corporate_actions.py",
               "tests/unit/test_statements_and_terms.py", "tests/unit/test_changelog_rows.py")),
 }

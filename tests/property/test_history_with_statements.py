@@ -198,3 +198,25 @@ def test_of_a_statement_and_a_roll_of_one_moment_the_statement_begins_the_day_wh
         apply(part, log if first == "state" else log[::-1])
         row = records(part)["A1", "EURUSD"]
         assert (row.quantity, row.opening_kind, row.opening_quantity, row.opening_price) == ("7", "statement", "7", 11.0)
+
+
+@settings(max_examples=60)
+@given(histories(), between(), st.data())
+def test_a_row_that_is_replaced_by_its_own_fold_is_what_it_was_and_goes_on_so(
+        history: tuple[list[dict[str, Any]], list[dict[str, Any]]], others: list[Event], data: st.DataObject) -> None:
+    """R1 of a reload: what it puts in place counts nothing twice, statements of the window among it."""
+    sent, _ = history
+    places = data.draw(st.lists(st.integers(0, 30), min_size=len(others), max_size=len(others)))
+    got, want = new_partition(lateness_ns=FOREVER), new_partition(lateness_ns=FOREVER)
+    for part in (got, want):
+        apply(part, mixed(sent, others, places), 3)
+    for slot in range(len(got.positions)):
+        got.positions.replace(slot, *got.positions.whole_fold(slot), float(got.positions.arrays.stated[slot]))
+    later = [trade(f"LATER{k}", "buy", str(k + 1), "7", T0 + 1_000 * S + k, account=account, instrument=instrument)
+             for k, (account, instrument) in enumerate(sorted(records(want)))]
+    for more in ([], later):
+        for part in (got, want):
+            feed(part, more, first_offset=10_000)
+        a, b = records(got), records(want)
+        assert a.keys() == b.keys()
+        assert_same(a, b)
