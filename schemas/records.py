@@ -274,6 +274,7 @@ class Limit(FiniteNumbers, frozen=True, kw_only=True):
     limit_id: Text
     node: Text
     metric: Text
+    #: at least 0: of what has a sign it bounds the size, of a loss what is lost; 0 lets nothing of it be
     limit: Number
     version: Revision
     by: Said
@@ -296,9 +297,11 @@ class Limit(FiniteNumbers, frozen=True, kw_only=True):
         Raises
         ------
         ValueError
-            If one cannot be counted with, or the name is taken.
+            If one cannot be counted with, the limit is below 0, or the name is taken.
         """
         super().__post_init__()
+        if self.limit < 0:
+            raise ValueError(f"limit: expected a number of at least 0, was {self.limit}")
         if self.limit_id.startswith(RESERVED_LIMIT_NAMES):
             raise ValueError(f"limit_id: expected a name that begins with none of {', '.join(RESERVED_LIMIT_NAMES)}, "
                              f"was {self.limit_id!r}")

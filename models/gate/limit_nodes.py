@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Sequence
 
 from models.gate.state import METRICS as GATE_METRICS
@@ -70,10 +69,11 @@ def check_limit(limit: Limit, levels: Sequence[str] = LEVELS) -> None:
     Raises
     ------
     ValueError
-        It is no number, on a node or an instrument that such a limit cannot be on, or on what nobody measures.
+        It is on a node or an instrument that such a limit cannot be on, or on what nobody measures.
     """
-    if math.isnan(float(limit.limit)):
-        raise ValueError(f"limit: expected a number, was {limit.limit!r}")
+    if len({limit.metric == "override", limit.node.startswith("order:"), limit.limit_id.startswith("order:")}) > 1:
+        raise ValueError(f"metric: expected override for an order and for nothing else, was {limit.metric!r} of "
+                         f"{limit.node!r} as {limit.limit_id!r}")
     if limit.metric == "override":
         return
     if limit.metric not in METRICS_OF_LIMITS:

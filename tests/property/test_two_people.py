@@ -133,7 +133,12 @@ def test_an_order_passes_its_limits_by_two_people_only_and_nothing_lasts_beyond_
     g.add_limit(Limit(limit_id="G", node="firm", metric="gross", limit=Decimal(1), version=1, by="ann", reason=REASON))
     g.refresh(T0)
     for more in ({"metric": "gross", "node": "desk:D"}, {"metric": "override", "node": "order:O"}, {"metric": "override", "node": "order:O", "approved_by": " ANN"}):
-        g.add_limit(Limit(limit_id="order:O~override", limit=Decimal(10**9), version=1, by="ann", reason=REASON, until=T0 + MIN, **more))  # type: ignore[arg-type]
+        written = Limit(limit_id="order:O~override", limit=Decimal(10**9), version=1, by="ann", reason=REASON, until=T0 + MIN, **more)  # type: ignore[arg-type]
+        if more["metric"] == "override":
+            g.add_limit(written)
+        else:
+            with pytest.raises(ValueError, match="metric: expected override for an order and for nothing else"):
+                g.add_limit(written)
         order = Order(order_id="O", account="A", trader="t", instrument="FU", side="buy", type="limit", quantity=Decimal(1), price=Decimal(100), ts_event=T0)
         assert [r.code for r in g.check(order, T0).reasons] == ["GROSS_EXPOSURE"], more
     for minutes in (0, -1, 10_081, float("nan"), float("inf"), 1e300, "5", True, [5]):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from app import control
+from app.limit_files import check_limits_of
 from models.contracts import Contracts
+from models.gate.limit_nodes import METRICS_OF_LIMITS
 from models.market import Market
 from models.trade_columns import READ
 from models.trade_decode import decode_trades
@@ -51,6 +55,24 @@ def test_statements_that_do_not_fit_the_counter_change_nothing(sign: str) -> Non
     assert quantity_of(part) == held
     open_from(part, statement(f"{sign}5", "PB3"), 2, MS)
     assert Decimal(str(quantity_of(part))) == Decimal(str(held)) + Decimal(f"{sign}5")
+
+
+@pytest.mark.parametrize("value", ["-5", -0.001, "-1e-9"])
+@pytest.mark.parametrize("metric", [*sorted(METRICS_OF_LIMITS), "override"])
+def test_no_limit_is_below_nothing_whoever_writes_it(metric: str, value: Any, tmp_path: Path) -> None:
+    """From the topic, over HTTP, from a file and by a command: each of them makes the same record, or reads it."""
+    fields = {"limit_id": "order:O~override" if metric == "override" else "L", "node": "order:O" if metric == "override" else "firm", "metric": metric, "limit": value, "reason": "a test of bounds"}
+    with pytest.raises(ValueError) as one:
+        decoder_of(Limit).decode(json.dumps(fields | {"version": 1, "by": "ann"}))
+    said = f"limit: expected a number of at least 0, was {Decimal(str(value))}"
+    assert said in str(one.value)
+    assert reason_of(one.value, b"", Limit)[0] is QuarantineReason.BAD_FIELD
+    with pytest.raises(control.Refused, match="limit: expected a number of at least 0"):
+        control.next_version(None, fields, "ann", T0)
+    path = tmp_path / "limits.csv"
+    path.write_text("limit_id,node,metric,limit\n" + ",".join(str(fields[f]) for f in ("limit_id", "node", "metric", "limit")) + "\n")
+    with pytest.raises(control.Refused, match="limit: expected a number of at least 0"):
+        check_limits_of(path, "ann")
 
 
 @pytest.mark.parametrize(("value", "says"), [

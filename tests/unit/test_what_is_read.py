@@ -71,7 +71,7 @@ def fill(state: GatewayState) -> None:
         state.add_models(name, encode_json(risk))
     for k, name in enumerate(("desk:D0", "desk:SECRETD", "fund:F0", "firm", "account:SECRETA", "order:SECRETO", "trader:SECRETT")):
         state.add_alert(alert(k, name, limit_id=f"{'' if name == 'desk:D0' else 'SECRET'}L{k}"))
-        state.add_limit(limit(f"{'' if name == 'desk:D0' else 'SECRET'}L{k}", name))
+        state.add_limit(limit(f"{name}~override" if name.startswith("order:") else f"{'' if name == 'desk:D0' else 'SECRET'}L{k}", name))
     state.add_alert(alert(90, "firm", kind="stale", metric="prices fx", limit_id="feed.prices fx", value=3.0))
     state.add_alert(alert(91, "firm", kind="barrier", metric="barrier SECRETOPT"))
     for scope in ("desk:D0", "fund:F0", "all", "desk:SECRETD", "trader:SECRETT"):
