@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from models import trade_columns as tc
 from models.trade_decode import DecodedTrades
 from schemas.reasons import QuarantineReason
+from schemas.units import FILL_UNITS_MAX, UNITS_MAX
 
 REASONS = {
     tc.UNKNOWN_ACCOUNT: QuarantineReason.UNKNOWN_ACCOUNT,
@@ -16,6 +19,13 @@ REASONS = {
     tc.ID_REUSED: QuarantineReason.TRADE_ID_REUSED,
     tc.REF_UNKNOWN: QuarantineReason.REF_TRADE_UNKNOWN,
 }
+#: what a quantity is expected to be
+_OF_QUANTITY = {
+    QuarantineReason.QUANTITY_NOT_POSITIVE: "a number above 0",
+    QuarantineReason.QUANTITY_NOT_REPRESENTABLE: "a multiple of the instrument's increment",
+    QuarantineReason.QUANTITY_OVERFLOW: f"at most {FILL_UNITS_MAX} units of the instrument's increment in a trade, and "
+                                        f"with it {UNITS_MAX} in its position",
+}
 
 
 def detail_of(decoded: DecodedTrades, i: int, reason: QuarantineReason) -> str:
@@ -25,12 +35,11 @@ def detail_of(decoded: DecodedTrades, i: int, reason: QuarantineReason) -> str:
         return f"account: expected a known account, was {decoded.text(i, 'account')!r}"
     if reason is QuarantineReason.UNKNOWN_INSTRUMENT:
         return f"instrument: expected a known instrument, was {decoded.text(i, 'instrument')!r}"
-    quantity = f"{int(row['quantity'])}e-{int(row['quantity_scale'])}"
-    if reason in (QuarantineReason.QUANTITY_NOT_POSITIVE, QuarantineReason.QUANTITY_NOT_REPRESENTABLE,
-                  QuarantineReason.QUANTITY_OVERFLOW):
-        return f"quantity: expected a positive multiple of the instrument's increment, was {quantity}"
+    if reason in _OF_QUANTITY:
+        was = Decimal(int(row["quantity"])).scaleb(-int(row["quantity_scale"]))
+        return f"quantity: expected {_OF_QUANTITY[reason]}, was {was:f}"
     if reason is QuarantineReason.PRICE_NOT_POSITIVE:
-        return f"price: expected a price above 0, was {int(row['price'])}e-{int(row['price_scale'])}"
+        return f"price: expected a price above 0, was {Decimal(int(row['price'])).scaleb(-int(row['price_scale'])):f}"
     if reason is QuarantineReason.TRADE_ID_REUSED:
         return f"trade_id: {decoded.text(i, 'id')!r} came before with different content"
     return f"ref_trade_id: expected a trade in the id window, for {decoded.text(i, 'id')!r}"

@@ -56,12 +56,12 @@ from models.trade_columns import (
     REF_UNKNOWN,
     ReferenceArrays,
 )
+from schemas.units import FILL_UNITS_MAX, UNITS_MAX
 
 POW10 = 10 ** np.arange(19, dtype=np.int64)
 POW10_F = 10.0 ** np.arange(19)
-INT64_MAX = 2**63 - 1
-#: counted units that fills may bring a position to; what is not known exactly is folded first from below that on
-OVERFLOW_FROM, SURELY_FITS = 4_600_000_000_000_000_000, 4.5e18
+#: counted units from which on a position that is not known exactly is folded first
+SURELY_FITS = 4.5e18
 #: how much of a row is to be folded again: what is not in its checkpoint, all with its opening
 LATER, WHOLE = 1, 2
 
@@ -77,7 +77,7 @@ def scale_quantity(mantissa: int, scale: int, decimals: int) -> tuple[int, int]:
         mantissa //= 10
         scale -= 1
     factor = POW10[decimals - scale]
-    if mantissa > INT64_MAX // (4 * factor):
+    if mantissa > FILL_UNITS_MAX // factor:
         return OVERFLOW, 0
     return READ, mantissa * factor
 
@@ -90,7 +90,7 @@ def _would_overflow(st: PositionArrays, s: int, d: int) -> bool:
             return False
         refold_whole(st, s)
         st.due_bound[s] = abs(float(st.rows[s].quantity))
-    return abs(st.rows[s].quantity + d) > OVERFLOW_FROM
+    return abs(st.rows[s].quantity + d) > UNITS_MAX
 
 
 @inline_kernel

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from schemas.units import FILL_UNITS_MAX, UNITS_MAX
+
 
 class QuarantineReason(StrEnum):
     """The reason written on a `quarantine` record; the value is wire format."""
@@ -39,7 +41,9 @@ QUARANTINE_MEANING: dict[QuarantineReason, str] = {
     QuarantineReason.UNKNOWN_INSTRUMENT: "no `reference.instruments` record names the instrument",
     QuarantineReason.QUANTITY_NOT_POSITIVE: "the side carries the sign, a quantity is above zero",
     QuarantineReason.QUANTITY_NOT_REPRESENTABLE: "the quantity has more decimals than the instrument's increment",
-    QuarantineReason.QUANTITY_OVERFLOW: "the quantity does not fit 63 bits at the instrument's increment",
+    QuarantineReason.QUANTITY_OVERFLOW: (
+        f"a trade is of more than {FILL_UNITS_MAX:,} units of the instrument's increment (at eight decimals "
+        f"{FILL_UNITS_MAX // 10**8:,}), or brings its position, or a statement is, above {UNITS_MAX:,}"),
     QuarantineReason.PRICE_NOT_POSITIVE: "only futures, options and spreads may trade at or below zero",
     QuarantineReason.TRADE_ID_REUSED: "the same account and trade id came before with different content",
     QuarantineReason.REF_TRADE_UNKNOWN: "a correction or bust names a trade that is not in the id window",

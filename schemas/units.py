@@ -13,8 +13,10 @@ NS_PER_MS = 1_000_000
 INT64_MAX = 2**63 - 1
 #: digits an exact decimal may have on the wire; what is longer does not fit the int64 columns
 DECIMAL_DIGITS_MAX = 18
-#: counted units that a position may come to: sums of two such fit int64
-UNITS_MAX = 2**62 - 1
+#: counted units of an instrument's increment that a position, or a statement, may come to: sums of two such fit int64
+UNITS_MAX = 4_600_000_000_000_000_000
+#: and that one trade may have: what comes in another order than it was traded adds up on the way
+FILL_UNITS_MAX = INT64_MAX // 4
 #: a time of a record lies from the first of these to before the second: 1 January of 2000 and of 2262, UTC. What lies
 #: before is in another unit, what lies behind does not fit a counter of nanoseconds.
 TS_MIN, TS_END = 946_684_800 * NS_PER_S, 9_214_646_400 * NS_PER_S

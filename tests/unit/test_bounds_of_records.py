@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from agents.trade_refusals import REASONS, detail_of
 from app import control
 from app.limit_files import check_limits_of
 from models.contracts import Contracts
@@ -24,7 +25,7 @@ from schemas.corporate import CorporateAction
 from schemas.reasons import QuarantineReason
 from schemas.records import Account, External, Instrument, Limit
 from schemas.refusal import Refused, reason_of
-from schemas.units import FUTURE_NS, TS_END, UNITS_MAX, latest_of, parse_ts_ns
+from schemas.units import FILL_UNITS_MAX, FUTURE_NS, TS_END, UNITS_MAX, latest_of, parse_ts_ns
 from tables.position_partition import PositionPartition
 from tables.refold import fold, open_from
 from tests.folding import feed, new_partition, trade
@@ -55,6 +56,34 @@ def test_statements_that_do_not_fit_the_counter_change_nothing(sign: str) -> Non
     assert quantity_of(part) == held
     open_from(part, statement(f"{sign}5", "PB3"), 2, MS)
     assert Decimal(str(quantity_of(part))) == Decimal(str(held)) + Decimal(f"{sign}5")
+
+
+def statuses_of(part: PositionPartition, *quantities: str, side: str = "buy") -> list[int]:
+    return feed(part, [trade(f"T{side}{k}", side, q, "1", T0 + k, instrument="ACME") for k, q in enumerate(quantities)])
+
+
+@pytest.mark.parametrize(("quantity", "reason", "says"), [
+    (Decimal(FILL_UNITS_MAX // 100), None, ""), (Decimal(FILL_UNITS_MAX // 100 + 1), QuarantineReason.QUANTITY_OVERFLOW, f"at most {FILL_UNITS_MAX} units of the instrument's increment in a trade"),
+    (Decimal(92233720368547758), QuarantineReason.QUANTITY_OVERFLOW, f"and with it {UNITS_MAX} in its position, was 92233720368547758"),
+    (Decimal("0.001"), QuarantineReason.QUANTITY_NOT_REPRESENTABLE, "a multiple of the instrument's increment, was 0.001"), (Decimal(0), QuarantineReason.QUANTITY_NOT_POSITIVE, "a number above 0, was 0")])
+def test_a_quantity_that_cannot_be_counted_is_told_by_what_it_misses(quantity: Decimal, reason: QuarantineReason | None, says: str) -> None:
+    part, said = new_partition(), [json.dumps(trade("T", "buy", f"{quantity:f}", "1", T0, instrument="ACME")).encode()]
+    (status,) = feed(part, [json.loads(said[0])])
+    assert REASONS.get(status) is reason
+    if reason is not None:
+        assert says in detail_of(decode_trades(list(said)), 0, reason)
+
+
+def test_one_bound_is_that_of_fills_of_statements_and_of_their_sums() -> None:
+    most = Decimal(UNITS_MAX // 100)
+    part = new_partition()
+    open_from(part, statement(f"{most:f}"), 2, MS)
+    with pytest.raises(Refused, match=str(UNITS_MAX)):
+        open_from(part, statement("1", "PB2"), 2, MS)
+    assert REASONS[statuses_of(part, "1")[0]] is QuarantineReason.QUANTITY_OVERFLOW
+    assert [s in REASONS for s in statuses_of(part, "1", side="sell")] == [False], "what makes it smaller fits"
+    part, half = new_partition(), Decimal(UNITS_MAX // 200)
+    assert [REASONS.get(s) for s in statuses_of(part, f"{half:f}", f"{half:f}", "1")] == [None, None, QuarantineReason.QUANTITY_OVERFLOW]
 
 
 @pytest.mark.parametrize("value", ["-5", -0.001, "-1e-9"])
