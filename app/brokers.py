@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -178,8 +178,9 @@ class KafkaBroker(Broker):
     name = f"Apache Kafka {KAFKA_VERSION}"
 
     def __init__(self, work_dir: Path, say: Say = lambda text: None, heap: str = "768m",
-                 host: str = "127.0.0.1") -> None:
+                 host: str = "127.0.0.1", properties: Mapping[str, str] | None = None) -> None:
         super().__init__()
+        self._properties = properties or {}
         self._dir, self._say, self._heap = work_dir, say, heap
         self._host, self._port = host, free_port()
         self.address = f"{host}:{self._port}"
@@ -195,7 +196,8 @@ class KafkaBroker(Broker):
         log = (self._dir / "kafka.log").open("a")
         if not properties.exists():
             properties.write_text(_PROPERTIES.format(host=self._host, port=self._port, controller=free_port(),
-                                                     logs=self._dir / "logs"))
+                                                     logs=self._dir / "logs")
+                                  + "".join(f"{name}={value}\n" for name, value in self._properties.items()))
             subprocess.run([*java, "kafka.tools.StorageTool", "format", "-t", "ZGVza3Jpc2stdGVzdC0wMA", "-c",
                             str(properties)], check=True, stdout=log, stderr=log)
         self.process = subprocess.Popen([*java, "kafka.Kafka", str(properties)], stdout=log, stderr=log, text=True,

@@ -6,13 +6,14 @@ import asyncio
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from app import guard
 
 guard.check()
 
 import typer  # noqa: E402
+from rich.markup import escape  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from app import cli_calc, cli_control, cli_files, cli_quarantine, cli_recovery, cli_rehearse  # noqa: E402
@@ -196,8 +197,18 @@ def topics_create(brokers: Brokers = None) -> None:
     made = run(create_topics(settings.client(), settings.prefix, settings.partitions, settings.horizon_ms,
                               settings.replication))
     _say(f"created {len(made)}: {', '.join(made) or 'nothing was missing'}")
+    for line in run(_wrong_settings(settings)):
+        _say(f"[yellow]{escape(line)}[/]")
     if moved := run(rekey_statements(settings)):
         _say(f"positions.external: {moved} statements have keys of their own now")
+
+
+async def _wrong_settings(settings: Settings) -> list[str]:
+    """Return a line for each setting of a topic that falls short of a promise; none is ever changed."""
+    from app.cluster_checks import examine_topics
+
+    return [f"{f.where}: {f.check}: expected {f.expected}, was {f.found}; {f.mend}"
+            for f in await examine_topics(settings)]
 
 
 @topics_cli.command("check")
@@ -207,7 +218,7 @@ def topics_check(brokers: Brokers = None) -> None:
     from tables.kafka import check_topics
 
     settings = with_brokers(brokers=brokers)
-    wrong = run(check_topics(settings.client(), settings.prefix, settings.partitions))
+    wrong = run(check_topics(settings.client(), settings.prefix, settings.partitions)) or run(_wrong_settings(settings))
     if not wrong and (shared := sum(map(len, run(find_shared_keys(settings)).shared.values()))):
         wrong.append(f"{settings.topics()['positions.external']}: {shared} keys are shared by several statements "
                      "(`topics create` gives them keys of their own)")
@@ -320,10 +331,19 @@ def verify(brokers: Brokers = None, as_json: AsJson = False) -> None:
 
 
 @cli.command()
-def doctor(brokers: Brokers = None, as_json: AsJson = False) -> None:
-    """Say what this machine has and what is missing."""
+def doctor(brokers: Brokers = None, as_json: AsJson = False,
+           broker: Annotated[bool, typer.Option("--broker", help="Look at the cluster, not at this machine.")] = False,
+           strict: Annotated[bool, typer.Option("--strict", help="With --broker: what is short or unknown is an error, "
+                                                "too.")] = False) -> None:
+    """Say what this machine has and what is missing; --broker: what the promises need of the cluster.
+
+    Exit code 1 where something is wrong. With --broker that is a promise that a command or a setting would mend; what
+    this cluster cannot give (one broker), and what it does not say, is said and is no error, unless --strict.
+    """
     from app.doctor import examine
 
+    if broker:
+        _doctor_of_cluster(with_brokers(brokers=brokers), as_json, strict)
     settings = settings_of(brokers=brokers)
     found = run(examine(settings))
     if as_json:
@@ -335,6 +355,26 @@ def doctor(brokers: Brokers = None, as_json: AsJson = False) -> None:
             table.add_row(item["what"], f"[{colours[item['state']]}]{item['state']}[/]", item["found"])
         show_table(table)
     raise typer.Exit(EXIT_FAILED if any(i["state"] == "wrong" for i in found) else 0)
+
+
+def _doctor_of_cluster(settings: Settings, as_json: bool, strict: bool) -> NoReturn:
+    from app.cluster_checks import State, counted, examine_cluster, failed
+
+    found = run(examine_cluster(settings))
+    if as_json:
+        print(json.dumps([finding.record() for finding in found]))
+    else:
+        table = Table("check", "where", "state", "found", "expected", "falls short of", "what mends it")
+        colours = {State.OK: "green", State.SHORT: "yellow", State.WRONG: "red", State.UNKNOWN: "yellow"}
+        for finding in found:
+            if finding.state is not State.OK:
+                state = f"[{colours[finding.state]}]{finding.state}[/]"
+                table.add_row(finding.check, finding.where, state, *map(escape, (
+                    finding.found, finding.expected, finding.falls_short_of, finding.mend)))
+        if table.row_count:
+            show_table(table)
+        _say(", ".join(f"{count} {state}" for state, count in counted(found).items()))
+    raise typer.Exit(EXIT_FAILED if failed(found, strict) else 0)
 
 
 @cli.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -98,6 +98,11 @@ async def current_controls(settings: Settings) -> dict[str, Control]:
 Write = Callable[..., Awaitable[None]]
 
 
+def writer_id(settings: Settings, topic: str) -> str:
+    """Return the transactional id of whoever writes a topic of rules."""
+    return f"{settings.prefix}deskrisk-writes-{topic}"
+
+
 @contextlib.asynccontextmanager
 async def one_writer(settings: Settings, topic: str) -> AsyncIterator[Write]:
     """Read and write a topic of rules as the only one: whoever began before can write no more.
@@ -111,7 +116,7 @@ async def one_writer(settings: Settings, topic: str) -> AsyncIterator[Write]:
         nothing of it is on the topic.
     """
     def fenced() -> TransactionalProducer:
-        return settings.client().producer(transactional_id=f"{settings.prefix}deskrisk-writes-{topic}")
+        return settings.client().producer(transactional_id=writer_id(settings, topic))
 
     producer = fenced()
     await producer.start()

@@ -40,7 +40,8 @@ class Settings(BaseSettings):
     brokers: str | None = Field(None, description="Kafka bootstrap servers; empty: the embedded broker (demo, up)")
     prefix: str = Field("", description="in front of every topic and group name")
     partitions: Annotated[int, Field(ge=1, le=256)] = Field(8, description="partitions of the data topics")
-    replication: Annotated[int, Field(ge=1, le=9)] = Field(1, description="replicas of each topic")
+    replication: Annotated[int, Field(ge=1, le=9)] | None = Field(
+        None, description="replicas of each topic that is created; none: three, or as many as there are brokers")
     rewind_horizon_hours: Annotated[float, Field(gt=0)] = Field(24.0, description="how far a rewind may go back")
     data_dir: Path = Field(Path("data"), description="local stores, one folder a partition")
     standby: bool = Field(

@@ -13,12 +13,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from app.calc import describe  # noqa: E402
+from app.cluster_checks import CHECKS  # noqa: E402
 from app.settings import Settings  # noqa: E402
 from schemas.codec import RECORDS, json_schemas  # noqa: E402
 from schemas.controls import MEANING, Check  # noqa: E402
 from schemas.reasons import QUARANTINE_MEANING, QUARANTINE_REMEDY  # noqa: E402
 from schemas.rules import RULES, rules_cited  # noqa: E402
-from schemas.topics import TOPICS  # noqa: E402
+from schemas.topics import DAY_MS, REPLICAS, TOPICS  # noqa: E402
 from tables.exit_codes import ExitCode  # noqa: E402
 
 GENERATED = "<!-- written by docs/make_reference.py: change the code, not this file -->\n"
@@ -122,10 +123,32 @@ def exit_codes() -> str:
                       "task it was.\n", table(["code", "name", "meaning"], rows)])
 
 
+def cluster() -> str:
+    """Return the page of what is needed of a cluster."""
+    rows = [[c.what, c.expected, c.promise] for c in CHECKS]
+    created = [[f"`{t.name}`", ", ".join(f"`{k}={v}`" for k, v in t.broker_config(DAY_MS, REPLICAS).items())]
+               for t in TOPICS]
+    return "\n".join([GENERATED, "# What the promises need of a cluster\n",
+                      "`deskrisk doctor --broker` looks at each of these and changes nothing. Exit code 0: every "
+                      "promise that this cluster can keep is kept. Exit code 1: something is `wrong`: a promise is not "
+                      "kept, and a command or a setting mends it; both are said. What this cluster cannot give "
+                      "whatever its settings (one or two brokers, the embedded one), and what only a second defence "
+                      "rests on, is `short`; what it does not say (no right to ask, a broker that does not know the "
+                      "question) is `unknown`. Neither is an error, but with `--strict`. `--json` is one array of "
+                      "findings.\n",
+                      table(["check", "expected", "what falls short without it"], rows),
+                      "## How topics are created\n",
+                      "By `deskrisk topics create` and by every worker that starts, with three replicas, or as many as "
+                      "there are brokers (`DESKRISK_REPLICATION`); here with three, and a rewind horizon of a day. A "
+                      "topic that exists is never changed: `topics create`, `topics check` and `doctor --broker` say "
+                      "what is wrong with it and the command that mends it.\n",
+                      table(["topic", "settings"], created)])
+
+
 def main() -> int:
     """Write or compare; return the exit code."""
     pages = {"records.md": records(), "topics.md": topics(), "settings.md": settings(), "controls.md": controls(),
-             "calculators.md": calculators(), "exit-codes.md": exit_codes(),
+             "calculators.md": calculators(), "exit-codes.md": exit_codes(), "cluster.md": cluster(),
              "schemas.json": json.dumps(json_schemas(), indent=1) + "\n"}
     folder = ROOT / "docs" / "reference"
     stale = [name for name, text in pages.items()

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DAY_MS = 86_400_000
+#: the largest batch that a topic takes of those that this system writes; a broker's own bound is 1 MiB
+BATCH_BYTES_MAX = 8 << 20
+#: so many replicas survive the loss of a machine, and go on
+REPLICAS = 3
 
 
 @dataclass(frozen=True)
@@ -18,24 +22,50 @@ class Topic:
     help: str
     compact: bool = False
     partitions: str = "data"
+    #: nothing that was missed is read again
+    passing: bool = False
     config: Mapping[str, str] = field(default_factory=dict)
 
-    def broker_config(self, horizon_ms: int) -> dict[str, str]:
-        """Return the settings to create the topic with; ``horizon_ms`` is how far a rewind may go back."""
-        if not self.compact:
-            return {"cleanup.policy": "delete", "retention.ms": str(7 * DAY_MS), **self.config}
-        return {
-            "cleanup.policy": "compact",
-            "min.compaction.lag.ms": str(horizon_ms if self.direction in ("internal", "both") else 0),
-            "segment.ms": "600000",
-            **self.config,
-        }
+    @property
+    def written(self) -> bool:
+        """Return whether this system writes it."""
+        return self.direction != "in"
+
+    def retention_ms(self, horizon_ms: int) -> int:
+        """Return how long records are kept where old ones are deleted: a rewind reads what lies within the horizon."""
+        declared = int(self.config.get("retention.ms", 7 * DAY_MS))
+        return declared if self.passing else max(declared, horizon_ms)
+
+    def compaction_lag_ms(self, horizon_ms: int) -> int:
+        """Return how long replaced rows are kept."""
+        kept = horizon_ms if self.direction in ("internal", "both") else 0
+        return int(self.config.get("min.compaction.lag.ms", kept))
+
+    def broker_config(self, horizon_ms: int, replicas: int) -> dict[str, str]:
+        """Return the settings to create the topic with.
+
+        Parameters
+        ----------
+        horizon_ms : how far a rewind may go back
+        replicas : of each partition; what is acknowledged is on all of them but one
+        """
+        kept = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(self.compaction_lag_ms(horizon_ms)),
+                "segment.ms": "600000"} if self.compact else {
+            "cleanup.policy": "delete", "retention.ms": str(self.retention_ms(horizon_ms)), "retention.bytes": "-1"}
+        large = {"max.message.bytes": str(BATCH_BYTES_MAX)} if self.written else {}
+        return {**self.config} | kept | large | {"min.insync.replicas": str(in_sync(replicas)),
+                                                 "unclean.leader.election.enable": "false"}
+
+
+def in_sync(replicas: int) -> int:
+    """Return how many replicas a record is on when it is acknowledged: one may be away, and nothing stops."""
+    return max(1, replicas - 1)
 
 
 TRADES = Topic("trades", "account", "in", "Executions as booked.")
 ORDERS = Topic("orders", "account", "in", "Orders to be checked.")
 TICKS = Topic("ticks", "instrument", "in", "Quotes: JSON, JSON arrays or the packed binary form.",
-              config={"retention.ms": str(DAY_MS)})
+              passing=True, config={"retention.ms": str(DAY_MS)})
 EXTERNAL = Topic("positions.external", "source|account|instrument|kind", "in",
                  "Positions as outside sources state them; partition by account.", compact=True)
 INSTRUMENTS = Topic("reference.instruments", "instrument", "in", "What is traded.", compact=True, partitions="one")

@@ -12,9 +12,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 from aiokafka.partitioner import DefaultPartitioner, murmur2
 
-from schemas.topics import TICKS, TOPICS, topic_name
+from schemas.topics import BATCH_BYTES_MAX, REPLICAS, TICKS, TOPICS, topic_name
 from tables.transactions import TransactionalProducer
 
+#: what a batch has beside the largest record that a producer takes
+BATCH_HEAD_BYTES = 1024
 #: aiokafka has one request to a node at a time: data of partitions that it does not name wait for it
 FETCH_WAIT_MS = 100
 
@@ -54,7 +56,7 @@ class KafkaClient:
     def producer(self, **options: Any) -> AIOKafkaProducer:
         """Return a producer, ``acks=all`` unless said otherwise; a transactional one where it has such an id."""
         made = TransactionalProducer if options.get("transactional_id") is not None else AIOKafkaProducer
-        return made(**{"acks": "all", "retry_backoff_ms": 5, "max_request_size": 8 << 20}
+        return made(**{"acks": "all", "retry_backoff_ms": 5, "max_request_size": BATCH_BYTES_MAX - BATCH_HEAD_BYTES}
                     | self.options() | options)
 
     def consumer(self, **options: Any) -> AIOKafkaConsumer:
@@ -83,11 +85,14 @@ def speaker_partition(node: str, partitions: int) -> int:
 assert DefaultPartitioner()(b"FX1-001", list(range(8)), list(range(8))) == owner_partition("FX1-001", 8)
 
 
-async def create_topics(client: KafkaClient, prefix: str, partitions: int, horizon_ms: int, replication: int = 1,
-                        retention_ms: int | None = None) -> list[str]:
-    """Create the topics that do not exist yet; return their names.
+async def create_topics(client: KafkaClient, prefix: str, partitions: int, horizon_ms: int,
+                        replication: int | None = None, retention_ms: int | None = None) -> list[str]:
+    """Create the topics that do not exist yet; return their names. Those that do are never changed.
 
-    ``retention_ms`` shortens how long quotes and outputs are kept (an embedded broker holds them in memory).
+    Parameters
+    ----------
+    replication : replicas of each; None: three, or as many as there are brokers
+    retention_ms : shortens how long quotes and outputs are kept (an embedded broker holds them in memory)
 
     Raises
     ------
@@ -107,7 +112,8 @@ async def create_topics(client: KafkaClient, prefix: str, partitions: int, horiz
                                  "a partition count is changed by a migration, not in place")
         missing = [name for name in wanted if name not in known]
         if missing:
-            configs = {name: wanted[name][0].broker_config(horizon_ms) for name in missing}
+            replicas = replication or min(REPLICAS, len((await admin.describe_cluster())["brokers"]))
+            configs = {name: wanted[name][0].broker_config(horizon_ms, replicas) for name in missing}
             if retention_ms is not None:
                 for name, config in configs.items():
                     if wanted[name][0] is TICKS:
@@ -115,7 +121,7 @@ async def create_topics(client: KafkaClient, prefix: str, partitions: int, horiz
                     elif wanted[name][0].compact:
                         config |= {"min.compaction.lag.ms": "0", "segment.ms": str(retention_ms)}
             reply = await admin.create_topics([
-                NewTopic(name, wanted[name][1], replication, topic_configs=configs[name]) for name in missing])
+                NewTopic(name, wanted[name][1], replicas, topic_configs=configs[name]) for name in missing])
             for name, code, *_ in reply.topic_errors:
                 error = for_code(code)
                 if code and error is not TopicAlreadyExistsError:

@@ -54,7 +54,7 @@ async def compact(live: Live, topic: str) -> None:
             if time.monotonic() > deadline:
                 raise CannotCompact(f"{topic} was not compacted within {COMPACTED_S:.0f} s")
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name,
-                                                  configs=declared.broker_config(settings.horizon_ms))])
+                                                  configs=declared.broker_config(settings.horizon_ms, 1))])
     finally:
         await admin.close()
 
