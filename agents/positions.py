@@ -111,8 +111,8 @@ class PositionStage(ReadingStage):
         writers = {p: self._writer(p, changelog) for p in sorted(partitions)}
         await asyncio.gather(*(w.fence() for w in writers.values()))
         began = time.monotonic()
-        restored = await read_sure(self._client, {
-            TopicPartition(changelog, p): Batches(w.disk.rows(), w.disk.offset() or 0) for p, w in writers.items()})
+        stored = {TopicPartition(changelog, p): w.disk.load() for p, w in writers.items()}
+        restored = await read_sure(self._client, {tp: Batches(s.rows, s.position, s.ahead) for tp, s in stored.items()})
         fault("restore")
         for tp, found in restored.items():
             self._restore(found, writers[tp.partition])
@@ -148,7 +148,7 @@ class PositionStage(ReadingStage):
         part.restore(live)
         writer.marker, writer.changelog_position = found.marker, found.position
         self._counters.add("restored_rows", found.records)
-        if not found.from_store and writer.disk.offset() is not None:  # it is not of this log, or behind the cleaner
+        if not found.from_store and not writer.disk.empty:  # it is not of this log, or behind the cleaner
             writer.disk.clear()
         if found.rows:
             writer.disk.write(found.rows, found.position)

@@ -8,7 +8,6 @@ and compares every position with what the backup's own workers had published. A 
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from tables.records import RecordBatch
 from tables.refold import fold
 from tables.restore import read_range
 from tables.source_log import SourceLog
+from tables.whole_file import Damaged, document_of, make_folder, read_document, sync, write_whole
 
 #: what is written back: facts and decisions of people, not what workers make of them
 TRUTH = ("reference.instruments", "reference.accounts", "corporate.actions", "reference.counterparties", "limits",
@@ -57,21 +57,28 @@ async def backup(settings: Settings, folder: Path) -> dict[str, Any]:
     Refused
         The folder is not empty, trades are missing from the log, or some are not folded yet.
     """
-    from pyarrow import parquet
-
     if folder.exists() and any(folder.iterdir()):
         raise Refused(f"{folder}: expected a folder that is empty or not there")
     await _need_whole_log(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    files: dict[str, Any] = {}
-    for name in (*TRUTH, PROOF):
-        table = await _read_topic(settings, name)
-        path = folder / f"{name}.parquet"
-        parquet.write_table(table, path, compression="zstd")
-        files[name] = {"records": table.num_rows, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    manifest = {"format": FORMAT, "created_ns": time.time_ns(), "prefix": settings.prefix,
-                "partitions": settings.partitions, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    make_folder(folder)
+    files = {name: keep_table(folder, name, await _read_topic(settings, name)) for name in (*TRUTH, PROOF)}
+    return keep_manifest(folder, files, {"prefix": settings.prefix, "partitions": settings.partitions})
+
+
+def keep_table(folder: Path, name: str, table: Any) -> dict[str, Any]:
+    """Write a topic of a backup; return what its manifest says of the file."""
+    from pyarrow import parquet
+
+    path = folder / f"{name}.parquet"
+    parquet.write_table(table, path, compression="zstd")
+    sync(path)
+    return {"records": table.num_rows, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def keep_manifest(folder: Path, files: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """Write what a backup consists of, and return it; it comes last: without it there is no backup."""
+    manifest = {"format": FORMAT, "created_ns": time.time_ns(), **about, "files": files}
+    write_whole(folder / MANIFEST, document_of(manifest))
     return manifest
 
 
@@ -121,7 +128,7 @@ async def restore(settings: Settings, folder: Path) -> dict[str, Any]:
     Refused
         The backup is not whole, or the topics hold something already.
     """
-    manifest = _manifest(folder)
+    manifest = manifest_of(folder)
     client, topics = settings.client(), settings.topics()
     await create_topics(client, settings.prefix, settings.partitions, settings.horizon_ms, settings.replication)
     await _need_empty(settings)
@@ -157,11 +164,21 @@ async def repartition(settings: Settings, partitions: int, prefix: str) -> dict[
         return await restore(target, Path(name) / "backup")
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """Return what a backup consists of.
+
+    Raises
+    ------
+    Refused
+        It is not whole.
+    """
     path = folder / MANIFEST
     if not path.exists():
         raise Refused(f"{folder}: expected a backup, found no {MANIFEST}")
-    manifest: dict[str, Any] = json.loads(path.read_text())
+    try:
+        manifest = read_document(path, "take another backup")
+    except Damaged as error:
+        raise Refused(str(error)) from error
     if manifest.get("format") != FORMAT:
         raise Refused(f"{path}: expected format {FORMAT}, was {manifest.get('format')!r}")
     for name, about in manifest["files"].items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from decimal import Decimal
@@ -22,10 +21,14 @@ from schemas.keys import external_key
 from schemas.records import Alert, External
 from tables.kafka import owner_partition
 from tables.restore import read_range
+from tables.whole_file import document_of, make_folder, read_document, write_whole
 
 log = logging.getLogger(__name__)
 #: a source that disagrees about everything is wrong itself: so many positions are folded again at most
 RELOADS_MAX = 1_000
+HISTORY_MAX = 10_000
+#: what to do where the history of breaks is not what was written
+REMEDY = "move it away: the breaks that there are count as new then, and their ages begin now"
 _CHANGED = ("(SELECT account FROM deskrisk.trades FINAL WHERE action IN ('correct', 'bust') "
             "OR instrument IN %(split)s)")
 #: accounts without corrections and busts, and without instruments that were split, are added up where they are
@@ -54,15 +57,11 @@ async def run_reconcile(settings: Settings, reload: bool = True) -> dict[str, An
     stored = _trade_store(settings, actions)
     snapshots = [actions.restated(s) for s in statements if s.kind == "snapshot"]
     book = Path(settings.data_dir) / "reconciliation.json"
-    known: dict[str, int] = json.loads(book.read_text())["since"] if book.exists() else {}
+    known, history = remembered(book)
     now = time.time_ns()
     found = reconcile(positions, [*snapshots, *stored], instruments, known, now)
     since = {b.key: b.since_ns for b in found}
-    book.parent.mkdir(parents=True, exist_ok=True)
-    history = (json.loads(book.read_text())["history"] if book.exists() else [])[-10_000:]
-    history += [{"key": k, "opened_ns": since[k]} for k in since if k not in known]
-    history += [{"key": k, "opened_ns": t, "closed_ns": now} for k, t in known.items() if k not in since]
-    book.write_text(json.dumps({"since": since, "history": history}))
+    remember(book, known, history, since, now)
     opened = [b for b in found if b.key not in known]
     await _alert(settings, opened, [k for k in known if k not in since], now)
     touched = sorted({(b.account, b.instrument) for b in opened})[:RELOADS_MAX] if reload else []
@@ -74,6 +73,27 @@ async def run_reconcile(settings: Settings, reload: bool = True) -> dict[str, An
             "rows": [{"source": b.source, "account": b.account, "instrument": b.instrument, "field": b.field,
                       "internal": b.internal, "external": b.external, "age_s": (now - b.since_ns) / 1e9}
                      for b in found]}
+
+
+def remembered(book: Path) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """Return since when each break stands, and the history of breaks.
+
+    Raises
+    ------
+    Damaged
+        The file is not what was written.
+    """
+    kept = read_document(book, REMEDY) if book.exists() else {"since": {}, "history": []}
+    return kept["since"], kept["history"]
+
+
+def remember(book: Path, known: dict[str, int], history: list[dict[str, Any]], since: dict[str, int], now: int) -> None:
+    """Keep which breaks stand now and which are gone; ``known``: those that stood before."""
+    make_folder(book.parent)
+    history = history[-HISTORY_MAX:]
+    history += [{"key": k, "opened_ns": since[k]} for k in since if k not in known]
+    history += [{"key": k, "opened_ns": t, "closed_ns": now} for k, t in known.items() if k not in since]
+    write_whole(book, document_of({"since": since, "history": history}))
 
 
 def _trade_store(settings: Settings, actions: CorporateActions) -> list[External]:

@@ -28,10 +28,12 @@ from app.metrics import PrometheusCounters
 from app.publisher import BatchingPublisher
 from app.settings import Role, Settings
 from models.risk.factor_history import History
-from tables.journal import Journal
+from tables.exit_codes import ExitCode
+from tables.journal import Journal, JournalDamaged
 from tables.kafka import KafkaClient
 from tables.lease import Lease
 from tables.standby import Standby
+from tables.tasks import process
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +125,12 @@ async def build_gate(given: Surroundings) -> Built:
     s = given.settings
     assert given.lease is not None
     journal = Journal(s.journal_dir())
-    missing = await send_missing(given.client, given.publisher, given.topics["decisions"], s.partitions,
-                                 journal.take_left())
+    try:
+        left = journal.take_left()
+    except JournalDamaged as error:
+        process.failed("journal", error, ExitCode.DAMAGED)
+        raise
+    missing = await send_missing(given.client, given.publisher, given.topics["decisions"], s.partitions, left)
     journal.forget_left()
     if missing:
         log.warning("%d decisions were answered and not on the log when a gate before ended: they are now", missing)

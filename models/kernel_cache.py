@@ -9,18 +9,25 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import pickle
 import sys
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import EnumMeta
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numba
 import numpy as np
-from numba.core.caching import UserProvidedCacheLocator
+from numba.core import caching
+from numba.core.caching import IndexDataCacheFile, UserProvidedCacheLocator
 
 PACKAGE = __name__.partition(".")[0]
+#: in front of a checksum
+SEAL = b"\x00CRC"
 HOME = Path(__file__).resolve().parent.parent
 
 
@@ -38,6 +45,45 @@ class KernelLocator(UserProvidedCacheLocator):
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> Any:
         ours = py_func.__module__.partition(".")[0] == PACKAGE
         return super().from_function(py_func, py_file) if ours else None
+
+
+class CheckedFiles(IndexDataCacheFile):
+    """Files of compiled kernels, a checksum behind each: one that was cut off or changed is as if it were not there.
+
+    Numba makes an error of it that ends the process, or runs other machine code.
+    """
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            file = BytesIO(_checked(Path(self._index_path).read_bytes()))
+            if pickle.load(file) != self._version:
+                return {}
+            stamp, overloads = pickle.load(file)
+        except Exception:  # noqa: BLE001 - unpickling raises whatever it meets
+            return {}
+        return overloads if stamp == self._source_stamp else {}
+
+    def _load_data(self, name: str) -> Any:
+        try:
+            return pickle.loads(_checked(Path(self._data_path(name)).read_bytes()))
+        except Exception as error:
+            raise OSError(f"{name}: compiled again ({error})") from error  # as Numba takes a file that is gone
+
+    @contextmanager
+    def _open_for_write(self, filepath: str) -> Iterator[BytesIO]:
+        buffer = BytesIO()
+        yield buffer
+        with super()._open_for_write(filepath) as file:
+            file.write(buffer.getvalue() + SEAL + zlib.crc32(buffer.getvalue()).to_bytes(4, "big"))
+
+
+def _checked(data: bytes) -> bytes:
+    """Return what was written; what a version before wrote has no checksum."""
+    if data[-8:-4] != SEAL:
+        return data
+    if zlib.crc32(data[:-8]).to_bytes(4, "big") != data[-4:]:
+        raise ValueError("its checksum is wrong")
+    return data[:-8]
 
 
 @functools.cache
@@ -95,5 +141,6 @@ def keep_kernels() -> None:
     except OSError:
         return  # a read-only home: Numba looks for another place by itself
     numba.config.CACHE_DIR = str(folder)
+    caching.IndexDataCacheFile = CheckedFiles
     numba.config.CACHE_LOCATOR_CLASSES = ",".join([f"{__name__}.{KernelLocator.__name__}", *(
         f"{each}CacheLocator" for each in ("UserProvided", "InTree", "UserWide"))])

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from aiokafka.structs import TopicPartition
 
 from tables.kafka import KafkaClient
-from tables.partition import MARKER_KEY, Marker, checksum_of
+from tables.partition import MARKER_KEY, Marker, checksums_of
 from tables.records import RecordBatch
 from tables.restore import STALL_S, read_range
 
@@ -32,10 +32,11 @@ class Batches:
     ----------
     stored : what a local store has, its marker among them; its last batch has to stand on the log where the store says
     position : changelog offset that the store includes: the one behind its marker
+    ahead : single rows of the store may be of batches up to this offset
     """
 
-    def __init__(self, stored: Mapping[bytes, bytes] | None = None, position: int = 0) -> None:
-        self._stored = dict(stored or {})
+    def __init__(self, stored: Mapping[bytes, bytes] | None = None, position: int = 0, ahead: int = 0) -> None:
+        self._stored, self._ahead = dict(stored or {}), ahead
         #: newest row of every key that was read, up to the marker
         self.rows: dict[bytes, bytes | None] = {}
         self.marker = Marker.unpack(self._stored[MARKER_KEY]) if MARKER_KEY in self._stored else Marker()
@@ -69,6 +70,11 @@ class Batches:
     def strayed(self) -> bool:
         """Whether the last batch of the store is not on the log as it was: another log, torn, or cleaned away."""
         return not self._met
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether what was read to the end does not add up, alone or with what the store has."""
+        return self.strayed or self.left_out_records > 0 or self.position < self._ahead
 
     def live(self) -> dict[bytes, bytes]:
         """Return the rows there are, without the marker."""
@@ -120,7 +126,7 @@ class Batches:
             own = len(keys) - marker.rows
             keys, values = keys[own:], values[own:]
         elif (marker.rows is None or (first and marker.batch_id > 1)
-              or ((whole or (self._seen_alone and _lacks_tombstones(marker, values)))
+              or ((whole or (self._seen_alone and _lacks_tombstones(marker, keys, values)))
                   and (follows or self._replaces(marker)))):
             self.rows |= self.left_out  # it was written from a state with all that is on the log
         else:
@@ -161,13 +167,15 @@ class Batches:
 def _is_of(marker: Marker, keys: list[bytes | None], values: list[bytes | None]) -> bool:
     """Whether the last of these are the rows that a marker is of."""
     own = len(keys) - (marker.rows or 0)
-    return own >= 0 and checksum_of(keys[own:], values[own:]) == marker.checksum
+    return own >= 0 and checksums_of(keys[own:], values[own:]) == (
+        marker.checksum, marker.tombstones, marker.tombstones_checksum)
 
 
-def _lacks_tombstones(marker: Marker, values: list[bytes | None]) -> bool:
-    """Whether the cleaner's reach may end within this batch: it takes away tombstones alone, as no key comes twice."""
-    rows = marker.rows or 0
-    return len(values) - values.count(None) == rows - marker.tombstones and len(values) < rows
+def _lacks_tombstones(marker: Marker, keys: list[bytes | None], values: list[bytes | None]) -> bool:
+    """Whether these may be the rows of a marker without some tombstones; no key comes twice in a batch."""
+    kept = [k for k, value in enumerate(values) if value is not None]
+    kept = kept[max(0, len(kept) - (marker.rows or 0) + marker.tombstones) :]
+    return checksums_of([keys[k] for k in kept], [values[k] for k in kept])[0] == marker.checksum
 
 
 async def read_batches(client: KafkaClient, into: Mapping[TopicPartition, Batches], stall_s: float = STALL_S) -> None:
@@ -189,7 +197,7 @@ async def read_sure(client: KafkaClient, into: Mapping[TopicPartition, Batches])
     found = dict(into)
     await read_batches(client, found)
     for _ in range(READINGS):
-        again = {tp: Batches() for tp, batches in found.items() if batches.strayed or batches.left_out_records}
+        again = {tp: Batches() for tp, batches in found.items() if batches.doubtful}
         if not again:
             break
         await read_batches(client, again)

@@ -34,3 +34,4 @@ class ExitCode(IntEnum):
     TASK = 80, "a background task raised or ended"
     UNREADABLE = 81, "a batch of the log cannot be read: `deskrisk skip` passes over it"
     TRANSACTION = 82, "a request of a transaction got no answer and may still arrive: a fresh process fences it off"
+    DAMAGED = 83, "a file is not what was written there: the last line says which, and what to do"

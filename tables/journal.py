@@ -1,7 +1,12 @@
 """What was answered and is still on its way to the log: kept in files until the broker has it.
 
 A kill takes what a process has in memory, not what it has written to a file: whoever starts next on this disk finds
-it and sends it. A machine that loses its power loses what its system has not written yet: nothing is synced here.
+it and sends it. A machine that loses its power loses what its system has not written yet: nothing is synced here, an
+answer would wait for the disk.
+
+A file that ends within an entry was cut off there, by a kill or a power cut: that entry was not answered, or is lost
+with the machine. Any other file that is not as it was written is refused: what it had was answered, and is not all
+known any more.
 """
 
 from __future__ import annotations
@@ -19,9 +24,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tables.exit_codes import ExitCode
+
 SEGMENT_BYTES = 4 << 20
 #: of an entry: checksum of its value, length of its value
 _head = struct.Struct("<II")
+
+
+class JournalDamaged(RuntimeError):
+    """A file of the journal is not what was written: which, and what a person can do."""
+
+    exit_code = ExitCode.DAMAGED
 
 
 @dataclass
@@ -72,7 +85,13 @@ class Journal:
         return _Segment(path, handle)
 
     def take_left(self) -> list[bytes]:
-        """Return what processes that are gone had kept, oldest first; it is theirs until `forget_left`."""
+        """Return what processes that are gone had kept, oldest first; it is theirs until `forget_left`.
+
+        Raises
+        ------
+        JournalDamaged
+            Some of it is not what was written.
+        """
         values: list[bytes] = []
         for path in sorted(self._folder.glob("*.journal"), key=lambda p: int(p.stem.rpartition("-")[2])):
             try:
@@ -85,7 +104,12 @@ class Journal:
                 os.close(handle)
                 continue
             self._left.append(_Segment(path, handle))
-            values += _entries(path.read_bytes()) if os.fstat(handle).st_nlink else []
+            try:
+                values += _entries(path) if os.fstat(handle).st_nlink else []
+            except JournalDamaged:
+                while self._left:
+                    os.close(self._left.pop().handle)
+                raise
         return values
 
     def forget_left(self) -> None:
@@ -128,14 +152,39 @@ class Journal:
             self._folder.rmdir()
 
 
-def _entries(data: bytes) -> list[bytes]:
-    """Return the whole entries; what a kill cut off was not answered."""
-    found, at = [], 0
-    while at + _head.size <= len(data):
-        checksum, length = _head.unpack_from(data, at)
-        value = data[at + _head.size : at + _head.size + length]
-        if len(value) < length or zlib.crc32(value) != checksum:
-            break
-        found.append(value)
-        at += _head.size + length
+def _entries(path: Path) -> list[bytes]:
+    """Return the whole entries; the last one may be cut off."""
+    data, found, at = path.read_bytes(), list[bytes](), 0
+    while at < len(data):
+        end = _end_of(data, at)
+        if end is None:
+            if _is_cut_off(data, at):
+                break
+            raise JournalDamaged(
+                f"{path}: {len(found)} decisions, then {len(data) - at} bytes from {at} on that are not what was "
+                "written: orders were answered that may not be on the log of decisions. Compare it with what the order "
+                "systems were told, then move the file away; the gate starts without it")
+        found.append(data[at + _head.size : end])
+        at = end
     return found
+
+
+def _end_of(data: bytes, at: int) -> int | None:
+    """Return where the entry ends that begins here, or None where none does."""
+    if at + _head.size > len(data):
+        return None
+    checksum, length = _head.unpack_from(data, at)
+    end = at + _head.size + int(length)
+    return end if length > 0 and end <= len(data) and zlib.crc32(data[at + _head.size : end]) == checksum else None
+
+
+def _is_cut_off(data: bytes, at: int) -> bool:
+    """Whether the entry that begins here is the last one, written up to somewhere: no other one follows it."""
+    if not any(data[at:]):  # the file had got its length, and nothing else
+        return True
+    if at + _head.size <= len(data):
+        checksum, length = _head.unpack_from(data, at)
+        rest = data[at + _head.size :]
+        if length <= len(rest) or zlib.crc32(rest) == checksum:  # all of it is there: its length, or it, was changed
+            return False
+    return not any(_end_of(data, start) is not None for start in range(at + 1, len(data) - _head.size))

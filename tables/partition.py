@@ -46,10 +46,12 @@ class Marker:
     offsets: dict[str, int] = field(default_factory=dict)
     batch_id: int = 0
     extra: dict[str, object] = field(default_factory=dict)
-    #: rows of the batch, those without a value among them, and their checksum
+    #: rows of the batch, and the checksum of those with a value
     rows: int | None = None
-    tombstones: int = 0
     checksum: int = 0
+    #: rows without a value, and the checksum of their keys: the cleaner takes them away some day, and no others
+    tombstones: int = 0
+    tombstones_checksum: int = 0
     #: checksum of the marker before
     follows: int = 0
     #: as it stands on the log
@@ -66,12 +68,13 @@ class Marker:
 
     def close(self, rows: Rows) -> Rows:
         """Return the next batch as it is written, its marker behind the rows; this is that marker then."""
-        keys, values = [key for key, _ in rows], [value for _, value in rows]
-        self.follows, self.batch_id = zlib.crc32(self.value), self.batch_id + 1
-        self.rows, self.tombstones, self.checksum = len(rows), values.count(None), checksum_of(keys, values)
+        self.follows, self.batch_id, self.rows = zlib.crc32(self.value), self.batch_id + 1, len(rows)
+        self.checksum, self.tombstones, self.tombstones_checksum = checksums_of(
+            [key for key, _ in rows], [value for _, value in rows])
         self.value = json.dumps({
             "version": MARKER_VERSION, "offsets": self.offsets, "batch_id": self.batch_id, "extra": self.extra,
-            "rows": self.rows, "tombstones": self.tombstones, "checksum": self.checksum, "follows": self.follows,
+            "rows": self.rows, "checksum": self.checksum, "tombstones": self.tombstones,
+            "tombstones_checksum": self.tombstones_checksum, "follows": self.follows,
         }).encode()
         return [*rows, (MARKER_KEY, self.value)]
 
@@ -81,22 +84,24 @@ class Marker:
         data = json.loads(value)
         if data["version"] != MARKER_VERSION:
             raise ValueError(f"marker: expected version {MARKER_VERSION}, was {data['version']}")
-        return cls(data["offsets"], data["batch_id"], data["extra"], data.get("rows"), data.get("tombstones", 0),
-                   data.get("checksum", 0), data.get("follows", 0), value)
+        return cls(data["offsets"], data["batch_id"], data["extra"], data.get("rows"), data.get("checksum", 0),
+                   data.get("tombstones", 0), data.get("tombstones_checksum", 0), data.get("follows", 0), value)
 
 
-def checksum_of(keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> int:
-    """Return 64 bits over rows in their order: CRC-32 of the keys above that of the values."""
-    return _crc_of(keys) << 32 | _crc_of(values)
+def checksums_of(keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> tuple[int, int, int]:
+    """Return the checksum of the rows with a value, how many have none, and the checksum of the keys of these.
 
-
-def _crc_of(parts: Sequence[bytes | None]) -> int:
-    crc = 0
-    for start in range(0, len(parts), CHUNK_ROWS):
-        chunk = parts[start : start + CHUNK_ROWS]
+    The first one has 64 bits: CRC-32 of the keys, in their order, above that of the values.
+    """
+    of_keys = of_values = of_tombstones = count = 0
+    for start in range(0, len(keys), CHUNK_ROWS):
+        some_keys, some = keys[start : start + CHUNK_ROWS], values[start : start + CHUNK_ROWS]
         try:
-            joined = b"".join(chunk)  # type: ignore[arg-type]
+            joined = b"".join(some)  # type: ignore[arg-type]
         except TypeError:  # tombstones are among them
-            joined = b"".join([part or b"" for part in chunk])
-        crc = zlib.crc32(joined, crc)
-    return crc
+            gone = [k or b"" for k, v in zip(some_keys, some, strict=True) if v is None]
+            of_tombstones, count = zlib.crc32(b"".join(gone), of_tombstones), count + len(gone)
+            some_keys = [k for k, v in zip(some_keys, some, strict=True) if v is not None]
+            joined = b"".join([v for v in some if v is not None])
+        of_keys, of_values = zlib.crc32(b"".join(some_keys), of_keys), zlib.crc32(joined, of_values)  # type: ignore[arg-type]
+    return of_keys << 32 | of_values, count, of_tombstones

@@ -89,10 +89,15 @@ class Standby:
         await self._pause()
         for p in sorted(partitions - self.partitions):
             disk = DiskPartition(self._home / f"positions-{p}", self._changelog)
+            for _ in disk.check_slices():
+                await asyncio.sleep(0)
             marker, offset = disk.row(MARKER_KEY), disk.offset()
             if marker is None or offset is None:
-                disk.clear()
-            batches = Batches() if marker is None or offset is None else Batches({MARKER_KEY: marker}, offset)
+                batches = Batches()
+                if not disk.empty:
+                    disk.clear()
+            else:
+                batches = Batches({MARKER_KEY: marker}, offset)
             self._disks[p], self._batches[p], self._positions[p] = disk, batches, batches.begin
         await self._resume()
 

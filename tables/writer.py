@@ -157,7 +157,9 @@ class PartitionWriter:
             large = {k: v for k, v in rows if v is not None and len(v) > STAGED_BYTES_MAX}
             self.stats.last_commit_s = time.monotonic() - started
             if large:
-                await self._write(large, None)
+                await self._write(large, whole=False)
+                for key in large:  # what waits of it is older
+                    self._staged.pop(key, None)
             self._staged.update((k, v) for k, v in rows if k not in large)
             await self._to_disk(force=False)
             for ack in acks:
@@ -214,10 +216,10 @@ class PartitionWriter:
         if force:
             self.disk.write(staged, self.changelog_position)
         else:
-            await self._write(staged, self.changelog_position)
+            await self._write(staged)
 
-    async def _write(self, rows: Mapping[bytes, bytes | None], offset: int | None) -> None:
-        for _ in self.disk.write_slices(rows, offset):
+    async def _write(self, rows: Mapping[bytes, bytes | None], whole: bool = True) -> None:
+        for _ in self.disk.write_slices(rows, self.changelog_position, whole):
             await asyncio.sleep(DISK_PAUSE_S)  # trades have their turns in between
 
     async def stop(self, flush: bool = True) -> None:

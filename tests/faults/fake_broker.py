@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+from tables.store import Stored
 
 #: the transaction of what is never read
 NEVER = 0
@@ -163,31 +165,48 @@ class Client:
 
 
 class Disk:
-    """A local store that survives its process; a write is there as a whole or not at all."""
+    """A local store that survives its process; a slice is there as a whole or not at all."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self.stored: dict[bytes, bytes] = {}
         self.position: int | None = None
+        self.ahead = 0
+        #: how often its process dies amid a write
+        self.crashes = 0.0
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is stored."""
+        return self.position is None and not self.ahead
+
+    def load(self) -> Stored:
+        """Return what is stored."""
+        return Stored(dict(self.stored), self.position or 0, self.ahead)
 
     def clear(self) -> None:
         """Throw everything away."""
-        self.stored, self.position = {}, None
+        self.stored, self.position, self.ahead = {}, None, 0
 
-    def write(self, rows: dict[bytes, bytes | None], offset: int | None) -> None:
-        """Write rows and the offset they include."""
+    def write(self, rows: Mapping[bytes, bytes | None], position: int, whole: bool = True) -> None:
+        """Write rows, and the offset behind them."""
         for key, value in rows.items():
             if value is None:
                 self.stored.pop(key, None)
             else:
                 self.stored[key] = value
-        if offset is not None:
-            self.position = offset
+        self.ahead = max(position, self.ahead)
+        if whole:
+            self.position = position
 
-    def write_slices(self, rows: dict[bytes, bytes | None], offset: int | None) -> Iterator[None]:
-        """Write as a whole, after a pause in which the process may die."""
+    def write_slices(self, rows: Mapping[bytes, bytes | None], position: int, whole: bool = True) -> Iterator[None]:
+        """Write in two parts; the process may die between them."""
+        cut = int(self._rng.integers(0, len(rows) + 1))
+        self.write(dict(list(rows.items())[:cut]), position, False)
+        if self._rng.random() < self.crashes:
+            raise Crash("store")
         yield
-        self.write(rows, offset)
+        self.write(dict(list(rows.items())[cut:]), position, whole)
 
     def close(self) -> None:
         """Release it."""

@@ -42,27 +42,29 @@ class Life:
         self.writer = PartitionWriter(Client(broker, scheduler, int(rng.integers(1, 6))), "group", "id", self.part, "changelog", disk,  # type: ignore[arg-type]
                                       sequence_max=int(rng.integers(5, 60)))
         self.acked = self.left_out = self.adds_up_to = 0
+        self.from_store = False
 
     async def restore(self) -> int:
         """Fence, then read what adds up, as a stage that takes over does; return where reading goes on."""
         await self.writer.fence()
-        found = Batches(self.disk.stored, self.disk.position or 0)
+        stored = self.disk.load()
+        found = Batches(stored.rows, stored.position, stored.ahead)
         await self.read(found)
         for _ in range(READINGS):
-            if not found.strayed and not found.left_out_records:
+            if not found.doubtful:
                 break
             found = Batches()
             await self.read(found)
         live = found.live()
         self.part.restore(live)
         self.writer.marker, self.writer.changelog_position = found.marker, found.position
-        if not found.from_store:
+        if not found.from_store and not self.disk.empty:
             self.disk.clear()
         if found.rows:  # what the local store did not have, it has now: its offset never runs ahead of its rows
             self.disk.write(found.rows, found.position)
         if found.left_out_records:
             self.writer.write_again({k: live.get(k) for k in found.left_out if k != MARKER_KEY})
-        self.left_out, self.adds_up_to = found.left_out_records, found.position
+        self.left_out, self.adds_up_to, self.from_store = found.left_out_records, found.position, found.from_store
         return self.writer.marker.offsets.get(self.source, 0)
 
     async def read(self, into: Batches) -> None:

@@ -63,6 +63,7 @@ class RealLife(Life):
         self.part.partition = partition  # of the changelog alone: whose account it is does not matter here
         self.writer = PartitionWriter(client, changelog, owner_id(changelog, partition), self.part, changelog, disk)  # type: ignore[arg-type]
         self.acked = self.left_out = self.adds_up_to = 0
+        self.from_store = False
         self.restored = False
 
     async def read(self, into: Batches) -> None:

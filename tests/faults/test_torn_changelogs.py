@@ -74,7 +74,7 @@ async def torn_lives(seed: int, seen: Counter[str]) -> None:
     broker, disk, here = Broker(), Disk(rng), Counter[str]()
     for _ in range(8):
         life = Life(broker, disk, Scheduler(crash_at=int(rng.integers(5, 60))), rng)
-        begun = len(broker.log)
+        begun, disk.crashes = len(broker.log), 0.05
         try:
             await life.work(log)
         except Crash:
@@ -92,6 +92,7 @@ async def torn_lives(seed: int, seen: Counter[str]) -> None:
             broker.clean(int(rng.integers(0, life.adds_up_to + 1)), tombstones)
             seen[f"cleaned{' with tombstones' if tombstones else ''}"] += 1
     seen.update(here)
+    disk.crashes = 0.0
     last = Life(broker, disk, Scheduler(), rng)
     await last.work(log)
     seen["left out"] += last.left_out > 0

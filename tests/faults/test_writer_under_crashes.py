@@ -11,6 +11,7 @@ import os
 import numpy as np
 import pytest
 
+from tables import writer
 from tests.faults.fake_broker import Broker, Crash, Disk, Fenced, Scheduler
 from tests.faults.lives import Life, stored, trades
 from tests.folding import assert_equal, naive
@@ -26,6 +27,7 @@ async def lives(seed: int) -> dict[str, int]:
     crashes = 0
     while True:
         scheduler = Scheduler(crash_at=int(rng.integers(1, 60)) if crashes < 6 else None)
+        disk.crashes = 0.05 if crashes < 6 else 0.0
         life = Life(broker, disk, scheduler, rng)
         try:
             await life.work(log)
@@ -97,3 +99,23 @@ def test_a_zombie_writes_nothing_more(seed: int) -> None:
             assert_equal(taken[0].part, naive(log))
 
     asyncio.run(run())
+
+
+def test_what_waits_of_a_row_does_not_come_back_over_what_is_newer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that has grown large is written at once: what waited of it, and came to the disk later, was older."""
+    monkeypatch.setattr(writer, "STAGED_BYTES_MAX", 100)
+    rng = np.random.default_rng(0)
+
+    async def run() -> dict[bytes, bytes]:
+        life = Life(Broker(), Disk(rng), Scheduler(), rng)
+        await life.restore()
+        life.writer._disk_due = 1e18
+        for k, value in enumerate((b"small", b"L" * 101, b"small again", b"M" * 101)):
+            monkeypatch.setattr(life.part, "cut", lambda value=value: [(b"Pa", value), (b"Pb", b"%d" % len(value))])
+            life.writer.advance("trades", k + 1)
+            await life.writer.flush()
+        await life.writer._to_disk(force=True)
+        return life.disk.stored
+
+    stored = asyncio.run(run())
+    assert (stored[b"Pa"], stored[b"Pb"]) == (b"M" * 101, b"101")

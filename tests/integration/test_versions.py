@@ -24,7 +24,8 @@ MINOR = {
 }
 #: the version before markers said what their batch consists of: it writes none of that, and takes all that it finds
 BEFORE = {
-    "tables/partition.py": [('''            "rows": self.rows, "tombstones": self.tombstones, "checksum": self.checksum, "follows": self.follows,
+    "tables/partition.py": [('''            "rows": self.rows, "checksum": self.checksum, "tombstones": self.tombstones,
+            "tombstones_checksum": self.tombstones_checksum, "follows": self.follows,
 ''', "")],
     "tables/changelog.py": [("if follows and whole and marker.rows is not None:", "if False:"),
                             ("elif (marker.rows is None or", "elif (True or")],

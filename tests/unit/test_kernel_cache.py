@@ -14,6 +14,7 @@ import pytest
 from numba.core.errors import NumbaError
 
 from models.jit import allocating_kernel, kernel
+from models.kernel_cache import CheckedFiles
 from models.position_pack import PACKED_LOT_DTYPE, collect_lots
 from models.position_state import PartitionPositions
 
@@ -48,6 +49,38 @@ def test_what_a_kernel_uses_of_other_files_is_compiled_again_when_it_changes(tmp
     assert run(sources(home, step=20, width=1), cache) == 120
     assert run(sources(home, step=20, width=2), cache) == 240
     assert len(list(cache.rglob("*.nbc"))) == 3
+
+
+def test_a_compiled_kernel_that_is_damaged_is_compiled_again(tmp_path: Path) -> None:
+    """A power cut leaves files without their end; Numba would raise, or run what a flipped byte makes of the code."""
+    home, cache = sources(tmp_path / "home", step=1, width=3), tmp_path / "cache"
+    assert run(home, cache) == 303
+    code, index = sorted(cache.rglob("*.nb?"))
+    good = code.read_bytes()
+    for bad in (good[: len(good) // 2], b"", good[:900] + bytes([good[900] ^ 4]) + good[901:]):
+        code.write_bytes(bad)
+        if not bad:
+            index.write_bytes(b"")
+        assert run(home, cache) == 303
+        assert len(code.read_bytes()) == len(good) and index.stat().st_size
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_files_of_kernels_are_as_they_were_written_or_as_if_not_there(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    files = CheckedFiles(str(tmp_path), "kernel", "stamp")
+    files.save("one", ("code", b"1" * 50))
+    files.save("other", ("code", b"2" * 50))
+    good = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    for path, data in good.items():
+        for _ in range(60):
+            at = int(rng.integers(len(data)))
+            flipped = data[:at] + bytes([data[at] ^ 1 << int(rng.integers(8))]) + data[at + 1 :]
+            path.write_bytes(data[:at] if rng.random() < 0.3 else flipped)
+            for key, value in (("one", b"1" * 50), ("other", b"2" * 50)):
+                assert files.load(key) in (None, ("code", value)), (path.name, at)
+        path.write_bytes(data)
+    assert files.load("one") and files.load("other")
 
 
 def test_the_same_sources_elsewhere_are_not_compiled_again(tmp_path: Path) -> None:

@@ -154,6 +154,9 @@ def test_what_is_unknown_is_null_in_every_table_whoever_made_it(made_by: str, tm
             kinds = dict(store.query(f"SELECT name, type FROM system.columns WHERE database = 'deskrisk' AND table = '{table.topic}'"))
             for name, value in zip(table.columns, rows[0], strict=True):
                 assert value is not None or kinds[name].startswith("Nullable("), f"{table.name}.{name}"
+        synced = dict(store.query("SELECT name, engine_full LIKE '%fsync_after_insert = 1%' AND engine_full LIKE '%fsync_part_directory = 1%' "
+                                  "FROM system.tables WHERE database = 'deskrisk'"))
+        assert synced == dict.fromkeys((t.name.partition(".")[2] for t in sink_tables(1)), 1), "a block counts once it is on the disk"
         assert store.query("SELECT pnl_unknown, day_unknown, without_rate FROM deskrisk.risk") == [(1, 1, "SEK")]
         if made_by != "this version":
             assert store.query("SELECT realised_pnl, fifo_realised_pnl FROM deskrisk.positions WHERE offset = 1") == [(-3.0, -2.0)], "what was known stays"
