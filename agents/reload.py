@@ -53,7 +53,7 @@ class KeyReloads:
         self._fills_max, self._lateness_ns = fills_max, lateness_ns
         self._replaced = replaced
         self._open: list[_Reload] = []
-        #: slices that are being taken in, by topic and partition: a fold is put in place before or after one, never amid
+        #: slices that are being taken in, by topic and partition: a fold is put in place before or after one
         self._taken_in: dict[tuple[str, int], RecordBatch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 

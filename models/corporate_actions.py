@@ -86,7 +86,7 @@ class CorporateActions:
         return sum(decimal_parts(r.ratio, "ratio")[1] for r in splits if r.ratio is not None)
 
     def decimals_beside(self, record: CorporateAction) -> int:
-        """Return the decimals of all other splits of an instrument, in force or to come, whatever is known of this one."""
+        """Return the decimals of all other splits of an instrument, in force or to come."""
         others = [r for r in self._records.get(record.instrument, {}).values() if r.action_id != record.action_id]
         return sum(decimal_parts(r.ratio, "ratio")[1] for r in others if r.ratio is not None)
 

@@ -14,7 +14,7 @@ from schemas.units import UNITS_MAX
 
 
 def differing(positions: PartitionPositions, ref: ReferenceArrays, finer: bool = False) -> np.ndarray:
-    """Return the rows that are not counted in the terms of their instruments; or those to be counted ``finer`` alone."""
+    """Return the rows that are not counted in the terms of their instruments; or those of ``finer`` terms alone."""
     rows = positions.arrays.rows[: int(positions.arrays.meta[N_ROWS])]
     instrument = rows["instrument_index"]
     other = ((rows["unit_value"] != ref.unit_value[instrument])
@@ -73,7 +73,7 @@ def follow_splits(positions: PartitionPositions, actions: np.ndarray, starts: np
     positions.arrays = a = positions.arrays._replace(actions=actions, action_start=starts)
     rows, behind = a.rows[: int(a.meta[N_ROWS])], []
     if not len(actions) and not rows["actions_hash"].any():
-        return [], []
+        return []
     known = np.array([splits_hash(a, k, FOREVER) for k in range(len(starts) - 1)], np.uint64)
     instrument = rows["instrument_index"]
     now = np.where(instrument < len(known), np.append(known, np.uint64(0))[np.minimum(instrument, len(known))], 0)
@@ -83,7 +83,7 @@ def follow_splits(positions: PartitionPositions, actions: np.ndarray, starts: np
     for slot in np.flatnonzero(other | (rows["based"] != 0) if restored else other).tolist():
         if is_behind(positions, slot):
             behind.append(slot)
-    return moved, behind
+    return behind
 
 
 def is_behind(positions: PartitionPositions, slot: int) -> bool:

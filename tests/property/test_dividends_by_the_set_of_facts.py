@@ -10,9 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import trade_columns as tc
-from models.naive_fold import NaiveBook
-from schemas.codec import encode
 from schemas.corporate import CorporateAction
 from tables.position_partition import PositionPartition
 from tables.refold import fold, put_in_place
@@ -125,7 +122,7 @@ def test_statements_and_rolls_between_change_nothing_of_that(
                       (later, told(data.draw, mixed(in_one(history[0]), alone, places), said))):
         part.reference.turn(NOW)
         for event in log:
-            if isinstance(event, CorporateAction) or len(event) == 2 and event[0] == NAME:
+            if isinstance(event, CorporateAction) or (len(event) == 2 and event[0] == NAME):
                 say(part, event)
                 assert part.follow_terms() == []
             else:
