@@ -104,8 +104,7 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
         q, uv, avg = rows[r].quantity, rows[r].multiplier, rows[r].average_price
         x = rate[rows[r].currency]
         price, df = mid[rows[r].instrument], discount[rows[r].instrument]
-        value = np.nan
-        unrealised = np.nan
+        value, unrealised = np.nan, np.nan
         if rows[r].live != 0:
             new[QUANTITY] = q
             flat = q == 0.0
