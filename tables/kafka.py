@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,34 @@ from tables.transactions import TransactionalProducer
 BATCH_HEAD_BYTES = 1024
 #: aiokafka has one request to a node at a time: data of partitions that it does not name wait for it
 FETCH_WAIT_MS = 100
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Disconnect a consumer; a fetch that failed and is to be asked again ends with it, and nobody else.
+
+    aiokafka cancels such a fetch and awaits it: whoever stops the consumer gets the cancellation as their own.
+    A take-over that fails so would count as cancelled, and nobody would be told.
+    """
+    try:
+        await AIOKafkaConsumer.stop(consumer)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        fetcher = consumer._fetcher
+        left = [] if fetcher is None else [fetcher._fetch_task, *fetcher._pending_tasks]
+        for fetch in left:
+            fetch.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await consumer._client.close()
+
+
+class Consumer(AIOKafkaConsumer):
+    """aiokafka's consumer, stopped so."""
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await stop_consumer(self)
 
 
 @dataclass(frozen=True)
@@ -59,12 +88,12 @@ class KafkaClient:
         return made(**{"acks": "all", "retry_backoff_ms": 5, "max_request_size": BATCH_BYTES_MAX - BATCH_HEAD_BYTES}
                     | self.options() | options)
 
-    def consumer(self, **options: Any) -> AIOKafkaConsumer:
+    def consumer(self, **options: Any) -> Consumer:
         """Return a group-less consumer that reads what is committed."""
         defaults = {"enable_auto_commit": False, "auto_offset_reset": "earliest", "isolation_level": "read_committed",
                     "max_partition_fetch_bytes": 4 << 20, "fetch_max_bytes": 32 << 20, "fetch_max_wait_ms": 200,
                     "metadata_max_age_ms": 30_000}
-        return AIOKafkaConsumer(**defaults | self.options() | options)
+        return Consumer(**defaults | self.options() | options)
 
     def admin(self) -> AIOKafkaAdminClient:
         """Return an admin client."""

@@ -11,9 +11,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery, ServiceStopped
 from faust.types import TP
 
 from tables.exit_codes import ExitCode
@@ -40,15 +42,50 @@ class StageOwner(Protocol):
         """Return the changelog position the state includes, or None where that is not a changelog of ours."""
 
 
+class EngineRecovery(Recovery):
+    """Faust's recovery, which finds nothing left to read and resumes the streams.
+
+    Faust takes a request that is not answered in time for the end of the service: its recovery ends for good, without
+    a word, and nothing is read any more.
+    """
+
+    async def _wait(self, coro: Any, timeout: float | None = None) -> None:
+        try:
+            await super()._wait(coro, timeout)
+        except IllegalStateError:
+            raise  # a partition went meanwhile: another rebalance has begun
+        except KafkaError as error:
+            process.failed("resuming the streams", error, ExitCode.RESTORE)
+            raise
+        except ServiceStopped:
+            if not self.should_stop:
+                process.failed("resuming the streams", TimeoutError(f"no answer within {timeout} s"), ExitCode.RESTORE)
+            raise
+
+
 class EngineTableManager(TableManager):
     """Registered as the ``TableManager`` setting; ``stage`` is set by the worker."""
 
     stage: StageOwner | None = None
     source_topic: str = ""
     _owned: frozenset[int] = frozenset()
+    _recovery: EngineRecovery | None = None
     _turn: asyncio.Lock | None = None
+    #: since when (monotonic) partitions are taken over and nothing is read; None: the streams go on
     rebalancing_since: float | None = None
     on_ready: Callable[[set[int]], Awaitable[None]] | None = None
+
+    @property
+    def recovery(self) -> EngineRecovery:
+        """Return what resumes the streams after a take-over."""
+        if self._recovery is None:
+            self._recovery = EngineRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
+
+    def on_actives_ready(self) -> None:
+        """Note that the streams go on."""
+        super().on_actives_ready()
+        self.rebalancing_since = None
 
     async def on_start(self) -> None:
         """Begin at once: tables are declared before the app starts, and Faust would wait a second for late ones."""
@@ -93,7 +130,6 @@ class EngineTableManager(TableManager):
                 await self.recovery.on_rebalance(assigned, revoked, newly_assigned, generation_id)
                 if generation_id != self.app.consumer_generation_id:
                     return  # what is owned now is another's to say
-                self.rebalancing_since = None
                 if self.on_ready is not None:
                     await self.on_ready(wanted)
         except asyncio.CancelledError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import faust
@@ -24,7 +25,7 @@ from mode.utils.futures import notify
 
 from schemas.topics import EXTERNAL
 from tables.exit_codes import ExitCode
-from tables.kafka import FETCH_WAIT_MS
+from tables.kafka import FETCH_WAIT_MS, stop_consumer
 from tables.lease import Lease
 from tables.records import PACE_S, RecordBatch, UnreadableBatch, fetch_slices, tune_fetcher
 from tables.tasks import process
@@ -57,6 +58,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         consumer._fetch_max_bytes = 16 << 20
+        consumer.stop = partial(stop_consumer, consumer)
         self.time_started = driver.monotonic()
         await consumer.start()
         reading: Reading = self.app.reading

@@ -64,7 +64,8 @@ class RealLife(Life):
         self.writer = PartitionWriter(client, changelog, owner_id(changelog, partition), self.part, changelog, disk)  # type: ignore[arg-type]
         self.acked = self.left_out = self.adds_up_to = 0
         self.from_store = False
-        self.restored = False
+        #: where it went on; None: it has not come so far
+        self.began: int | None = None
 
     async def read(self, into: Batches) -> None:
         """Read what is committed."""
@@ -72,15 +73,8 @@ class RealLife(Life):
 
     async def restore(self) -> int:
         """Fence and read."""
-        offset = await super().restore()
-        self.restored = True
-        return offset
-
-    async def stored(self) -> int:
-        """Return how far the source is included, for a reader who is in nobody's way."""
-        batches = Batches()
-        await self.read(batches)
-        return batches.marker.offsets.get(self.source, 0)
+        self.began = await super().restore()
+        return self.began
 
     async def die(self) -> None:
         """Be gone as a process is: connections close, nothing more is sent."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import NewTopic
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
@@ -18,7 +18,7 @@ from app.brokers import Broker, EmbeddedBroker
 from app.faults.plan import Action, Drawn, Fault, Faults, Schedule, from_tape
 from app.faults.proxy import FaultProxy
 from app.faults.wire import Api
-from tables.kafka import KafkaClient
+from tables.kafka import Consumer, KafkaClient
 from tables.restore import read_range
 from tests.integration.harness import prefix_of
 
@@ -176,3 +176,37 @@ def test_a_broker_that_calls_itself_otherwise_is_said(at: Broker) -> None:
     asyncio.run(scenario(proxy))
     with pytest.raises(RuntimeError, match="calls itself by another address than localhost"):
         proxy.stop()
+
+
+def test_a_consumer_whose_fetch_failed_is_stopped_and_nobody_else(at: Broker, topic: str) -> None:
+    """aiokafka hands the cancellation of a fetch that waits to be asked again to whoever stops the consumer."""
+    async def scenario(proxy: FaultProxy) -> None:
+        for stops in (Consumer.stop, AIOKafkaConsumer.stop):
+            consumer = KafkaClient(proxy.address).consumer(retry_backoff_ms=60_000)
+            await consumer.start()
+            consumer.assign([TopicPartition(topic, 0)])
+            hurt = len(proxy.hurt())
+            while len(proxy.hurt()) == hurt or not consumer._fetcher._pending_tasks:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            if stops is Consumer.stop:
+                await consumer.stop()
+                assert not consumer._client._conns[next(iter(consumer._client._conns))].connected()
+            else:  # as it is without: the cure can go once this fails
+                with pytest.raises(asyncio.CancelledError):
+                    await stops(consumer)
+                await consumer._client.close()
+    with FaultProxy(at.address, Schedule([Fault(Api.FETCH, Action.CUT, times=1_000)])) as proxy:
+        asyncio.run(scenario(proxy))
+
+
+def test_a_cancellation_of_whoever_stops_a_consumer_goes_on(broker: Broker) -> None:
+    async def scenario() -> None:
+        consumer = KafkaClient(broker.address).consumer()
+        await consumer.start()
+        task = asyncio.create_task(consumer.stop())
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await consumer._client.close()
+    asyncio.run(scenario())

@@ -41,8 +41,8 @@ from tests.integration.harness import Installation, Upstream, prefix_of
 pytestmark = pytest.mark.kafka
 OF_TRANSACTIONS = (Api.ADD_PARTITIONS_TO_TXN, Api.ADD_OFFSETS_TO_TXN, Api.TXN_OFFSET_COMMIT, Api.END_TXN)
 NIGHTLY = SEEDS > 240
-#: what a broker says to a request of an epoch before
-FENCED_CODES = {47, 90}
+#: what a broker says to a request of an epoch before; CONCURRENT_TRANSACTIONS while another of the newer one is ending
+FENCED_CODES = {47, 51, 90}
 
 
 @pytest.fixture(scope="module")
