@@ -47,7 +47,10 @@ class HeldTerms:
         for key in part.follow_terms():
             self._counters.add("terms_refused")
             log.error("%s|%s: held in parts of the new quantity_increment: counted in the former terms", *key)
+        self.fold_behind(part)
 
+    def fold_behind(self, part: PositionPartition) -> None:
+        """Have what the log alone can say folded again from it."""
         while part.behind:
             account, instrument = part.behind.pop()
             log.error("%s|%s: a corporate action is of before what has left the window: folded again from the log",

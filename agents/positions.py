@@ -220,13 +220,14 @@ class PositionStage(ReadingStage):
                 self._up_to_date.clear()
             else:
                 self._up_to_date.set()
-            self._reloads.saw(batch)
-            if batch.topic == self._topics["trades"]:
-                await self._fold_trades(batch, part, sends)
-                self._progress.folded(batch.partition, batch.next_offset, int(batch.timestamps_ms[-1]) * 1_000_000,
-                                      batch.behind, self._clock())
-            else:
-                await self.statements.take(batch, part, sends)
+            with self._reloads.taking_in(batch):
+                if batch.topic == self._topics["trades"]:
+                    await self._fold_trades(batch, part, sends)
+                    self._progress.folded(batch.partition, batch.next_offset, int(batch.timestamps_ms[-1]) * 1_000_000,
+                                          batch.behind, self._clock())
+                else:
+                    await self.statements.take(batch, part, sends)
+                self._terms.fold_behind(part)
             self._out_wake.set()
         writer.advance(batch.topic, batch.next_offset, ack, sends)
 

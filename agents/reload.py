@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,17 +15,17 @@ from agents.ports import Clock, Counters, Publisher
 from schemas.codec import decoder_of, encode, records_in
 from schemas.records import Alert, External
 from tables.kafka import KafkaClient
-from tables.position_partition import PositionPartition, decimal_text
+from tables.position_partition import PositionPartition
 from tables.records import RecordBatch
-from tables.refold import fold, open_from
+from tables.refold import fold, near, open_from, put_in_place, quantity_text
 from tables.restore import read_range
 from tables.tasks import process
 
 log = logging.getLogger(__name__)
 #: trades folded between two turns of the loop: a reload must not hold up the desk
 STEP = 2_000
-RELATIVE = 1e-9
-_COMPARED = ("average_price", "realised_pnl", "fees")
+#: between two looks at whether a slice is still being taken in
+TURN_S = 0.01
 _external = decoder_of(External)
 #: broker time ms, topic (trades before statements of the same moment), offset, value
 Event = tuple[int, int, int, bytes]
@@ -52,6 +53,8 @@ class KeyReloads:
         self._fills_max, self._lateness_ns = fills_max, lateness_ns
         self._replaced = replaced
         self._open: list[_Reload] = []
+        #: slices that are being taken in, by topic and partition: a fold is put in place before or after one
+        self._taken_in: dict[tuple[str, int], RecordBatch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def request(self, part: PositionPartition, account: str, instrument: str, offsets: dict[str, int]) -> None:
@@ -62,6 +65,9 @@ class KeyReloads:
         if any((r.part, r.account, r.instrument) == (part, account, instrument) for r in self._open):
             return
         reload = _Reload(part, account, instrument)
+        for (topic, partition), batch in self._taken_in.items():
+            if partition == part.partition and offsets.get(topic, 0) < batch.next_offset:
+                self._keep(reload, batch, 1 << 62)
         self._open.append(reload)
         task = process.errand("reload", lambda: self._run(reload, dict(offsets)))
         self._tasks.add(task)
@@ -72,8 +78,17 @@ class KeyReloads:
         """Whether a key is being folded again."""
         return bool(self._open)
 
-    def saw(self, batch: RecordBatch) -> None:
-        """Remember what the live state takes in while a reload reads."""
+    @contextlib.contextmanager
+    def taking_in(self, batch: RecordBatch) -> Iterator[None]:
+        """Remember what the live state takes in while a reload reads; what is in parts taken in is not put right."""
+        self._taken_in[batch.topic, batch.partition] = batch
+        try:
+            self._saw(batch)
+            yield
+        finally:
+            del self._taken_in[batch.topic, batch.partition]
+
+    def _saw(self, batch: RecordBatch) -> None:
         for reload in self._open:
             if reload.part.partition == batch.partition:
                 self._keep(reload, batch, 1 << 62)
@@ -103,10 +118,12 @@ class KeyReloads:
                                        reload.part.future_ns)
             waiting = sorted(history.events)
             trades = 0
-            while waiting:
+            while waiting or any(partition == p for _, partition in self._taken_in):
                 for start in range(0, len(waiting), STEP):
                     trades += self._fold(shadow, waiting[start : start + STEP])
                     await asyncio.sleep(0)
+                if not waiting:
+                    await asyncio.sleep(TURN_S)
                 waiting, reload.events = reload.events, []
             self._finish(reload, shadow, trades)  # no turn of the loop between the last fold and this
         finally:
@@ -139,24 +156,18 @@ class KeyReloads:
             text = f"not reloaded: {'the log has no trade of it' if other < 0 else 'no such position here'}"
             self._say(reload, text, None, None)
             return
-        rows, fold_rows = part.positions.arrays.rows, shadow.positions.arrays.rows
-        decimals = int(rows["quantity_decimals"][slot])
-        was = decimal_text(int(rows["quantity"][slot]), decimals)
-        now = decimal_text(int(fold_rows["quantity"][other]), decimals)
-        same = was == now and all(_near(float(rows[c][slot]), float(fold_rows[c][other])) for c in _COMPARED)
-        if same:
-            self._say(reload, f"reloaded from {trades} trades: unchanged", float(now), float(was))
+        was, before = quantity_text(part, slot), part.records(np.array([slot]))[0]
+        if not put_in_place(part, slot, shadow, other):
+            self._say(reload, f"reloaded from {trades} trades: unchanged", float(was), float(was))
             return
-        realised = float(rows["realised_pnl"][slot]), float(fold_rows["realised_pnl"][other])
-        netted = float(shadow.positions.arrays.stated[other])
-        part.positions.replace(slot, *shadow.positions.whole_fold(other), netted)
-        if other in shadow.side or slot in part.side:
-            mine, theirs = part.side_of(slot), shadow.side_of(other)
-            mine.fees, mine.opening_fees, mine.openings = theirs.fees, theirs.opening_fees, theirs.openings
-            mine.dividends = theirs.dividends
+        now, after = quantity_text(part, slot), part.records(np.array([slot]))[0]
         self._replaced(part)
-        self._say(reload, f"reloaded from {trades} trades: quantity {now} was {was}, realised {_text(realised[1])} was "
-                          f"{_text(realised[0])}", float(now), float(was))
+        text = f"quantity {now} was {was}, realised {_text(after.realised_pnl)} was {_text(before.realised_pnl)}"
+        for currency in sorted(before.funding.keys() | after.funding.keys()):
+            sums = [record.funding.get(currency, 0.0) for record in (after, before)]
+            if not near(*sums):
+                text += f", funding {_text(sums[0])} {currency} was {_text(sums[1])}"
+        self._say(reload, f"reloaded from {trades} trades: {text}", float(now), float(was))
 
     def _say(self, reload: _Reload, text: str, now: float | None, was: float | None) -> None:
         self._counters.add("reloads")
@@ -182,10 +193,5 @@ def _records(value: bytes) -> list[bytes]:
         return []
 
 
-def _text(figure: float) -> str:
-    return "unknown" if figure != figure else f"{figure:.10g}"
-
-
-def _near(a: float, b: float) -> bool:
-    """Whether two figures are the same; an unknown one (NaN) is the same as an unknown one alone."""
-    return bool(np.isclose(a, b, rtol=RELATIVE, atol=RELATIVE, equal_nan=True))
+def _text(figure: float | None) -> str:
+    return "unknown" if figure is None else f"{figure:.10g}"

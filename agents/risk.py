@@ -410,7 +410,7 @@ class RiskStage(Stage):
                     unrealised=finite[ru.UNREALISED] if count[ru.UNREALISED_UNKNOWN] <= count[ru.UNPRICED] else None,
                     day=finite[ru.DAY] if known else None, price=finite[ru.PRICE] if known else None,
                     fx=finite[ru.FX] if known else None, fees=finite[ru.FEES] if costs else None,
-                    carry=finite[ru.CARRY] if known and carried else None,
+                    carry=finite[ru.CARRY] if costs and carried else None,
                     funding=finite[ru.FUNDING] if costs else None, interest=finite[ru.INTEREST] if carried else None,
                     total=total if whole and total == total else None),
             exposure=Exposure(gross=finite[ru.GROSS], net=finite[ru.NET], long=finite[ru.LONG],

@@ -85,6 +85,11 @@ class CorporateActions:
         splits = self.in_force(instrument, "split")
         return sum(decimal_parts(r.ratio, "ratio")[1] for r in splits if r.ratio is not None)
 
+    def decimals_beside(self, record: CorporateAction) -> int:
+        """Return the decimals of all other splits of an instrument, in force or to come."""
+        others = [r for r in self._records.get(record.instrument, {}).values() if r.action_id != record.action_id]
+        return sum(decimal_parts(r.ratio, "ratio")[1] for r in others if r.ratio is not None)
+
     def columns(self, instruments: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return the splits that are in force (ACTION_DTYPE), and where those of each instrument begin."""
         rows: list[tuple[int, int, int, float, int]] = []
@@ -93,10 +98,14 @@ class CorporateActions:
             for r in self.in_force(name, "split"):
                 assert r.ratio is not None
                 mantissa, scale = decimal_parts(r.ratio, "ratio")
-                said = hashlib.sha256(f"{r.action_id} {r.ratio.normalize()} {effective_ns(r)}".encode()).digest()
-                rows.append((effective_ns(r), mantissa, 10**scale, float(r.ratio), int.from_bytes(said[:8], "little")))
+                rows.append((effective_ns(r), mantissa, 10**scale, float(r.ratio), _mark(_said(r))))
             starts.append(len(rows))
         return np.array(rows, ACTION_DTYPE), np.array(starts, np.int64)
+
+    def splits_mark(self, instrument: str, until_ns: int) -> int:
+        """Return a mark of the splits that are in force of an instrument up to a time; 0: there are none."""
+        found = [_said(r) for r in self.in_force(instrument, "split") if effective_ns(r) <= until_ns]
+        return _mark(", ".join(found)) if found else 0
 
     def splits(self) -> list[tuple[int, str, float]]:
         """Return all splits that are known, in force or to come: (from when on, instrument, ratio), by time."""
@@ -160,6 +169,15 @@ class CorporateActions:
                  if (_date(effective_ns(r)) > of if of else _date(effective_ns(r)) >= today)]
         done = set(record.prior_close_splits or ())
         return since, [r for r in since if r.action_id not in done]
+
+
+def _said(split: CorporateAction) -> str:
+    assert split.ratio is not None
+    return f"{split.action_id} {split.ratio.normalize()} {effective_ns(split)}"
+
+
+def _mark(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 def _date(ns: int) -> str:

@@ -133,7 +133,7 @@ class NaiveBook:
         self._inverse, self._any_sign = inverse, any_sign or {}
         self._decimals = decimals or {}
         self._lateness_ns = lateness_ns
-        self._actions = actions or {}
+        self._actions = {name: sorted(said, key=_by_time) for name, said in (actions or {}).items()}
         self.fills: dict[tuple[str, str], list[NaiveFill]] = {}
         self._by_id: dict[tuple[str, str], NaiveChain] = {}
         self._busts: dict[tuple[str, str], tuple[Any, ...]] = {}
@@ -200,7 +200,7 @@ class NaiveBook:
 
     def _fits(self, key: tuple[str, str], quantity: Decimal) -> bool:
         """Whether a position can be counted with one more fill, what it corrects still in it."""
-        decimals, actions = self._decimals.get(key[1]), sorted(self._actions.get(key[1], ()))
+        decimals, actions = self._decimals.get(key[1]), self._actions.get(key[1], [])
         if decimals is None:
             return True
         most = HELD_UNITS_MAX / 10**decimals
@@ -259,13 +259,18 @@ class NaiveBook:
     def position(self, account: str, instrument: str) -> NaivePosition:
         """Return a position, folded from all its fills in order."""
         with localcontext(PRECISION):
-            fills, actions = self.in_order((account, instrument)), sorted(self._actions.get(instrument, ()))
+            fills, actions = self.in_order((account, instrument)), self._actions.get(instrument, [])
             out = fold([in_units_after(f, actions) for f in fills], self._inverse.get(instrument, False))
             for k, (ts, _, amount, currency) in enumerate(actions):
                 held = sum((in_units_after(f, actions[:k]).quantity for f in fills if f.ts < ts), ZERO)
                 if amount is not None and held:
                     out.funding[currency] = out.funding.get(currency, ZERO) - held * amount
             return out
+
+
+def _by_time(action: Action) -> tuple[int, bool]:
+    """Order actions; a dividend is paid by what is held after the splits of its moment."""
+    return action[0], action[1] is None
 
 
 def in_units_after(f: NaiveFill, actions: list[Action]) -> NaiveFill:

@@ -31,6 +31,7 @@ from models.position_window import (
     action_range,
     clear_row,
     flag_fill,
+    last_split,
     mark_dirty,
     reindex_fills,
     relink_rows,
@@ -326,7 +327,8 @@ def retire_fills(st: PositionArrays, s: int) -> None:
     free_lots(st.pool, st.base, s)
     st.base[s].stated_ts = stated
     newest = st.rows[s].last_ts_event
-    st.base[s].horizon_ts, st.base[s].filled_ts, st.base[s].last_ts_event = newest, newest, newest
+    st.base[s].filled_ts, st.base[s].last_ts_event = newest, newest
+    st.base[s].horizon_ts = max(newest, last_split(st, st.rows[s].instrument_index))  # the other fold is in its units
     st.base[s].late_trades = st.rows[s].late_trades
     st.base[s].actions_hash = splits_hash(st, st.rows[s].instrument_index, st.base[s].horizon_ts)
     st.base[s].opening_quantity, st.base[s].opening_price = st.rows[s].opening_quantity, st.rows[s].opening_price

@@ -13,12 +13,14 @@ from models.trade_columns import ReferenceArrays
 from schemas.units import UNITS_MAX
 
 
-def differing(positions: PartitionPositions, ref: ReferenceArrays) -> np.ndarray:
-    """Return the rows that are not counted in the terms of their instruments."""
+def differing(positions: PartitionPositions, ref: ReferenceArrays, finer: bool = False) -> np.ndarray:
+    """Return the rows that are not counted in the terms of their instruments; or those of ``finer`` terms alone."""
     rows = positions.arrays.rows[: int(positions.arrays.meta[N_ROWS])]
     instrument = rows["instrument_index"]
     other = ((rows["unit_value"] != ref.unit_value[instrument])
              | (rows["quantity_decimals"] != ref.quantity_decimals[instrument]))
+    if finer:
+        other &= ref.quantity_decimals[instrument] > rows["quantity_decimals"]
     found: np.ndarray = np.flatnonzero(other & (ref.instrument_known[instrument] != 0)
                                        & (rows["inverse"] == ref.inverse[instrument]))
     return found
@@ -61,27 +63,33 @@ def _lots(a: pw.PositionArrays, head: int) -> list[int]:
 
 
 
-def follow_splits(positions: PartitionPositions, actions: np.ndarray,
-                  starts: np.ndarray) -> tuple[list[int], list[int]]:
-    """Fold the rows again whose instruments have other splits than before; return them.
+def follow_splits(positions: PartitionPositions, actions: np.ndarray, starts: np.ndarray,
+                  restored: bool = False) -> list[int]:
+    """Fold the rows again whose instruments have other splits than before.
 
-    Returned too: those whose base reaches beyond a split that is not in it; what they hold is not right until they are
-    folded from the log.
+    Returns those of them (of a partition that was ``restored``: of all) whose base reaches beyond a split that is not
+    in it: what they hold is not right until they are folded from the log.
     """
     positions.arrays = a = positions.arrays._replace(actions=actions, action_start=starts)
     rows, behind = a.rows[: int(a.meta[N_ROWS])], []
     if not len(actions) and not rows["actions_hash"].any():
-        return [], []
+        return []
     known = np.array([splits_hash(a, k, FOREVER) for k in range(len(starts) - 1)], np.uint64)
     instrument = rows["instrument_index"]
     now = np.where(instrument < len(known), np.append(known, np.uint64(0))[np.minimum(instrument, len(known))], 0)
-    moved: list[int] = np.flatnonzero(now != rows["actions_hash"]).tolist()
-    for slot in moved:
-        base = positions.arrays.base[slot]
+    other = now != rows["actions_hash"]
+    for slot in np.flatnonzero(other).tolist():
         positions.refold(slot)
-        if base["actions_hash"] != splits_hash(a, int(instrument[slot]), int(base["horizon_ts"])):
+    for slot in np.flatnonzero(other | (rows["based"] != 0) if restored else other).tolist():
+        if is_behind(positions, slot):
             behind.append(slot)
-    return moved, behind
+    return behind
+
+
+def is_behind(positions: PartitionPositions, slot: int) -> bool:
+    """Return whether the base of a row is not counted by the splits that it reaches beyond."""
+    base, a = positions.arrays.base[slot], positions.arrays
+    return bool(base["actions_hash"] != splits_hash(a, int(a.rows["instrument_index"][slot]), int(base["horizon_ts"])))
 
 
 def held(positions: PartitionPositions, slot: int, ts: int) -> int | None:

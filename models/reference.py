@@ -144,7 +144,7 @@ class Reference:
         if record.ratio is not None:
             if standing is not None and standing.inverse:
                 raise ValueError(f"instrument: expected none that is inverse with kind split, was {record.instrument}")
-            decimals = (quantity_decimals(standing) if standing else 0) + self.actions.decimals(record.instrument)
+            decimals = (quantity_decimals(standing) if standing else 0) + self.actions.decimals_beside(record)
             if decimals + decimal_parts(record.ratio, "ratio")[1] > DECIMALS_MAX:
                 raise ValueError(f"ratio: expected one by which quantities have at most {DECIMALS_MAX} decimals, "
                                  f"was {record.ratio}")

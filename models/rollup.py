@@ -104,8 +104,7 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
         q, uv, avg = rows[r].quantity, rows[r].multiplier, rows[r].average_price
         x = rate[rows[r].currency]
         price, df = mid[rows[r].instrument], discount[rows[r].instrument]
-        value = np.nan
-        unrealised = np.nan
+        value, unrealised = np.nan, np.nan
         if rows[r].live != 0:
             new[QUANTITY] = q
             flat = q == 0.0
@@ -136,9 +135,12 @@ def value_rows(rows: np.ndarray, paid: np.ndarray, contribution: np.ndarray, lea
                 if not flat:
                     _greeks(new, q * uv * x, exposure, rows[r].instrument, greek_kind, unit_greeks)
             known = _gains(new, realised, gained, fees, funding)
+            carry = funding_before - funding + earned  # known by itself: it rests on no price and no close
+            if new[COSTS_UNKNOWN] == 0.0 and not is_figure(carry):
+                new[CARRY_UNKNOWN] = 1.0
+            elif new[COSTS_UNKNOWN] == 0.0:
+                new[CARRY] = carry
             if known:
-                carry = funding_before - funding + earned
-                new[CARRY] = carry if is_figure(carry) else 0.0
                 i, c, opened = rows[r].instrument, rows[r].currency, rows[r].opening_ts
                 close, x_close = prior_close[i], prior_rate[c]
                 # a close of another day is not the one that the opening was valued at

@@ -28,7 +28,7 @@ from schemas.refusal import Refused
 from schemas.units import FUTURE_NS, UNITS_MAX, format_ts_ns
 from tables.dividends import pay_all, pay_row
 from tables.partition import MARKER_KEY, Rows
-from tables.side_data import Amounts, SideData, add_amounts, exact_amounts
+from tables.side_data import Amounts, Dividend, SideData, add_amounts, exact_amounts
 
 UNIT = "\x1f"
 #: a row of the changelog stays well below the megabyte that brokers take of a record
@@ -61,6 +61,8 @@ class PositionPartition:
         self._terms = -1  # version of the reference data that rows are counted by
         #: account and instrument of rows that have to be folded again from the log
         self.behind: set[tuple[str, str]] = set()
+        #: dividends of rows that the log was asked for already, by row and action
+        self.asked: dict[tuple[int, str], Dividend] = {}
         self._old_blocks: set[bytes] = set()  # of the changelog, to be replaced by the next cut
         self._payers: deque[tuple[int, int]] = deque()  # fills of the window that paid fees: sequence number, row
         self._new_payers: list[tuple[int, int]] = []  # those since the last cut
@@ -170,6 +172,8 @@ class PositionPartition:
         self._payers.clear()
         self._new_payers.clear()
         self._old_blocks.clear()
+        self.behind.clear()
+        self.asked.clear()
         self._terms = -1
         by_id: list[tuple[int, dict[str, Amounts]]] = []
         keys, values = [], []
@@ -262,18 +266,16 @@ class PositionPartition:
         """
         if self._terms == self.reference.version:
             return []
-        ref, self._terms = self.reference.arrays(), self.reference.version
-        finer = [s for s in differing(self.positions, ref).tolist() if self._decimals_to_come(s, ref) > 0]
+        restored, ref, self._terms = self._terms < 0, self.reference.arrays(), self.reference.version
+        finer = differing(self.positions, ref, finer=True).tolist()
         refused = [s for s in finer if not self._restate(s, ref)]  # before a split: it is exact in the finer ones alone
-        moved, behind = follow_splits(self.positions, *self.reference.actions.columns(self.reference.instruments.names))
+        actions = self.reference.actions.columns(self.reference.instruments.names)
+        behind = follow_splits(self.positions, *actions, restored)
         refused += [s for s in differing(self.positions, ref).tolist()
                     if s not in refused and not self._restate(s, ref)]
-        self.behind.update(self.key_text(s) for s in {*behind, *pay_all(self, set(moved))})
+        self.behind.update(map(self.key_text, behind))
+        pay_all(self)
         return [self.key_text(s) for s in refused]
-
-    def _decimals_to_come(self, slot: int, ref: ReferenceArrays) -> int:
-        row = self.positions.arrays.rows[slot]
-        return int(ref.quantity_decimals[row["instrument_index"]]) - int(row["quantity_decimals"])
 
     def key_text(self, slot: int) -> tuple[str, str]:
         """Return the account and the instrument of a row."""
@@ -317,8 +319,7 @@ class PositionPartition:
         if source in openings and (openings[source][2] > ts or openings[source] == (units, price, ts)):
             return  # of two statements of one moment the one that came later counts
         openings[source] = (units, price, ts)
-        name = self.reference.instruments.names[key[1]]
-        sides = self.reference.actions.in_units_of_newest(name, openings)
+        sides = self.reference.actions.in_units_of_newest(self.reference.instruments.names[key[1]], openings)
         total = sum(q for q, _ in sides)
         latest = max(t for _, _, t in openings.values())
         traded = self.positions.traded_since(slot, latest)
@@ -330,12 +331,13 @@ class PositionPartition:
             raise Refused(QuarantineReason.STATEMENT_TOO_LATE,
                           f"ts_event: expected a time after all that has left the window of this position, was "
                           f"{format_ts_ns(latest)}: what was traded since then could not be told apart")
-        stated = stated_sum(sides, bool(self.reference.arrays().inverse[key[1]]))
-        slot = self.positions.open_position(*key, total, stated.average, latest, self.reference.arrays(), ts_source,
-                                            self._worth(key[1], stated.pnl))
+        ref = self.reference.arrays()
+        stated = stated_sum(sides, bool(ref.inverse[key[1]]))
+        slot = self.positions.open_position(*key, total, stated.average, latest, ref, ts_source,
+                                            stated.pnl and stated.pnl * float(ref.unit_value[key[1]]))
         self.side_of(slot).openings = openings
         self._open_fees(slot)
-        pay_row(self, slot)
+        pay_row(self, slot, latest)
 
     def _netted(self, slot: int) -> float:
         """Return what the sides of a row's sources net to, in money."""
@@ -346,9 +348,6 @@ class PositionPartition:
         sides = self.reference.actions.in_units_of_newest(name, side.openings)
         pnl = stated_sum(sides, bool(row["inverse"])).pnl
         return pnl * float(row["unit_value"]) if pnl else 0.0
-
-    def _worth(self, instrument: int, pnl: float) -> float:
-        return pnl * float(self.reference.arrays().unit_value[instrument]) if pnl else 0.0
 
     def roll(self, account: str, ts: int) -> bool:
         """Begin a day of an account; False where it, or a later one, has begun already."""
@@ -419,11 +418,12 @@ class PositionPartition:
         """Return a hash of the whole partition; equal logs give equal hashes."""
         digest = hashlib.sha256(self.positions.state_hash(self.reference.key_name).encode())
         for key, side in sorted((self.key(slot), side) for slot, side in self.side.items()):
-            if side.fees or side.openings or side.opening_fees or side.paid or side.dividends:
+            dividends = sorted((k, d._replace(splits=0)) for k, d in side.dividends.items() if d.held)
+            if side.fees or side.openings or side.opening_fees or side.paid or dividends:
                 kept = [sorted(amounts.items()) for amounts in (side.fees, side.opening_fees, *(
                     side.paid[seq] for seq in sorted(side.paid)))]
                 digest.update(repr((key, kept, sorted(side.paid), sorted(side.openings.items()),
-                                    sorted(side.dividends.items()))).encode())
+                                    dividends)).encode())
         return digest.hexdigest()
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from models import trade_columns as tc
+from models.position_terms import is_behind
 from models.trade_decode import decode_trades
 from schemas.reasons import QuarantineReason
 from schemas.records import External
 from schemas.refusal import Refused
 from schemas.units import TS_END, UNITS_MAX, decimal_parts, latest_of, parse_ts_ns
-from tables.position_partition import PositionPartition
+from tables.dividends import pay_all
+from tables.position_partition import PositionPartition, decimal_text
 from tables.trade_fees import other_fees, settlement_fees
 
 CHUNK = 20_000
+RELATIVE = 1e-9
+_COMPARED = ("average_price", "realised_pnl", "fees")
 
 
 def fold(part: PositionPartition, trades: list[tuple[int, int, bytes]]) -> None:
@@ -29,6 +33,37 @@ def fold(part: PositionPartition, trades: list[tuple[int, int, bytes]]) -> None:
         settlement_fees(decoded, part.reference)
         part.positions.apply(decoded.rows, part.reference.arrays())
         other_fees(decoded, part)
+
+
+def put_in_place(part: PositionPartition, slot: int, shadow: PositionPartition, other: int) -> bool:
+    """Put what a fold of the log came to in place of a row; False, and nothing is changed, where it is the same."""
+    shadow.follow_terms()
+    pay_all(shadow)  # rows that were opened since
+    rows, folded = part.positions.arrays.rows[slot], shadow.positions.arrays.rows[other]
+    same = quantity_text(part, slot) == quantity_text(shadow, other) and not is_behind(part.positions, slot) and all(
+        near(float(rows[c]), float(folded[c])) for c in _COMPARED)
+    mine, theirs = part.side_of(slot), shadow.side_of(other)
+    known = mine.dividends | theirs.dividends
+    if same and known == mine.dividends:
+        return False
+    mine.dividends = known
+    if same:
+        part.positions.touch(slot)
+        return True
+    part.positions.replace(slot, *shadow.positions.whole_fold(other), float(shadow.positions.arrays.stated[other]))
+    mine.fees, mine.opening_fees, mine.openings = theirs.fees, theirs.opening_fees, theirs.openings
+    return True
+
+
+def quantity_text(part: PositionPartition, slot: int) -> str:
+    """Return the quantity of a row as a plain decimal."""
+    row = part.positions.arrays.rows[slot]
+    return decimal_text(int(row["quantity"]), int(row["quantity_decimals"]))
+
+
+def near(a: float, b: float) -> bool:
+    """Whether two figures are the same; an unknown one (NaN) is the same as an unknown one alone."""
+    return bool(np.isclose(a, b, rtol=RELATIVE, atol=RELATIVE, equal_nan=True))
 
 
 def open_from(part: PositionPartition, statement: External, decimals: int, ts_source: int,

@@ -13,14 +13,20 @@ Amounts = dict[str, Decimal]
 ZERO = Decimal(0)
 #: funding is kept beside fees in other currencies, in front of the currency's name
 FUNDING = "funding:"
+#: no mark of splits
+NOT_SAID = -1
 
 
 class Dividend(NamedTuple):
-    """What a row held when a cash dividend was effective, and what each unit was paid."""
+    """What a row held when a cash dividend was effective, and what each unit was paid.
+
+    ``splits`` marks the splits up to then by which ``held`` was counted: with others it is to be counted again.
+    """
 
     amount: Decimal
     currency: str
     ts: int
+    splits: int
     held: Decimal
 
 
@@ -59,7 +65,8 @@ class SideData:
         rounded = [{c: float(a) for c, a in kept.items()} for kept in (self.fees, self.opening_fees)]
         exact = [{c: str(a) for c, a in kept.items()} for kept in (self.fees, self.opening_fees)]
         dividends = {k: [str(d.amount), d.currency, d.ts, str(d.held)] for k, d in self.dividends.items()}
-        return json.dumps([rounded[0], {}, self.openings, rounded[1], {}, *exact, dividends]).encode()
+        splits = {k: d.splits for k, d in self.dividends.items()}
+        return json.dumps([rounded[0], {}, self.openings, rounded[1], {}, *exact, dividends, splits]).encode()
 
     @classmethod
     def unpack(cls, tail: bytes) -> tuple[SideData, dict[str, Amounts]]:
@@ -73,8 +80,10 @@ class SideData:
             fees, opening_fees = more[2], more[3]
         side = cls(exact_amounts(fees), {k: (q, p, t) for k, (q, p, t) in openings.items()},
                    exact_amounts(opening_fees))
+        splits = more[5] if len(more) > 5 else {}  # an earlier version did not say them: they are counted again
         for action_id, (amount, currency, ts, held) in (more[4] if len(more) > 4 else {}).items():
-            side.dividends[action_id] = Dividend(Decimal(amount), currency, ts, Decimal(held))
+            side.dividends[action_id] = Dividend(Decimal(amount), currency, ts, splits.get(action_id, NOT_SAID),
+                                                 Decimal(held))
         return side, {fill: exact_amounts(amounts) for fill, amounts in by_id.items()}
 
 

@@ -394,3 +394,25 @@ def test_a_price_without_bounds_leaves_nothing_behind_when_it_is_put_right() -> 
     book.remove("A1|FUT")
     book.revalue()
     np.testing.assert_allclose(book.rollup.nodes[firm], before, rtol=1e-9)
+
+
+def test_carry_is_known_without_a_price_and_without_a_close() -> None:
+    """Each figure by itself: what a dividend paid rests on no mark, and on no close of the day before."""
+    book = run([("m", "EURUSD", 1.10, "good")], True)
+    book.add_instrument(msgspec.structs.replace(next(i for i in INSTRUMENTS if i.instrument == "SAP"), prior_close=None))
+    held = {"opening_quantity": "100", "opening_price": 15.0, "opening_realised_pnl": 0.0}
+    book.add_position(position("A0", "SAP", 100.0, 15.0, 0.0, 5, funding={"USD": -100.0}, **held))
+    book.revalue()
+    row = book.figures(book.rollup.node_index["firm"])
+    assert (row[ru.CARRY], row[ru.CARRY_UNKNOWN], row[ru.DAY_UNKNOWN], row[ru.UNREALISED_UNKNOWN]) == (100, 0, 1, 1)
+    book.add_mark(mark("SAP", 110.0))
+    book.revalue()
+    row = book.figures(book.rollup.node_index["firm"])
+    assert (row[ru.CARRY], row[ru.CARRY_UNKNOWN], row[ru.DAY_UNKNOWN], row[ru.UNREALISED_UNKNOWN]) == (100, 0, 1, 0)
+    book.add_position(position("A0", "SAP", 100.0, 15.0, 0.0, 6, funding={"XYZ": -100.0}, **held))
+    book.revalue()
+    row = book.figures(book.rollup.node_index["firm"])
+    assert (row[ru.CARRY], row[ru.COSTS_UNKNOWN], row[ru.DAY_UNKNOWN]) == (0, 1, 1)
+    book.add_position(position("A0", "SAP", 100.0, 15.0, 0.0, 7, funding={"USD": 9e99}, opening_funding={"USD": -9e99}, **held))
+    book.revalue()
+    assert book.figures(book.rollup.node_index["firm"])[ru.CARRY_UNKNOWN] == 1, "what no sum can hold is not known"

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents import reload
 from app import recovery, verify
 from app.statement_keys import Found
 from models import trade_columns as tc
@@ -25,6 +24,7 @@ from schemas.codec import decoder_of, encode, trade_decoder
 from schemas.keys import external_key
 from schemas.records import External, Instrument, Position
 from tables.position_partition import PositionPartition
+from tables.refold import near
 from tests.folding import INSTRUMENTS, feed, new_partition, trade
 from tests.property.test_rewritten_history import FOREVER, histories
 
@@ -94,7 +94,7 @@ def test_who_compares_positions_holds_an_unknown_figure_equal_to_an_unknown_one_
     for a, b in ((unknown, known), (known, unknown), (unknown, msgspec.structs.replace(unknown, average_price=11.0))):
         assert len(recovery.differences({key: a}, {key: b}, ("a", "b"))) == 1
     rows = part.positions.arrays.rows
-    assert reload._near(float(rows["realised_pnl"][0]), math.nan) and not reload._near(float(rows["realised_pnl"][0]), 0.0)
+    assert near(float(rows["realised_pnl"][0]), math.nan) and not near(float(rows["realised_pnl"][0]), 0.0)
     # who states what is not known here is at odds with it
     theirs = External(source="PB", account=unknown.account, instrument=unknown.instrument, quantity=Decimal(60), ts_event=T0, kind="snapshot", average_price=Decimal(11), realised_pnl=Decimal(5))
     held = (unknown.account, unknown.instrument)
