@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns
 from typing import Any
 
@@ -68,13 +68,13 @@ class GateStage(ReadingStage):
                  partitions: int, lease: Lease, day: TradingDay | None = None,
                  journal: Journal | None = None, write_down_s: float = 20.0,
                  future_ns: int = FUTURE_NS, takes_last: bool = False, self_match_by_owner: bool = False,
-                 surface_age_ns: int | None = None) -> None:
+                 surface_age_ns: int | None = None, capacities: Mapping[str, int] | None = None) -> None:
         self._client, self._topics, self._lease = client, topics, lease
         self._names = {v: k for k, v in topics.items()}
         self._publisher, self._clock, self._counters = publisher, clock, counters
         self._quarantine = Quarantine(topics, publisher, counters)
         self._partitions, self._journal = partitions, journal
-        self.gate = GateBook(base_currency, levels, day, surface_age_ns)
+        self.gate = GateBook(base_currency, levels, day, surface_age_ns, **capacities or {})
         self.gate.future_ns, self.gate.own.by_owner = future_ns, self_match_by_owner
         self.watch = GateWatch(self.gate, topics, publisher, counters, partitions, self.owns)
         self._tail = Tail(client, [topics[t] for t in ("market.surfaces", "marks", "positions", "risk")],

@@ -13,8 +13,11 @@ from models.reference import FIRM
 from schemas.records import Alert
 
 log = logging.getLogger(__name__)
-#: of what orders may open, when it is told
+#: of what there may be, when it is told
 WARN_AT = 0.75
+#: what it means that there are no more, where that is of records
+_FULL = {what: f"orders in more of them are refused: NO_ROOM; DESKRISK_GATE_{what.upper()} says how many there may be"
+         for what in ("accounts", "instruments")}
 Fullness = Literal["clear", "approach", "breach"]
 
 
@@ -40,6 +43,8 @@ class GateRoom:
     def look(self, owned: Set[int], now_ns: int, snapshot_id: int) -> None:
         """Say what has changed; a gate speaks as the first partition that it owns, and clears what others said."""
         self._counters.set("gate_names_without_node", len(self._state.without_node))
+        for what, names in self._state.left_out.items():
+            self._counters.set("gate_left_out", len(names), of=what)
         for what, (used, most) in self._state.room().items():
             self._counters.set("gate_room_used", used / most, of=what)
             kind: Fullness = "breach" if used >= most else "approach" if used >= WARN_AT * most else "clear"
@@ -49,8 +54,8 @@ class GateRoom:
                     continue
                 self._said[alert_id] = wanted
                 self._counters.add("gate_room_alerts", of=what, kind=wanted)
-                log.warning("gate: %d of the %d %s that orders may open are open", used, most, what)
-                note = "orders that would open more are refused: NO_ROOM" if kind == "breach" else None
+                log.warning("gate: %d of the %d %s that there may be are open", used, most, what)
+                note = None if kind != "breach" else _FULL.get(what, "orders that would open more are refused: NO_ROOM")
                 self._raise_all([Change(Alert(
                     alert_id=alert_id, kind=wanted, node=FIRM, metric=f"gate_{what}", value=float(used),
                     limit=float(most), utilisation=used / most, cause_ts=now_ns, raised_ts=now_ns,

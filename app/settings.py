@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.gate.limit_nodes import ACCOUNT_GROUPS, INSTRUMENT_GROUPS, ORDER_GROUPS
-from models.gate.state import LEVELS_MAX
+from models.gate.state import ACCOUNTS, INSTRUMENTS, LEVELS_MAX
 from models.reference import LEVELS
 from models.trading_day import TradingDay
 from schemas.topics import TOPICS, topic_name
@@ -87,6 +87,11 @@ class Settings(BaseSettings):
     self_match: Literal["account", "owner"] = Field(
         "account", description="whose working orders an order may not trade against: its account's, or those of all "
                                "accounts of its owner (`Account.owner`) that the same gate decides")
+    gate_accounts: Annotated[int, Field(ge=1, le=1 << 18)] = Field(
+        ACCOUNTS, description="accounts that a gate has room for; orders of one more are refused (NO_ROOM), and alerts "
+                              "tell before and when it is so (`gate_accounts`); one more takes some 4 kB")
+    gate_instruments: Annotated[int, Field(ge=1, le=1 << 17)] = Field(
+        INSTRUMENTS, description="as `gate_accounts`, of instruments (`gate_instruments`)")
     gate_realtime: bool = Field(True, description="a gate with a socket or HTTP of its own runs at real-time priority "
                                 "where the system permits")
     gate_http_host: str = Field("127.0.0.1", description="address the gate of a worker listens on over HTTP; beyond "

@@ -27,6 +27,7 @@ from app.history import load_history
 from app.metrics import PrometheusCounters
 from app.publisher import BatchingPublisher
 from app.settings import Role, Settings
+from models.gate.state import capacities_of
 from models.risk.factor_history import History
 from tables.exit_codes import ExitCode
 from tables.journal import Journal, JournalDamaged
@@ -136,7 +137,8 @@ async def build_gate(given: Surroundings) -> Built:
         log.warning("%d decisions were answered and not on the log when a gate before ended: they are now", missing)
     stage = GateStage(given.client, given.topics, given.reference, given.publisher, given.clock, given.counters,
                       s.base_currency, s.levels, s.partitions, given.lease, s.trading_day(), journal,
-                      s.gate_write_down_s, s.future_ns, s.gate_takes_last, s.self_match == "owner", s.surface_age_ns)
+                      s.gate_write_down_s, s.future_ns, s.gate_takes_last, s.self_match == "owner", s.surface_age_ns,
+                      capacities_of(s.gate_accounts, s.gate_instruments))
     if s.gate_socket is None and s.gate_http_port is None:
         return Built(stage, close=journal.close)
     addresses = GateAddresses(given.client, given.topics["gates"], given.publisher)

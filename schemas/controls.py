@@ -111,6 +111,7 @@ MEANING: dict[Check, tuple[str, str]] = {
     Check.DAILY_VALUE: ("value of a node's orders of today, each replace by what it adds", "RTS 6 15(1)(b)"),
     Check.UNKNOWN_ORDER: ("a replace of what is no working order of its account, or a cancel of what was never let "
                           "through for it", "RTS 6 15(2)"),
-    Check.NO_ROOM: ("there is no room for the names of more orders, or for more positions", "RTS 6 15(2)"),
+    Check.NO_ROOM: ("there is no room for the names of more orders, for more positions, or for the account or the "
+                    "instrument (`DESKRISK_GATE_ACCOUNTS`, `DESKRISK_GATE_INSTRUMENTS`)", "RTS 6 15(2)"),
     Check.INTERNAL_ERROR: ("a check could not be carried out: the order is refused", "RTS 6 15(2)"),
 }

@@ -23,7 +23,7 @@ from models.gate.limit_nodes import ACCOUNT_GROUPS
 from models.gate.node_checks import count_message
 from models.gate.old_surfaces import too_old
 from models.gate.order_terms import wrong_terms
-from models.gate.reasons import reasons_of
+from models.gate.reasons import reasons_of, with_beside
 from models.gate.state import GateState
 from models.gate.trading_states import states_of
 from models.gate.verdict import Verdict, unknown_order
@@ -82,18 +82,20 @@ class GateBook(ExecutedOrders):
     def add_account(self, record: Account) -> None:
         """Take an account in: where it lies, and the states above it."""
         self.book.add_account(record)
-        k = self.state.account(record.account)
-        row = self.state.accounts[k]
         names = self._names_of_account(record)
-        nodes = [self.state.node(name) for name in names]
-        nodes = [*nodes[:-1], *[-1] * (gs.ACCOUNT_NODES - len(nodes)), nodes[-1]]
+        if not self.state.find_place("accounts", record.account, names):
+            return
+        row = self.state.accounts[k := self.state.account(record.account)]
+        *nodes, itself = (self.state.node(name) for name in names)
+        nodes += [*[-1] * (gs.ACCOUNT_NODES - len(names)), itself]
         self.own.add(k, record.owner)
 
         def lie() -> None:
-            row["known"], row["nodes"] = 1, nodes
+            row["nodes"] = nodes
 
         if row["nodes"].tolist() != nodes:
             self._move(lie, account=k)
+        row["known"] = 1
         if record.traders is None:
             self.traders.pop(record.account, None)
         else:
@@ -114,8 +116,11 @@ class GateBook(ExecutedOrders):
         """Take an instrument in: its terms, its collar, its lists."""
         before = self.book.reference.instrument_records.get(record.instrument)
         self.book.add_instrument(record)
-        k = self.state.instrument(record.instrument)
-        row = self.state.instruments[k]
+        groups, own = groups_of(record), f"instrument:{record.instrument}"
+        above = {group: f"{group}:{name}" for group, name in groups.items() if name}
+        if not self.state.find_place("instruments", record.instrument, (own, *above.values())):
+            return
+        row = self.state.instruments[k := self.state.instrument(record.instrument)]
         self._restricted[k], self._last_days[k] = record.restricted, last_trading_day(record).toordinal()
         row["known"], row["shortable"] = 1, record.shortable
         row["restricted"] = record.restricted or self._last_days[k] < self._today
@@ -124,16 +129,15 @@ class GateBook(ExecutedOrders):
         row["tick"] = float(record.price_increment or 0)
         row["age_max_ns"] = STALE_MS_BY_CLASS[record.asset_class] * 1_000_000
         row["prior_close"] = math.nan if record.prior_close is None else float(record.prior_close)
-        row["node"] = self.state.node(f"instrument:{record.instrument}")
+        row["node"] = self.state.node(own)
         row["base_cash"] = record.asset_class == "cash" and record.currency == self.book.market.base_currency
-        groups = {group: self.state.node(f"{group}:{name}") if name else -1
-                  for group, name in groups_of(record).items()}
+        places = {group: self.state.node(above[group]) if group in above else -1 for group in groups}
 
         def lie() -> None:
-            for group, node in groups.items():
+            for group, node in places.items():
                 row[group] = node
 
-        if any(row[group] != node for group, node in groups.items()):
+        if any(row[group] != node for group, node in places.items()):
             self._move(lie, instrument=k)
         self._measure_of(k, record, before)
         self._limit_prices(k, record)
@@ -155,7 +159,9 @@ class GateBook(ExecutedOrders):
 
     def set_price(self, instrument: str, bid: float | None, ask: float | None, mid: float | None, last: float | None,
                   ts_ns: int, usable: bool) -> None:
-        """Take a mark's prices in."""
+        """Take a mark's prices in; of what there is no place for they are nobody's."""
+        if self.state.is_left_out(None, instrument):
+            return
         row = self.state.instruments[self.state.instrument(instrument)]
         row["bid"], row["ask"], row["mid"], row["last"] = (math.nan if x is None else x for x in (bid, ask, mid, last))
         row["price_ns"], row["stale"] = ts_ns, not usable
@@ -293,7 +299,7 @@ class GateBook(ExecutedOrders):
         beside = self._beside(order, now_ns, replaced, asked)
         if beside:
             inputs["beside"] = {check.name: texts for check, texts in beside.items()}
-            hard |= sum(1 << check for check in beside)
+            hard = with_beside(hard, beside)
         names = (self.state.node_names, self._limit_ids)
         warned, passed = self.state.soft_of_result.item() & ~hard, 0
         if hard and not hard & ~OVERRIDABLE and (

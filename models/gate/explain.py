@@ -10,14 +10,14 @@ import numpy as np
 
 from models.gate import state as gs
 from models.gate.kernel import check_order
-from models.gate.reasons import reasons_of
+from models.gate.reasons import reasons_of, with_beside
 from models.gate.reservations import INSTRUMENT_NODES
 from models.gate.state import GateState
 from schemas.controls import Check
 from schemas.records import Decision, Order, Reason
 
 #: changes whenever a row of the gate's state does, or what a reason says
-INPUTS_VERSION = 13
+INPUTS_VERSION = 14
 
 
 class Explained(NamedTuple):
@@ -97,7 +97,7 @@ def explain(inputs: dict[str, Any], order: Order) -> Explained:
                      for name, n, _, _ in packed}
     result = state.results[0]
     beside = {Check[code]: (measured, limit) for code, (measured, limit) in inputs.get("beside", {}).items()}
-    hard = int(result["hard"]) | sum(1 << check for check in beside)
+    hard = with_beside(int(result["hard"]), beside)
     warned = int(result["soft"]) & ~hard
     names = [""] * size
     for name, n, _, _ in packed:

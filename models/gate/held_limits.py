@@ -113,8 +113,10 @@ class GateLimits(GateFigures):
         node, metric, _, instrument = key
         value = math.nan if chosen is None else float(chosen.limit)
         if metric in POSITION_METRICS:
-            account = self.state.account(node.partition(":")[2])
-            place = self.state.position_row(account, self.state.instrument(instrument))
+            name = node.partition(":")[2]
+            if self.state.is_left_out(name, instrument):
+                return  # orders for it are refused
+            place = self.state.position_row(self.state.account(name), self.state.instrument(instrument))
             row, side = self.state.positions[place], "long" if metric == "position_long" else "short"
             row[f"soft_{side}" if soft else f"{side}_limit"] = value
             free = all(math.isnan(row[f]) for f in ("long_limit", "short_limit", "soft_long", "soft_short"))
@@ -213,6 +215,8 @@ class GateLimits(GateFigures):
 
     def _apply_prices(self, node: str, metric: str, value: float, chosen: Limit | None, soft: bool) -> None:
         level, _, name = node.partition(":")
+        if level == "instrument" and self.state.is_left_out(None, name):
+            return
         held: Any = (self._own_prices[:, self.state.instrument(name)] if level == "instrument"
                      else self._class_prices[:, CLASSES.index(name)] if level == "asset_class" else self._firm_prices)
         at = 4 if soft else 0

@@ -46,6 +46,8 @@ class GatePositions(Reservations):
             self._places = grown(self._places, len(self.book.rollup.rows), -1)
         if self._places[row] < 0:
             position = self.book.positions[row]
+            if self.state.is_left_out(position.account, position.instrument):
+                return
             self._places[row] = self.state.position_row(self.state.account(position.account),
                                                         self.state.instrument(position.instrument))
 

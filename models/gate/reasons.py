@@ -57,6 +57,16 @@ _WORDS: dict[Check, Callable[[Order, float, float], tuple[str, str]]] = {
 }
 
 
+def with_beside(hard: int, beside: Mapping[Check, tuple[str, str]]) -> int:
+    """Return what speaks against an order: what the kernel found, and what it cannot see.
+
+    What there is no place for is not unknown, though the kernel does not know it.
+    """
+    if Check.NO_ROOM in beside:
+        hard &= ~(1 << Check.UNKNOWN_ACCOUNT | 1 << Check.UNKNOWN_INSTRUMENT)
+    return hard | sum(1 << check for check in beside)
+
+
 def reasons_of(mask: int, result: Any, order: Order, node_names: list[str], limit_ids: dict[tuple[float, ...], str],
                beside: Mapping[Check, tuple[str, str]] = NO_REASONS, hard: int = -1) -> list[Reason]:
     """Return the reasons of a verdict, the primary one first, each with what was measured against which limit.

@@ -145,9 +145,11 @@ class Reservations(DaySums):
 
     def no_room(self, order: Order, asked: Asked) -> tuple[str, str] | None:
         """Return (what there is, what there may be) where a new order would open more than orders may; or None."""
+        if (left_out := self._left_out(order, asked)) is not None:
+            return left_out
         if (asked.account, asked.instrument) in self.unshared:
             return "no node left for a share that is limited", "a node for every share"
-        for what, (used, most) in self.state.room().items():
+        for what, (used, most) in self.state.room_for_orders().items():
             if what == "positions":
                 known = asked.account >= 0 and asked.instrument >= 0
                 more = int(known and self.state.position_of_result.item() < 0)
@@ -158,6 +160,19 @@ class Reservations(DaySums):
             if more and used + more > most:
                 return f"{used} {what} and {more} more", f"{most} {what}"
         return None
+
+    def _left_out(self, order: Order, asked: Asked) -> tuple[str, str] | None:
+        """Return what of an order is in the reference data and has no place; None also where the rest is not there."""
+        s, found = self.state, list[tuple[str, str]]()
+        if not s.left_out["accounts"] and not s.left_out["instruments"]:
+            return None
+        for what, name, k, rows in (("accounts", order.account, asked.account, s.accounts),
+                                    ("instruments", order.instrument, asked.instrument, s.instruments)):
+            if name in s.left_out[what]:
+                found.append((f"{name}, one more than there is room for", f"{len(rows)} {what}"))
+            elif k < 0 or not rows["known"][k]:
+                return None
+        return found[0] if found else None
 
     def _shares_of(self, asked: Asked) -> list[int]:
         if not self.share_limits or asked.account < 0 or asked.instrument < 0:

@@ -6,6 +6,7 @@ Every array has a fixed capacity, so that the addresses which the kernel is give
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,8 @@ ORDER_FIGURE_MAX = 1e18
 NAMED_BY_ORDERS = ("trader:", "counterparty:", "venue:")
 #: so much of all nodes, and of all positions, may be opened by orders; the rest is for what is known without them
 ROOM_FOR_ORDERS = 0.75
+#: that there is room for, where nothing else is said
+ACCOUNTS, INSTRUMENTS, POSITIONS, NODES = 4_096, 8_192, 1 << 18, 1 << 15
 #: of time in a window of messages
 BUCKETS = 32
 CHECKS = 42
@@ -118,6 +121,13 @@ def bucket_ns(window_ns: int) -> int:
     return -(-window_ns // (BUCKETS - 1))
 
 
+def capacities_of(accounts: int, instruments: int) -> dict[str, int]:
+    """Return how much room there is in a gate of so many accounts and instruments: what lies under them grows along."""
+    more = max(0, accounts - ACCOUNTS), max(0, instruments - INSTRUMENTS)
+    return {"accounts": accounts, "instruments": instruments, "positions": POSITIONS + 16 * sum(more),
+            "nodes": NODES + 4 * more[0] + 2 * more[1]}
+
+
 class GateState:
     """All columns of one gate, with names to indices.
 
@@ -126,8 +136,8 @@ class GateState:
     accounts, instruments, positions, nodes, rates : capacities
     """
 
-    def __init__(self, accounts: int = 4096, instruments: int = 8192, positions: int = 1 << 18, nodes: int = 1 << 15,
-                 rates: int = 1 << 14, ring: int = 4096) -> None:
+    def __init__(self, accounts: int = ACCOUNTS, instruments: int = INSTRUMENTS, positions: int = POSITIONS,
+                 nodes: int = NODES, rates: int = 1 << 14, ring: int = 4096) -> None:
         self.accounts: Any = np.zeros(accounts, ACCOUNT)
         self.accounts["nodes"] = -1
         self.accounts["state_node"] = -1
@@ -176,6 +186,8 @@ class GateState:
         self.closed: list[int] = []
         self.by_orders: set[int] = set()
         self.opened = 0
+        #: names of records that there is no place for: what is ordered in them is refused
+        self.left_out: dict[str, dict[str, None]] = {"accounts": {}, "instruments": {}}
         #: names of standing orders that are counted nowhere: every node is taken
         self.without_node: dict[str, None] = {}
         self.position_count = np.zeros(1, np.int64)
@@ -187,6 +199,36 @@ class GateState:
             self.results, self.settings, self.position_count)] + [
             len(self.accounts), len(self.instruments), len(self.positions), len(self.position_slots), len(self.nodes),
             len(self.rates), ring], np.int64)
+
+    def _rows_of(self, what: str) -> tuple[dict[str, int], Any]:
+        return ((self.account_index, self.accounts) if what == "accounts"
+                else (self.instrument_index, self.instruments))
+
+    def _has_place(self, what: str, name: str) -> bool:
+        index, rows = self._rows_of(what)
+        return name in index or len(index) < len(rows)
+
+    def find_place(self, what: str, name: str, nodes: Iterable[str]) -> bool:
+        """Return whether a record has a place, and every node that it lies under; one that has not is left out.
+
+        Parameters
+        ----------
+        what : accounts or instruments
+        """
+        more = len(set(nodes) - self.node_index.keys())
+        if not self._has_place(what, name) or len(self.node_index) + more > len(self.nodes):
+            self.left_out[what][name] = None
+            index, rows = self._rows_of(what)
+            if name in index:  # it cannot be held where it lies now
+                rows["known"][index[name]] = 0
+            return False
+        self.left_out[what].pop(name, None)
+        return True
+
+    def is_left_out(self, account: str | None, instrument: str) -> bool:
+        """Return whether there is no place for an account (None: none is asked for), or an instrument."""
+        asked = [("instruments", instrument), *([] if account is None else [("accounts", account)])]
+        return any(name in self.left_out[what] or not self._has_place(what, name) for what, name in asked)
 
     def _index(self, index: dict[str, int], name: str, capacity: int, what: str) -> int:
         k = index.get(name)
@@ -257,6 +299,11 @@ class GateState:
         return k
 
     def room(self) -> dict[str, tuple[int, int]]:
+        """Return how many accounts and instruments there are, and up to how many; then as `room_for_orders`."""
+        return {"accounts": (len(self.account_index), len(self.accounts)),
+                "instruments": (len(self.instrument_index), len(self.instruments))} | self.room_for_orders()
+
+    def room_for_orders(self) -> dict[str, tuple[int, int]]:
         """Return how many nodes and positions there are, and up to how many of them orders may open more."""
         return {"nodes": (len(self.node_index), int(ROOM_FOR_ORDERS * len(self.nodes))),
                 "positions": (self.position_count.item(), int(ROOM_FOR_ORDERS * (len(self.positions) - 1)))}

@@ -12,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.gate_room import GateRoom
+from models.gate import state as gs
 from models.gate.book import GateBook
 from models.gate.changes import cut, put
+from models.gate.explain import explain
 from models.gate.state import METRICS
 from models.gate.state_hash import state_hash
 from models.limits import Change
+from schemas.codec import encode
 from schemas.gate_state import GateDay
 from schemas.records import Account, Alert, AsOf, Control, Decision, Fifo, Instrument, Limit, Mark, Order, Position
 from tests.unit.test_order_fills import Counters
@@ -247,6 +250,60 @@ def test_orders_leave_positions_for_what_is_held() -> None:
     assert [[r.code for r in g.decide(o, T0).reasons] for o in asked] == [[]] * 3 + [["NO_ROOM"]] * 3
     g.place(asked[3], T0, T0)
     assert len(g.working) == 4
+
+
+def test_what_there_is_no_place_for_is_told_so_and_changes_nothing_else() -> None:
+    """Accounts, instruments and nodes beyond what a gate has room for: a record is left out whole, an order in it is NO_ROOM, reproduced."""
+    g = GateBook("USD", ("desk", "firm"), accounts=3, instruments=2, positions=16, nodes=24, rates=4)
+    g.positions_hold(9 * 10**18)
+    alerts: list[Alert] = []
+    room = GateRoom(g.state, Gauges(), lambda changes, _: alerts.extend(c.alert for c in changes))
+    for name in "XYZ":
+        g.add_instrument(Instrument(instrument=name, asset_class="future", currency="USD"))
+        mark(g, name, 100.0)
+    for name in "ABCD":
+        g.add_account(account(name, "D"))
+        room.look({0}, T0, 1)
+    for metric in ("order_quantity", "order_value"):
+        g.add_limit(limit(metric, "firm", metric, 10**6))
+    g.refresh(T0)
+
+    def said(name: str, instrument: str, k: int) -> list[str]:
+        asked = Order(order_id=f"{name}{instrument}{k}", account=name, trader="t", instrument=instrument, side="buy", type="limit", quantity=Decimal(1), price=Decimal(100), ts_event=T0)
+        verdict = g.decide(asked, T0 + k * 10**9)
+        inputs = msgspec.json.decode(encode(verdict.inputs))
+        assert explain(inputs, asked).reasons == verdict.reasons
+        return [r.code for r in verdict.reasons]
+
+    assert [said(a, "X", 1) for a in "ABC"] == [[]] * 3
+    assert [said(a, x, 2) for a, x in ("DX", "AZ", "DZ")] == [["NO_ROOM"]] * 3
+    assert said("E", "X", 3) == ["UNKNOWN_ACCOUNT"] and said("A", "W", 4) == ["UNKNOWN_INSTRUMENT"]
+    assert said("D", "W", 5) == ["UNKNOWN_ACCOUNT", "UNKNOWN_INSTRUMENT"], "one of the two is nowhere"
+    assert [(a.metric, a.kind) for a in alerts] == [("gate_instruments", "breach"), ("gate_accounts", "breach")]
+    assert "DESKRISK_GATE_ACCOUNTS" in str(alerts[1].note)
+    # a position of what has no place is counted in its nodes, and refuses nothing
+    assert not g.add_positions([encode(Position(account="D", instrument="X", quantity="5", average_price=100.0, realised_pnl=0.0, fees={}, currency="USD", trades=1, last_ts_event=1,
+                                            fifo=Fifo(0.0, None, 0), break_even_price=None, as_of=AsOf(0, 1)))], 0).refused
+    for rule in (limit("p", "account:D", "position_long", 5, instrument="X"), limit("c", "instrument:Z", "collar_ticks", 5), limit("g", "account:D", "gross", 5)):
+        g.add_limit(rule)
+    g.place(Order(order_id="stands", account="D", trader="t", instrument="X", side="buy", type="limit", quantity=Decimal(1), price=Decimal(100), ts_event=T0), T0, T0)
+    g.refresh(T0)
+    # nodes are full: an account that moves where there is none is not judged where it lay
+    for k in range(len(g.state.nodes) - len(g.state.node_index)):
+        g.state.node(f"trader:n{k}")
+    g.add_account(account("A", "elsewhere"))
+    assert said("A", "X", 6) == ["NO_ROOM"]
+    g.add_account(account("A", "D"))
+    assert said("A", "X", 7) == []
+
+
+def test_room_grows_with_what_is_asked_for() -> None:
+    assert gs.capacities_of(gs.ACCOUNTS, gs.INSTRUMENTS) == {"accounts": gs.ACCOUNTS, "instruments": gs.INSTRUMENTS, "positions": gs.POSITIONS, "nodes": gs.NODES}
+    assert gs.capacities_of(10, 10) == {"accounts": 10, "instruments": 10, "positions": gs.POSITIONS, "nodes": gs.NODES}
+    more = gs.capacities_of(gs.ACCOUNTS + 1_000, gs.INSTRUMENTS + 10)
+    assert (more["positions"], more["nodes"]) == (gs.POSITIONS + 16 * 1_010, gs.NODES + 4_020)
+    s = gs.GateState(**gs.capacities_of(gs.ACCOUNTS + 200, gs.INSTRUMENTS))
+    assert [s.account(f"A{k}") for k in range(gs.ACCOUNTS + 200)][-1] == gs.ACCOUNTS + 199
 
 
 class Gauges(Counters):
