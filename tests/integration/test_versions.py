@@ -18,7 +18,7 @@ Changes = dict[str, list[tuple[str, str]]]
 #: what the next minor version writes more than this one: in the marker, in a packed row, in a published record
 MINOR = {
     "tables/partition.py": [('"follows": self.follows,', '"follows": self.follows, "minor": 1,')],
-    "tables/side_data.py": [("*exact, dividends]", '*exact, dividends, {"note": "new"}]')],
+    "tables/side_data.py": [("*exact, dividends, splits]", '*exact, dividends, splits, {"note": "new"}]')],
     "schemas/records.py": [("    account: str\n    instrument: str\n    quantity: Amount\n",
                             '    memo: str = "next"\n    account: str\n    instrument: str\n    quantity: Amount\n')],
 }

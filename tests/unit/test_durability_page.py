@@ -36,7 +36,7 @@ def rows(heading: str) -> list[list[str]]:
 def test_every_topic_is_on_it_once_with_how_it_is_cleaned_up() -> None:
     found = {row[0].strip("`"): row[1] for row in rows("Topics")}
     assert len(rows("Topics")) == len(found)
-    assert found == {t.name: t.broker_config(1)["cleanup.policy"] for t in TOPICS}
+    assert found == {t.name: t.broker_config(1, 1)["cleanup.policy"] for t in TOPICS}
     assert all(len(row) == 4 and all(row) for row in rows("Topics"))
 
 

@@ -57,7 +57,7 @@ def test_terms_that_no_contract_of_the_class_can_have_are_refused_by_every_reade
     tail = ReferenceTail(cast(Any, Quiet()), {t.name: t.name for t in TOPICS}, Reference(lambda _: 0), cast(Any, Quiet()))
     offline = Offline(Settings(partitions=1)).follow("reference.instruments")
     place = Place("reference.instruments", 0, 1, good["instrument"])
-    said = {name: router.hand_on(raw, place) for name, router in (("stages", cast(Any, tail)._tail._on_batch), ("tools", offline.router))}
+    said = {name: router.hand_on(raw, place) for name, router in (("stages", tail._router), ("tools", offline.router))}
     if field is None:
         assert said == {"stages": None, "tools": None}
         return
