@@ -230,7 +230,7 @@ def test_a_rule_is_written_once_whatever_becomes_of_the_answer(made: Installatio
         assert written.version == 1 and (await current(made.settings, "limits", Limit)) == {"gross-F0": written}
         again = await set_limit(settings, {**LIMIT, "limit": "900000", "version": 1}, "ann")
         assert (again.version, again.limit) == (2, Decimal(900_000))
-        while (await current(made.settings, "limits", Limit)) != {"gross-F0": again}:  # its commit marker is on its way
+        while (await current(made.settings, "limits", Limit)) != {"gross-F0": again}:  # noqa: ASYNC110 - its commit marker is on its way
             await asyncio.sleep(0.1)
         control = await set_state(settings, "fund:F0", "halted", "ann", "for the test of it", rev=0)
         assert (await current(made.settings, "controls", Control)) == {"fund:F0": control}
